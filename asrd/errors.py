@@ -1,0 +1,152 @@
+"""The closed list of error codes and the one tree of exceptions.
+
+AsrdError
+├── ConfigError         a settings file, variable or flag is wrong; names it
+├── ProtocolError       the peer broke the framing; the connection can't go on
+├── FieldError          one field is wrong, the framing is intact; names the field
+├── ConnectionLost      the daemon can't be reached, or went away in the middle
+└── JobError            the honest answer to one job; one subclass per code
+    ├── Busy, Unavailable, DeadlineExceeded, WorkerCrashed, Cancelled, BadRequest, BadAudio,
+    └── TooLarge, ModelNotFound, OutOfMemory, ShuttingDown, InternalError
+"""
+
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    """Why a job has no transcript. A client may match on these: the list only ever grows."""
+
+    BUSY = "busy"
+    UNAVAILABLE = "unavailable"
+    DEADLINE_EXCEEDED = "deadline-exceeded"
+    WORKER_CRASHED = "worker-crashed"
+    CANCELLED = "cancelled"
+    BAD_REQUEST = "bad-request"
+    BAD_AUDIO = "bad-audio"
+    TOO_LARGE = "too-large"
+    MODEL_NOT_FOUND = "model-not-found"
+    OUT_OF_MEMORY = "out-of-memory"
+    SHUTTING_DOWN = "shutting-down"
+    INTERNAL = "internal"
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request may succeed later without anybody mending anything."""
+        return self in _RETRYABLE
+
+
+_RETRYABLE = frozenset({Code.BUSY, Code.DEADLINE_EXCEEDED, Code.OUT_OF_MEMORY, Code.SHUTTING_DOWN})
+
+
+class AsrdError(Exception):
+    """Whatever asrd raises on purpose."""
+
+
+class ConfigError(AsrdError):
+    """The text names the file (or variable, or flag), the key and what is wrong with it."""
+
+
+class ProtocolError(AsrdError):
+    """The peer broke the framing; nothing that follows on this connection can be trusted."""
+
+
+class FieldError(AsrdError):
+    """A field of an otherwise well-framed event is wrong."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+
+
+class ConnectionLost(AsrdError):
+    """There is no daemon at the socket, or the connection ended before the answer."""
+
+
+class JobError(AsrdError):
+    """A job's terminal answer other than a transcript.
+
+    Attributes: code; text (one sentence); job_id, trace_id (None where the job never had one);
+    retry_after_ms (for `busy`: when to try again); phase (for `deadline-exceeded`:
+    `queue` or `run`).
+    """
+
+    code = Code.INTERNAL
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        job_id: str | None = None,
+        trace_id: str | None = None,
+        retry_after_ms: int | None = None,
+        phase: str | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.text = text
+        self.job_id = job_id
+        self.trace_id = trace_id
+        self.retry_after_ms = retry_after_ms
+        self.phase = phase
+
+    @property
+    def retryable(self) -> bool:
+        return self.code.retryable
+
+
+class Busy(JobError):
+    code = Code.BUSY
+
+
+class Unavailable(JobError):
+    code = Code.UNAVAILABLE
+
+
+class DeadlineExceeded(JobError):
+    code = Code.DEADLINE_EXCEEDED
+
+
+class WorkerCrashed(JobError):
+    code = Code.WORKER_CRASHED
+
+
+class Cancelled(JobError):
+    code = Code.CANCELLED
+
+
+class BadRequest(JobError):
+    code = Code.BAD_REQUEST
+
+
+class BadAudio(JobError):
+    code = Code.BAD_AUDIO
+
+
+class TooLarge(JobError):
+    code = Code.TOO_LARGE
+
+
+class ModelNotFound(JobError):
+    code = Code.MODEL_NOT_FOUND
+
+
+class OutOfMemory(JobError):
+    code = Code.OUT_OF_MEMORY
+
+
+class ShuttingDown(JobError):
+    code = Code.SHUTTING_DOWN
+
+
+class InternalError(JobError):
+    code = Code.INTERNAL
+
+
+_BY_CODE: dict[Code, type[JobError]] = {cls.code: cls for cls in JobError.__subclasses__()}
+
+
+def job_error_type(code: str) -> type[JobError]:
+    """The exception for a code; a code newer than this library is told as InternalError."""
+    try:
+        return _BY_CODE[Code(code)]
+    except ValueError:
+        return InternalError

@@ -1,0 +1,96 @@
+"""The only sendmsg and recvmsg: bytes and file descriptors over a Unix stream socket.
+
+anyio's own `receive_fds` ignores MSG_CTRUNC, and its `receive` drops descriptors silently
+(anyio 4.16), hence the raw socket with `wait_readable`.
+"""
+
+import array
+import socket
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import anyio
+
+from asrd.errors import ProtocolError
+from asrd.ownedfd import OwnedFd
+from asrd.wire import MAX_FDS
+
+# As much as a Unix socket holds by default (net.core.wmem_default, 208 KiB): one read empties it.
+READ_SIZE = 256 * 1024
+_ANCILLARY = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+_UCRED = struct.Struct("3i")
+
+
+class Peer(NamedTuple):
+    """Who connected (SO_PEERCRED, see unix(7)); the kernel vouches for it."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def peer_of(sock: socket.socket) -> Peer:
+    return Peer(*_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
+
+
+def receive_into(sock: socket.socket, buffer: memoryview) -> tuple[int, list[OwnedFd]]:
+    """One recvmsg: how many bytes came (0 at the end), and the descriptors that came with them.
+
+    Raises ProtocolError if the kernel had to drop descriptors, BlockingIOError, OSError.
+    """
+    count, ancillary, flags, _ = sock.recvmsg_into([buffer], _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+    fds = [OwnedFd(fd) for fd in _rights(ancillary)]
+    if flags & socket.MSG_CTRUNC:
+        for fd in fds:
+            fd.close()
+        raise ProtocolError(f"fds: more than {MAX_FDS} descriptors came at once")
+    return count, fds
+
+
+def _rights(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    found = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return list(found)
+
+
+def send(sock: socket.socket, buffers: Sequence[bytes | memoryview], fds: Sequence[int]) -> int:
+    """One sendmsg: how many bytes went. The descriptors go with the first of them.
+
+    Raises BlockingIOError, OSError (BrokenPipeError once the peer is gone).
+    """
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    return sock.sendmsg(buffers, ancillary, socket.MSG_NOSIGNAL)
+
+
+class AsyncFdSocket:
+    """A connected Unix stream socket for one reader and one writer task; owns the socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+
+    async def receive_into(self, buffer: memoryview) -> tuple[int, list[OwnedFd]]:
+        while True:
+            try:
+                return receive_into(self.sock, buffer)
+            except BlockingIOError:
+                await anyio.wait_readable(self.sock)
+
+    def send_nowait(self, buffer: bytes | memoryview, fds: Sequence[int] = ()) -> int:
+        """How much of `buffer` the kernel took at once; 0 (and no descriptor) if its buffer is
+        full."""
+        try:
+            return send(self.sock, [buffer], fds)
+        except BlockingIOError:
+            return 0
+
+    async def wait_writable(self) -> None:
+        await anyio.wait_writable(self.sock)
+
+    def close(self) -> None:
+        if self.sock.fileno() >= 0:
+            anyio.notify_closing(self.sock)
+            self.sock.close()

@@ -1,0 +1,145 @@
+"""Typed fields: the one gate through which untrusted JSON becomes plain data.
+
+A frozen dataclass declares each field with `field(getter)`; `parse` runs the getters and names the
+key that is wrong, `dump` turns the object back into JSON-able data. The events and the settings
+both use it, so that a wrong value reads the same on the wire and in a file.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from asrd.errors import FieldError
+
+T = TypeVar("T")
+Getter = Callable[[str, object], Any]
+
+
+def field(getter: Getter, default: Any = dataclasses.MISSING, **metadata: Any) -> Any:
+    """A dataclass field that `parse` fills by `getter`; without a default it must be there."""
+    return dataclasses.field(default=default, metadata={"get": getter, **metadata})
+
+
+def parse(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
+    """Build `cls` from untrusted `data`; null counts as absent, unknown keys are ignored.
+
+    Raises FieldError with the dotted key (`audio.sample_rate`).
+    """
+    values = {}
+    for spec in dataclasses.fields(cls):  # type: ignore[arg-type]
+        raw = data.get(spec.name)
+        if raw is not None:
+            values[spec.name] = spec.metadata["get"](where + spec.name, raw)
+        elif spec.default is dataclasses.MISSING:
+            raise FieldError(where + spec.name, "is missing")
+    return cls(**values)
+
+
+def unknown_keys(cls: type, data: Mapping[str, Any]) -> list[str]:
+    names = {spec.name for spec in dataclasses.fields(cls)}
+    return [key for key in data if key not in names]
+
+
+def dump(value: Any) -> Any:
+    """Plain JSON-able data; fields that are None are left out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        pairs = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+        return {name: dump(item) for name, item in pairs if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [dump(item) for item in value]
+    return value
+
+
+def string(max_length: int) -> Getter:
+    def get(key: str, raw: object) -> str:
+        if not isinstance(raw, str):
+            raise FieldError(key, "must be a string")
+        if len(raw) > max_length:
+            raise FieldError(key, f"is longer than {max_length} characters")
+        return raw
+
+    return get
+
+
+def identifier(max_length: int = 128) -> Getter:
+    """A name that is safe in a log line and a status table: printable, no spaces."""
+    get_text = string(max_length)
+
+    def get(key: str, raw: object) -> str:
+        value: str = get_text(key, raw)
+        if not value or not value.isprintable() or any(c.isspace() for c in value):
+            raise FieldError(key, "must be a non-empty printable string without spaces")
+        return value
+
+    return get
+
+
+def choice(*allowed: str) -> Getter:
+    def get(key: str, raw: object) -> str:
+        if not isinstance(raw, str) or raw not in allowed:
+            raise FieldError(key, "must be one of " + ", ".join(allowed))
+        return raw
+
+    return get
+
+
+def integer(low: int, high: int) -> Getter:
+    def get(key: str, raw: object) -> int:
+        if not isinstance(raw, int) or isinstance(raw, bool):
+            raise FieldError(key, "must be an integer")
+        if not low <= raw <= high:
+            raise FieldError(key, f"must be between {low} and {high}")
+        return raw
+
+    return get
+
+
+def number(low: float, high: float) -> Getter:
+    def get(key: str, raw: object) -> float:
+        if not isinstance(raw, (int, float)) or isinstance(raw, bool):
+            raise FieldError(key, "must be a number")
+        if not (low <= raw <= high and math.isfinite(raw)):
+            raise FieldError(key, f"must be between {low:g} and {high:g}")
+        return float(raw)
+
+    return get
+
+
+def flag(key: str, raw: object) -> bool:
+    if not isinstance(raw, bool):
+        raise FieldError(key, "must be true or false")
+    return raw
+
+
+def mapping(key: str, raw: object) -> dict[str, Any]:
+    if not isinstance(raw, dict):
+        raise FieldError(key, "must be an object")
+    return raw
+
+
+def nested(cls: type) -> Getter:
+    def get(key: str, raw: object) -> Any:
+        return parse(cls, mapping(key, raw), key + ".")
+
+    return get
+
+
+def sequence(getter: Getter, max_length: int) -> Getter:
+    def get(key: str, raw: object) -> tuple[Any, ...]:
+        if not isinstance(raw, (list, tuple)):
+            raise FieldError(key, "must be a list")
+        if len(raw) > max_length:
+            raise FieldError(key, f"has more than {max_length} items")
+        return tuple(getter(f"{key}[{i}]", item) for i, item in enumerate(raw))
+
+    return get
+
+
+def either(one: Getter, many: Getter) -> Getter:
+    """A list goes through `many`, all else through `one` (Whisper's `temperature` is either)."""
+
+    def get(key: str, raw: object) -> Any:
+        return (many if isinstance(raw, (list, tuple)) else one)(key, raw)
+
+    return get

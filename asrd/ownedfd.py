@@ -1,0 +1,54 @@
+"""A file descriptor with exactly one owner: closed once or moved once, never forgotten."""
+
+import os
+import warnings
+from types import TracebackType
+
+
+class OwnedFd:
+    """Owns `fd` from construction on.
+
+    `close` and `take` end the ownership; an owner that is dropped while it still owns closes the
+    descriptor and warns (ResourceWarning), since that is a bug.
+    """
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __repr__(self) -> str:
+        return f"<OwnedFd {self._fd}>" if self._fd >= 0 else "<OwnedFd gone>"
+
+    def fileno(self) -> int:
+        """The descriptor, still owned here. Raises ValueError once it is gone."""
+        if self._fd < 0:
+            raise ValueError("the descriptor was closed or moved away")
+        return self._fd
+
+    def take(self) -> int:
+        """Move the descriptor out: the caller owns it from now on."""
+        fd = self.fileno()
+        self._fd = -1
+        return fd
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+    def __enter__(self) -> "OwnedFd":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            warnings.warn(f"{self!r} was dropped unclosed", ResourceWarning, stacklevel=2)
+            self.close()

@@ -1,0 +1,323 @@
+"""The codec of both hops: Wyoming's framing, and file descriptors that belong to an event.
+
+    {"type": "...", "data": {...}, "data_length": N, "payload_length": N, "fds": N}\\n
+    <data_length bytes: a JSON object, merged over "data">
+    <payload_length bytes>
+
+Sans-I/O: bytes and descriptors go in by `receive`, events come out of `next_event`. The rules:
+
+1. A decoder is in HEADER, DATA or PAYLOAD of one event; after a ProtocolError it is BROKEN.
+2. Descriptors queue in the order of their arrival. An event that declares N takes the first N when
+   it is complete; fewer there is an error.
+3. Descriptors come with the bytes of their own event, so whatever is queued when no byte is left
+   over after an event is one that nobody declared: an error.
+4. Payload bytes go to the sink that the owner's `open_sink` gave for this event, as they come.
+"""
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
+
+import orjson
+
+from asrd.errors import ProtocolError
+from asrd.version import __version__
+
+# Long enough for Wyoming peers that put small data into the header line.
+MAX_HEADER = 16 * 1024
+# A client's data is names and prompts; a quarter of a megabyte is far above any honest request.
+MAX_DATA = 256 * 1024
+# What asrd itself sends may hold the words of a recording of many hours.
+MAX_TRANSCRIPT_DATA = 64 * 1024 * 1024
+# One job has one descriptor; a pipelining client may have the next one's queued behind it.
+MAX_FDS = 4
+# Two levels are in use (`audio`, Wyoming's `context`); deeper JSON is an attack on the parser.
+MAX_DEPTH = 32
+MAX_TYPE = 64
+_LINE_STEP = 512
+
+
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+class Sink(Protocol):
+    """Where a payload goes. `close` is called if the event is never completed."""
+
+    def write(self, data: memoryview, /) -> object: ...
+
+    def close(self) -> None: ...
+
+
+class BytesSink:
+    """Keeps the payload in memory: for small ones."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def write(self, data: memoryview) -> None:
+        self.data += data
+
+    def close(self) -> None:
+        self.data.clear()
+
+
+@dataclass(slots=True)
+class Event:
+    """One event as framed; `data` is a JSON object that nobody has checked yet.
+
+    Whoever takes the event owns `fds` and `payload` and closes them.
+    """
+
+    type: str
+    data: dict[str, Any]
+    payload_length: int = 0
+    payload: Sink | None = None
+    fds: list[Any] = field(default_factory=list)
+
+    def close(self) -> None:
+        for fd in self.fds:
+            fd.close()
+        if self.payload is not None:
+            self.payload.close()
+
+
+OpenSink = Callable[[Event], Sink]
+
+
+class _State(Enum):
+    HEADER = "header"
+    DATA = "data"
+    PAYLOAD = "payload"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one event may measure, in bytes. `strict` also refuses duplicate keys; off for what
+    asrd itself wrote, where a faster parser matters more."""
+
+    data: int = MAX_DATA
+    payload: int = 0
+    strict: bool = True
+
+
+class Decoder:
+    def __init__(self, limits: Limits, open_sink: OpenSink = lambda event: BytesSink()) -> None:
+        self._limits = limits
+        self._open_sink = open_sink
+        self._state = _State.HEADER
+        self._buffer = bytearray()
+        self._fds: deque[Closable] = deque()
+        self._event = Event("", {})
+        self._data_length = 0
+        self._fd_count = 0
+        self._missing = 0
+        self._ready: deque[Event] = deque()
+        self._error: ProtocolError | None = None
+
+    def __repr__(self) -> str:
+        return f"<Decoder {self._state.value} buffered={len(self._buffer)} fds={len(self._fds)}>"
+
+    @property
+    def in_frame(self) -> bool:
+        """Whether an event has begun and is not complete."""
+        return bool(self._buffer) or self._state in (_State.DATA, _State.PAYLOAD)
+
+    def receive(self, data: memoryview | bytes, fds: Iterable[Closable] = ()) -> None:
+        """Take what one read brought. Descriptors belong to the decoder from here on.
+
+        Never raises: what is wrong comes out of `next_event`, behind the events before it.
+        """
+        self._fds.extend(fds)
+        if self._state is _State.BROKEN:
+            self._drop_fds()
+            return
+        try:
+            self._consume(memoryview(data))
+            if len(self._fds) > MAX_FDS:
+                raise ProtocolError(f"more than {MAX_FDS} descriptors wait for their events")
+            if self._fds and not self.in_frame:
+                raise ProtocolError("fds: a descriptor came that no event declared")
+        except ProtocolError as error:
+            self._break(error)
+
+    def next_event(self) -> Event | None:
+        """The next complete event, None if more bytes are needed.
+
+        Raises ProtocolError, and from then on always.
+        """
+        if self._ready:
+            return self._ready.popleft()
+        if self._error is not None:
+            raise self._error
+        return None
+
+    def receive_eof(self) -> None:
+        """The peer closed its side; an event left in the middle is an error."""
+        if self._state is not _State.BROKEN and self.in_frame:
+            self._break(ProtocolError("the connection ended in the middle of an event"))
+
+    def close(self) -> None:
+        """Give up whatever was not taken."""
+        self._break(self._error or ProtocolError("closed"))
+        while self._ready:
+            self._ready.popleft().close()
+
+    def _break(self, error: ProtocolError) -> None:
+        self._state = _State.BROKEN
+        self._error = error
+        self._buffer.clear()
+        self._event.close()
+        self._event = Event("", {})
+        self._drop_fds()
+
+    def _drop_fds(self) -> None:
+        while self._fds:
+            self._fds.popleft().close()
+
+    def _consume(self, view: memoryview) -> None:
+        while True:
+            if self._state is _State.HEADER:
+                line, view = self._take_line(view)
+                if line is None:
+                    return
+                self._begin(_parse_object(line, "the header", strict=True))
+            elif self._state is _State.DATA:
+                view = self._take_data(view)
+                if len(self._buffer) < self._data_length:
+                    return
+                self._end_data()
+            else:
+                view = self._take_payload(view)
+                if self._missing:
+                    return
+                self._complete()
+
+    def _take_line(self, view: memoryview) -> tuple[bytes | None, memoryview]:
+        # Searched in small steps, so that a payload behind a short header is never copied here.
+        while view and len(self._buffer) <= MAX_HEADER:
+            step = bytes(view[:_LINE_STEP])
+            end = step.find(b"\n")
+            if end >= 0:
+                line = bytes(self._buffer) + step[:end]
+                self._buffer.clear()
+                view = view[end + 1 :]
+                if len(line) <= MAX_HEADER:
+                    return line, view
+                break
+            self._buffer += step
+            view = view[len(step) :]
+        else:
+            if len(self._buffer) <= MAX_HEADER:
+                return None, view
+        raise ProtocolError(f"the header line is longer than {MAX_HEADER} bytes")
+
+    def _take_data(self, view: memoryview) -> memoryview:
+        missing = self._data_length - len(self._buffer)
+        self._buffer += view[:missing]
+        return view[missing:]
+
+    def _take_payload(self, view: memoryview) -> memoryview:
+        part = view[: self._missing]
+        if part and self._event.payload is not None:
+            self._event.payload.write(part)
+        self._missing -= len(part)
+        return view[len(part) :]
+
+    def _begin(self, header: dict[str, Any]) -> None:
+        kind = header.get("type")
+        if not isinstance(kind, str) or not 0 < len(kind) <= MAX_TYPE:
+            raise ProtocolError(f"type: must be a string of 1 to {MAX_TYPE} characters")
+        data = header.get("data")
+        if data is not None and not isinstance(data, dict):
+            raise ProtocolError("data: must be an object")
+        self._data_length = _length(header, "data_length", self._limits.data)
+        self._missing = _length(header, "payload_length", self._limits.payload)
+        self._fd_count = _length(header, "fds", MAX_FDS)
+        self._event = Event(kind, data or {}, payload_length=self._missing)
+        self._state = _State.DATA
+
+    def _end_data(self) -> None:
+        if self._data_length:
+            raw = bytes(self._buffer)
+            self._buffer.clear()
+            self._event.data.update(_parse_object(raw, "data", self._limits.strict))
+        if self._missing:
+            self._event.payload = self._open_sink(self._event)
+        self._state = _State.PAYLOAD
+
+    def _complete(self) -> None:
+        if len(self._fds) < self._fd_count:
+            raise ProtocolError(f"fds: {self._fd_count} declared, {len(self._fds)} came")
+        self._event.fds = [self._fds.popleft() for _ in range(self._fd_count)]
+        self._ready.append(self._event)
+        self._event = Event("", {})
+        self._state = _State.HEADER
+
+
+def encode(
+    kind: str, data: dict[str, Any] | None = None, payload_length: int = 0, fds: int = 0
+) -> bytes:
+    """Header line and data part of one event; the payload's bytes are the caller's to send next."""
+    header: dict[str, Any] = {"type": kind, "version": __version__}
+    body = b""
+    if data:
+        body = orjson.dumps(data)
+        header["data_length"] = len(body)
+    if payload_length:
+        header["payload_length"] = payload_length
+    if fds:
+        header["fds"] = fds
+    return orjson.dumps(header) + b"\n" + body
+
+
+def _length(header: dict[str, Any], key: str, limit: int) -> int:
+    value = header.get(key)
+    if value is None:
+        return 0
+    if type(value) is not int or value < 0:
+        raise ProtocolError(f"{key}: must be a non-negative integer")
+    if value > limit:
+        raise ProtocolError(f"{key}: {value} is over the limit of {limit}")
+    return value
+
+
+def _parse_object(raw: bytes, what: str, strict: bool) -> dict[str, Any]:
+    try:
+        # orjson first: it refuses what is not JSON at all (NaN, bad UTF-8, lone surrogates).
+        value = orjson.loads(raw)
+        if strict:
+            json.loads(raw, object_pairs_hook=_refuse_duplicates)
+            _refuse_depth(value)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"{what} is not acceptable JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ProtocolError(f"{what} is not a JSON object")
+    return value
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"{twice[:64]!r} stands there twice")
+    return found
+
+
+def _refuse_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            item
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return
+    raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
