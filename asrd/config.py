@@ -1,0 +1,236 @@
+"""Settings: one TOML file, a file per worker, environment over files, flags over all.
+
+    /etc/asrd/asrd.toml        [front] and [worker]
+    /etc/asrd/worker-N.toml    the same keys as [worker], for worker N alone
+    ASRD_FRONT_QUEUE_MAX=8     any key as an environment variable: ASRD_<TABLE>_<KEY>
+
+The two dataclasses below are the whole list; each field carries its own help, from which
+`docs/settings.md` and asrd.toml(5) are checked.
+"""
+
+import dataclasses
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from asrd.errors import ConfigError, FieldError
+from asrd.fields import (
+    choice,
+    field,
+    flag,
+    identifier,
+    integer,
+    number,
+    parse,
+    string,
+    unknown_keys,
+)
+
+DEFAULT_CONFIG = Path("/etc/asrd/asrd.toml")
+DEFAULT_SOCKET = "/run/asrd/asrd.sock"
+
+_KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
+_DAY = 24 * 3600
+_PATH = string(4096)
+_LEVEL = choice("debug", "info", "warning", "error")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class FrontSettings:
+    socket: str = field(
+        _PATH, DEFAULT_SOCKET, help="Where to listen if systemd passes no socket named `asrd`."
+    )
+    status_socket: str = field(
+        _PATH, "", help="A second socket that answers only status, ping and describe; empty: none."
+    )
+    worker_dir: str = field(
+        _PATH, "/run/asrd/worker", help="The directory of the workers' sockets, one NAME.sock each."
+    )
+    queue_max: int = field(
+        integer(0, 100_000), 1, help="Jobs that may wait for a worker; one more is `busy`."
+    )
+    queue_max_per_user: int = field(
+        integer(0, 100_000), 0, help="Jobs of one user that may wait; 0: no bound but `queue_max`."
+    )
+    queue_max_bytes: int = field(
+        integer(_KIB, 1 << 50), 8 * _GIB, help="Bytes of audio that may wait in all."
+    )
+    queue_max_audio_seconds: float = field(
+        number(1, 1e9), 86_400.0, help="Seconds of PCM audio that may wait in all."
+    )
+    max_wait_seconds: float = field(
+        number(0.001, _DAY), 30.0, help="Longest wait for a worker, if the job sets no timeout_ms."
+    )
+    max_run_seconds: float = field(
+        number(0.001, 7 * _DAY), 3600.0, help="Longest run of one job, whatever it asks for."
+    )
+    max_attempts: int = field(
+        integer(1, 10), 2, help="How often a job is started before its crashes are its own fault."
+    )
+    max_payload_bytes: int = field(
+        integer(_KIB, 16 * _GIB), 256 * _MIB, help="Largest inline audio, one shot or streamed."
+    )
+    max_file_bytes: int = field(
+        integer(_KIB, 1 << 45), 4 * _GIB, help="Largest audio given as a descriptor."
+    )
+    max_audio_seconds: float = field(
+        number(0.1, 7 * _DAY), 14_400.0, help="Longest recording of one job."
+    )
+    connections_max: int = field(
+        integer(1, 500_000), 4096, help="Clients connected at once; one more is `busy`."
+    )
+    connections_max_per_user: int = field(
+        integer(1, 500_000), 4096, help="Clients of one user connected at once."
+    )
+    jobs_max_per_connection: int = field(
+        integer(1, 10_000), 64, help="Unanswered jobs of one connection."
+    )
+    frame_timeout_seconds: float = field(
+        number(0.01, _DAY), 30.0, help="Time for one event to arrive whole, once it has begun."
+    )
+    output_max_bytes: int = field(
+        integer(64 * _KIB, _GIB),
+        16 * _MIB,
+        help="Unread answers after which a client that does not read is cut off.",
+    )
+    log_level: str = field(_LEVEL, "info", help="debug, info, warning or error.")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    model: str = field(
+        _PATH, "", help="A directory, a name in the local cache, or `demo`; empty: `demo`."
+    )
+    device: str = field(choice("auto", "cpu", "cuda"), "auto", help="auto, cpu or cuda.")
+    device_index: int = field(
+        integer(0, 255), 0, help="Which GPU, among those that the process can see."
+    )
+    compute_type: str = field(
+        identifier(64), "default", help="CTranslate2's: default, int8, float16, int8_float16 …"
+    )
+    cpu_threads: int = field(
+        integer(0, 4096), 0, help="Threads of one inference on the CPU; 0: CTranslate2's choice."
+    )
+    language: str = field(
+        string(16), "", help="Language of jobs that name none; empty: it is detected."
+    )
+    beam_size: int = field(integer(1, 32), 5, help="Beam size of jobs that name none.")
+    vad_filter: bool = field(flag, False, help="Skip silence (Silero VAD) in jobs that don't say.")
+    condition_on_previous_text: bool = field(
+        flag, True, help="Prompt each window with the text before it, in jobs that don't say."
+    )
+    check_model: bool = field(
+        flag, True, help="Refuse a model whose alignment_heads would crash CTranslate2."
+    )
+    stall_seconds: float = field(
+        number(0.1, _DAY), 120.0, help="Time without progress after which watchdog pings stop."
+    )
+    cancel_grace_seconds: float = field(
+        number(0, 3600),
+        5.0,
+        help="Time for a cancelled job to stop before the process ends itself.",
+    )
+    idle_exit_seconds: float = field(
+        number(0, 365 * _DAY), 0.0, help="Idle time after which the worker ends; 0: never."
+    )
+    log_level: str = field(_LEVEL, "info", help="debug, info, warning or error.")
+
+
+TABLES: dict[str, type] = {"front": FrontSettings, "worker": WorkerSettings}
+
+
+def config_path(flag_value: str | None = None) -> Path:
+    """The settings file: flag, else ASRD_CONFIG, else /etc/asrd/asrd.toml."""
+    return Path(flag_value or os.environ.get("ASRD_CONFIG") or DEFAULT_CONFIG)
+
+
+def load_front(path: Path, flags: Mapping[str, Any] | None = None) -> FrontSettings:
+    """Raises ConfigError naming file, key and line (or the variable)."""
+    return _load(FrontSettings, "front", [path], flags or {})
+
+
+def load_worker(path: Path, name: str, flags: Mapping[str, Any] | None = None) -> WorkerSettings:
+    """Settings of worker `name`: the common file, then `worker-NAME.toml` beside it.
+
+    Raises ConfigError naming file, key and line (or the variable).
+    """
+    return _load(
+        WorkerSettings, "worker", [path, path.with_name(f"worker-{name}.toml")], flags or {}
+    )
+
+
+def _load(cls: type[T], table: str, paths: list[Path], flags: Mapping[str, Any]) -> T:
+    settings: dict[str, Any] = {}
+    for index, path in enumerate(paths):
+        settings |= _read(path, cls, table if index == 0 else None)
+    settings |= _environment(cls, table)
+    settings |= {key: value for key, value in flags.items() if value is not None}
+    try:
+        return parse(cls, settings)
+    except FieldError as error:
+        raise ConfigError(f"flag for {error}") from None
+
+
+def _read(path: Path, cls: type, table: str | None) -> dict[str, Any]:
+    """The keys of one file (of its `table`, if the file has tables), each checked."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if table is not None:
+        for key in data:
+            if key not in TABLES:
+                raise ConfigError(f"{path}:{_line(text, key)}: unknown table or key {key!r}")
+        data = data.get(table, {})
+        if not isinstance(data, dict):
+            raise ConfigError(f"{path}:{_line(text, table)}: {table!r} must be a table")
+    for key in unknown_keys(cls, data):
+        raise ConfigError(f"{path}:{_line(text, key)}: unknown key {key!r}")
+    try:
+        parse(cls, data)
+    except FieldError as error:
+        raise ConfigError(f"{path}:{_line(text, error.field)}: {error}") from None
+    return data
+
+
+def _line(text: str, key: str) -> int:
+    """Where a key or table stands; tomllib tells no lines, so it is looked up again."""
+    pattern = re.compile(rf"""\s*\[?\s*["']?{re.escape(key)}["']?\s*(\]|=|\.)""")
+    for number_, line in enumerate(text.splitlines(), 1):
+        if pattern.match(line):
+            return number_
+    return 1
+
+
+def _environment(cls: type, table: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for spec in dataclasses.fields(cls):
+        variable = f"ASRD_{table}_{spec.name}".upper()
+        raw = os.environ.get(variable)
+        if raw is None:
+            continue
+        try:
+            found[spec.name] = spec.metadata["get"](spec.name, _from_text(raw, spec.type))
+        except (FieldError, ValueError) as error:
+            raise ConfigError(f"{variable}={raw!r}: {error}") from None
+    return found
+
+
+def _from_text(raw: str, kind: Any) -> Any:
+    if kind is bool:
+        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(
+            raw.strip().lower(), raw
+        )
+    return kind(raw) if kind in (int, float) else raw
