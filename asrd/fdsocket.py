@@ -1,7 +1,7 @@
 """The only sendmsg and recvmsg: bytes and file descriptors over a Unix stream socket.
 
-anyio's own `receive_fds` ignores MSG_CTRUNC, and its `receive` drops descriptors silently
-(anyio 4.16), hence the raw socket with `wait_readable`.
+Plain functions on the raw socket, shared by the async and the blocking side: anyio's own
+`receive_fds` ignores MSG_CTRUNC, and its `receive` drops descriptors silently (anyio 4.16).
 """
 
 import array
@@ -9,8 +9,6 @@ import socket
 import struct
 from collections.abc import Sequence
 from typing import NamedTuple
-
-import anyio
 
 from asrd.errors import ProtocolError
 from asrd.ownedfd import OwnedFd
@@ -63,34 +61,3 @@ def send(sock: socket.socket, buffers: Sequence[bytes | memoryview], fds: Sequen
     """
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     return sock.sendmsg(buffers, ancillary, socket.MSG_NOSIGNAL)
-
-
-class AsyncFdSocket:
-    """A connected Unix stream socket for one reader and one writer task; owns the socket."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        self.sock = sock
-
-    async def receive_into(self, buffer: memoryview) -> tuple[int, list[OwnedFd]]:
-        while True:
-            try:
-                return receive_into(self.sock, buffer)
-            except BlockingIOError:
-                await anyio.wait_readable(self.sock)
-
-    def send_nowait(self, buffer: bytes | memoryview, fds: Sequence[int] = ()) -> int:
-        """How much of `buffer` the kernel took at once; 0 (and no descriptor) if its buffer is
-        full."""
-        try:
-            return send(self.sock, [buffer], fds)
-        except BlockingIOError:
-            return 0
-
-    async def wait_writable(self) -> None:
-        await anyio.wait_writable(self.sock)
-
-    def close(self) -> None:
-        if self.sock.fileno() >= 0:
-            anyio.notify_closing(self.sock)
-            self.sock.close()
