@@ -64,6 +64,7 @@ class Channel:
         while True:
             event = self._decoder.next_event()
             if event is not None:
+                self._frame_deadline = None
                 return event
             if not await self._read():
                 # Says so if the end came in the middle of an event.
@@ -131,7 +132,7 @@ class Channel:
             while self._output:
                 await anyio.wait_writable(self._sock)
                 self._write_some()
-        except OSError:
+        except (OSError, anyio.ClosedResourceError):
             self._drop_output()
         finally:
             self._flushed.set()

@@ -76,6 +76,9 @@ class FrontSettings:
     max_payload_bytes: int = field(
         integer(_KIB, 16 * _GIB), 256 * _MIB, help="Largest inline audio, one shot or streamed."
     )
+    spool_max_bytes: int = field(
+        integer(_KIB, 1 << 45), 2 * _GIB, help="Memory for the inline audio of all clients."
+    )
     max_file_bytes: int = field(
         integer(_KIB, 1 << 45), 4 * _GIB, help="Largest audio given as a descriptor."
     )

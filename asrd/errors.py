@@ -5,6 +5,8 @@ AsrdError
 ├── ProtocolError       the peer broke the framing; the connection can't go on
 ├── FieldError          one field is wrong, the framing is intact; names the field
 ├── ConnectionLost      the daemon can't be reached, or went away in the middle
+├── LoadError           a model can't be loaded as it is configured; says why in one sentence
+├── Poisoned            the engine's process is of no more use (a CUDA error is sticky)
 └── JobError            the honest answer to one job; one subclass per code
     ├── Busy, Unavailable, DeadlineExceeded, WorkerCrashed, Cancelled, BadRequest, BadAudio,
     └── TooLarge, ModelNotFound, OutOfMemory, ShuttingDown, InternalError
@@ -60,6 +62,14 @@ class FieldError(AsrdError):
 
 class ConnectionLost(AsrdError):
     """There is no daemon at the socket, or the connection ended before the answer."""
+
+
+class LoadError(AsrdError):
+    """A model can't be loaded as it is configured: trying again without a change is no use."""
+
+
+class Poisoned(AsrdError):
+    """Every later call of the engine in this process would fail: it must end, not only the job."""
 
 
 class JobError(AsrdError):

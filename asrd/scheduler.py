@@ -62,17 +62,22 @@ class Worker:
     reason: str | None = None
     model: str | None = None
     slots: int = 1
+    # Its socket is gone: it gets no more jobs, and leaves once the last one is answered.
+    retired: bool = False
     # By key; None stands for a job that was abandoned but still takes the slot.
     jobs: dict[int, Job | None] = field(default_factory=dict)
 
     @property
     def free(self) -> bool:
-        return self.state is WorkerState.READY and len(self.jobs) < self.slots
+        ready = self.state is WorkerState.READY and not self.retired
+        return ready and len(self.jobs) < self.slots
 
     def can_run(self, job: Job) -> bool:
         """Whether the job may wait for this worker; one that never loaded may have any model."""
-        return self.state not in _HOPELESS and (
-            job.model is None or self.model is None or job.model == self.model
+        return (
+            not self.retired
+            and self.state not in _HOPELESS
+            and (job.model is None or self.model is None or job.model == self.model)
         )
 
 
@@ -197,8 +202,15 @@ class Scheduler:
 
     # --- workers -----------------------------------------------------------------------------
 
-    def worker_added(self, name: str) -> None:
-        self.workers.setdefault(name, Worker(name))
+    def worker_added(self, name: str, now: float) -> list[Action]:
+        """New, or back before it was removed."""
+        self.workers.setdefault(name, Worker(name)).retired = False
+        return self._settle(now)
+
+    def worker_retired(self, name: str, now: float) -> list[Action]:
+        """Its socket is gone: give it nothing more. It may be removed once it runs nothing."""
+        self.workers[name].retired = True
+        return self._refuse_hopeless(now)
 
     def worker_removed(self, name: str, now: float) -> list[Action]:
         worker = self.workers.pop(name)

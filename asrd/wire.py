@@ -12,6 +12,7 @@ Sans-I/O: bytes and descriptors go in by `receive`, events come out of `next_eve
 3. Descriptors come with the bytes of their own event, so whatever is queued when no byte is left
    over after an event is one that nobody declared: an error.
 4. Payload bytes go to the sink that the owner's `open_sink` gave for this event, as they come.
+5. No event is begun before the one before it was handed out: a sink may depend on that one.
 """
 
 import json
@@ -116,7 +117,7 @@ class Decoder:
         self._data_length = 0
         self._fd_count = 0
         self._missing = 0
-        self._ready: deque[Event] = deque()
+        self._pending = memoryview(b"")
         self._error: ProtocolError | None = None
 
     def __repr__(self) -> str:
@@ -128,33 +129,32 @@ class Decoder:
         return bool(self._buffer) or self._state in (_State.DATA, _State.PAYLOAD)
 
     def receive(self, data: memoryview | bytes, fds: Iterable[Closable] = ()) -> None:
-        """Take what one read brought. Descriptors belong to the decoder from here on.
+        """Take what one read brought; `data` must stay as it is until `next_event` gives None.
 
-        Never raises: what is wrong comes out of `next_event`, behind the events before it.
+        Descriptors belong to the decoder from here on. Never raises.
         """
         self._fds.extend(fds)
+        self._pending = memoryview(data)
         if self._state is _State.BROKEN:
-            self._drop_fds()
-            return
-        try:
-            self._consume(memoryview(data))
-            if len(self._fds) > MAX_FDS:
-                raise ProtocolError(f"more than {MAX_FDS} descriptors wait for their events")
-            if self._fds and not self.in_frame:
-                raise ProtocolError("fds: a descriptor came that no event declared")
-        except ProtocolError as error:
-            self._break(error)
+            self._drop()
 
     def next_event(self) -> Event | None:
         """The next complete event, None if more bytes are needed.
 
         Raises ProtocolError, and from then on always.
         """
-        if self._ready:
-            return self._ready.popleft()
         if self._error is not None:
             raise self._error
-        return None
+        try:
+            if len(self._fds) > MAX_FDS:
+                raise ProtocolError(f"fds: more than {MAX_FDS} wait for their events")
+            event = self._consume()
+            if event is None and self._fds and not self.in_frame:
+                raise ProtocolError("fds: a descriptor came that no event declared")
+        except ProtocolError as error:
+            self._break(error)
+            raise
+        return event
 
     def receive_eof(self) -> None:
         """The peer closed its side; an event left in the middle is an error."""
@@ -164,8 +164,6 @@ class Decoder:
     def close(self) -> None:
         """Give up whatever was not taken."""
         self._break(self._error or ProtocolError("closed"))
-        while self._ready:
-            self._ready.popleft().close()
 
     def _break(self, error: ProtocolError) -> None:
         self._state = _State.BROKEN
@@ -173,60 +171,52 @@ class Decoder:
         self._buffer.clear()
         self._event.close()
         self._event = Event("", {})
-        self._drop_fds()
+        self._drop()
 
-    def _drop_fds(self) -> None:
+    def _drop(self) -> None:
+        self._pending = memoryview(b"")
         while self._fds:
             self._fds.popleft().close()
 
-    def _consume(self, view: memoryview) -> None:
+    def _consume(self) -> Event | None:
         while True:
             if self._state is _State.HEADER:
-                line, view = self._take_line(view)
+                line = self._take_line()
                 if line is None:
-                    return
+                    return None
                 self._begin(_parse_object(line, "the header", strict=True))
             elif self._state is _State.DATA:
-                view = self._take_data(view)
+                self._buffer += self._take(self._data_length - len(self._buffer))
                 if len(self._buffer) < self._data_length:
-                    return
+                    return None
                 self._end_data()
             else:
-                view = self._take_payload(view)
-                if self._missing:
-                    return
-                self._complete()
+                part = self._take(self._missing)
+                if part and self._event.payload is not None:
+                    self._event.payload.write(part)
+                self._missing -= len(part)
+                return None if self._missing else self._complete()
 
-    def _take_line(self, view: memoryview) -> tuple[bytes | None, memoryview]:
+    def _take(self, count: int) -> memoryview:
+        part, self._pending = self._pending[:count], self._pending[count:]
+        return part
+
+    def _take_line(self) -> bytes | None:
         # Searched in small steps, so that a payload behind a short header is never copied here.
-        while view and len(self._buffer) <= MAX_HEADER:
-            step = bytes(view[:_LINE_STEP])
+        while self._pending and len(self._buffer) <= MAX_HEADER:
+            step = bytes(self._pending[:_LINE_STEP])
             end = step.find(b"\n")
             if end >= 0:
+                self._take(end + 1)
                 line = bytes(self._buffer) + step[:end]
                 self._buffer.clear()
-                view = view[end + 1 :]
                 if len(line) <= MAX_HEADER:
-                    return line, view
-                break
-            self._buffer += step
-            view = view[len(step) :]
-        else:
-            if len(self._buffer) <= MAX_HEADER:
-                return None, view
-        raise ProtocolError(f"the header line is longer than {MAX_HEADER} bytes")
-
-    def _take_data(self, view: memoryview) -> memoryview:
-        missing = self._data_length - len(self._buffer)
-        self._buffer += view[:missing]
-        return view[missing:]
-
-    def _take_payload(self, view: memoryview) -> memoryview:
-        part = view[: self._missing]
-        if part and self._event.payload is not None:
-            self._event.payload.write(part)
-        self._missing -= len(part)
-        return view[len(part) :]
+                    return line
+                raise ProtocolError(f"the header line is longer than {MAX_HEADER} bytes")
+            self._buffer += self._take(len(step))
+        if len(self._buffer) > MAX_HEADER:
+            raise ProtocolError(f"the header line is longer than {MAX_HEADER} bytes")
+        return None
 
     def _begin(self, header: dict[str, Any]) -> None:
         kind = header.get("type")
@@ -250,13 +240,13 @@ class Decoder:
             self._event.payload = self._open_sink(self._event)
         self._state = _State.PAYLOAD
 
-    def _complete(self) -> None:
+    def _complete(self) -> Event:
         if len(self._fds) < self._fd_count:
             raise ProtocolError(f"fds: {self._fd_count} declared, {len(self._fds)} came")
-        self._event.fds = [self._fds.popleft() for _ in range(self._fd_count)]
-        self._ready.append(self._event)
-        self._event = Event("", {})
+        event, self._event = self._event, Event("", {})
+        event.fds = [self._fds.popleft() for _ in range(self._fd_count)]
         self._state = _State.HEADER
+        return event
 
 
 def encode(

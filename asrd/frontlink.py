@@ -1,0 +1,86 @@
+"""The worker's end of the connection from the front; no read or write of it ever blocks."""
+
+import socket
+from typing import Any
+
+from asrd import fdsocket, wire
+from asrd.errors import ProtocolError
+from asrd.events import TO_WORKER, Job, parse_event
+from asrd.fields import dump
+from asrd.ownedfd import OwnedFd
+
+# A front that reads nothing while this much waits for it is as good as gone.
+_UNSENT_MAX = 128 * 1024 * 1024
+
+
+class FrontGone(Exception):
+    """The front closed the connection, or it broke; the worker waits for the next."""
+
+
+class FrontLink:
+    """Owns the socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._decoder = wire.Decoder(wire.Limits(data=wire.MAX_TRANSCRIPT_DATA, strict=False))
+        self._buffer = memoryview(bytearray(64 * 1024))
+        self._unsent = bytearray()
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    @property
+    def wants_write(self) -> bool:
+        return bool(self._unsent)
+
+    def send(self, event: Any) -> None:
+        """Send one of asrd.events' dataclasses, now or by a later `flush`. Raises FrontGone."""
+        self._unsent += wire.encode(event.TYPE, dump(event))
+        if len(self._unsent) > _UNSENT_MAX:
+            raise FrontGone("the front does not read")
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what the kernel takes. Raises FrontGone."""
+        try:
+            while self._unsent:
+                del self._unsent[: fdsocket.send(self._sock, [bytes(self._unsent)], ())]
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise FrontGone(str(error)) from None
+
+    def receive(self) -> tuple[Any, OwnedFd | None] | None:
+        """The next event that has come, a job with its descriptor, which is the caller's; None if
+        there is no more for now.
+
+        Raises FrontGone, ProtocolError, FieldError.
+        """
+        while (framed := self._decoder.next_event()) is None:
+            try:
+                count, fds = fdsocket.receive_into(self._sock, self._buffer)
+            except BlockingIOError:
+                return None
+            except OSError as error:
+                raise FrontGone(str(error)) from None
+            if count == 0:
+                raise FrontGone("the front closed the connection")
+            self._decoder.receive(self._buffer[:count], fds)
+        return _unpack(framed)
+
+    def close(self) -> None:
+        self._decoder.close()
+        self._sock.close()
+
+
+def _unpack(framed: wire.Event) -> tuple[Any, OwnedFd | None]:
+    try:
+        event = parse_event(TO_WORKER, framed.type, framed.data)
+        if not isinstance(event, Job):
+            return event, None
+        if len(framed.fds) != 1:
+            raise ProtocolError("a job needs exactly one descriptor")
+        return event, framed.fds.pop()
+    finally:
+        framed.close()

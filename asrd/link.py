@@ -1,0 +1,242 @@
+"""The front's end of one worker: connect, hello, job, lost, and again for as long as its socket is.
+
+Connecting is what makes systemd start the worker, and end-of-file is how its death is noticed.
+"""
+
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import anyio
+from anyio.abc import TaskGroup
+
+from asrd import wire
+from asrd.channel import Channel
+from asrd.errors import FieldError, ProtocolError
+from asrd.events import (
+    FROM_WORKER,
+    PROTOCOL_VERSION,
+    Bye,
+    CancelJob,
+    CannotLoad,
+    Done,
+    Failed,
+    Hello,
+    Job,
+    JobProgress,
+    JobSegment,
+    Loading,
+    parse_event,
+)
+from asrd.fields import dump
+from asrd.scheduler import UnknownKey
+
+log = logging.getLogger(__name__)
+
+# A worker's answer may be a transcript of many hours; asrd wrote it, so the fast parser will do.
+_LIMITS = wire.Limits(data=wire.MAX_TRANSCRIPT_DATA, strict=False)
+_OUTPUT_MAX = 16 * 1024 * 1024
+# Seconds between tries, doubling. A worker that can't load asks for an admin, not for haste.
+_RETRY_FIRST, _RETRY_LAST = 0.05, 5.0
+_FAILED_FIRST, _FAILED_LAST = 1.0, 60.0
+# Refused connections in a row that make a worker `down`: a restarting socket unit refuses a few.
+_REFUSALS = 4
+
+
+class Broken(Exception):
+    """The worker said something it must not; it is treated as crashed."""
+
+
+@dataclass(slots=True)
+class WorkerInfo:
+    """What the front knows of the process behind the socket; for `status`."""
+
+    pid: int | None = None
+    model: str | None = None
+    languages: tuple[str, ...] = ()
+    device: str | None = None
+    compute_type: str | None = None
+    load_seconds: float = 0.0
+    jobs_done: int = 0
+    restarts: int = 0
+    last_death: str | None = None
+
+
+class Owner(Protocol):
+    """What a link tells the front; each call happens at once, in the order of the events."""
+
+    def worker_loading(self, link: "Link") -> None: ...
+    def worker_ready(self, link: "Link", hello: Hello) -> None: ...
+    def worker_lost(self, link: "Link", how: str) -> None: ...
+    def worker_left(self, link: "Link", asleep: bool) -> None: ...
+    def worker_failed(self, link: "Link", down: bool, reason: str) -> None: ...
+    def job_segment(self, link: "Link", event: JobSegment) -> None: ...
+    def job_progress(self, link: "Link", event: JobProgress) -> None: ...
+    def job_done(self, link: "Link", event: Done) -> None: ...
+    def job_failed(self, link: "Link", event: Failed) -> None: ...
+
+
+class Link:
+    def __init__(self, name: str, path: Path, owner: Owner, tasks: TaskGroup, buffer: memoryview):
+        self.name = name
+        self.path = path
+        self.info = WorkerInfo()
+        self._owner = owner
+        self._tasks = tasks
+        self._buffer = buffer
+        self._channel: Channel | None = None
+        self._woken = anyio.Event()
+        self._ready = self._left = self._asleep = False
+        self._delay = _RETRY_FIRST
+        self._scope = anyio.CancelScope()
+        self._on_event: dict[type, Callable[[Any], None]] = {
+            Loading: self._loading,
+            Hello: self._hello,
+            JobSegment: lambda event: owner.job_segment(self, event),
+            JobProgress: lambda event: owner.job_progress(self, event),
+            Done: self._done,
+            Failed: lambda event: owner.job_failed(self, event),
+        }
+
+    def __repr__(self) -> str:
+        return f"<Link {self.name} pid={self.info.pid} {self._channel!r}>"
+
+    # --- what the front asks ------------------------------------------------------------------
+
+    def start(self, job: Job, fd: int) -> None:
+        if self._channel is not None:
+            self._channel.send(Job.TYPE, dump(job), [fd])
+
+    def cancel(self, key: int) -> None:
+        if self._channel is not None:
+            self._channel.send(CancelJob.TYPE, {"key": key})
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def close(self) -> None:
+        """Leave the worker for good."""
+        self._scope.cancel()
+
+    # --- the connection -------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep a connection to the worker until `close`."""
+        with self._scope:
+            while True:
+                sock = await self._connect()
+                reason = await self._serve(sock)
+                if self._asleep:
+                    await self._woken.wait()
+                elif reason is not None:
+                    self._owner.worker_failed(self, False, reason)
+                    await self._pause(_FAILED_FIRST, _FAILED_LAST)
+                elif not self._ready or self._left:
+                    await self._pause(_RETRY_FIRST, _RETRY_LAST)
+
+    async def _connect(self) -> socket.socket:
+        refusals = 0
+        while True:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                sock.setblocking(False)
+                sock.connect(str(self.path))
+                return sock
+            except OSError as error:
+                sock.close()
+                # A full backlog (EAGAIN) means that the worker is there, but slow to accept.
+                if not isinstance(error, BlockingIOError):
+                    refusals += 1
+                if refusals == _REFUSALS:
+                    text = f"nothing listens at {self.path}: {error.strerror}"
+                    self._owner.worker_failed(self, True, text)
+                await self._pause(_RETRY_FIRST, _RETRY_LAST)
+
+    async def _pause(self, first: float, last: float) -> None:
+        self._delay = max(first, self._delay)
+        await anyio.sleep(self._delay)
+        self._delay = min(last, 2 * self._delay)
+
+    async def _serve(self, sock: socket.socket) -> str | None:
+        """One connection from beginning to end; returns why the worker can't load, if it said."""
+        self._ready = self._left = self._asleep = False
+        self._woken = anyio.Event()
+        decoder = wire.Decoder(_LIMITS)
+        channel = Channel(sock, decoder, self._tasks, self._buffer, output_max=_OUTPUT_MAX)
+        self._channel = channel
+        try:
+            reason = await self._read(channel)
+        except (ProtocolError, FieldError, UnknownKey, Broken) as error:
+            self._lost(f"it broke the protocol: {error}")
+        except OSError as error:
+            self._lost(f"its connection broke: {error.strerror}")
+        except Exception:
+            # Our bug; it may cost this connection, but never the daemon.
+            log.exception("worker %s: the front failed on what it said", self.name)
+            self._lost("the front failed on what it said")
+        else:
+            if reason is not None:
+                return reason
+            if not self._left:
+                self._lost("it closed the connection without a word")
+        finally:
+            self._channel = None
+            channel.close()
+        return None
+
+    async def _read(self, channel: Channel) -> str | None:
+        while True:
+            framed = await channel.receive()
+            if framed is None or self._left:
+                return None
+            try:
+                event = parse_event(FROM_WORKER, framed.type, framed.data)
+            finally:
+                framed.close()
+            if isinstance(event, CannotLoad):
+                return event.text
+            if isinstance(event, Bye):
+                self._bye(event)
+            elif event is not None:
+                self._handle(event)
+
+    def _handle(self, event: Any) -> None:
+        if not self._ready and not isinstance(event, (Loading, Hello)):
+            raise Broken(f"{event.TYPE} before hello")
+        self._on_event[type(event)](event)
+
+    # --- what the worker says ---------------------------------------------------------------------
+
+    def _loading(self, event: Loading) -> None:
+        self.info.pid, self.info.model = event.pid, event.model
+        self._owner.worker_loading(self)
+
+    def _hello(self, event: Hello) -> None:
+        if event.version != PROTOCOL_VERSION:
+            raise Broken(f"it speaks version {event.version}, not {PROTOCOL_VERSION}")
+        info = self.info
+        info.pid, info.model, info.languages = event.pid, event.model, event.languages
+        info.device, info.compute_type = event.device, event.compute_type
+        info.load_seconds = event.load_seconds
+        self._ready = True
+        self._owner.worker_ready(self, event)
+
+    def _done(self, event: Done) -> None:
+        self._owner.job_done(self, event)
+        self.info.jobs_done += 1
+        self._delay = _RETRY_FIRST
+
+    def _bye(self, event: Bye) -> None:
+        self._left = True
+        self._asleep = event.reason == "idle"
+        self.info.pid = None
+        self._owner.worker_left(self, self._asleep)
+
+    def _lost(self, how: str) -> None:
+        # Whether a job ran is said by the front, which knows; here only how the end looked.
+        self.info.restarts += 1
+        self.info.pid = None
+        self._owner.worker_lost(self, how)

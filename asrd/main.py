@@ -1,0 +1,53 @@
+"""The `asrd` program: serve, run, demo, fetch-model."""
+
+import argparse
+import importlib
+import sys
+
+from asrd.errors import AsrdError, ConfigError
+from asrd.version import __version__
+
+# Each command's module gives add_arguments(parser) and a function of the command's own name, and
+# is imported only if it is asked for: the front stays light.
+_COMMANDS = {
+    "serve": ("asrd.server", "serve", "the front daemon, as systemd starts it"),
+    "run": ("asrd.standalone", "run", "front and workers without systemd, in the foreground"),
+    "demo": ("asrd.demonstration", "demo", "transcribe, crash the worker, and lose nothing"),
+    "fetch-model": ("asrd.models", "fetch", "download a model into the local cache"),
+}
+
+EXIT_CONFIG = 78
+
+
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="asrd", description="A speech-to-text daemon that survives its engine."
+    )
+    parser.add_argument("--version", action="version", version=f"asrd {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, _, text) in _COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if name == chosen:
+            importlib.import_module(module).add_arguments(command)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    chosen = next((word for word in argv if word in _COMMANDS), None)
+    args = _parser(chosen).parse_args(argv)
+    module, function, _ = _COMMANDS[args.command]
+    try:
+        return int(getattr(importlib.import_module(module), function)(args))
+    except ConfigError as error:
+        print(f"asrd: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    except AsrdError as error:
+        print(f"asrd: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""systemd's interfaces: sockets passed in (sd_listen_fds(3)), and notifications (sd_notify(3))."""
+
+import os
+import socket
+
+from sdnotify import SystemdNotifier
+
+LISTEN_FDS_START = 3
+
+
+def listen_sockets() -> dict[str, list[socket.socket]]:
+    """The listening sockets that systemd (or `asrd run`) passed to this very process, by name.
+
+    They are close-on-exec from here on, and the variables are gone, so that no child takes them
+    for its own.
+    """
+    pid = os.environ.pop("LISTEN_PID", "")
+    count = os.environ.pop("LISTEN_FDS", "0")
+    names = os.environ.pop("LISTEN_FDNAMES", "").split(":")
+    if pid != str(os.getpid()) or not count.isdecimal():
+        return {}
+    found: dict[str, list[socket.socket]] = {}
+    for index in range(int(count)):
+        fd = LISTEN_FDS_START + index
+        os.set_inheritable(fd, False)
+        name = names[index] if index < len(names) and names[index] else "unknown"
+        found.setdefault(name, []).append(socket.socket(fileno=fd))
+    return found
+
+
+class Notifier:
+    """Tells the service manager how it stands; does nothing where there is none."""
+
+    def __init__(self) -> None:
+        # Made only where it can connect: sdnotify leaks its socket where it can't.
+        self._notifier = SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
+        self._status: str | None = None
+
+    def _notify(self, state: str) -> None:
+        if self._notifier is not None:
+            # sdnotify encodes as latin-1, systemd wants UTF-8: bytes go through as characters.
+            self._notifier.notify(state.encode().decode("latin-1"))
+
+    def ready(self) -> None:
+        self._notify("READY=1")
+
+    def stopping(self) -> None:
+        self._notify("STOPPING=1")
+
+    def watchdog(self) -> None:
+        self._notify("WATCHDOG=1")
+
+    def status(self, text: str) -> None:
+        """The line that `systemctl status` shows; sent only if it changed."""
+        if text != self._status:
+            self._status = text
+            self._notify(f"STATUS={text}")
+
+    def close(self) -> None:
+        if self._notifier is not None and self._notifier.socket is not None:
+            self._notifier.socket.close()
+
+
+def watchdog_seconds() -> float | None:
+    """How often to ping: half of what the manager allows (sd_watchdog_enabled(3)); None if it does
+    not watch this process."""
+    usec = os.environ.get("WATCHDOG_USEC", "")
+    pid = os.environ.get("WATCHDOG_PID")
+    if not usec.isdecimal() or (pid and pid != str(os.getpid())):
+        return None
+    return int(usec) / 2_000_000
+
+
+def die_with_supervisor() -> None:
+    """Where `asrd run` started this process, end with it, however it ends (prctl(2))."""
+    if os.environ.pop("ASRD_SUPERVISED", None):
+        import ctypes
+        import signal
+
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

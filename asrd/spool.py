@@ -1,0 +1,114 @@
+"""Audio as descriptors: inline bytes go into a memfd, a client's own descriptor is checked.
+
+The front moves audio only this way, never as a Python bytes object that grows with the recording.
+"""
+
+import fcntl
+import os
+import stat
+
+from asrd.errors import BadAudio, Busy, TooLarge
+from asrd.ownedfd import OwnedFd
+
+# The worker must never meet a file that shrinks under it; sealed, it need not even check.
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFLNK: "a symbolic link",
+}
+
+
+class Spool:
+    """The budget of memory that inline audio may hold at once, over all clients, in bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+
+
+class Recording:
+    """A memfd that grows with what is written to it, up to `limit` bytes; a wire.Sink.
+
+    A write past a bound is swallowed and remembered: `seal` raises it once the event is complete,
+    so that the framing stays intact.
+    """
+
+    def __init__(self, spool: Spool, limit: int) -> None:
+        self._spool = spool
+        self._limit = limit
+        self._problem: TooLarge | Busy | None = None
+        self.size = 0
+        self.fd = OwnedFd(os.memfd_create("asrd-audio", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+
+    def write(self, data: memoryview) -> None:
+        if self._problem is not None:
+            return
+        if self.size + len(data) > self._limit:
+            self._problem = TooLarge(f"audio: is over the limit of {self._limit} bytes")
+        elif self._spool.used + len(data) > self._spool.limit:
+            self._problem = Busy(
+                f"the inline audio of all clients is over {self._spool.limit} bytes",
+                retry_after_ms=1000,
+            )
+        else:
+            self._append(data)
+
+    def _append(self, data: memoryview) -> None:
+        done = 0
+        try:
+            while done < len(data):
+                done += os.write(self.fd.fileno(), data[done:])
+        except OSError as error:
+            self._problem = Busy(f"no memory for the audio: {error.strerror}", retry_after_ms=1000)
+        self.size += done
+        self._spool.used += done
+
+    def seal(self) -> None:
+        """No byte changes from here on. Raises TooLarge or Busy if some were not taken."""
+        if self._problem is not None:
+            raise self._problem
+        fcntl.fcntl(self.fd.fileno(), fcntl.F_ADD_SEALS, _SEALS)
+
+    def close(self) -> None:
+        self._spool.used -= self.size
+        self.size = 0
+        self.fd.close()
+
+
+class ClientFile:
+    """A descriptor that a client sent: read by the worker as it is, never by the front."""
+
+    def __init__(self, fd: OwnedFd, limit: int) -> None:
+        """Takes `fd` over. Raises BadAudio or TooLarge (and closes it)."""
+        try:
+            self.size = _checked_size(fd.fileno(), limit)
+        except BaseException:
+            fd.close()
+            raise
+        self.fd = fd
+
+    def close(self) -> None:
+        self.fd.close()
+
+
+Audio = Recording | ClientFile
+
+
+def _checked_size(fd: int, limit: int) -> int:
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "no file")
+        raise BadAudio(f"audio: the descriptor is {kind}, not a regular file or memfd")
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    if flags & os.O_ACCMODE == os.O_WRONLY or flags & os.O_PATH:
+        raise BadAudio("audio: the descriptor is not open for reading")
+    if status.st_size == 0:
+        raise BadAudio("audio: the file is empty")
+    if status.st_size > limit:
+        raise TooLarge(f"audio: {status.st_size} bytes are over the limit of {limit}")
+    return status.st_size

@@ -1,0 +1,234 @@
+"""A small service manager for machines without systemd: what the units say, as far as asrd needs it.
+
+It hands the very same programs their sockets (sd_listen_fds(3)), hears their notifications
+(sd_notify(3)), restarts them always, and kills those whose watchdog pings stop. This is the only
+place in asrd that starts processes.
+"""
+
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+from anyio.abc import TaskGroup
+
+from asrd.ownedfd import OwnedFd
+from asrd.sd import LISTEN_FDS_START
+
+log = logging.getLogger(__name__)
+
+# Exit codes after which a unit is started again only when somebody connects (see asrd.worker).
+EXIT_IDLE, EXIT_CANNOT_LOAD = 77, 78
+# Seconds before a restart, doubling while the unit dies before it was ready. None after a crash in
+# service: recovery time is what asrd is for.
+_RESTART_FIRST, _RESTART_LAST = 0.1, 5.0
+# What SIGABRT leaves for a traceback before SIGKILL, as TimeoutAbortSec does.
+_ABORT_SECONDS = 1.0
+
+# $$ is the shell's own pid, and stays the program's across exec: what LISTEN_PID must be.
+_WITH_LISTEN_PID = 'export LISTEN_PID=$$; exec "$@"'
+_CAUGHT = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE}
+
+
+@dataclass
+class Unit:
+    """One program to keep alive; `sockets` are its listening sockets by name.
+
+    `watchdog` in seconds. `on_demand`: start it when somebody connects, not before.
+    """
+
+    name: str
+    argv: list[str]
+    sockets: dict[str, socket.socket]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    watchdog: float = 10.0
+    on_demand: bool = False
+    pid: int | None = None
+    starts: int = 0
+    ready: anyio.Event = field(default_factory=anyio.Event)
+    status: str = ""
+    last_exit: str | None = None
+    _pinged: float = 0.0
+    _pidfd: OwnedFd | None = None
+
+    def signal(self, number: int) -> None:
+        """To this very process, or to none: a pidfd can't hit a stranger with a recycled pid."""
+        if self._pidfd is not None:
+            try:
+                signal.pidfd_send_signal(self._pidfd.fileno(), number)
+            except ProcessLookupError:
+                return
+
+
+class Supervisor:
+    def __init__(self, units: list[Unit], directory: Path) -> None:
+        """`directory`: private, for the notification sockets."""
+        self.units = units
+        self._directory = directory
+        self._stopping = False
+        self._gone = {unit.name: anyio.Event() for unit in units}
+
+    def start(self, tasks: TaskGroup) -> None:
+        for unit in self.units:
+            tasks.start_soon(self._keep_alive, unit)
+
+    async def stop(self, grace: float) -> None:
+        """SIGTERM to one unit after the other, in their order; SIGKILL to those that need longer
+        than `grace` seconds each."""
+        self._stopping = True
+        for unit in self.units:
+            unit.signal(signal.SIGTERM)
+            with anyio.move_on_after(grace):
+                await self._gone[unit.name].wait()
+            unit.signal(signal.SIGKILL)
+            await self._gone[unit.name].wait()
+
+    async def _keep_alive(self, unit: Unit) -> None:
+        delay = 0.0
+        notify = self._notify_socket(unit)
+        try:
+            while not self._stopping:
+                if unit.on_demand:
+                    await self._somebody_connects(unit)
+                await anyio.sleep(delay)
+                if self._stopping:
+                    break
+                code = await self._run(unit, notify)
+                unit.on_demand = code in (EXIT_IDLE, EXIT_CANNOT_LOAD)
+                crashed_early = not unit.ready.is_set()
+                delay = min(_RESTART_LAST, max(_RESTART_FIRST, 2 * delay)) if crashed_early else 0
+        finally:
+            notify.close()
+            self._gone[unit.name].set()
+
+    async def _somebody_connects(self, unit: Unit) -> None:
+        async with anyio.create_task_group() as tasks:
+
+            async def watch(sock: socket.socket) -> None:
+                await anyio.wait_readable(sock)
+                tasks.cancel_scope.cancel()
+
+            async def look_for_stop() -> None:
+                while not self._stopping:
+                    await anyio.sleep(0.1)
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(look_for_stop)
+            for sock in unit.sockets.values():
+                tasks.start_soon(watch, sock)
+
+    def _notify_socket(self, unit: Unit) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        sock.setblocking(False)
+        sock.bind(str(self._directory / f"notify-{unit.name}"))
+        return sock
+
+    async def _run(self, unit: Unit, notify: socket.socket) -> int:
+        """One life of the program; returns its exit code, negative for a signal."""
+        unit.ready = anyio.Event()
+        unit.pid = self._spawn(unit, notify.getsockname())
+        unit.starts += 1
+        with OwnedFd(os.pidfd_open(unit.pid)) as pidfd:
+            unit._pidfd = pidfd
+            try:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._listen, unit, notify)
+                    tasks.start_soon(self._watch, unit)
+                    await anyio.wait_readable(pidfd)
+                    tasks.cancel_scope.cancel()
+            finally:
+                unit._pidfd = None
+                code = await self._reap(unit, pidfd)
+        return code
+
+    async def _reap(self, unit: Unit, pidfd: OwnedFd) -> int:
+        result = os.waitid(os.P_PIDFD, pidfd.fileno(), os.WEXITED | os.WNOHANG)
+        if result is None:
+            # Cancelled in the middle: the child must not outlive us.
+            signal.pidfd_send_signal(pidfd.fileno(), signal.SIGKILL)
+            result = os.waitid(os.P_PIDFD, pidfd.fileno(), os.WEXITED)
+        unit.pid = None
+        code, unit.last_exit = _describe(result)
+        if not self._stopping:
+            log.warning("%s: %s", unit.name, unit.last_exit)
+        return code
+
+    def _spawn(self, unit: Unit, notify_path: str) -> int:
+        names = ":".join(unit.sockets)
+        environment = {
+            **os.environ,
+            **unit.environment,
+            "LISTEN_FDS": str(len(unit.sockets)),
+            "LISTEN_FDNAMES": names,
+            "NOTIFY_SOCKET": notify_path,
+            "WATCHDOG_USEC": str(int(unit.watchdog * 1_000_000)),
+            "ASRD_SUPERVISED": "1",
+        }
+        environment.pop("WATCHDOG_PID", None)
+        # First out of the way of the numbers that they are to have.
+        copies = [
+            OwnedFd(fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, 100))
+            for sock in unit.sockets.values()
+        ]
+        try:
+            return os.posix_spawn(
+                "/bin/sh",
+                ["sh", "-c", _WITH_LISTEN_PID, "sh", *unit.argv],
+                environment,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, copy.fileno(), LISTEN_FDS_START + index)
+                    for index, copy in enumerate(copies)
+                ],
+                # A group of its own: the terminal's Ctrl-C is for the supervisor alone.
+                setpgroup=0,
+                setsigmask=[],
+                setsigdef=_CAUGHT,
+            )
+        finally:
+            for copy in copies:
+                copy.close()
+
+    async def _listen(self, unit: Unit, notify: socket.socket) -> None:
+        unit._pinged = anyio.current_time()
+        while True:
+            await anyio.wait_readable(notify)
+            for line in notify.recv(4096).decode("utf-8", "replace").splitlines():
+                key, _, value = line.partition("=")
+                if key == "READY":
+                    unit._pinged = anyio.current_time()
+                    unit.ready.set()
+                elif key == "WATCHDOG":
+                    unit._pinged = anyio.current_time()
+                elif key == "STATUS":
+                    unit.status = value
+
+    async def _watch(self, unit: Unit) -> None:
+        """Kill the program once its pings stop; as in systemd, not before it was ready."""
+        await unit.ready.wait()
+        while (left := unit._pinged + unit.watchdog - anyio.current_time()) > 0:
+            await anyio.sleep(left)
+        log.error("%s: no watchdog ping for %g s: killed", unit.name, unit.watchdog)
+        unit.signal(signal.SIGABRT)
+        await anyio.sleep(_ABORT_SECONDS)
+        unit.signal(signal.SIGKILL)
+
+
+def _describe(result: os.waitid_result) -> tuple[int, str]:
+    if result.si_code == os.CLD_EXITED:
+        return result.si_status, f"exited with {result.si_status}"
+    try:
+        name = signal.Signals(result.si_status).name
+    except ValueError:
+        name = f"signal {result.si_status}"
+    return -result.si_status, f"killed by {name}"
+
+
+def program(module: str, *arguments: str) -> list[str]:
+    """The command line that runs one of asrd's modules with this very interpreter."""
+    return [sys.executable, "-m", module, *arguments]
