@@ -262,9 +262,9 @@ class Job:
     TYPE: ClassVar = "job"
     key: int = field(integer(0, 1 << 53))
     job_id: str = field(identifier())
-    trace_id: str | None = field(identifier(), None)
     audio: AudioFormat = field(nested(AudioFormat))
     options: Options = field(nested(Options))
+    trace_id: str | None = field(identifier(), None)
     stream: bool = field(flag, False)
     max_audio_seconds: float = field(number(0, _WEEK_S), _WEEK_S)
 
