@@ -15,7 +15,6 @@ from pathlib import Path
 import anyio
 
 from asrd.config import FrontSettings, config_path, load_front, load_worker
-from asrd.errors import ConfigError
 from asrd.journal import setup_logging
 from asrd.server import bind
 from asrd.supervisor import Supervisor, Unit, program

@@ -1,4 +1,4 @@
-"""A small service manager for machines without systemd: what the units say, as far as asrd needs it.
+"""A small service manager for machines without systemd: as much of the units as asrd needs.
 
 It hands the very same programs their sockets (sd_listen_fds(3)), hears their notifications
 (sd_notify(3)), restarts them always, and kills those whose watchdog pings stop. This is the only
@@ -71,7 +71,7 @@ class Supervisor:
         """`directory`: private, for the notification sockets."""
         self.units = units
         self._directory = directory
-        self._stopping = False
+        self._stopping = anyio.Event()
         self._gone = {unit.name: anyio.Event() for unit in units}
 
     def start(self, tasks: TaskGroup) -> None:
@@ -81,7 +81,7 @@ class Supervisor:
     async def stop(self, grace: float) -> None:
         """SIGTERM to one unit after the other, in their order; SIGKILL to those that need longer
         than `grace` seconds each."""
-        self._stopping = True
+        self._stopping.set()
         for unit in self.units:
             unit.signal(signal.SIGTERM)
             with anyio.move_on_after(grace):
@@ -93,11 +93,12 @@ class Supervisor:
         delay = 0.0
         notify = self._notify_socket(unit)
         try:
-            while not self._stopping:
+            while True:
                 if unit.on_demand:
                     await self._somebody_connects(unit)
-                await anyio.sleep(delay)
-                if self._stopping:
+                with anyio.move_on_after(delay):
+                    await self._stopping.wait()
+                if self._stopping.is_set():
                     break
                 code = await self._run(unit, notify)
                 unit.on_demand = code in (EXIT_IDLE, EXIT_CANNOT_LOAD)
@@ -114,14 +115,10 @@ class Supervisor:
                 await anyio.wait_readable(sock)
                 tasks.cancel_scope.cancel()
 
-            async def look_for_stop() -> None:
-                while not self._stopping:
-                    await anyio.sleep(0.1)
-                tasks.cancel_scope.cancel()
-
-            tasks.start_soon(look_for_stop)
             for sock in unit.sockets.values():
                 tasks.start_soon(watch, sock)
+            await self._stopping.wait()
+            tasks.cancel_scope.cancel()
 
     def _notify_socket(self, unit: Unit) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -154,8 +151,10 @@ class Supervisor:
             signal.pidfd_send_signal(pidfd.fileno(), signal.SIGKILL)
             result = os.waitid(os.P_PIDFD, pidfd.fileno(), os.WEXITED)
         unit.pid = None
+        if result is None:
+            raise ChildProcessError(f"{unit.name} was reaped by somebody else")
         code, unit.last_exit = _describe(result)
-        if not self._stopping:
+        if not self._stopping.is_set():
             log.warning("%s: %s", unit.name, unit.last_exit)
         return code
 
@@ -211,8 +210,8 @@ class Supervisor:
     async def _watch(self, unit: Unit) -> None:
         """Kill the program once its pings stop; as in systemd, not before it was ready."""
         await unit.ready.wait()
-        while (left := unit._pinged + unit.watchdog - anyio.current_time()) > 0:
-            await anyio.sleep(left)
+        while (due := unit._pinged + unit.watchdog) > anyio.current_time():
+            await anyio.sleep_until(due)
         log.error("%s: no watchdog ping for %g s: killed", unit.name, unit.watchdog)
         unit.signal(signal.SIGABRT)
         await anyio.sleep(_ABORT_SECONDS)
