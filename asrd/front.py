@@ -140,7 +140,7 @@ class Front:
 
     def refused(self, session: Session, failure: Failure) -> None:
         """An event of a client came to nothing before the scheduler saw it."""
-        self.metrics.refused[failure.code] += 1
+        self.metrics.refused[failure.code.value] += 1
         log.info("refused: %s: %s", failure.code, failure.text, extra=session.log_fields)
 
     def status(self, peer: Peer) -> dict[str, Any]:
@@ -254,7 +254,7 @@ class Front:
                 case Start(job, worker, key):
                     self._start(job.request, self.links[worker], key)
                 case Finish(job, Failure() as failure):
-                    self.metrics.failed[failure.code] += 1
+                    self.metrics.failed[failure.code.value] += 1
                     self._answer(job.request, failure)
                 case Finish(job, done):
                     self._deliver(job.request, done)

@@ -348,10 +348,11 @@ class Scheduler:
         self.queue.serve(job)
         self._counter += 1
         job.attempts += 1
-        job.worker, job.key, job.started_at = worker.name, self._counter, now
+        key = self._counter
+        job.worker, job.key, job.started_at = worker.name, key, now
+        worker.jobs[key] = job
         self._set_deadline(job, now + self.limits.max_run_seconds)
-        worker.jobs[self._counter] = job
-        self._actions.append(Start(job, worker.name, job.key))
+        self._actions.append(Start(job, worker.name, key))
 
     def _wake(self) -> None:
         """One sleeper for each job that no busy worker took."""
