@@ -81,6 +81,7 @@ def _worker(worker: Worker, link: Link, uid: int, now: float) -> dict[str, Any]:
         "name": worker.name,
         "state": shown_state(worker),
         "reason": worker.reason,
+        "retired": worker.retired,
         "pid": info.pid,
         "model": info.model,
         "device": info.device,

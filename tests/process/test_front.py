@@ -1,0 +1,667 @@
+"""The front against workers that the test plays by hand: every event and code, every misbehaviour."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asrd import fdsocket
+from asrd.errors import Code
+from asrd.ownedfd import OwnedFd
+from tests.process.daemons import Front, descriptors, resident_kib
+from tests.process.raw import HELLO, Peer, done, memfd, wait_for
+
+SECOND = b"\x00\x01" * 16_000
+PCM = {"encoding": "pcm_s16le", "sample_rate": 16_000, "channels": 1}
+
+
+@pytest.fixture
+def front(tmp_path: Path) -> Iterator[Front]:
+    with Front(tmp_path, "0", config="queue_max = 2\nmax_wait_seconds = 20") as daemon:
+        yield daemon
+
+
+def ready(front: Front, name: str = "0", **changes: Any) -> Peer:
+    """Accept as the worker, and say that the model is loaded."""
+    worker = front.accept(name)
+    worker.send("hello", {**HELLO, **changes})
+    front.wait_for_state("ready", "busy", name=name)
+    return worker
+
+
+def ask(client: Peer, job_id: str = "a", payload: bytes = SECOND, **options: Any) -> None:
+    client.send("transcribe", {"job_id": job_id, "audio": PCM, **options}, payload)
+
+
+def test_one_job_from_hello_to_transcript(front: Front) -> None:
+    with ready(front) as worker, front.connect() as client:
+        ask(client, stream=True, trace_id="t1", language="en", beam_size=3)
+        assert client.expect("accepted") == {"job_id": "a", "queue_depth": 0}
+        job, fd = worker.take_job()
+        with fd:
+            assert os.pread(fd.fileno(), 1 << 20, 0) == SECOND
+        assert job["audio"] == PCM
+        assert job["options"] == {"language": "en", "task": "transcribe", "beam_size": 3}
+        segment = {"id": 1, "start": 0.0, "end": 1.0, "text": " hello"}
+        worker.send("segment", {"key": job["key"], "index": 0, "segment": segment})
+        worker.send(
+            "progress", {"key": job["key"], "audio_seconds_done": 1.0, "audio_seconds": 1.0}
+        )
+        worker.send("done", {**done(job["key"]), "segments": [segment]})
+        assert client.expect("segment") == {"job_id": "a", "index": 0, "segment": segment}
+        assert client.expect("progress")["audio_seconds_done"] == 1.0
+        transcript = client.expect("transcript")
+        assert transcript["text"] == "hello"
+        assert transcript["trace_id"] == "t1"
+        assert transcript["segments"] == [segment]
+        assert (transcript["worker"], transcript["attempts"]) == ("0", 1)
+
+
+def test_the_audio_may_be_a_descriptor(front: Front, tmp_path: Path) -> None:
+    recording = tmp_path / "recording"
+    recording.write_bytes(b"any container")
+    with ready(front) as worker, front.connect() as client:
+        with open(recording, "rb") as file:
+            audio = {"encoding": "file"}
+            client.send("transcribe", {"job_id": "a", "audio": audio}, fds=(file.fileno(),))
+            client.expect("accepted")
+        job, fd = worker.take_job()
+        with fd:
+            assert os.pread(fd.fileno(), 100, 0) == b"any container"
+        worker.send("done", done(job["key"]))
+        client.expect("transcript")
+
+
+def test_several_jobs_in_flight_on_one_connection(front: Front) -> None:
+    with ready(front) as worker, front.connect() as client:
+        for name in ("a", "b", "c"):
+            ask(client, name)
+        for name in ("a", "b", "c"):
+            assert client.expect("accepted")["job_id"] == name
+        for name in ("a", "b", "c"):
+            job, fd = worker.take_job()
+            fd.close()
+            worker.send("done", done(job["key"], text=name))
+            assert client.answer(name).data["text"] == name
+
+
+def test_a_full_queue_is_busy_and_says_when_to_try_again(front: Front) -> None:
+    with ready(front) as worker, front.connect() as client:
+        for name in ("a", "b", "c"):
+            ask(client, name)
+            client.expect("accepted")
+        ask(client, "d")
+        error = client.expect("error")
+        assert (error["code"], error["job_id"], error["retryable"]) == (Code.BUSY, "d", True)
+        assert error["retry_after_ms"] > 0
+        assert front.status()["queue"]["depth"] == 2
+        assert front.status()["state"] == "degraded"
+        worker.take_job()[1].close()
+
+
+def test_while_workers_start_requests_wait_within_the_bound(front: Front) -> None:
+    with front.connect() as client:
+        for name in ("a", "b"):
+            ask(client, name)
+            client.expect("accepted")
+        ask(client, "c")
+        assert client.expect("error")["code"] == Code.BUSY
+        with ready(front) as worker:
+            job, fd = worker.take_job()
+            fd.close()
+            worker.send("done", done(job["key"]))
+            assert client.answer("a").type == "transcript"
+            worker.take_job()[1].close()
+
+
+def test_a_lost_worker_costs_one_retry_at_the_head_of_the_queue(front: Front) -> None:
+    with front.connect() as client:
+        with ready(front) as worker:
+            for name in ("a", "b"):
+                ask(client, name)
+            worker.take_job()[1].close()
+        with ready(front) as worker:
+            job, fd = worker.take_job()
+            with fd:
+                assert os.pread(fd.fileno(), 1 << 20, 0) == SECOND
+            assert job["job_id"] == "a"
+            worker.send("done", done(job["key"]))
+            transcript = client.answer("a").data
+            assert transcript["attempts"] == 2
+            worker.take_job()[1].close()
+            status = front.status()
+            assert status["jobs"]["retried"] == 1
+            assert status["workers"][0]["restarts"] == 1
+            assert "job a" in status["workers"][0]["last_death"]
+
+
+def test_a_job_whose_worker_dies_twice_is_worker_crashed_and_its_neighbour_lives(
+    front: Front,
+) -> None:
+    with front.connect() as client:
+        ask(client, "poison")
+        ask(client, "innocent")
+        for _ in range(2):
+            with ready(front) as worker:
+                job, fd = worker.take_job()
+                fd.close()
+                assert job["job_id"] == "poison"
+        error = client.answer("poison").data
+        assert (error["code"], error["retryable"]) == (Code.WORKER_CRASHED, False)
+        with ready(front) as worker:
+            job, fd = worker.take_job()
+            fd.close()
+            worker.send("done", done(job["key"]))
+            assert client.answer("innocent").type == "transcript"
+
+
+def test_a_second_worker_takes_the_retry_at_once(front: Front) -> None:
+    front.listeners["1"] = front.listen("1")
+    with front.connect() as client, ready(front, "1") as other:
+        with ready(front) as worker:
+            ask(client)
+            worker.take_job()[1].close()
+        job, fd = other.take_job()
+        fd.close()
+        other.send("done", done(job["key"]))
+        assert client.answer("a").data["worker"] == "1"
+
+
+MISBEHAVIOURS = {
+    "garbage": lambda worker, key: worker.send_raw(b"\x00\xff garbage\n"),
+    "a huge header": lambda worker, key: worker.send_raw(b"x" * 100_000),
+    "another's key": lambda worker, key: worker.send("done", done(key + 1000)),
+    "a segment of another's key": lambda worker, key: worker.send(
+        "segment", {"key": key + 1000, "index": 0, "segment": {}}
+    ),
+    "no text": lambda worker, key: worker.send("done", {"key": key}),
+    "a payload": lambda worker, key: worker.send_raw(
+        b'{"type": "done", "payload_length": 9999999}\n'
+    ),
+    "a descriptor": lambda worker, key: fdsocket.send(worker.sock, [b'{"type": "x"}\n'], [0]),
+    "hello in another version": lambda worker, key: worker.send("hello", {**HELLO, "version": 99}),
+}
+
+
+@pytest.mark.parametrize("name", MISBEHAVIOURS)
+def test_a_worker_that_breaks_the_protocol_counts_as_crashed(front: Front, name: str) -> None:
+    with front.connect() as client:
+        with ready(front) as worker:
+            ask(client)
+            job, fd = worker.take_job()
+            fd.close()
+            MISBEHAVIOURS[name](worker, job["key"])
+            assert worker.at_end()
+        with ready(front) as worker:
+            job, fd = worker.take_job()
+            fd.close()
+            worker.send("done", done(job["key"], text="the right one"))
+            assert client.answer("a").data["text"] == "the right one"
+
+
+def test_a_late_answer_never_reaches_another_job(front: Front) -> None:
+    with ready(front) as worker, front.connect() as client:
+        ask(client, "a")
+        first, fd = worker.take_job()
+        fd.close()
+        client.send("cancel", {"job_id": "a"})
+        assert client.answer("a").data["code"] == Code.CANCELLED
+        assert worker.expect("cancel") == {"key": first["key"]}
+        ask(client, "b")
+        client.expect("accepted")
+        # The worker had not heard of it yet, and answers the job that nobody wants any more.
+        worker.send("done", done(first["key"], text="a's text"))
+        second, fd = worker.take_job()
+        fd.close()
+        worker.send("done", done(second["key"], text="b's text"))
+        assert client.answer("b").data["text"] == "b's text"
+
+
+def test_a_worker_that_cannot_load_makes_requests_unavailable_with_its_reason(
+    front: Front,
+) -> None:
+    with front.connect() as client:
+        ask(client)
+        client.expect("accepted")
+        with front.accept() as worker:
+            worker.send("loading", {"pid": 7, "model": "gone"})
+            worker.send("cannot-load", {"text": "model.bin is missing in /models/gone"})
+            error = client.answer("a").data
+            assert error["code"] == Code.UNAVAILABLE
+            assert "model.bin is missing" in error["text"]
+        status = front.status()
+        assert status["state"] == "unavailable"
+        assert status["workers"][0]["state"] == "failed"
+        assert "model.bin is missing" in status["workers"][0]["reason"]
+        with ready(front) as worker:
+            # Mended: the front tried again by itself.
+            assert front.status()["state"] == "ok"
+
+
+def test_without_a_worker_a_request_is_unavailable(tmp_path: Path) -> None:
+    with Front(tmp_path) as front, front.connect() as client:
+        ask(client)
+        assert client.expect("error")["code"] == Code.UNAVAILABLE
+        assert front.status()["state"] == "unavailable"
+
+
+def test_a_worker_that_says_bye_gets_its_unstarted_job_taken_back(front: Front) -> None:
+    with front.connect() as client:
+        with ready(front) as worker:
+            worker.send("bye", {"reason": "idle"})
+            front.wait_for_state("asleep")
+            assert front.status()["state"] == "ok"
+        ask(client)
+        client.expect("accepted")
+        with ready(front) as worker:
+            worker.take_job()[1].close()
+            worker.send("bye", {"reason": "stopping"})
+        with ready(front) as worker:
+            job, fd = worker.take_job()
+            fd.close()
+            worker.send("done", done(job["key"]))
+            assert client.answer("a").data["attempts"] == 1
+
+
+def test_a_poisoned_engine_counts_as_a_crash(front: Front) -> None:
+    with front.connect() as client:
+        with ready(front) as worker:
+            ask(client)
+            job, fd = worker.take_job()
+            fd.close()
+            failed = {"code": "internal", "text": "CUDA failed", "fatal": True}
+            worker.send("failed", {"key": job["key"], **failed})
+        with ready(front) as worker:
+            job, fd = worker.take_job()
+            fd.close()
+            worker.send("done", done(job["key"]))
+            assert client.answer("a").data["attempts"] == 2
+
+
+@pytest.mark.parametrize(
+    "code", [Code.BAD_AUDIO, Code.OUT_OF_MEMORY, Code.TOO_LARGE, Code.INTERNAL]
+)
+def test_a_worker_s_error_is_passed_on(front: Front, code: Code) -> None:
+    with ready(front) as worker, front.connect() as client:
+        ask(client)
+        job, fd = worker.take_job()
+        fd.close()
+        worker.send("failed", {"key": job["key"], "code": code, "text": "this is why"})
+        error = client.answer("a").data
+        assert (error["code"], error["text"]) == (code, "this is why")
+        assert error["retryable"] is code.retryable
+
+
+def test_deadlines_in_the_queue_and_in_the_run(front: Front) -> None:
+    with ready(front) as worker, front.connect() as client:
+        ask(client, "runs", timeout_ms=600)
+        worker.take_job()[1].close()
+        ask(client, "waits", timeout_ms=200)
+        error = client.answer("waits").data
+        assert (error["code"], error["phase"]) == (Code.DEADLINE_EXCEEDED, "queue")
+        error = client.answer("runs").data
+        assert (error["code"], error["phase"]) == (Code.DEADLINE_EXCEEDED, "run")
+        assert "key" in worker.expect("cancel")
+
+
+def test_an_unknown_model_is_refused_with_the_list(front: Front) -> None:
+    with ready(front) as worker, front.connect() as client:
+        ask(client, name="large")
+        error = client.expect("error")
+        assert error["code"] == Code.MODEL_NOT_FOUND
+        assert "fake" in error["text"]
+        ask(client, "b", name="fake")
+        client.expect("accepted")
+        worker.take_job()[1].close()
+
+
+BAD_REQUESTS: dict[str, tuple[dict[str, Any], bytes, Code, str]] = {
+    "no audio bytes": ({"audio": PCM}, b"", Code.BAD_REQUEST, "audio"),
+    "odd length": ({"audio": PCM}, b"123", Code.BAD_AUDIO, "multiple"),
+    "bad encoding": ({"audio": {"encoding": "mp3"}}, SECOND, Code.BAD_REQUEST, "audio.encoding"),
+    "bad rate": (
+        {"audio": {**PCM, "sample_rate": 0}},
+        SECOND,
+        Code.BAD_REQUEST,
+        "audio.sample_rate",
+    ),
+    "bad beam": ({"audio": PCM, "beam_size": 0}, SECOND, Code.BAD_REQUEST, "beam_size"),
+    "bad type": ({"audio": PCM, "vad_filter": "yes"}, SECOND, Code.BAD_REQUEST, "vad_filter"),
+    "bad task": ({"audio": PCM, "task": "sing"}, SECOND, Code.BAD_REQUEST, "task"),
+    "bad job id": ({"audio": PCM, "job_id": "a b"}, SECOND, Code.BAD_REQUEST, "job_id"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_REQUESTS)
+def test_bad_fields_are_named_and_the_connection_goes_on(front: Front, name: str) -> None:
+    data, payload, code, word = BAD_REQUESTS[name]
+    with front.connect() as client:
+        client.send("transcribe", data, payload)
+        error = client.expect("error")
+        assert error["code"] == code
+        assert word in error["text"]
+        client.send("ping", {"text": "still here"})
+        assert client.expect("pong") == {"text": "still here"}
+
+
+def test_a_job_id_in_flight_is_not_taken_twice(front: Front) -> None:
+    with ready(front) as worker, front.connect() as client:
+        ask(client)
+        client.expect("accepted")
+        ask(client)
+        assert client.expect("error")["code"] == Code.BAD_REQUEST
+        job, fd = worker.take_job()
+        fd.close()
+        worker.send("done", done(job["key"]))
+        client.expect("transcript")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"not json\n",
+        b'{"type": "ping", "data_length": -1}\n',
+        b'{"type": "ping", "data_length": true}\n',
+        b'{"type": "transcribe", "payload_length": 99999999999}\n',
+        b'{"type": "ping", "type": "pong"}\n',
+        b'{"type": 5}\n',
+        b"[" * 20_000 + b"\n",
+        b'{"type": "ping", "fds": 1}\n',
+    ],
+)
+def test_broken_framing_gets_one_error_and_the_end(front: Front, raw: bytes) -> None:
+    with front.connect() as client:
+        client.send_raw(raw)
+        assert client.expect("error")["code"] == Code.BAD_REQUEST
+        assert client.at_end()
+
+
+def _pipe() -> int:
+    ours, theirs = os.pipe()
+    os.close(theirs)
+    return ours
+
+
+DESCRIPTORS = {
+    "pipe": _pipe,
+    "directory": lambda: os.open(".", os.O_RDONLY | os.O_DIRECTORY),
+    "device": lambda: os.open("/dev/zero", os.O_RDONLY),
+    "write-only": lambda: os.open("written", os.O_WRONLY | os.O_CREAT),
+    "empty": lambda: os.memfd_create("empty"),
+    "socket": lambda: socket.socket(socket.AF_UNIX).detach(),
+}
+
+
+@pytest.mark.parametrize("name", DESCRIPTORS)
+def test_what_is_no_readable_file_is_bad_audio(
+    front: Front, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with front.connect() as client, OwnedFd(DESCRIPTORS[name]()) as fd:
+        audio = {"encoding": "file"}
+        client.send("transcribe", {"job_id": "a", "audio": audio}, fds=(fd.fileno(),))
+        error = client.expect("error")
+        assert (error["code"], error["job_id"]) == (Code.BAD_AUDIO, "a")
+
+
+def test_limits_of_size_and_length(tmp_path: Path) -> None:
+    config = "max_payload_bytes = 40000\nmax_file_bytes = 50000\nmax_audio_seconds = 1.0"
+    with Front(tmp_path, "0", config=config) as front, ready(front) as worker:
+        with front.connect() as client:
+            ask(client, "exact", payload=SECOND)
+            client.expect("accepted")
+            worker.take_job()[1].close()
+            ask(client, "long", payload=SECOND + b"\0\0")
+            assert client.answer("long").data["code"] == Code.TOO_LARGE
+            with memfd(bytes(50_001)) as fd:
+                audio = {"encoding": "file"}
+                client.send("transcribe", {"job_id": "f", "audio": audio}, fds=(fd.fileno(),))
+                assert client.answer("f").data["code"] == Code.TOO_LARGE
+            start = {"rate": 16_000, "width": 2, "channels": 1}
+            client.send("transcribe", {"job_id": "w"})
+            client.send("audio-start", start)
+            for _ in range(3):
+                client.send("audio-chunk", start, bytes(16_000))
+            client.send("audio-stop")
+            assert client.expect("error")["code"] == Code.TOO_LARGE
+            client.send_raw(b'{"type": "transcribe", "payload_length": 40001}\n')
+            assert client.expect("error")["code"] == Code.BAD_REQUEST
+            assert client.at_end()
+
+
+def test_a_wyoming_stream_gets_wyoming_events_only(front: Front) -> None:
+    with ready(front) as worker, front.connect() as client:
+        start = {"rate": 48_000, "width": 2, "channels": 2}
+        client.send("transcribe", {"language": "en", "transcript_names": ["Ada"]})
+        client.send("audio-start", start)
+        for part in (b"ab" * 2000, b"cd" * 2000):
+            client.send("audio-chunk", start, part)
+        client.send("audio-stop")
+        job, fd = worker.take_job()
+        with fd:
+            assert os.pread(fd.fileno(), 1 << 20, 0) == b"ab" * 2000 + b"cd" * 2000
+        assert job["audio"] == {"encoding": "pcm_s16le", "sample_rate": 48_000, "channels": 2}
+        assert job["options"]["hotwords"] == "Ada"
+        worker.send("done", done(job["key"]))
+        assert client.expect("transcript")["text"] == "hello"
+
+
+@pytest.mark.parametrize("kind", ["audio-chunk", "audio-stop"])
+def test_a_wyoming_stream_out_of_order_is_told(front: Front, kind: str) -> None:
+    with front.connect() as client:
+        client.send(kind, {"rate": 16_000, "width": 2, "channels": 1})
+        error = client.expect("error")
+        assert error["code"] == Code.BAD_REQUEST
+        assert "audio-start" in error["text"]
+
+
+def test_unknown_events_are_ignored_and_counted(front: Front) -> None:
+    with front.connect() as client:
+        client.send("play-music", {"loud": True}, b"payload")
+        client.send("ping")
+        client.expect("pong")
+        assert front.status()["ignored_events"] == 1
+
+
+def test_describe_names_the_models_that_are_loaded(front: Front) -> None:
+    with front.connect() as client:
+        client.send("describe")
+        assert client.expect("info")["asr"][0]["models"] == []
+        with ready(front):
+            client.send("describe")
+            (model,) = client.expect("info")["asr"][0]["models"]
+            assert (model["name"], model["languages"]) == ("fake", ["en"])
+
+
+def test_hanging_up_cancels_what_waits_and_what_runs(front: Front) -> None:
+    with ready(front) as worker:
+        with front.connect() as client:
+            ask(client, "runs")
+            ask(client, "waits")
+            job, fd = worker.take_job()
+            fd.close()
+        assert worker.expect("cancel") == {"key": job["key"]}
+        worker.send("failed", {"key": job["key"], "code": "cancelled", "text": "stopped"})
+        wait_for("both to be counted", lambda: front.status()["jobs"]["failed"] == {"cancelled": 2})
+        assert front.status()["queue"]["depth"] == 0
+
+
+def test_cancelling_from_another_connection(front: Front) -> None:
+    with ready(front) as worker, front.connect() as client, front.connect() as other:
+        ask(client)
+        client.expect("accepted")
+        worker.take_job()[1].close()
+        other.send("cancel", {"job_id": "nobody's"})
+        assert other.expect("cancelled") == {"job_id": "nobody's", "jobs": 0}
+        other.send("cancel", {"job_id": "a"})
+        assert other.expect("cancelled") == {"job_id": "a", "jobs": 1}
+        assert client.expect("error")["code"] == Code.CANCELLED
+
+
+def test_a_worker_added_and_removed_live(front: Front) -> None:
+    with ready(front):
+        front.listeners["1"] = front.listen("1")
+        with ready(front, "1") as second, front.connect() as client:
+            ask(client, "a")
+            ask(client, "b")
+            job, fd = second.take_job()
+            fd.close()
+            front.remove("1")
+            wait_for("worker 1 to be retired", lambda: front.worker("1")["retired"])
+            ask(client, "c")
+            second.send("done", done(job["key"]))
+            assert client.answer(job["job_id"]).type == "transcript"
+            wait_for("worker 1 to be gone", lambda: len(front.status()["workers"]) == 1)
+            assert second.at_end()
+
+
+def test_a_stop_lets_accepted_jobs_finish_and_refuses_new_ones(front: Front) -> None:
+    with ready(front) as worker, front.connect() as client:
+        ask(client, "runs")
+        ask(client, "waits")
+        job, fd = worker.take_job()
+        fd.close()
+        client.expect("accepted")
+        client.expect("accepted")
+        front.process.send_signal(signal.SIGTERM)
+
+        def refused() -> bool:
+            with front.connect() as late:
+                late.send("ping")
+                return late.receive() is None
+
+        with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
+            wait_for("new connections to be refused", refused)
+        ask(client, "late")
+        assert client.expect("error")["code"] == Code.SHUTTING_DOWN
+        worker.send("done", done(job["key"]))
+        job, fd = worker.take_job()
+        fd.close()
+        worker.send("done", done(job["key"]))
+        assert client.answer("runs").type == "transcript"
+        assert client.answer("waits").type == "transcript"
+        assert client.at_end()
+        assert front.process.wait(10) == 0
+
+
+def test_too_many_connections_are_busy(tmp_path: Path) -> None:
+    with Front(tmp_path, config="connections_max = 3") as front:
+        wait_for("the first to be gone", lambda: front.status()["connections"] == 1)
+        clients = [front.connect() for _ in range(3)]
+        with front.connect() as surplus:
+            assert surplus.expect("error")["code"] == Code.BUSY
+            assert surplus.at_end()
+        for client in clients:
+            client.close()
+
+
+def test_too_many_jobs_of_a_connection_are_busy(tmp_path: Path) -> None:
+    config = "jobs_max_per_connection = 2\nqueue_max = 9"
+    with Front(tmp_path, "0", config=config) as front, front.connect() as client:
+        for name in ("a", "b"):
+            ask(client, name)
+            client.expect("accepted")
+        ask(client, "c")
+        assert client.expect("error")["code"] == Code.BUSY
+
+
+def test_a_client_that_stalls_in_the_middle_of_an_event_is_cut_off(tmp_path: Path) -> None:
+    with Front(tmp_path, config="frame_timeout_seconds = 0.3") as front:
+        with front.connect() as client, front.connect() as idle:
+            client.send_raw(b'{"type": "ping", "data_length": 100}\n{"te')
+            assert "0.3 s" in client.expect("error")["text"]
+            assert client.at_end()
+            idle.send("ping")
+            idle.expect("pong")
+
+
+def test_a_client_that_never_reads_is_cut_off_and_nobody_waits(tmp_path: Path) -> None:
+    with Front(tmp_path, config="output_max_bytes = 65536") as front, front.connect() as deaf:
+        deaf.sock.settimeout(5)
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            for _ in range(100_000):
+                deaf.send("status")
+        assert front.status()["connections"] >= 1
+        assert "does not read" in front.log
+
+
+def test_the_public_socket_answers_questions_only(tmp_path: Path) -> None:
+    public = tmp_path / "status.sock"
+    with Front(tmp_path, config=f"status_socket = '{public}'") as front:
+        assert public.stat().st_mode & 0o777 == 0o666
+        assert Path(front.socket).stat().st_mode & 0o777 == 0o660
+        with Peer.connect(str(public)) as client:
+            client.send("status")
+            client.expect("status")
+            client.send("ping")
+            client.expect("pong")
+            client.send("describe")
+            client.expect("info")
+            ask(client)
+            assert client.expect("error")["code"] == Code.BAD_REQUEST
+            client.send("cancel", {"job_id": "a"})
+            assert client.expect("error")["code"] == Code.BAD_REQUEST
+    assert not public.exists()
+
+
+def test_a_socket_in_use_or_a_file_in_the_way_is_told(front: Front, tmp_path: Path) -> None:
+    def serve(path: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "asrd.main", "serve", "--socket", path],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+
+    assert "another daemon listens there" in serve(front.socket).stderr
+    (tmp_path / "file").write_text("precious")
+    result = serve(str(tmp_path / "file"))
+    assert result.returncode == 78
+    assert "no socket" in result.stderr
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_dead_daemon_s_socket_is_taken_over(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "asrd.sock"))
+    with Front(tmp_path) as front:
+        front.status()
+
+
+def test_the_front_is_light_and_imports_no_engine(front: Front) -> None:
+    maps = Path(f"/proc/{front.process.pid}/maps").read_text()
+    for module in ("numpy", "ctranslate2", "onnxruntime", "av/"):
+        assert module not in maps
+    assert resident_kib(front.process.pid) < 35 * 1024
+
+
+def test_no_descriptor_or_memory_is_left_after_every_kind_of_end(front: Front) -> None:
+    with ready(front) as worker:
+        front.status()
+        before = descriptors(front.process.pid)
+        for round_ in range(20):
+            with front.connect() as client:
+                ask(client, "done")
+                job, fd = worker.take_job()
+                fd.close()
+                worker.send("done", done(job["key"]))
+                client.answer("done")
+                client.send("transcribe", {"audio": PCM}, b"123")
+                client.expect("error")
+                with memfd(b"x") as fd:
+                    client.send("ping", fds=(fd.fileno(),))
+                    client.expect("pong")
+                client.send("audio-start", {"rate": 16_000, "width": 2, "channels": 1})
+                if round_ % 2:
+                    client.send_raw(b"broken\n")
+        wait_for(
+            "descriptors to be closed",
+            lambda: descriptors(front.process.pid) <= before,
+        )
