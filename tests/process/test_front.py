@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +173,7 @@ def test_a_second_worker_takes_the_retry_at_once(front: Front) -> None:
         assert client.answer("a").data["worker"] == "1"
 
 
-MISBEHAVIOURS = {
+MISBEHAVIOURS: dict[str, Callable[[Peer, int], object]] = {
     "garbage": lambda worker, key: worker.send_raw(b"\x00\xff garbage\n"),
     "a huge header": lambda worker, key: worker.send_raw(b"x" * 100_000),
     "another's key": lambda worker, key: worker.send("done", done(key + 1000)),
@@ -388,7 +388,7 @@ def _pipe() -> int:
     return ours
 
 
-DESCRIPTORS = {
+DESCRIPTORS: dict[str, Callable[[], int]] = {
     "pipe": _pipe,
     "directory": lambda: os.open(".", os.O_RDONLY | os.O_DIRECTORY),
     "device": lambda: os.open("/dev/zero", os.O_RDONLY),
