@@ -1,4 +1,4 @@
-"""The front against workers that the test plays by hand: every event and code, every misbehaviour."""
+"""The front against workers that the test plays by hand: each event, code and misbehaviour."""
 
 import os
 import signal
