@@ -62,8 +62,7 @@ async def _transcribe(client: AsyncClient) -> None:
     print(f"  heard:  {transcript.text}")
     print(f"  spoken: {truth[_SHORT]}")
     print(
-        f"  {transcript.duration_ms / 1000:.1f} s of speech"
-        f" in {time.monotonic() - started:.2f} s\n"
+        f"  {transcript.duration_ms / 1000:.1f} s of speech in {time.monotonic() - started:.2f} s\n"
     )
     print("asrctl status:")
     print("".join(f"  {line}\n" for line in render(await client.status()).splitlines()))

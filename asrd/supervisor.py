@@ -128,7 +128,8 @@ class Supervisor:
 
     async def _run(self, unit: Unit, notify: socket.socket) -> int:
         """One life of the program; returns its exit code, negative for a signal."""
-        unit.ready = anyio.Event()
+        if unit.ready.is_set():
+            unit.ready = anyio.Event()
         unit.pid = self._spawn(unit, notify.getsockname())
         unit.starts += 1
         with OwnedFd(os.pidfd_open(unit.pid)) as pidfd:

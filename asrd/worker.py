@@ -13,12 +13,14 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any
 
 from asrd import sd
 from asrd.config import WorkerSettings, config_path, load_worker
-from asrd.errors import ConfigError, FieldError, ProtocolError
+from asrd.errors import ConfigError, FieldError, LoadError, ProtocolError
 from asrd.events import (
     PROTOCOL_VERSION,
     Bye,
@@ -296,21 +298,33 @@ def _listener(name: str) -> socket.socket:
     return sockets[0]
 
 
-def main() -> NoReturn:
+def _configure(args: argparse.Namespace) -> tuple[WorkerSettings, Callable[[], Any]]:
+    """The settings, and what loads the engine. Wrong settings are told where a model that can't be
+    loaded is told: to the front, too."""
+    try:
+        settings = load_worker(config_path(args.config), args.name)
+    except ConfigError as error:
+        reason = str(error)
+
+        def refuse() -> Any:
+            raise LoadError(reason)
+
+        return WorkerSettings(), refuse
+    return settings, lambda: _load_engine(settings)
+
+
+def main() -> int:
     args = _parser().parse_args()
     faulthandler.enable()
     sd.die_with_supervisor()
+    settings, load = _configure(args)
+    setup_logging(settings.log_level, f"asr-worker@{args.name}")
     try:
-        settings = load_worker(config_path(args.config), args.name)
-        setup_logging(settings.log_level, f"asr-worker@{args.name}")
         listener = _listener(args.name)
     except ConfigError as error:
-        setup_logging("info", f"asr-worker@{args.name}")
         log.error("%s", error)
-        sd.Notifier().status(str(error))
-        os._exit(EXIT_CANNOT_LOAD)
-    inference = Inference(lambda: _load_engine(settings))
-    worker = Worker(settings, listener, sd.Notifier(), inference)
+        return EXIT_CANNOT_LOAD
+    worker = Worker(settings, listener, sd.Notifier(), Inference(load))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     code = worker.run()
@@ -320,4 +334,4 @@ def main() -> NoReturn:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

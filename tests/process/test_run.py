@@ -76,9 +76,12 @@ def test_every_kind_of_option_reaches_the_engine(daemon: Daemon) -> None:
     with daemon.connect() as client:
         ask(client, "a", **options)
         client.expect("accepted")
-        assert client.expect("progress")["job_id"] == "a"
-        assert client.expect("segment")["index"] == 0
-        done = transcript(client, "a")
+        kinds = []
+        while (event := client.receive()) is not None and event.type != "transcript":
+            kinds.append(event.type)
+        assert event is not None
+        assert set(kinds) == {"progress", "segment"}
+        done = event.data
         words = [word["word"].strip() for s in done["segments"] for word in s["words"]]
         assert " ".join(words) == done["text"]
 
@@ -87,8 +90,8 @@ def test_a_language_is_detected_and_a_translation_made(daemon: Daemon) -> None:
     with daemon.connect() as client:
         ask(client, "de", "de-1.wav", language=None)
         assert transcript(client, "de")["language"] == "de"
-        ask(client, "es", "es-0.wav", language="es", task="translate")
-        assert "red five four" in transcript(client, "es")["text"]
+        ask(client, "es", "es-1.wav", language="es", task="translate")
+        assert transcript(client, "es")["text"] == "five five green"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
@@ -206,7 +209,7 @@ def crashing_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = tmp_path_factory.mktemp("model") / "crashing"
     shutil.copytree(MODEL, model)
     settings = json.loads((model / "config.json").read_text())
-    settings["alignment_heads"] = [[9, 0]]
+    settings["alignment_heads"] = [[1, 400_000]]
     (model / "config.json").write_text(json.dumps(settings))
     return model
 
@@ -224,7 +227,7 @@ def test_poison_is_refused_after_its_second_kill_and_its_neighbours_live(
         for name in ("x", "y", "z"):
             ask(client, name)
         error = client.answer("poison").data
-        assert error["code"] == Code.WORKER_CRASHED
+        assert error["code"] == Code.WORKER_CRASHED, error
         for name in ("x", "y", "z"):
             assert transcript(client, name)["text"] == TEXTS[SHORT]
         assert "SIGSEGV" in daemon.log
@@ -253,7 +256,9 @@ def test_a_wrong_setting_is_told_with_file_and_line(tmp_path: Path) -> None:
         daemon.wait_until_ready()
         (tmp_path / "worker-0.toml").write_text("\ncpu_treads = 1\n")
         daemon.kill()
-        wait_for("the reason", lambda: "worker-0.toml:2: unknown key 'cpu_treads'" in daemon.log)
+        wait_for("the worker to fail", lambda: daemon.workers()["0"]["state"] == "failed")
+        told = daemon.workers()["0"]["reason"]
+        assert "worker-0.toml:2: unknown key 'cpu_treads'" in told
         (tmp_path / "worker-0.toml").unlink()
         daemon.wait_until_ready()
 
@@ -318,14 +323,14 @@ def test_an_idle_worker_ends_and_the_next_request_wakes_it(tmp_path: Path) -> No
         assert daemon.workers()["0"]["restarts"] == 0
 
 
-def test_twenty_crashes_in_a_row_and_still_serving(daemon: Daemon) -> None:
+def test_ten_crashes_in_a_row_and_still_serving(daemon: Daemon) -> None:
     with daemon.connect() as client:
-        for number in range(20):
+        for number in range(10):
             daemon.wait_until_ready()
             daemon.kill()
             ask(client, str(number))
             assert transcript(client, str(number))["text"] == TEXTS[SHORT]
-    assert daemon.workers()["0"]["restarts"] == 20
+    assert daemon.workers()["0"]["restarts"] == 10
 
 
 BAD_AUDIO = {
