@@ -190,7 +190,7 @@ class Link:
     async def _read(self, channel: Channel) -> str | None:
         while True:
             framed = await channel.receive()
-            if framed is None or self._left:
+            if framed is None:
                 return None
             try:
                 event = parse_event(FROM_WORKER, framed.type, framed.data)
@@ -200,7 +200,8 @@ class Link:
                 return event.text
             if isinstance(event, Bye):
                 self._bye(event)
-            elif event is not None:
+                return None
+            if event is not None:
                 self._handle(event)
 
     def _handle(self, event: Any) -> None:

@@ -84,6 +84,7 @@ async def _run(
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for _ in signals:
                 break
+        print("asrd: finishing accepted jobs; a second signal ends them", file=sys.stderr)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_kill_on_second_signal, supervisor)
             await supervisor.stop(front.max_run_seconds)
