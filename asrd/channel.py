@@ -72,6 +72,10 @@ class Channel:
                 return self._decoder.next_event()
 
     async def _read(self) -> int:
+        # Before the read, never after it: whoever runs meanwhile may read into the same buffer.
+        if self._in_a_row >= _READS_IN_A_ROW:
+            self._in_a_row = 0
+            await anyio.lowlevel.checkpoint()
         while True:
             try:
                 count, fds = fdsocket.receive_into(self._sock, self._buffer)
@@ -82,9 +86,6 @@ class Channel:
                 break
         self._decoder.receive(self._buffer[:count], fds)
         self._in_a_row += 1
-        if self._in_a_row >= _READS_IN_A_ROW:
-            self._in_a_row = 0
-            await anyio.lowlevel.checkpoint()
         return count
 
     async def _wait_readable(self) -> None:
@@ -111,6 +112,8 @@ class Channel:
         except BlockingIOError:
             sent = 0
         except OSError:
+            # Gone, or too many descriptors on their way (ETOOMANYREFS): `receive` must see it.
+            self.shutdown()
             return
         if sent < len(message):
             self._keep(memoryview(message)[sent:], () if sent else fds)

@@ -1,0 +1,71 @@
+"""Channels of one event loop share a buffer; and none stays silent about a send that failed."""
+
+import errno
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+import anyio.abc
+import pytest
+
+from asrd import fdsocket, wire
+from asrd.channel import Channel
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@contextmanager
+def channel(
+    tasks: anyio.abc.TaskGroup, buffer: memoryview
+) -> Iterator[tuple[Channel, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    made = Channel(ours, wire.Decoder(wire.Limits()), tasks, buffer, output_max=1 << 20)
+    try:
+        yield made, theirs
+    finally:
+        made.close()
+        theirs.close()
+
+
+async def test_busy_channels_do_not_read_into_each_others_events() -> None:
+    """So small a buffer makes each of them give way in the middle of its input, again and again."""
+    buffer = memoryview(bytearray(64))
+    said = {name: [f"{name}{number}" for number in range(60)] for name in "ab"}
+    heard: dict[str, list[str]] = {"a": [], "b": []}
+
+    async def listen(name: str, made: Channel) -> None:
+        for _ in said[name]:
+            event = await made.receive()
+            assert event is not None
+            heard[name].append(event.data["text"])
+
+    async with anyio.create_task_group() as tasks:
+        with channel(tasks, buffer) as (a, a_peer), channel(tasks, buffer) as (b, b_peer):
+            for name, peer in (("a", a_peer), ("b", b_peer)):
+                peer.sendall(b"".join(wire.encode("ping", {"text": text}) for text in said[name]))
+            async with anyio.create_task_group() as listeners:
+                listeners.start_soon(listen, "a", a)
+                listeners.start_soon(listen, "b", b)
+    assert heard == said
+
+
+async def test_a_send_that_fails_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(sock: socket.socket, buffers: Any, fds: Any) -> int:
+        raise OSError(errno.ETOOMANYREFS, "Too many references: cannot splice")
+
+    async with anyio.create_task_group() as tasks:
+        with channel(tasks, memoryview(bytearray(4096))) as (made, peer):
+            peer.sendall(wire.encode("pong"))
+            monkeypatch.setattr(fdsocket, "send", refuse)
+            made.send("ping")
+            event = await made.receive()
+            assert event is not None
+            assert event.type == "pong"
+            assert await made.receive() is None
