@@ -16,7 +16,7 @@ from asrd.demo import SAMPLES, samples
 from asrd.events import Transcript
 from asrd.standalone import supervised, worker_environment
 from asrd.supervisor import Supervisor
-from asrd.table import render
+from asrd.table import page, read_snapshot
 
 _SHORT = "en-4.wav"
 _LONG = "en-minute.flac"
@@ -65,7 +65,8 @@ async def _transcribe(client: AsyncClient) -> None:
         f"  {transcript.duration_ms / 1000:.1f} s of speech in {time.monotonic() - started:.2f} s\n"
     )
     print("asrctl status:")
-    print("".join(f"  {line}\n" for line in render(await client.status()).splitlines()))
+    table = page(read_snapshot(await client.status()))
+    print("".join(f"  {line}\n" for line in table.splitlines()))
 
 
 async def _crash(client: AsyncClient, supervisor: Supervisor) -> None:

@@ -88,4 +88,7 @@ def floor(directory: str) -> Iterator[Floor]:
 
 if __name__ == "__main__":
     which, *arguments = sys.argv[1:]
-    anyio.run({"relay": _relay, "worker": _worker}[which], *arguments)
+    if which == "relay":
+        anyio.run(_relay, *arguments)
+    else:
+        anyio.run(_worker, *arguments)

@@ -107,7 +107,9 @@ def _measure(model: WhisperModel, seconds: float, rounds: int) -> None:
         ways: dict[str, Callable[[], object]] = {
             "in process": in_process,
             "floor": lambda: bare.ask(data),
-            "asrd, descriptor (memfd)": lambda: client.transcribe(audio, **_OPTIONS),
+            "asrd, descriptor (memfd)": lambda: client.transcribe(
+                audio, language="en", temperature=0.0
+            ),
             "asrd, payload": _payload(peer, data),
             "asrd, Wyoming stream": lambda: wyoming.ask(data),
         }

@@ -62,7 +62,7 @@ def test_the_bundled_model_is_used_with_a_notice(daemon: Daemon) -> None:
 
 
 def test_every_kind_of_option_reaches_the_engine(daemon: Daemon) -> None:
-    options = {
+    options: dict[str, Any] = {
         "word_timestamps": True,
         "vad_filter": True,
         "beam_size": 2,
