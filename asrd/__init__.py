@@ -8,15 +8,21 @@ from typing import TYPE_CHECKING, Any
 from asrd.version import __version__
 
 if TYPE_CHECKING:
-    from asrd.client import AsyncClient, Client
+    from asrd.asyncclient import AsyncClient
+    from asrd.client import Client
 
 __all__ = ["AsyncClient", "Client", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    # Looked up late: the front imports this package, too, and has no use for the client.
-    if name in ("Client", "AsyncClient"):
-        from asrd import client
+    # Looked up late: the front imports this package, too, and has no use for the clients; and
+    # the blocking one has no use for anyio.
+    if name == "Client":
+        from asrd.client import Client
 
-        return getattr(client, name)
+        return Client
+    if name == "AsyncClient":
+        from asrd.asyncclient import AsyncClient
+
+        return AsyncClient
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,32 @@
+"""ASRD_DEBUG=wire: a line on stderr for each event that a client sends or receives.
+
+Types, sizes and names, never what was said.
+"""
+
+import os
+import sys
+from typing import Any
+
+import orjson
+
+from asrd.wire import Event
+
+ENABLED = "wire" in os.environ.get("ASRD_DEBUG", "").split(",")
+
+
+def sent(kind: str, data: dict[str, Any], fds: int) -> None:
+    if ENABLED:
+        _write(">", kind, data, 0, fds)
+
+
+def received(event: Event) -> None:
+    if ENABLED:
+        _write("<", event.type, event.data, event.payload_length, len(event.fds))
+
+
+def _write(arrow: str, kind: str, data: dict[str, Any], payload: int, fds: int) -> None:
+    size = len(orjson.dumps(data))
+    sys.stderr.write(
+        f"asrd wire {arrow} {kind!r} job_id={data.get('job_id')!r} "
+        f"data={size} payload={payload} fds={fds}\n"
+    )

@@ -1,0 +1,275 @@
+"""A daemon that misbehaves on request: threads behind a real Unix socket, speaking by asrd.wire.
+
+    with FakeDaemon(path, [busy(5), hang_up, answer("hello")]) as daemon: ...
+
+Each `transcribe` gets the next behaviour of the list, the last one for ever.
+"""
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from asrd import fdsocket, wire
+
+# Long enough for a loaded machine; a test that passes never waits so long.
+PATIENCE = 20.0
+
+STATUS: dict[str, Any] = {"state": "ok", "version": "1", "workers": []}
+INFO: dict[str, Any] = {"asr": [{"name": "asrd", "models": [{"name": "demo"}]}]}
+
+
+@dataclass
+class Request:
+    type: str
+    data: dict[str, Any]
+    connection: int
+    audio: bytes | None = None
+
+
+@dataclass
+class Peer:
+    """One client, as the daemon sees it."""
+
+    sock: socket.socket
+    number: int
+    open_jobs: set[str] = field(default_factory=set)
+
+    def send(self, kind: str, /, **data: Any) -> None:
+        self.raw(wire.encode(kind, data))
+
+    def raw(self, data: bytes) -> None:
+        with suppress(OSError):
+            self.sock.sendall(data)
+
+    def hang_up(self) -> None:
+        with suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+
+Behaviour = Callable[[Peer, dict[str, Any]], None]
+
+
+def segment(index: int, text: str) -> dict[str, Any]:
+    return {"id": index, "start": float(index), "end": index + 1.0, "text": text}
+
+
+def say(peer: Peer, request: dict[str, Any], texts: Sequence[str]) -> None:
+    """`accepted`, and where the client streams a `progress` and a `segment` for each text."""
+    job_id = request["job_id"]
+    peer.send("accepted", job_id=job_id, queue_depth=0)
+    if not request["stream"]:
+        return
+    for index, text in enumerate(texts):
+        peer.send("segment", job_id=job_id, index=index, segment=segment(index, text))
+        peer.send(
+            "progress",
+            job_id=job_id,
+            audio_seconds_done=index + 1.0,
+            audio_seconds=float(len(texts)),
+        )
+
+
+def transcript(request: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
+    return {
+        "text": " ".join(texts),
+        "job_id": request["job_id"],
+        "language": "en",
+        "segments": [segment(index, text) for index, text in enumerate(texts)],
+    }
+
+
+def answer(*texts: str) -> Behaviour:
+    def behave(peer: Peer, request: dict[str, Any]) -> None:
+        say(peer, request, texts)
+        peer.open_jobs.discard(request["job_id"])
+        peer.send("transcript", **transcript(request, texts))
+
+    return behave
+
+
+def fail(code: str, text: str = "as asked", **more: Any) -> Behaviour:
+    def behave(peer: Peer, request: dict[str, Any]) -> None:
+        peer.open_jobs.discard(request["job_id"])
+        peer.send("error", text=text, code=code, job_id=request["job_id"], **more)
+
+    return behave
+
+
+def busy(retry_after_ms: int) -> Behaviour:
+    return fail("busy", retryable=True, retry_after_ms=retry_after_ms)
+
+
+def never(peer: Peer, request: dict[str, Any]) -> None:
+    """Takes the job and says no more, unless it is cancelled."""
+    peer.send("accepted", job_id=request["job_id"])
+
+
+def begin(*texts: str) -> Behaviour:
+    """Some segments, then nothing more."""
+    return lambda peer, request: say(peer, request, texts)
+
+
+def hang_up(peer: Peer, request: dict[str, Any]) -> None:
+    peer.hang_up()
+
+
+def hang_up_after(*texts: str) -> Behaviour:
+    """Some segments, then half of the answer."""
+
+    def behave(peer: Peer, request: dict[str, Any]) -> None:
+        say(peer, request, texts)
+        whole = wire.encode("transcript", transcript(request, texts))
+        peer.raw(whole[: len(whole) // 2])
+        peer.hang_up()
+
+    return behave
+
+
+def raw(data: bytes) -> Behaviour:
+    return lambda peer, request: peer.raw(data)
+
+
+def refuse_connection(code: str, **more: Any) -> Behaviour:
+    """An error that names no job, as for a connection too many, then the end."""
+
+    def behave(peer: Peer, request: dict[str, Any]) -> None:
+        peer.send("error", text="too many", code=code, **more)
+        peer.hang_up()
+
+    return behave
+
+
+class FakeDaemon:
+    """`requests` is what came, in order; `hang_ups` the numbers of the connections that ended."""
+
+    def __init__(
+        self,
+        path: Path,
+        behaviours: Sequence[Behaviour] = (),
+        *,
+        others: dict[str, Behaviour] | None = None,
+    ) -> None:
+        self.path = str(path)
+        self.requests: list[Request] = []
+        self.hang_ups: list[int] = []
+        self._behaviours = list(behaviours)
+        self._others: dict[str, Behaviour] = {
+            "ping": lambda peer, data: peer.send("pong", **data),
+            "status": lambda peer, data: peer.send("status", **STATUS),
+            "describe": lambda peer, data: peer.send("info", **INFO),
+            "cancel": self._cancel,
+        } | (others or {})
+        self._changed = threading.Condition()
+        self._peers: list[Peer] = []
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> "FakeDaemon":
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(self.path)
+        self._listener.listen(64)
+        self._start(self._accept)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # Wakes `accept`, which a mere close would not.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join(PATIENCE)
+        for peer in self._peers:
+            peer.hang_up()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        self._listener.close()
+        Path(self.path).unlink()
+
+    @property
+    def jobs(self) -> list[Request]:
+        return [request for request in self.requests if request.type == "transcribe"]
+
+    def wait_for(self, kind: str, count: int = 1) -> list[Request]:
+        """The requests of that type, as soon as there are so many."""
+        return self._wait(lambda: [r for r in self.requests if r.type == kind], count)
+
+    def wait_for_hang_up(self, count: int = 1) -> list[int]:
+        return self._wait(lambda: self.hang_ups, count)
+
+    def _wait(self, look: Callable[[], list[Any]], count: int) -> list[Any]:
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(look()) >= count, PATIENCE), self.requests
+            return look()
+
+    def _start(self, target: Callable[..., None], *args: Any) -> None:
+        thread = threading.Thread(target=target, args=args)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            peer = Peer(sock, len(self._peers))
+            self._peers.append(peer)
+            self._start(self._serve, peer)
+
+    def _serve(self, peer: Peer) -> None:
+        decoder = wire.Decoder(wire.Limits())
+        buffer = memoryview(bytearray(fdsocket.READ_SIZE))
+        with peer.sock:
+            while True:
+                try:
+                    count, fds = fdsocket.receive_into(peer.sock, buffer)
+                except OSError:
+                    break
+                if not count:
+                    break
+                decoder.receive(buffer[:count], fds)
+                while (event := decoder.next_event()) is not None:
+                    self._handle(peer, event)
+        decoder.close()
+        with self._changed:
+            self.hang_ups.append(peer.number)
+            self._changed.notify_all()
+
+    def _handle(self, peer: Peer, event: wire.Event) -> None:
+        audio = None
+        if event.fds:
+            audio = _contents(event.fds[0].fileno())
+        event.close()
+        with self._changed:
+            self.requests.append(Request(event.type, event.data, peer.number, audio))
+            if event.type == "transcribe":
+                peer.open_jobs.add(event.data["job_id"])
+                several = len(self._behaviours) > 1
+                behave = self._behaviours.pop(0) if several else self._behaviours[0]
+            else:
+                behave = self._others[event.type]
+        # The request is on record before its answer can be, and known to be answered after.
+        behave(peer, event.data)
+        with self._changed:
+            self._changed.notify_all()
+
+    def _cancel(self, peer: Peer, data: dict[str, Any]) -> None:
+        job_id = data["job_id"]
+        owners = [other for other in self._peers if job_id in other.open_jobs]
+        for owner in owners:
+            owner.open_jobs.discard(job_id)
+            owner.send("error", text="cancelled", code="cancelled", job_id=job_id)
+        if peer not in owners:
+            peer.send("cancelled", job_id=job_id, jobs=len(owners))
+
+
+def _contents(fd: int) -> bytes:
+    size = os.fstat(fd).st_size
+    return os.pread(fd, size, 0)
