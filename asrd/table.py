@@ -1,0 +1,207 @@
+"""The status snapshot as people read it: a page for `status`, a line for `health`.
+
+What the daemon says is checked, not believed; a key that is missing shows as nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from asrd.fields import field, integer, mapping, nested, number, parse, sequence, string
+from asrd.plaintext import one_line
+
+_COLUMNS = [
+    *("WORKER", "STATE", "PID", "MODEL", "DEVICE", "COMPUTE"),
+    *("JOB", "AGE", "DONE", "RESTARTS", "LOAD", "LAST DEATH"),
+]
+_COUNT = integer(0, 1 << 62)
+_MILLISECONDS = number(0, 1e15)
+_TEXT = string(4096)
+
+
+@dataclass(frozen=True, slots=True)
+class _Queue:
+    depth: int = field(_COUNT, 0)
+    max: int = field(_COUNT, 0)
+    oldest_wait_ms: float = field(_MILLISECONDS, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Jobs:
+    accepted: int = field(_COUNT, 0)
+    done: int = field(_COUNT, 0)
+    retried: int = field(_COUNT, 0)
+    failed: dict[str, Any] | None = field(mapping, None)
+    refused: dict[str, Any] | None = field(mapping, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Percentiles:
+    p50: float = field(_MILLISECONDS, 0.0)
+    p95: float = field(_MILLISECONDS, 0.0)
+    p99: float = field(_MILLISECONDS, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Latency:
+    wait: _Percentiles = field(nested(_Percentiles), _Percentiles())
+    run: _Percentiles = field(nested(_Percentiles), _Percentiles())
+
+
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    name: str = field(_TEXT, "?")
+    state: str = field(_TEXT, "?")
+    reason: str | None = field(_TEXT, None)
+    pid: int | None = field(_COUNT, None)
+    model: str | None = field(_TEXT, None)
+    device: str | None = field(_TEXT, None)
+    compute_type: str | None = field(_TEXT, None)
+    job_id: str | None = field(_TEXT, None)
+    job_age_ms: float = field(_MILLISECONDS, 0.0)
+    jobs_done: int = field(_COUNT, 0)
+    restarts: int = field(_COUNT, 0)
+    load_seconds: float = field(_MILLISECONDS, 0.0)
+    last_death: str | None = field(_TEXT, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The promised keys of the `status` event (docs/protocol.md)."""
+
+    state: str = field(_TEXT)
+    version: str = field(_TEXT, "?")
+    uptime_s: float = field(_MILLISECONDS, 0.0)
+    pid: int | None = field(_COUNT, None)
+    problems: tuple[str, ...] = field(sequence(_TEXT, 1000), ())
+    queue: _Queue = field(nested(_Queue), _Queue())
+    jobs: _Jobs = field(nested(_Jobs), _Jobs())
+    audio_seconds: float = field(_MILLISECONDS, 0.0)
+    latency_ms: _Latency = field(nested(_Latency), _Latency())
+    real_time_factor: _Percentiles = field(nested(_Percentiles), _Percentiles())
+    workers: tuple[_Worker, ...] = field(sequence(nested(_Worker), 10_000), ())
+
+
+def read_snapshot(data: Mapping[str, Any]) -> Snapshot:
+    """Raises FieldError naming what the daemon got wrong."""
+    return parse(Snapshot, data, "status.")
+
+
+def health_line(snapshot: Snapshot) -> str:
+    jobs, queue = snapshot.jobs, snapshot.queue
+    ready = sum(worker.state in ("ready", "busy", "asleep") for worker in snapshot.workers)
+    parts = [
+        f"{one_line(snapshot.state)}: {ready}/{len(snapshot.workers)} workers ready",
+        f"queue {queue.depth}/{queue.max}",
+        f"{jobs.done} done",
+        f"{_total(jobs.failed)} failed",
+        *(one_line(problem) for problem in snapshot.problems),
+    ]
+    return " · ".join(parts)
+
+
+def page(snapshot: Snapshot) -> str:
+    """The whole snapshot, several lines."""
+    blocks = [_head(snapshot), _totals(snapshot), _timings(snapshot), _workers(snapshot)]
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+
+def duration(seconds: float) -> str:
+    """Two units at most: 310 ms, 1.2 s, 3 min 5 s, 2 h 10 min, 3 d 4 h."""
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for size, unit, small_size, small in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= size:
+            rest = whole % size // small_size
+            return f"{whole // size} {unit}" + (f" {rest} {small}" if rest else "")
+    return f"{whole} s"
+
+
+def _head(snapshot: Snapshot) -> list[str]:
+    pid = "" if snapshot.pid is None else f" · pid {snapshot.pid}"
+    title = (
+        f"asrd {one_line(snapshot.version)} · {one_line(snapshot.state)} · "
+        f"up {duration(snapshot.uptime_s)}{pid}"
+    )
+    reasons = [
+        f"worker {worker.name}: {worker.reason}"
+        for worker in snapshot.workers
+        if worker.reason and not any(worker.reason in problem for problem in snapshot.problems)
+    ]
+    return [title, *(f"  ! {one_line(text)}" for text in [*snapshot.problems, *reasons])]
+
+
+def _totals(snapshot: Snapshot) -> list[str]:
+    queue, jobs = snapshot.queue, snapshot.jobs
+    oldest = f", the oldest for {duration(queue.oldest_wait_ms / 1000)}" if queue.depth else ""
+    counts = [
+        f"{jobs.done} done",
+        f"{_total(jobs.failed)} failed{_by_code(jobs.failed)}",
+        f"{_total(jobs.refused)} refused{_by_code(jobs.refused)}",
+        f"{jobs.retried} retried",
+    ]
+    return [
+        f"queue  {queue.depth} of {queue.max} waiting{oldest}",
+        f"jobs   {jobs.accepted} accepted: {', '.join(counts)}",
+        f"audio  {duration(snapshot.audio_seconds)}",
+    ]
+
+
+def _timings(snapshot: Snapshot) -> list[str]:
+    rows = [["", "p50", "p95", "p99"]]
+    latency = snapshot.latency_ms
+    for name, values in (("wait", latency.wait), ("run", latency.run)):
+        rows.append([name, *(duration(v / 1000) for v in (values.p50, values.p95, values.p99))])
+    factor = snapshot.real_time_factor
+    rows.append(["run / audio", *(f"{v:.3f}" for v in (factor.p50, factor.p95, factor.p99))])
+    return _aligned(rows)
+
+
+def _workers(snapshot: Snapshot) -> list[str]:
+    if not snapshot.workers:
+        return ["no workers"]
+    rows = [_COLUMNS]
+    for worker in snapshot.workers:
+        running = worker.state == "busy" or worker.job_id is not None
+        cells = [
+            worker.name,
+            worker.state,
+            worker.pid,
+            worker.model,
+            worker.device,
+            worker.compute_type,
+            worker.job_id or ("(another's)" if running else None),
+            duration(worker.job_age_ms / 1000) if running else None,
+            worker.jobs_done,
+            worker.restarts,
+            duration(worker.load_seconds) if worker.load_seconds else None,
+            worker.last_death,
+        ]
+        rows.append(["-" if cell is None else one_line(str(cell)) for cell in cells])
+    return _aligned(rows)
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _total(counts: Mapping[str, Any] | None) -> int:
+    return sum(count for count in (counts or {}).values() if isinstance(count, int))
+
+
+def _by_code(counts: Mapping[str, Any] | None) -> str:
+    if not counts:
+        return ""
+    return " (" + ", ".join(one_line(f"{code} {count}") for code, count in counts.items()) + ")"

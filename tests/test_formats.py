@@ -1,0 +1,100 @@
+"""Text, JSON and subtitles of a transcript."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asrd.events import Segment, Transcript, Word
+from asrd.formats import FORMATS, render
+
+
+def spoken(*segments: tuple[float, float, str]) -> Transcript:
+    return Transcript(
+        " ".join(text for _, _, text in segments),
+        segments=tuple(Segment(i, *segment) for i, segment in enumerate(segments)),
+    )
+
+
+TALK = spoken((0.0, 1.25, " Hello you."), (1.25, 3661.5, " A & B <i>--> C\x1b[2J "))
+
+
+def test_text_is_a_line_per_segment() -> None:
+    assert render("txt", "a.wav", TALK) == "Hello you.\nA & B <i>--> C\\x1b[2J\n"
+
+
+def test_srt() -> None:
+    assert render("srt", "a.wav", TALK) == (
+        "1\n00:00:00,000 --> 00:00:01,250\nHello you.\n\n"
+        "2\n00:00:01,250 --> 01:01:01,500\nA & B <i>-> C\\x1b[2J\n\n"
+    )
+
+
+def test_vtt() -> None:
+    assert render("vtt", "a.wav", TALK) == (
+        "WEBVTT\n\n"
+        "00:00:00.000 --> 00:00:01.250\nHello you.\n\n"
+        "00:00:01.250 --> 01:01:01.500\nA &amp; B &lt;i&gt;--&gt; C\\x1b[2J\n\n"
+    )
+
+
+def test_json_is_one_line_that_names_its_file() -> None:
+    word = Word(0.0, 0.5, "Hi", 0.9)
+    transcript = Transcript("Hi", job_id="j", segments=(Segment(0, 0.0, 0.5, "Hi", words=(word,)),))
+    line = render("json", "a\udc80.wav", transcript)
+    assert line.count("\n") == 1
+    found = json.loads(line)
+    assert found["file"] == "a\\udc80.wav"
+    assert (found["text"], found["job_id"]) == ("Hi", "j")
+    assert found["segments"][0]["words"] == [
+        {"start": 0.0, "end": 0.5, "word": "Hi", "probability": 0.9}
+    ]
+
+
+@pytest.mark.parametrize(("format", "empty"), [("txt", ""), ("srt", ""), ("vtt", "WEBVTT\n\n")])
+def test_silence(format: str, empty: str) -> None:
+    assert render(format, "a.wav", spoken()) == empty
+
+
+def test_a_cue_without_text_is_none() -> None:
+    assert render("srt", "a.wav", spoken((0.0, 1.0, "  "), (1.0, 2.0, "x"))).startswith(
+        "1\n00:00:01,000"
+    )
+
+
+def test_every_piece_makes_the_whole() -> None:
+    for format, cls in FORMATS.items():
+        writer = cls("a.wav")
+        pieces = [writer.begin(), *map(writer.segment, TALK.segments), writer.end(TALK)]
+        assert "".join(pieces) == render(format, "a.wav", TALK)
+
+
+_CUE = re.compile(r"(\d+):(\d\d):(\d\d)[,.](\d{3}) --> (\d+):(\d\d):(\d\d)[,.](\d{3})\n(.+)\n\n")
+
+
+def _milliseconds(hours: str, minutes: str, seconds: str, rest: str) -> int:
+    assert int(minutes) < 60
+    assert int(seconds) < 60
+    return ((int(hours) * 60 + int(minutes)) * 60 + int(seconds)) * 1000 + int(rest)
+
+
+_times = st.floats(0, 400_000) | st.sampled_from([59.9995, 3599.9999, 0.0])
+
+
+@given(
+    st.sampled_from(["srt", "vtt"]),
+    st.lists(st.tuples(_times, _times, st.text("ab -->&<\n\x1b", min_size=1)), max_size=8),
+)
+def test_cues_are_in_order_and_do_not_overlap(
+    format: str, segments: list[tuple[float, float, str]]
+) -> None:
+    shown = render(format, "a.wav", spoken(*segments))
+    cues = _CUE.findall(shown)
+    assert len(cues) == shown.count(" --> ") == sum(bool(text.split()) for *_, text in segments)
+    last = 0
+    for cue in cues:
+        start, end = _milliseconds(*cue[:4]), _milliseconds(*cue[4:8])
+        assert last <= start < end
+        last = end
