@@ -132,7 +132,7 @@ class AsyncClient:
     async def _open(self) -> "_Link":
         if self._tasks is None:
             raise RuntimeError("AsyncClient works inside 'async with AsyncClient() as client'")
-        while (sock := connect(self.socket)) is None:  # noqa: ASYNC110
+        while (sock := connect(self.socket)) is None:
             # The kernel has no event for "there is room again".
             await anyio.sleep(BACKLOG_PAUSE)
         link = _Link(sock, self.socket, self._tasks)
