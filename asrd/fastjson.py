@@ -4,6 +4,7 @@ Debian 12 has no package of orjson, and python3-asrd must not bring compiled cod
 """
 
 import json
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 __all__ = ["dumps", "loads"]
@@ -24,7 +25,11 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
+dumps: Callable[[Any], bytes]
+loads: Callable[[bytes], Any]
 try:
-    from orjson import dumps, loads
+    import orjson
 except ModuleNotFoundError:
     dumps, loads = plain_dumps, plain_loads
+else:
+    dumps, loads = orjson.dumps, orjson.loads

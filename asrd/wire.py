@@ -277,7 +277,7 @@ def _length(header: dict[str, Any], key: str, limit: int) -> int:
 
 def _parse_object(raw: bytes, what: str, strict: bool) -> dict[str, Any]:
     try:
-        # The fast parser first: it refuses what is not JSON at all (NaN, bad UTF-8, lone surrogates).
+        # The fast one first: it refuses what is not JSON at all (NaN, bad UTF-8, lone surrogates).
         value = fastjson.loads(raw)
         if strict:
             json.loads(raw, object_pairs_hook=_refuse_duplicates)
