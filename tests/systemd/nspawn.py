@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -147,7 +148,7 @@ def _nspawn(root: Path, groups: list[Path], read_only: tuple[Path, ...]) -> Iter
         )
     try:
         children = Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children")
-        leader = int(until("the first process", lambda: _first_process(children), _BOOT_SECONDS))
+        leader = until("the first process", lambda: _first_process(children), _BOOT_SECONDS)
         try:
             yield leader
         finally:
@@ -161,12 +162,12 @@ def _nspawn(root: Path, groups: list[Path], read_only: tuple[Path, ...]) -> Iter
         nspawn.wait()
 
 
-def _first_process(children: Path) -> str | None:
-    """nspawn's only child, once it is systemd and no longer nspawn's own helper."""
+def _first_process(children: Path) -> int:
+    """nspawn's only child, once it is systemd and no longer nspawn's own helper; 0 before."""
     pids = children.read_text().split()
     if len(pids) != 1 or Path(f"/proc/{pids[0]}/comm").read_text().strip() != "systemd":
-        return None
-    return pids[0]
+        return 0
+    return int(pids[0])
 
 
 @contextlib.contextmanager
@@ -182,7 +183,7 @@ def _control_groups(name: str) -> Iterator[list[Path]]:
     finally:
         for group in groups:
             for directory, _, _ in os.walk(group, topdown=False):
-                until("its processes are gone", lambda d=directory: _removed(Path(d)), 5.0)
+                until("its processes are gone", partial(_removed, Path(directory)), 5.0)
 
 
 def _removed(group: Path) -> bool:
