@@ -22,8 +22,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
-import orjson
-
+from asrd import fastjson
 from asrd.errors import ProtocolError
 from asrd.version import __version__
 
@@ -256,13 +255,13 @@ def encode(
     header: dict[str, Any] = {"type": kind, "version": __version__}
     body = b""
     if data:
-        body = orjson.dumps(data)
+        body = fastjson.dumps(data)
         header["data_length"] = len(body)
     if payload_length:
         header["payload_length"] = payload_length
     if fds:
         header["fds"] = fds
-    return orjson.dumps(header) + b"\n" + body
+    return fastjson.dumps(header) + b"\n" + body
 
 
 def _length(header: dict[str, Any], key: str, limit: int) -> int:
@@ -278,8 +277,8 @@ def _length(header: dict[str, Any], key: str, limit: int) -> int:
 
 def _parse_object(raw: bytes, what: str, strict: bool) -> dict[str, Any]:
     try:
-        # orjson first: it refuses what is not JSON at all (NaN, bad UTF-8, lone surrogates).
-        value = orjson.loads(raw)
+        # The fast one first: it refuses what is not JSON at all (NaN, bad UTF-8, lone surrogates).
+        value = fastjson.loads(raw)
         if strict:
             json.loads(raw, object_pairs_hook=_refuse_duplicates)
             _refuse_depth(value)

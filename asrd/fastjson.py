@@ -1,0 +1,35 @@
+"""JSON by orjson; by the standard library, as strictly, where a client's Python lacks it.
+
+Debian 12 has no package of orjson, and python3-asrd must not bring compiled code of its own.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+__all__ = ["dumps", "loads"]
+
+
+def plain_dumps(value: Any) -> bytes:
+    """Raises ValueError or TypeError for what JSON does not have."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.encode()
+
+
+def plain_loads(raw: bytes) -> Any:
+    """Raises ValueError, also for NaN and for what is not UTF-8."""
+    return json.loads(raw.decode(), parse_constant=_refuse)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+dumps: Callable[[Any], bytes]
+loads: Callable[[bytes], Any]
+try:
+    import orjson
+except ModuleNotFoundError:
+    dumps, loads = plain_dumps, plain_loads
+else:
+    dumps, loads = orjson.dumps, orjson.loads

@@ -1,0 +1,243 @@
+"""Each mistake that an admin makes, put to the doctor through a host that has it."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asrd import checks, doctor
+from asrd.checks import Finding, Verdict
+from asrd.errors import ConnectionLost
+from asrd.host import Host
+
+SOUND = {
+    "LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled",
+    "Result": "success", "NRestarts": "0", "StatusText": "", "DevicePolicy": "closed",
+    "DeviceAllow": "char-nvidia* rw", "PrivateDevices": "no",
+}  # fmt: skip
+NAMES = ["asrd.socket", "asrd-status.socket", "asr-worker@0.socket"]
+NAMES += ["asrd.service", "asr-worker@0.service"]
+WORKER = {"name": "0", "state": "ready", "reason": None, "model": "large-v3"}
+
+
+class FakeHost(Host):
+    """A sound machine, but for what a test changes."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.config = tmp_path / "asrd.toml"
+        self.socket = tmp_path / "asrd.sock"
+        self.socket.touch()
+        self.known: dict[str, dict[str, str]] | None = {name: dict(SOUND) for name in NAMES}
+        self.workers: list[dict[str, Any]] | None = [dict(WORKER)]
+        self.groups: set[str] = set()
+        self.nodes: list[Path] = []
+        self.free = 1 << 40
+
+    def units(self, *patterns: str) -> dict[str, dict[str, str]] | None:
+        if self.known is None:
+            return None
+        return {
+            name: unit
+            for name, unit in self.known.items()
+            if any(Path(name).match(pattern) for pattern in patterns)
+        }
+
+    def status(self) -> dict[str, Any]:
+        if self.workers is None:
+            raise ConnectionLost("there is no daemon")
+        return {"workers": self.workers}
+
+    def user(self) -> str:
+        return "ann"
+
+    def in_group(self, name: str) -> bool:
+        return False
+
+    def member_of(self, name: str) -> bool:
+        return name in self.groups
+
+    def gpus(self) -> list[Path]:
+        return self.nodes
+
+    def free_bytes(self, path: Path) -> int:
+        return self.free
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> FakeHost:
+    return FakeHost(tmp_path)
+
+
+def wrongs(findings: Any) -> list[tuple[str, str | None]]:
+    return [(found.text, found.mend) for found in findings if found.verdict is Verdict.WRONG]
+
+
+def test_a_sound_machine_has_nothing_wrong(host: FakeHost) -> None:
+    checks_without_models = [check for check in checks.CHECKS if check is not checks.models]
+    findings = list(doctor.examine(host, checks_without_models))
+    assert wrongs(findings) == []
+    assert {found.subject for found in findings} >= {"settings", "sockets", "services", "workers"}
+
+
+def test_a_wrong_key_is_told_with_file_and_line(host: FakeHost) -> None:
+    host.config.write_text("[front]\nqueue_maximum = 3\n")
+    ((text, mend),) = wrongs(checks.settings(host))
+    assert text.startswith(f"{host.config}:2: unknown key")
+    assert mend == f"sudoedit {host.config}"
+
+
+@pytest.mark.parametrize(
+    ("change", "text", "mend"),
+    [
+        ({"ActiveState": "inactive"}, "is off", "enable --now asrd.socket"),
+        ({"LoadState": "not-found"}, "is not installed", "apt install asrd"),
+        (
+            {"ActiveState": "failed", "Result": "trigger-limit-hit"},
+            "trigger-limit-hit",
+            "reset-failed asrd.socket",
+        ),
+    ],
+)
+def test_a_socket_that_does_not_listen(
+    host: FakeHost, change: dict[str, str], text: str, mend: str
+) -> None:
+    assert host.known is not None
+    host.known["asrd.socket"] |= change
+    ((told, command),) = wrongs(checks.sockets(host))
+    assert text in told
+    assert mend in str(command)
+
+
+def test_no_worker_is_enabled(host: FakeHost) -> None:
+    assert host.known is not None
+    del host.known["asr-worker@0.socket"]
+    ((_, mend),) = wrongs(checks.sockets(host))
+    assert mend == "sudo systemctl enable --now asr-worker@0.socket"
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"Result": "start-limit-hit", "ActiveState": "failed"}, "gave up on it"),
+        ({"ActiveState": "failed", "StatusText": "cannot load: no"}, "failed: cannot load: no"),
+        ({"NRestarts": "17"}, "restarted 17 times"),
+    ],
+)
+def test_a_service_in_trouble(host: FakeHost, change: dict[str, str], text: str) -> None:
+    assert host.known is not None
+    host.known["asr-worker@0.service"] |= change
+    ((told, mend),) = wrongs(checks.services(host))
+    assert text in told
+    assert "asr-worker@0.service" in str(mend)
+
+
+def test_a_user_outside_of_the_group(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asrd.checks.os.access", lambda path, mode: False)
+    assert wrongs(checks.permission(host))[0][1] == "sudo usermod -aG asr ann"
+    host.groups.add("asr")
+    assert wrongs(checks.permission(host))[0][1] == "newgrp asr"
+    host.socket.unlink()
+    assert "is missing" in wrongs(checks.permission(host))[0][0]
+
+
+def test_a_failed_worker_is_told_with_its_reason(host: FakeHost) -> None:
+    host.workers = [WORKER | {"state": "failed", "reason": "no such model"}]
+    assert wrongs(checks.workers(host))[0][0] == "worker 0 is failed: no such model"
+    host.workers = []
+    assert wrongs(checks.workers(host))[0][0] == "the daemon has no worker"
+    host.workers = None
+    (unseen,) = checks.workers(host)
+    assert unseen.verdict is Verdict.UNSEEN
+
+
+def test_the_demo_model_is_no_mistake_but_mentioned(host: FakeHost) -> None:
+    host.workers = [WORKER | {"model": "demo"}]
+    *_, hint = checks.workers(host)
+    assert hint.verdict is Verdict.OK
+    assert "fetch-model" in str(hint.mend)
+
+
+def test_a_model_that_the_worker_cannot_read(host: FakeHost, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    host.config.write_text(f'[worker]\nmodel = "{model}"\n')
+    hidden = wrongs(checks.models(host))[0][0]
+    assert "hidden from workers by their sandbox" in hidden
+
+
+def test_a_model_in_a_closed_or_empty_directory(
+    host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "_HIDDEN", ("/home",))
+    monkeypatch.setattr(checks, "_open_to_all", lambda path: path.stat().st_mode & 0o005)
+    model = tmp_path / "model"
+    model.mkdir()
+    for parent in [model, *model.parents][:-2]:
+        if parent.is_relative_to(tmp_path.parent.parent):
+            parent.chmod(0o755)
+    host.config.write_text(f'[worker]\nmodel = "{model}"\n')
+    assert "holds no CTranslate2 model" in wrongs(checks.models(host))[0][0]
+    (model / "model.bin").touch()
+    assert wrongs(checks.models(host)) == []
+    model.chmod(0o700)
+    assert wrongs(checks.models(host))[0][1] == f"sudo chmod a+rX {model}"
+
+
+def test_cuda_is_wanted_but_there_is_no_gpu(host: FakeHost) -> None:
+    host.config.write_text('[worker]\ndevice = "cuda"\n')
+    assert "no /dev/nvidia0" in wrongs(checks.gpu(host))[0][0]
+
+
+def test_a_gpu_out_of_reach(
+    host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = tmp_path / "nvidia0"
+    node.touch(0o600)
+    host.nodes = [node]
+    assert host.known is not None
+    host.known["asr-worker@0.service"]["PrivateDevices"] = "yes"
+    monkeypatch.setattr(checks, "CUBLAS", tmp_path / "libcublas.so.12")
+    mends = [mend for _, mend in wrongs(checks.gpu(host))]
+    assert mends == [
+        f"sudo chmod a+rw {node}",
+        "sudo apt install asrd-cuda",
+        "sudo systemctl revert asr-worker@0.service",
+    ]
+
+
+def test_a_full_disk(host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "MODELS", tmp_path)
+    host.free = 1 << 20
+    assert "0.0 GiB are free" in wrongs(checks.disk(host))[0][0]
+
+
+def test_a_machine_without_systemd_is_unseen_not_wrong(host: FakeHost) -> None:
+    host.known = None
+    (found,) = checks.sockets(host)
+    assert found.verdict is Verdict.UNSEEN
+
+
+def test_a_check_that_fails_is_unseen(host: FakeHost) -> None:
+    def broken(host: Host) -> list[Finding]:
+        raise PermissionError(13, "Permission denied", "/secret")
+
+    (found,) = doctor.examine(host, [broken])
+    assert (found.subject, found.verdict) == ("broken", Verdict.UNSEEN)
+
+
+@pytest.mark.parametrize(("verdict", "code"), [(Verdict.OK, 0), (Verdict.WRONG, 1)])
+def test_the_exit_code_and_both_reports(
+    verdict: Verdict,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = Finding("disk", verdict, "it is as it is", "sudo true")
+    monkeypatch.setattr(doctor, "examine", lambda host: [found])
+    assert doctor.run(argparse.Namespace(json=True)) == code
+    assert json.loads(capsys.readouterr().out)[0]["verdict"] == verdict.value
+    assert doctor.run(argparse.Namespace(json=False)) == code
+    said = capsys.readouterr().out
+    assert "mend it with:  sudo true" in said
+    assert said.endswith("nothing wrong\n" if code == 0 else "1 wrong\n")
