@@ -1,7 +1,6 @@
 """`asrd demo`: the whole daemon in a private directory, and what a crash in it costs."""
 
 import argparse
-import logging
 import os
 import signal
 import tempfile
@@ -13,6 +12,7 @@ import anyio
 from asrd.asyncclient import AsyncClient
 from asrd.config import FrontSettings
 from asrd.demo import SAMPLES, samples
+from asrd.errors import AsrdError
 from asrd.events import Transcript
 from asrd.standalone import supervised, worker_environment
 from asrd.supervisor import Supervisor
@@ -20,6 +20,7 @@ from asrd.table import page, read_snapshot
 
 _SHORT = "en-4.wav"
 _LONG = "en-minute.flac"
+_PATIENCE_SECONDS = 60.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,31 +28,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def demo(args: argparse.Namespace) -> int:
-    level = "info" if args.verbose else "error"
-    logging.basicConfig(level=level.upper(), format="  %(message)s")
-    os.environ["ASRD_FRONT_LOG_LEVEL"] = os.environ["ASRD_WORKER_LOG_LEVEL"] = level
-    with tempfile.TemporaryDirectory(prefix="asrd-demo-") as directory:
-        anyio.run(_demo, Path(directory), args.verbose)
+    # The traceback of a death that is part of the show would only be noise.
+    with (
+        tempfile.TemporaryDirectory(prefix="asrd-demo-") as directory,
+        open(os.devnull, "wb") as nowhere,
+    ):
+        stderr = None if args.verbose else nowhere.fileno()
+        anyio.run(_demo, Path(directory), stderr)
+    print("\nStopped; nothing is left behind.")
     return 0
 
 
-async def _demo(directory: Path, verbose: bool) -> None:
+async def _demo(directory: Path, stderr: int | None) -> None:
     settings = FrontSettings(socket=str(directory / "asrd.sock"))
     environment = worker_environment("demo", "cpu", None)
-    if not verbose:
-        # The traceback of a death that is part of the show is noise.
-        environment["PYTHONFAULTHANDLER"] = ""
     print("Starting front and worker, without systemd, in a private directory …")
     started = time.monotonic()
     async with supervised(
-        settings, directory / "asrd.toml", 1, environment, watchdog=10.0
+        settings, directory / "asrd.toml", 1, environment, watchdog=10.0, stderr=stderr
     ) as supervisor:
-        await supervisor.units[-1].ready.wait()
-        print(f"  ready after {time.monotonic() - started:.2f} s: {supervisor.units[-1].status}\n")
+        with anyio.move_on_after(_PATIENCE_SECONDS):
+            await supervisor.units[-1].ready.wait()
+        if not supervisor.units[-1].ready.is_set():
+            raise AsrdError("the worker can't start; `asrd demo --verbose` shows why")
+        print(f"  ready after {time.monotonic() - started:.2f} s\n")
         async with AsyncClient(settings.socket) as client:
             await _transcribe(client)
             await _crash(client, supervisor)
-    print("\nStopped; nothing is left behind.")
 
 
 async def _transcribe(client: AsyncClient) -> None:

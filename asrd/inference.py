@@ -108,6 +108,10 @@ class Inference:
         except LoadError as error:
             self._post(LoadFailed(str(error), permanent=True))
             return None
+        except ImportError as error:
+            reason = f"{error}: `pip install 'asrd[worker]'` brings what a worker needs"
+            self._post(LoadFailed(reason, permanent=True))
+            return None
         except Exception as error:
             log.exception("loading the model failed")
             self._post(LoadFailed(f"{type(error).__name__}: {error}", permanent=False))

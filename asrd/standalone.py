@@ -105,9 +105,11 @@ async def supervised(
     workers: int,
     environment: dict[str, str],
     watchdog: float,
+    stderr: int | None = None,
 ) -> AsyncIterator[Supervisor]:
     """Front and workers, alive until the block ends; nothing of them is left behind.
 
+    `stderr`: a descriptor for their logs, if not this process's own.
     Raises ConfigError if the socket can't be listened at.
     """
     directory = Path(tempfile.mkdtemp(prefix="asrd-"))
@@ -122,14 +124,15 @@ async def supervised(
             sockets.append(front_sockets["status"])
         shared = {"ASRD_CONFIG": str(config), "ASRD_FRONT_WORKER_DIR": str(worker_dir)}
         units = [
-            Unit("asrd", program("asrd.main", "serve"), front_sockets, shared, watchdog),
+            Unit("asrd", program("asrd.main", "serve"), front_sockets, shared, watchdog, stderr),
         ]
         for index in range(workers):
             listener = bind(str(worker_dir / f"{index}.sock"), 0o600)
             sockets.append(listener)
             argv = program("asrd.worker", str(index))
             env = {**shared, **environment}
-            units.append(Unit(f"asr-worker@{index}", argv, {"worker": listener}, env, watchdog))
+            sockets_ = {"worker": listener}
+            units.append(Unit(f"asr-worker@{index}", argv, sockets_, env, watchdog, stderr))
         supervisor = Supervisor(units, directory)
         async with anyio.create_task_group() as tasks:
             supervisor.start(tasks)

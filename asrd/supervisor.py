@@ -40,7 +40,8 @@ _CAUGHT = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE}
 class Unit:
     """One program to keep alive; `sockets` are its listening sockets by name.
 
-    `watchdog` in seconds. `on_demand`: start it when somebody connects, not before.
+    `watchdog` in seconds; `stderr` is a descriptor, if not the supervisor's own; `on_demand` is to
+    start it when somebody connects, not before.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Unit:
     sockets: dict[str, socket.socket]
     environment: Mapping[str, str] = field(default_factory=dict)
     watchdog: float = 10.0
+    stderr: int | None = None
     on_demand: bool = False
     pid: int | None = None
     starts: int = 0
@@ -182,8 +184,11 @@ class Supervisor:
                 ["sh", "-c", _WITH_LISTEN_PID, "sh", *unit.argv],
                 environment,
                 file_actions=[
-                    (os.POSIX_SPAWN_DUP2, copy.fileno(), LISTEN_FDS_START + index)
-                    for index, copy in enumerate(copies)
+                    *(
+                        (os.POSIX_SPAWN_DUP2, copy.fileno(), LISTEN_FDS_START + index)
+                        for index, copy in enumerate(copies)
+                    ),
+                    (os.POSIX_SPAWN_DUP2, 2 if unit.stderr is None else unit.stderr, 2),
                 ],
                 # A group of its own: the terminal's Ctrl-C is for the supervisor alone.
                 setpgroup=0,

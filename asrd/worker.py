@@ -245,8 +245,7 @@ class Worker:
         log.error("cannot load: %s", failure.reason)
         self._notifier.status(f"cannot load: {failure.reason}")
         self._cannot_load = failure, time.monotonic()
-        if failure.permanent:
-            self._tell(CannotLoad(failure.reason))
+        self._tell(CannotLoad(failure.reason))
 
     def _on_answer(self, answer: Done | Failed) -> None:
         self._task = None
