@@ -23,13 +23,13 @@ Rules:
 6. A FAILED or DOWN worker stays so until it says it is ready: jobs are not kept waiting for it.
 """
 
-import heapq
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from asrd.deadlines import Deadlines
 from asrd.errors import Code
 from asrd.fairqueue import FairQueue, Job, Limits
 
@@ -139,9 +139,8 @@ class Scheduler:
         self.draining = False
         self.retried = 0
         self.queue = FairQueue(limits)
-        self._deadlines: list[tuple[float, int, Job]] = []
-        self._sweep_at = 64
-        self._counter = 0
+        self._deadlines = Deadlines()
+        self._last_key = 0
         self._run_seconds = 1.0
         self._actions: list[Action] = []
 
@@ -162,12 +161,8 @@ class Scheduler:
 
     def next_deadline(self) -> float:
         """When `tick` has something to do at the latest; infinity if nothing is due."""
-        while self._deadlines:
-            due, _, job = self._deadlines[0]
-            if not job.ended and job.deadline == due:
-                return due
-            heapq.heappop(self._deadlines)
-        return math.inf
+        job = self._deadlines.first()
+        return math.inf if job is None else job.deadline
 
     def retry_after_ms(self) -> int:
         """When a place in the queue should be free: one run over all slots, from recent runs."""
@@ -310,23 +305,13 @@ class Scheduler:
         return Failure(Code.UNAVAILABLE, f"no worker can serve: {reasons}")
 
     def _set_deadline(self, job: Job, due: float) -> None:
-        job.deadline = due if job.timeout is None else min(due, job.arrival + job.timeout)
-        self._counter += 1
-        heapq.heappush(self._deadlines, (job.deadline, self._counter, job))
-        # Ended jobs leave their entries behind: sweep before these outnumber the living.
-        if len(self._deadlines) > self._sweep_at:
-            self._deadlines = [
-                entry
-                for entry in self._deadlines
-                if not entry[2].ended and entry[2].deadline == entry[0]
-            ]
-            heapq.heapify(self._deadlines)
-            self._sweep_at = 2 * len(self._deadlines) + 64
+        self._deadlines.set(
+            job, due if job.timeout is None else min(due, job.arrival + job.timeout)
+        )
 
     def _settle(self, now: float) -> list[Action]:
         """End what is overdue, start what can start, and hand out what is to be done."""
-        while self.next_deadline() <= now:
-            job = self._deadlines[0][2]
+        while (job := self._deadlines.first()) is not None and job.deadline <= now:
             phase, waited = ("queue", "waited") if job.worker is None else ("run", "ran")
             since = job.arrival if job.worker is None else job.started_at
             text = f"it {waited} {now - since:.1f} s, longer than allowed"
@@ -346,9 +331,9 @@ class Scheduler:
 
     def _start(self, job: Job, worker: Worker, now: float) -> None:
         self.queue.serve(job)
-        self._counter += 1
+        self._last_key += 1
         job.attempts += 1
-        key = self._counter
+        key = self._last_key
         job.worker, job.key, job.started_at = worker.name, key, now
         worker.jobs[key] = job
         self._set_deadline(job, now + self.limits.max_run_seconds)
