@@ -72,13 +72,14 @@ class Worker:
         ready = self.state is WorkerState.READY and not self.retired
         return ready and len(self.jobs) < self.slots
 
+    @property
+    def hopeful(self) -> bool:
+        """Whether it serves, or may be expected to."""
+        return not self.retired and self.state not in _HOPELESS
+
     def can_run(self, job: Job) -> bool:
         """Whether the job may wait for this worker; one that never loaded may have any model."""
-        return (
-            not self.retired
-            and self.state not in _HOPELESS
-            and (job.model is None or self.model is None or job.model == self.model)
-        )
+        return self.hopeful and (None in (job.model, self.model) or job.model == self.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,12 +297,14 @@ class Scheduler:
             return Failure(Code.UNAVAILABLE, "no worker is configured")
         if any(worker.can_run(job) for worker in self.workers.values()):
             return None
-        hopeful = [w for w in self.workers.values() if w.state not in _HOPELESS]
-        if hopeful:
-            models = ", ".join(sorted({w.model for w in hopeful if w.model is not None}))
-            text = f"name: no worker has the model {job.model!r}; there is: {models}"
+        models = {w.model for w in self.workers.values() if w.hopeful}
+        if models:
+            there = ", ".join(sorted(filter(None, models)))
+            text = f"name: no worker has the model {job.model!r}; there is: {there}"
             return Failure(Code.MODEL_NOT_FOUND, text)
-        reasons = "; ".join(f"worker {w.name}: {w.reason}" for w in self.workers.values())
+        reasons = "; ".join(
+            f"worker {w.name}: {w.reason or 'its socket is gone'}" for w in self.workers.values()
+        )
         return Failure(Code.UNAVAILABLE, f"no worker can serve: {reasons}")
 
     def _set_deadline(self, job: Job, due: float) -> None:
