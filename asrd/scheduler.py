@@ -231,7 +231,7 @@ class Scheduler:
         if worker.state not in _HOPELESS:
             worker.state = WorkerState.STARTING
         self._take_back(worker, how, now)
-        return self._settle(now)
+        return self._refuse_hopeless(now)
 
     def worker_left(self, name: str, asleep: bool, now: float) -> list[Action]:
         """It ended of its own will and started nothing that it has not answered: jobs that were on
@@ -242,7 +242,7 @@ class Scheduler:
             job.attempts -= 1
             self._requeue(job, now)
         worker.jobs.clear()
-        return self._settle(now)
+        return self._refuse_hopeless(now)
 
     def worker_failed(self, name: str, state: WorkerState, reason: str, now: float) -> list[Action]:
         """It can't serve (FAILED: it said why; DOWN: nothing listens) until further notice."""
@@ -274,7 +274,7 @@ class Scheduler:
                 self._crashed(job, failure.text, now)
             else:
                 self._finish(job, failure)
-        return self._settle(now)
+        return self._refuse_hopeless(now)
 
     # --- inside ------------------------------------------------------------------------------
 
