@@ -237,7 +237,10 @@ class Scheduler:
         """It ended of its own will and started nothing that it has not answered: jobs that were on
         their way to it go back without counting as attempts."""
         worker = self.workers[name]
-        worker.state = WorkerState.ASLEEP if asleep else WorkerState.STARTING
+        if asleep:
+            worker.state = WorkerState.ASLEEP
+        elif worker.state not in _HOPELESS:
+            worker.state = WorkerState.STARTING
         for job in reversed([job for job in worker.jobs.values() if job is not None]):
             job.attempts -= 1
             self._requeue(job, now)
