@@ -20,9 +20,10 @@ class Deadlines:
         return len(self._heap)
 
     def set(self, job: Job, due: float) -> None:
-        job.deadline = due
+        """At `due`, or once the job's own timeout has passed."""
+        job.deadline = due if job.timeout is None else min(due, job.arrival + job.timeout)
         self._order += 1
-        heapq.heappush(self._heap, (due, self._order, job))
+        heapq.heappush(self._heap, (job.deadline, self._order, job))
         # Jobs that end in time leave their entries behind: these must not outnumber the living.
         if len(self._heap) > self._sweep_at:
             self._heap = [entry for entry in self._heap if _counts(entry)]

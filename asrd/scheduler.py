@@ -179,7 +179,7 @@ class Scheduler:
             return [Refuse(job, failure)]
         self._actions.append(Accept(job, len(self.queue)))
         self.queue.append(job)
-        self._set_deadline(job, now + (job.timeout or self.limits.max_wait_seconds))
+        self._set_wait(job, now)
         return self._settle(now)
 
     def end(self, job: Job, failure: Failure, now: float) -> list[Action]:
@@ -310,10 +310,10 @@ class Scheduler:
         )
         return Failure(Code.UNAVAILABLE, f"no worker can serve: {reasons}")
 
-    def _set_deadline(self, job: Job, due: float) -> None:
-        self._deadlines.set(
-            job, due if job.timeout is None else min(due, job.arrival + job.timeout)
-        )
+    def _set_wait(self, job: Job, now: float) -> None:
+        # A job that says how long it may take may wait as long, be it the first time or a retry.
+        longest = self.limits.max_wait_seconds if job.timeout is None else math.inf
+        self._deadlines.set(job, now + longest)
 
     def _settle(self, now: float) -> list[Action]:
         """End what is overdue, start what can start, and hand out what is to be done."""
@@ -342,7 +342,7 @@ class Scheduler:
         key = self._last_key
         job.worker, job.key, job.started_at = worker.name, key, now
         worker.jobs[key] = job
-        self._set_deadline(job, now + self.limits.max_run_seconds)
+        self._deadlines.set(job, now + self.limits.max_run_seconds)
         self._actions.append(Start(job, worker.name, key))
 
     def _wake(self) -> None:
@@ -392,7 +392,7 @@ class Scheduler:
     def _requeue(self, job: Job, now: float) -> None:
         job.worker = job.key = None
         self.queue.put_back(job)
-        self._set_deadline(job, now + self.limits.max_wait_seconds)
+        self._set_wait(job, now)
 
     def _refuse_hopeless(self, now: float) -> list[Action]:
         for job in list(self.queue):
