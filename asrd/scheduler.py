@@ -24,7 +24,7 @@ Rules:
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -175,11 +175,15 @@ class Scheduler:
 
     def submit(self, job: Job, now: float) -> list[Action]:
         failure = self._refusal(job)
-        if failure is not None:
-            return [Refuse(job, failure)]
-        self._actions.append(Accept(job, len(self.queue)))
-        self.queue.append(job)
-        self._set_wait(job, now)
+        if failure is None:
+            self._actions.append(Accept(job, len(self.queue)))
+            self.queue.append(job)
+            self._set_wait(job, now)
+        else:
+            self._actions.append(Refuse(job, failure))
+            if failure.code is Code.BUSY:
+                # Where nobody may wait (queue_max = 0), who is refused must wake the sleepers.
+                self._wake([job])
         return self._settle(now)
 
     def end(self, job: Job, failure: Failure, now: float) -> list[Action]:
@@ -323,7 +327,7 @@ class Scheduler:
             text = f"it {waited} {now - since:.1f} s, longer than allowed"
             self._finish(job, Failure(Code.DEADLINE_EXCEEDED, text, phase=phase))
         self._dispatch(now)
-        self._wake()
+        self._wake(self.queue)
         actions, self._actions = self._actions, []
         return actions
 
@@ -345,10 +349,10 @@ class Scheduler:
         self._deadlines.set(job, now + self.limits.max_run_seconds)
         self._actions.append(Start(job, worker.name, key))
 
-    def _wake(self) -> None:
-        """One sleeper for each job that no busy worker took."""
+    def _wake(self, jobs: Iterable[Job]) -> None:
+        """One sleeper for each of the jobs that no busy worker took."""
         asleep = [w for w in self.workers.values() if w.state is WorkerState.ASLEEP]
-        for job in self.queue if asleep else ():
+        for job in jobs if asleep else ():
             worker = next((w for w in asleep if w.can_run(job)), None)
             if worker is not None:
                 asleep.remove(worker)
