@@ -241,10 +241,8 @@ class Scheduler:
         """It ended of its own will and started nothing that it has not answered: jobs that were on
         their way to it go back without counting as attempts."""
         worker = self.workers[name]
-        if asleep:
-            worker.state = WorkerState.ASLEEP
-        elif worker.state not in _HOPELESS:
-            worker.state = WorkerState.STARTING
+        if asleep or worker.state not in _HOPELESS:
+            worker.state = WorkerState.ASLEEP if asleep else WorkerState.STARTING
         for job in reversed([job for job in worker.jobs.values() if job is not None]):
             job.attempts -= 1
             self._requeue(job, now)
@@ -276,11 +274,10 @@ class Scheduler:
         job = self._answered(name, key)
         if fatal:
             self.workers[name].state = WorkerState.STARTING
-        if job is not None:
-            if fatal:
-                self._crashed(job, failure.text, now)
-            else:
-                self._finish(job, failure)
+        if job is not None and fatal:
+            self._crashed(job, failure.text, now)
+        elif job is not None:
+            self._finish(job, failure)
         return self._refuse_hopeless(now)
 
     # --- inside ------------------------------------------------------------------------------
@@ -304,9 +301,9 @@ class Scheduler:
             return Failure(Code.UNAVAILABLE, "no worker is configured")
         if any(worker.can_run(job) for worker in self.workers.values()):
             return None
-        models = {w.model for w in self.workers.values() if w.hopeful}
+        models = {w.model or "" for w in self.workers.values() if w.hopeful}
         if models:
-            there = ", ".join(sorted(filter(None, models)))
+            there = ", ".join(sorted(models))
             text = f"name: no worker has the model {job.model!r}; there is: {there}"
             return Failure(Code.MODEL_NOT_FOUND, text)
         reasons = "; ".join(
@@ -361,17 +358,13 @@ class Scheduler:
 
     def _finish(self, job: Job, outcome: Any) -> None:
         job.ended = True
+        worker, key = self.workers.get(job.worker or ""), job.key
         if job.worker is None:
             self.queue.remove(job)
-        else:
-            self._leave(job)
-        self._actions.append(Finish(job, outcome))
-
-    def _leave(self, job: Job) -> None:
-        worker, key = self.workers.get(job.worker or ""), job.key
-        if worker is not None and key in worker.jobs:
+        elif worker is not None and key in worker.jobs:
             worker.jobs[key] = None
             self._actions.append(Abandon(worker.name, key))
+        self._actions.append(Finish(job, outcome))
 
     def _answered(self, name: str, key: int) -> Job | None:
         worker = self.workers[name]
