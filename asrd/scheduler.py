@@ -23,13 +23,13 @@ Rules:
 6. A FAILED or DOWN worker stays so until it says it is ready: jobs are not kept waiting for it.
 """
 
-import heapq
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from asrd.deadlines import Deadlines
 from asrd.errors import Code
 from asrd.fairqueue import FairQueue, Job, Limits
 
@@ -72,13 +72,14 @@ class Worker:
         ready = self.state is WorkerState.READY and not self.retired
         return ready and len(self.jobs) < self.slots
 
+    @property
+    def hopeful(self) -> bool:
+        """Whether it serves, or may be expected to."""
+        return not self.retired and self.state not in _HOPELESS
+
     def can_run(self, job: Job) -> bool:
         """Whether the job may wait for this worker; one that never loaded may have any model."""
-        return (
-            not self.retired
-            and self.state not in _HOPELESS
-            and (job.model is None or self.model is None or job.model == self.model)
-        )
+        return self.hopeful and (None in (job.model, self.model) or job.model == self.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +140,8 @@ class Scheduler:
         self.draining = False
         self.retried = 0
         self.queue = FairQueue(limits)
-        self._deadlines: list[tuple[float, int, Job]] = []
-        self._sweep_at = 64
-        self._counter = 0
+        self._deadlines = Deadlines()
+        self._last_key = 0
         self._run_seconds = 1.0
         self._actions: list[Action] = []
 
@@ -162,12 +162,8 @@ class Scheduler:
 
     def next_deadline(self) -> float:
         """When `tick` has something to do at the latest; infinity if nothing is due."""
-        while self._deadlines:
-            due, _, job = self._deadlines[0]
-            if not job.ended and job.deadline == due:
-                return due
-            heapq.heappop(self._deadlines)
-        return math.inf
+        job = self._deadlines.first()
+        return math.inf if job is None else job.deadline
 
     def retry_after_ms(self) -> int:
         """When a place in the queue should be free: one run over all slots, from recent runs."""
@@ -179,11 +175,15 @@ class Scheduler:
 
     def submit(self, job: Job, now: float) -> list[Action]:
         failure = self._refusal(job)
-        if failure is not None:
-            return [Refuse(job, failure)]
-        self._actions.append(Accept(job, len(self.queue)))
-        self.queue.append(job)
-        self._set_deadline(job, now + (job.timeout or self.limits.max_wait_seconds))
+        if failure is None:
+            self._actions.append(Accept(job, len(self.queue)))
+            self.queue.append(job)
+            self._set_wait(job, now)
+        else:
+            self._actions.append(Refuse(job, failure))
+            if failure.code is Code.BUSY:
+                # Where nobody may wait (queue_max = 0), who is refused must wake the sleepers.
+                self._wake([job])
         return self._settle(now)
 
     def end(self, job: Job, failure: Failure, now: float) -> list[Action]:
@@ -235,18 +235,19 @@ class Scheduler:
         if worker.state not in _HOPELESS:
             worker.state = WorkerState.STARTING
         self._take_back(worker, how, now)
-        return self._settle(now)
+        return self._refuse_hopeless(now)
 
     def worker_left(self, name: str, asleep: bool, now: float) -> list[Action]:
         """It ended of its own will and started nothing that it has not answered: jobs that were on
         their way to it go back without counting as attempts."""
         worker = self.workers[name]
-        worker.state = WorkerState.ASLEEP if asleep else WorkerState.STARTING
+        if asleep or worker.state not in _HOPELESS:
+            worker.state = WorkerState.ASLEEP if asleep else WorkerState.STARTING
         for job in reversed([job for job in worker.jobs.values() if job is not None]):
             job.attempts -= 1
             self._requeue(job, now)
         worker.jobs.clear()
-        return self._settle(now)
+        return self._refuse_hopeless(now)
 
     def worker_failed(self, name: str, state: WorkerState, reason: str, now: float) -> list[Action]:
         """It can't serve (FAILED: it said why; DOWN: nothing listens) until further notice."""
@@ -273,12 +274,11 @@ class Scheduler:
         job = self._answered(name, key)
         if fatal:
             self.workers[name].state = WorkerState.STARTING
-        if job is not None:
-            if fatal:
-                self._crashed(job, failure.text, now)
-            else:
-                self._finish(job, failure)
-        return self._settle(now)
+        if job is not None and fatal:
+            self._crashed(job, failure.text, now)
+        elif job is not None:
+            self._finish(job, failure)
+        return self._refuse_hopeless(now)
 
     # --- inside ------------------------------------------------------------------------------
 
@@ -301,38 +301,30 @@ class Scheduler:
             return Failure(Code.UNAVAILABLE, "no worker is configured")
         if any(worker.can_run(job) for worker in self.workers.values()):
             return None
-        hopeful = [w for w in self.workers.values() if w.state not in _HOPELESS]
-        if hopeful:
-            models = ", ".join(sorted({w.model for w in hopeful if w.model is not None}))
-            text = f"name: no worker has the model {job.model!r}; there is: {models}"
+        models = {w.model or "" for w in self.workers.values() if w.hopeful}
+        if models:
+            there = ", ".join(sorted(models))
+            text = f"name: no worker has the model {job.model!r}; there is: {there}"
             return Failure(Code.MODEL_NOT_FOUND, text)
-        reasons = "; ".join(f"worker {w.name}: {w.reason}" for w in self.workers.values())
+        reasons = "; ".join(
+            f"worker {w.name}: {w.reason or 'its socket is gone'}" for w in self.workers.values()
+        )
         return Failure(Code.UNAVAILABLE, f"no worker can serve: {reasons}")
 
-    def _set_deadline(self, job: Job, due: float) -> None:
-        job.deadline = due if job.timeout is None else min(due, job.arrival + job.timeout)
-        self._counter += 1
-        heapq.heappush(self._deadlines, (job.deadline, self._counter, job))
-        # Ended jobs leave their entries behind: sweep before these outnumber the living.
-        if len(self._deadlines) > self._sweep_at:
-            self._deadlines = [
-                entry
-                for entry in self._deadlines
-                if not entry[2].ended and entry[2].deadline == entry[0]
-            ]
-            heapq.heapify(self._deadlines)
-            self._sweep_at = 2 * len(self._deadlines) + 64
+    def _set_wait(self, job: Job, now: float) -> None:
+        # A job that says how long it may take may wait as long, be it the first time or a retry.
+        longest = self.limits.max_wait_seconds if job.timeout is None else math.inf
+        self._deadlines.set(job, now + longest)
 
     def _settle(self, now: float) -> list[Action]:
         """End what is overdue, start what can start, and hand out what is to be done."""
-        while self.next_deadline() <= now:
-            job = self._deadlines[0][2]
+        while (job := self._deadlines.first()) is not None and job.deadline <= now:
             phase, waited = ("queue", "waited") if job.worker is None else ("run", "ran")
             since = job.arrival if job.worker is None else job.started_at
             text = f"it {waited} {now - since:.1f} s, longer than allowed"
             self._finish(job, Failure(Code.DEADLINE_EXCEEDED, text, phase=phase))
         self._dispatch(now)
-        self._wake()
+        self._wake(self.queue)
         actions, self._actions = self._actions, []
         return actions
 
@@ -346,18 +338,18 @@ class Scheduler:
 
     def _start(self, job: Job, worker: Worker, now: float) -> None:
         self.queue.serve(job)
-        self._counter += 1
+        self._last_key += 1
         job.attempts += 1
-        key = self._counter
+        key = self._last_key
         job.worker, job.key, job.started_at = worker.name, key, now
         worker.jobs[key] = job
-        self._set_deadline(job, now + self.limits.max_run_seconds)
+        self._deadlines.set(job, now + self.limits.max_run_seconds)
         self._actions.append(Start(job, worker.name, key))
 
-    def _wake(self) -> None:
-        """One sleeper for each job that no busy worker took."""
+    def _wake(self, jobs: Iterable[Job]) -> None:
+        """One sleeper for each of the jobs that no busy worker took."""
         asleep = [w for w in self.workers.values() if w.state is WorkerState.ASLEEP]
-        for job in self.queue if asleep else ():
+        for job in jobs if asleep else ():
             worker = next((w for w in asleep if w.can_run(job)), None)
             if worker is not None:
                 asleep.remove(worker)
@@ -366,17 +358,13 @@ class Scheduler:
 
     def _finish(self, job: Job, outcome: Any) -> None:
         job.ended = True
+        worker, key = self.workers.get(job.worker or ""), job.key
         if job.worker is None:
             self.queue.remove(job)
-        else:
-            self._leave(job)
-        self._actions.append(Finish(job, outcome))
-
-    def _leave(self, job: Job) -> None:
-        worker, key = self.workers.get(job.worker or ""), job.key
-        if worker is not None and key in worker.jobs:
+        elif worker is not None and key in worker.jobs:
             worker.jobs[key] = None
             self._actions.append(Abandon(worker.name, key))
+        self._actions.append(Finish(job, outcome))
 
     def _answered(self, name: str, key: int) -> Job | None:
         worker = self.workers[name]
@@ -401,7 +389,7 @@ class Scheduler:
     def _requeue(self, job: Job, now: float) -> None:
         job.worker = job.key = None
         self.queue.put_back(job)
-        self._set_deadline(job, now + self.limits.max_wait_seconds)
+        self._set_wait(job, now)
 
     def _refuse_hopeless(self, now: float) -> list[Action]:
         for job in list(self.queue):
