@@ -13,7 +13,7 @@ _COMMANDS = {
     "serve": ("asrd.server", "serve", "the front daemon, as systemd starts it"),
     "run": ("asrd.standalone", "run", "front and workers without systemd, in the foreground"),
     "demo": ("asrd.demonstration", "demo", "transcribe, crash the worker, and lose nothing"),
-    "fetch-model": ("asrd.models", "fetch", "download a model into the local cache"),
+    "fetch-model": ("asrd.fetching", "fetch", "download a model into the local cache"),
 }
 
 EXIT_CONFIG = 78

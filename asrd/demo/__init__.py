@@ -1,0 +1,31 @@
+"""The bundled model and recordings: real speech-to-text where nothing can be downloaded.
+
+README.md beside this says what the model is good for, and what it is not.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+MODEL = Path(__file__).parent / "model"
+SAMPLES = Path(__file__).parent / "samples"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """`name` is the file's, under SAMPLES; `text` is what was truly said."""
+
+    name: str
+    language: str
+    text: str
+    seconds: float
+
+    @property
+    def path(self) -> Path:
+        return SAMPLES / self.name
+
+
+def samples() -> list[Sample]:
+    lines = (SAMPLES / "references.jsonl").read_text(encoding="utf-8").splitlines()
+    references = map(json.loads, lines)
+    return [Sample(r["file"], r["language"], r["text"], r["seconds"]) for r in references]
