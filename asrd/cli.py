@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from asrd import transcribing
+from asrd import doctor, transcribing
 from asrd.client import Client
 from asrd.config import DEFAULT_SOCKET
 from asrd.errors import AsrdError, ConnectionLost
@@ -111,7 +111,7 @@ def _interval(text: str) -> float:
     return seconds
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="asrctl", description="Speech to text by the asrd daemon, and how the daemon is."
     )
@@ -147,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     command(ping, "whether the daemon answers, and how fast")
     command(cancel, "end a job, waiting or running").add_argument("job_id", metavar="JOB")
     command(describe, "the loaded models, as Wyoming's `info`")
+    doctor.add_parser(commands, common)
     return parser
 
 
@@ -154,7 +155,7 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         # A terminal that can't show a letter is no reason to fail.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     try:
         return int(args.function(args))
     except AsrdError as error:

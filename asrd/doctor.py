@@ -17,16 +17,19 @@ _MARKS = {Verdict.OK: "ok     ", Verdict.WRONG: "WRONG  ", Verdict.UNSEEN: "unse
 Check = Callable[[Host], Iterable[Finding]]
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
+    """`common`: the options of every command."""
     text = "look for what is set up wrong, and say the command that mends it"
-    parser = subparsers.add_parser("doctor", help=text, description=text[0].upper() + text[1:])
+    parser = subparsers.add_parser(
+        "doctor", parents=[common], help=text, description=text[0].upper() + text[1:]
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
     parser.set_defaults(function=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """0: nothing is wrong (what could not be seen is told); 1: something is."""
-    findings = list(examine(Host()))
+    findings = list(examine(Host(args.socket)))
     if args.json:
         json.dump([finding.as_json() for finding in findings], sys.stdout, indent=2)
         sys.stdout.write("\n")

@@ -16,9 +16,9 @@ _PROPERTIES += ",DevicePolicy,DeviceAllow,PrivateDevices"
 
 
 class Host:
-    def __init__(self) -> None:
+    def __init__(self, socket: str | None = None) -> None:
         self.config = config_path()
-        self.socket = Path(Client().socket)
+        self.socket = Path(Client(socket).socket)
 
     def units(self, *patterns: str) -> dict[str, dict[str, str]] | None:
         """The properties of loaded units by name; None where no systemd can be asked."""

@@ -7,8 +7,7 @@ import os
 import sys
 from typing import Any
 
-import orjson
-
+from asrd import fastjson
 from asrd.wire import Event
 
 ENABLED = "wire" in os.environ.get("ASRD_DEBUG", "").split(",")
@@ -25,7 +24,7 @@ def received(event: Event) -> None:
 
 
 def _write(arrow: str, kind: str, data: dict[str, Any], payload: int, fds: int) -> None:
-    size = len(orjson.dumps(data))
+    size = len(fastjson.dumps(data))
     sys.stderr.write(
         f"asrd wire {arrow} {kind!r} job_id={data.get('job_id')!r} "
         f"data={size} payload={payload} fds={fds}\n"

@@ -175,6 +175,14 @@ def test_the_socket_may_be_named_on_either_side(
         assert len(daemon.requests) == 2
 
 
+def test_the_doctor_looks_at_the_named_socket(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = tmp_path / "other.sock"
+    assert main(["doctor", "--socket", str(named)]) == Exit.FAILED
+    assert f"the socket {named} is missing" in capsys.readouterr().out
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--version"])

@@ -235,9 +235,9 @@ def test_the_exit_code_and_both_reports(
 ) -> None:
     found = Finding("disk", verdict, "it is as it is", "sudo true")
     monkeypatch.setattr(doctor, "examine", lambda host: [found])
-    assert doctor.run(argparse.Namespace(json=True)) == code
+    assert doctor.run(argparse.Namespace(json=True, socket=None)) == code
     assert json.loads(capsys.readouterr().out)[0]["verdict"] == verdict.value
-    assert doctor.run(argparse.Namespace(json=False)) == code
+    assert doctor.run(argparse.Namespace(json=False, socket=None)) == code
     said = capsys.readouterr().out
     assert "mend it with:  sudo true" in said
     assert said.endswith("nothing wrong\n" if code == 0 else "1 wrong\n")
