@@ -14,9 +14,9 @@ import anyio
 import anyio.to_thread
 import numpy as np
 import pytest
-from asrd.demo import SAMPLES
 
 from asrd import AsyncClient, Client
+from asrd.demo import SAMPLES
 from asrd.errors import BadAudio, Busy, Cancelled, DeadlineExceeded, ModelNotFound
 from asrd.events import Progress
 from asrd.exitcode import Exit

@@ -87,8 +87,7 @@ def floor(directory: str) -> Iterator[Floor]:
 
 
 if __name__ == "__main__":
-    which, *arguments = sys.argv[1:]
-    if which == "relay":
-        anyio.run(_relay, *arguments)
+    if sys.argv[1] == "relay":
+        anyio.run(_relay, sys.argv[2], sys.argv[3])
     else:
-        anyio.run(_worker, *arguments)
+        anyio.run(_worker, sys.argv[2])

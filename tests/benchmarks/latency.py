@@ -12,13 +12,13 @@ import os
 import tempfile
 from collections.abc import Callable
 
-from asrd.demo import MODEL
 from faster_whisper import WhisperModel
 from wyoming.asr import Transcribe
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.client import AsyncClient as WyomingClient
 
 from asrd import Client
+from asrd.demo import MODEL
 from tests.benchmarks.floor import floor
 from tests.benchmarks.measure import (
     RATE,

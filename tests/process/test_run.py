@@ -11,12 +11,12 @@ from typing import Any
 
 import anyio
 import pytest
-from asrd.demo import MODEL, SAMPLES
 from wyoming.asr import Transcribe, Transcript
 from wyoming.audio import wav_to_chunks
 from wyoming.client import AsyncClient
 from wyoming.info import Describe, Info
 
+from asrd.demo import MODEL, SAMPLES
 from asrd.errors import Code
 from tests.process.daemons import Daemon, alive, descriptors
 from tests.process.raw import Peer, wait_for
