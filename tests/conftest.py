@@ -28,6 +28,10 @@ def nothing_left_behind() -> Iterator[None]:
     """Fails a test that leaves a descriptor, a thread or a child process."""
     before = _belongings()
     yield
+    for thread in threading.enumerate():
+        # anyio ends its threads with the event loop, and does not wait until they have ended.
+        if thread.name == "AnyIO worker thread":
+            thread.join(10)
     if _belongings() - before:
         # What only waits for the garbage collector warns as it goes, which fails the test too.
         gc.collect()

@@ -1,10 +1,8 @@
 """The asynchronous client, on asyncio and trio, against a daemon that misbehaves on request."""
 
 import asyncio
-import gc
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +39,8 @@ from tests.fakes import (
     raw,
     refuse_connection,
 )
-from tests.leaks import no_leaks
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    return request.param
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
-    with no_leaks():
-        yield
-        gc.collect()
 
 
 @pytest.fixture
