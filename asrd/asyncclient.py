@@ -149,7 +149,8 @@ class AsyncSegmentStream:
     def __init__(
         self, client: AsyncClient, audio: Audio, options: JobOptions, *, stream: bool
     ) -> None:
-        self._source: Source | None = None
+        # One at most. A list, since its `pop` can't give the same source to two threads.
+        self._sources: list[Source] = []
         self._link: _Link | None = None
         self._call: Call | None = None
         self._closed = False
@@ -169,9 +170,7 @@ class AsyncSegmentStream:
     def close(self) -> None:
         self._closed = True
         self._drop_call()
-        if self._source is not None:
-            self._source.close()
-            self._source = None
+        self._close_source()
 
     async def aclose(self) -> None:
         self.close()
@@ -207,14 +206,13 @@ class AsyncSegmentStream:
 
     async def _step(self) -> None:
         """One wait: for the next answer to this attempt, which begins with it if it must."""
-        if self._source is None:
+        if not self._sources:
             # In a thread, since a path may lie on a slow disk, or be a pipe.
-            hint = self._attempts.hint
-            self._source = await anyio.to_thread.run_sync(open_source, self._audio, hint)
+            await anyio.to_thread.run_sync(self._open_source)
         limit = self._attempts.limit
         try:
             with anyio.fail_after(None if limit is None else limit - anyio.current_time()):
-                answer = await self._next_answer(self._source)
+                answer = await self._next_answer(self._sources[0])
         except TimeoutError:
             raise self._attempts.overdue() from None
         except AsrdError as error:
@@ -232,6 +230,16 @@ class AsyncSegmentStream:
                 "transcribe", request, "transcript", self.job_id, [source.fd.fileno()]
             )
         return await self._link.next_answer(self._call)
+
+    def _open_source(self) -> None:
+        self._sources.append(open_source(self._audio, self._attempts.hint))
+        if self._closed:
+            # asyncio's own `Task.cancel` does not wait for the thread.
+            self._close_source()
+
+    def _close_source(self) -> None:
+        with contextlib.suppress(IndexError):
+            self._sources.pop().close()
 
     def _drop_call(self) -> None:
         if self._link is not None and self._call is not None:

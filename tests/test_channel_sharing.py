@@ -16,11 +16,6 @@ from asrd.channel import Channel
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    return request.param
-
-
 @contextmanager
 def channel(
     tasks: anyio.abc.TaskGroup, buffer: memoryview

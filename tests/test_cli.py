@@ -7,7 +7,6 @@ import pty
 import re
 import signal
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,14 +23,7 @@ from tests.fakes import (
     never,
     raw,
 )
-from tests.leaks import no_leaks
 from tests.subprocesses import read_terminal, started
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
-    with no_leaks():
-        yield
 
 
 @pytest.fixture

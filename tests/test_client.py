@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -41,14 +40,7 @@ from tests.fakes import (
     raw,
     refuse_connection,
 )
-from tests.leaks import no_leaks
 from tests.subprocesses import run_python
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
-    with no_leaks():
-        yield
 
 
 @pytest.fixture

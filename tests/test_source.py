@@ -6,7 +6,6 @@ import io
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,9 @@ from asrd.attempts import AudioHint
 from asrd.errors import BadRequest, TooLarge
 from asrd.events import AudioFormat
 from asrd.source import open_source
-from tests.leaks import no_leaks
 
 FILE = AudioFormat("file")
 SEALED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
-    with no_leaks():
-        yield
 
 
 @pytest.fixture

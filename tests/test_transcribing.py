@@ -6,7 +6,6 @@ import pty
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,14 +21,7 @@ from tests.fakes import (
     fail,
     raw,
 )
-from tests.leaks import no_leaks
 from tests.subprocesses import read_terminal, started
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
-    with no_leaks():
-        yield
 
 
 @pytest.fixture
