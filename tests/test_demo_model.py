@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from faster_whisper import WhisperModel
+from faster_whisper.vad import get_vad_model
 
 from asrd.demo import MODEL, SAMPLES, samples
 from tests.speech import (
@@ -27,6 +28,10 @@ from tests.speech import (
 
 @pytest.fixture(scope="module")
 def model() -> WhisperModel:
+    with pytest.MonkeyPatch.context() as environment:
+        # From 1.29 on, onnxruntime opens a database of its use and keeps it open.
+        environment.setenv("ORT_DISABLE_TELEMETRY", "1")
+        get_vad_model()
     return WhisperModel(str(MODEL), device="cpu", compute_type="int8", cpu_threads=2)
 
 
