@@ -18,6 +18,7 @@ from asrd.config import FrontSettings, config_path, load_front, load_worker
 from asrd.journal import setup_logging
 from asrd.server import bind
 from asrd.supervisor import Supervisor, Unit, program
+from asrd.tuning import WORKER_ENVIRONMENT
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +71,10 @@ def run(args: argparse.Namespace) -> int:
 def worker_environment(
     model: str | None, device: str | None, compute_type: str | None
 ) -> dict[str, str]:
-    """Flags, as the worker reads them."""
+    """Flags, as the worker reads them, and what makes its libraries fast unless it is set."""
     flags = {"MODEL": model, "DEVICE": device, "COMPUTE_TYPE": compute_type}
-    return {f"ASRD_WORKER_{key}": value for key, value in flags.items() if value}
+    told = {f"ASRD_WORKER_{key}": value for key, value in flags.items() if value}
+    return {key: os.environ.get(key, value) for key, value in WORKER_ENVIRONMENT.items()} | told
 
 
 async def _run(

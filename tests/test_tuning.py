@@ -1,0 +1,28 @@
+"""What makes a worker fast is the same under systemd and under `asrd run`."""
+
+from pathlib import Path
+
+import pytest
+
+from asrd.standalone import worker_environment
+from asrd.tuning import WORKER_ENVIRONMENT
+
+UNIT = Path(__file__).parent.parent / "systemd" / "asr-worker@.service"
+
+
+def test_the_unit_sets_the_same_environment() -> None:
+    words = {
+        word
+        for line in UNIT.read_text().splitlines()
+        if line.startswith("Environment=")
+        for word in line.removeprefix("Environment=").split()
+    }
+    assert {f"{key}={value}" for key, value in WORKER_ENVIRONMENT.items()} <= words
+
+
+def test_what_the_admin_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "4")
+    environment = worker_environment("demo", None, None)
+    assert environment["OPENBLAS_NUM_THREADS"] == "4"
+    assert environment["MALLOC_ARENA_MAX"] == "1"
+    assert environment["ASRD_WORKER_MODEL"] == "demo"
