@@ -3,8 +3,8 @@
 Each window makes and drops arrays of megabytes. By default glibc maps and unmaps each of them, and
 the page faults cost more than a small model's arithmetic; and OpenBLAS wakes a thread per core for
 a product of matrices that one core does in a millisecond. With these, 5 s of speech took 57 ms of
-processor time instead of 137 ms with the demo model (docs/performance.md). They must be there when the
-process starts: mallopt(3), OpenBLAS' USAGE.md.
+processor time instead of 137 ms with the demo model (docs/performance.md). They must be there when
+the process starts: mallopt(3), USAGE.md of OpenBLAS.
 """
 
 _GIB = str(1 << 30)

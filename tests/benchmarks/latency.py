@@ -1,7 +1,9 @@
 """Added latency over faster-whisper in the caller's own process, and the floor of two bare hops.
 
-    python -m tests.benchmarks.latency [--rounds N]
+    python -m tests.benchmarks.latency [--rounds N] [--untuned]
 
+The in-process way gets the environment that asrd gives its workers (asrd/tuning.py); with
+`--untuned` it runs as a plain program does.
 All ways take turns in one run with the same model, one thread, beam 1, English, temperature 0; what
 counts is the median of the differences within each round.
 """
@@ -9,6 +11,7 @@ counts is the median of the differences within each round.
 import argparse
 import asyncio
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 
@@ -19,6 +22,7 @@ from wyoming.client import AsyncClient as WyomingClient
 
 from asrd import Client
 from asrd.demo import MODEL
+from asrd.tuning import WORKER_ENVIRONMENT
 from tests.benchmarks.floor import floor
 from tests.benchmarks.measure import (
     RATE,
@@ -80,8 +84,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--lengths", type=float, nargs="*", default=[1, 5, 30])
+    parser.add_argument("--untuned", action="store_true")
     arguments = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"
+    if not arguments.untuned and not WORKER_ENVIRONMENT.items() <= os.environ.items():
+        argv = [sys.executable, "-m", "tests.benchmarks.latency", *sys.argv[1:]]
+        os.execve(sys.executable, argv, {**os.environ, **WORKER_ENVIRONMENT})
     model = WhisperModel(str(MODEL), device="cpu", cpu_threads=1)
     print(machine())
     for seconds in arguments.lengths:
