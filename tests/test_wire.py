@@ -341,7 +341,7 @@ def test_a_huge_length_is_over_the_limit(value: int, feed: Feed) -> None:
         (b'{"type": "ping"} {}\n', "the header is not acceptable JSON"),
         (b"\xef\xbb\xbf" + header(), "the header is not acceptable JSON"),
         (b'{"type": ' + b"[" * 2000 + b"\n", "the header is not acceptable JSON"),
-        (b'{"x": ' + b"[" * 900 + b"]" * 900 + b"}\n", "the header is not acceptable JSON"),
+        (b'{"x": ' + b"[" * 1020 + b"]" * 1020 + b"}\n", "the header is not acceptable JSON"),
         (header(data_length=2) + b"[]", "data is not a JSON object"),
         (header(data_length=4) + b"null", "data is not a JSON object"),
         (header(data_length=3) + b"{}x", "data is not acceptable JSON"),
