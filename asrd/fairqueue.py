@@ -5,8 +5,8 @@ another's job by no more than the jobs that already run.
 """
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ class Job:
     """What the scheduler knows of a job; times in seconds of the caller's clock.
 
     `size` in bytes and `seconds` (0 if unknown) are the audio's; `timeout` counts from `arrival`;
-    `request` is the caller's own record and not looked at here.
+    `order` is its place among all that came; `request` is the caller's own record and not looked
+    at here.
     """
 
     uid: int
@@ -25,6 +26,7 @@ class Job:
     size: int = 0
     seconds: float = 0.0
     timeout: float | None = None
+    order: int = 0
     attempts: int = 0
     started_at: float = 0.0
     deadline: float = math.inf
@@ -55,27 +57,30 @@ class FairQueue:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._retries: deque[Job] = deque()
-        self._users: dict[int, deque[Job]] = {}
+        # By model (None: any) and user: what is next is found without a look at all that waits.
+        self._lanes: dict[str | None, dict[int, deque[Job]]] = {}
         self._jobs = self._bytes = 0
         self._seconds = 0.0
-        self._turn = 0
+        self._of_user: Counter[int] = Counter()
+        self._arrivals = self._turn = 0
         self._last_turn: dict[int, int] = {}
 
     def __len__(self) -> int:
         return self._jobs + len(self._retries)
 
     def __iter__(self) -> Iterator[Job]:
-        """Every waiting job in the order in which they would be started now, user by user."""
+        """Every waiting job: retries, then those of the user who was served longest ago …"""
         yield from self._retries
-        for uid in sorted(self._users, key=lambda uid: self._last_turn.get(uid, 0)):
-            yield from self._users[uid]
+        lanes = self._lanes.values()
+        waiting = [job for lane in lanes for queue in lane.values() for job in queue]
+        yield from sorted(waiting, key=self._rank)
 
     def why_full(self, job: Job) -> str | None:
         """One sentence if `job` must not wait as well, None if it may. Retries don't count."""
         limits = self._limits
         if self._jobs >= limits.queue_max:
             return f"the queue is full ({self._jobs} of {limits.queue_max} jobs wait)"
-        mine = len(self._users.get(job.uid, ()))
+        mine = self._of_user[job.uid]
         if limits.queue_max_per_user and mine >= limits.queue_max_per_user:
             return f"{mine} jobs of user {job.uid} wait already"
         # A single job always fits an empty queue: its own size has limits of its own.
@@ -86,15 +91,25 @@ class FairQueue:
         return None
 
     def append(self, job: Job) -> None:
-        self._users.setdefault(job.uid, deque()).append(job)
+        self._arrivals += 1
+        job.order = self._arrivals
+        self._last_turn.setdefault(job.uid, 0)
+        self._lanes.setdefault(job.model, {}).setdefault(job.uid, deque()).append(job)
         self._count(job, 1)
 
     def put_back(self, job: Job) -> None:
         """A job that was started already: to the head, and free of the bounds."""
         self._retries.appendleft(job)
 
-    def first(self, fits: Callable[[Job], bool]) -> Job | None:
-        return next((job for job in self if fits(job)), None)
+    def first(self, model: str | None) -> Job | None:
+        """What a worker with this model should run next; None: with whatever model."""
+        for job in self._retries:
+            if model is None or job.model in (None, model):
+                return job
+        names = self._lanes.keys() if model is None else self._lanes.keys() & {None, model}
+        lanes = [self._lanes[name] for name in names]
+        heads = [lane[min(lane, key=self._last_turn.__getitem__)][0] for lane in lanes]
+        return min(heads, key=self._rank, default=None)
 
     def serve(self, job: Job) -> None:
         """Take the job out to start it; its user goes to the end of the round."""
@@ -102,20 +117,27 @@ class FairQueue:
         self._turn += 1
         self._last_turn[job.uid] = self._turn
         if len(self._last_turn) > _REMEMBERED_USERS:
-            waiting = self._users.keys()
-            self._last_turn = {u: t for u, t in self._last_turn.items() if u in waiting}
+            self._last_turn = {u: t for u, t in self._last_turn.items() if u in self._of_user}
 
     def remove(self, job: Job) -> None:
         if job in self._retries:
             self._retries.remove(job)
             return
-        queue = self._users[job.uid]
-        queue.remove(job)
+        lane = self._lanes[job.model]
+        lane[job.uid].remove(job)
         self._count(job, -1)
-        if not queue:
-            del self._users[job.uid]
+        if not lane[job.uid]:
+            del lane[job.uid]
+        if not lane:
+            del self._lanes[job.model]
+
+    def _rank(self, job: Job) -> tuple[int, int]:
+        return self._last_turn[job.uid], job.order
 
     def _count(self, job: Job, sign: int) -> None:
         self._jobs += sign
         self._bytes += sign * job.size
         self._seconds += sign * job.seconds
+        self._of_user[job.uid] += sign
+        if not self._of_user[job.uid]:
+            del self._of_user[job.uid]

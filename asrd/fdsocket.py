@@ -17,7 +17,7 @@ from asrd.wire import MAX_FDS
 # As much as a Unix socket holds by default (net.core.wmem_default, 208 KiB): one read empties it.
 READ_SIZE = 256 * 1024
 _ANCILLARY = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
-_UCRED = struct.Struct("3i")
+_UCRED = struct.Struct("iII")
 
 
 class Peer(NamedTuple):

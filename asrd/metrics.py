@@ -9,14 +9,11 @@ _RECENT = 1000
 
 def percentiles(values: Iterable[float], scale: float = 1.0, digits: int = 1) -> dict[str, float]:
     """p50, p95 and p99 by the nearest-rank method, 0 where there are no values."""
-    ordered = sorted(values)
-    if not ordered:
-        return {"p50": 0.0, "p95": 0.0, "p99": 0.0}
-    ranks = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
-    top = len(ordered) - 1
+    ordered = sorted(values) or [0.0]
     return {
-        name: round(ordered[min(top, int(rank * len(ordered)))] * scale, digits)
-        for name, rank in ranks.items()
+        # In whole numbers: 0.95 of 20 must be the nineteenth, whatever floats make of it.
+        f"p{percent}": round(ordered[-(-percent * len(ordered) // 100) - 1] * scale, digits)
+        for percent in (50, 95, 99)
     }
 
 

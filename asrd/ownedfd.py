@@ -50,5 +50,7 @@ class OwnedFd:
 
     def __del__(self) -> None:
         if self._fd >= 0:
-            warnings.warn(f"{self!r} was dropped unclosed", ResourceWarning, stacklevel=2)
+            text = f"{self!r} was dropped unclosed"
+            # First of all: where warnings are errors, nothing is done after one.
             self.close()
+            warnings.warn(text, ResourceWarning, stacklevel=2)

@@ -278,7 +278,7 @@ class Scheduler:
             self._crashed(job, failure.text, now)
         elif job is not None:
             self._finish(job, failure)
-        return self._refuse_hopeless(now)
+        return self._refuse_hopeless(now) if fatal else self._settle(now)
 
     # --- inside ------------------------------------------------------------------------------
 
@@ -331,7 +331,7 @@ class Scheduler:
     def _dispatch(self, now: float) -> None:
         for worker in sorted(self.workers.values(), key=lambda w: (len(w.jobs), w.name)):
             while worker.free:
-                job = self.queue.first(worker.can_run)
+                job = self.queue.first(worker.model)
                 if job is None:
                     break
                 self._start(job, worker, now)

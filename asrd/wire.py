@@ -282,7 +282,10 @@ def _parse_object(raw: bytes, what: str, strict: bool) -> dict[str, Any]:
         if strict:
             json.loads(raw, object_pairs_hook=_refuse_duplicates)
             _refuse_depth(value)
-    except (ValueError, RecursionError) as error:
+        else:
+            # Parsers stand deeper nesting than writers do, and this may have to be passed on.
+            fastjson.dumps(value)
+    except (ValueError, TypeError, RecursionError) as error:
         raise ProtocolError(f"{what} is not acceptable JSON: {error}") from None
     if not isinstance(value, dict):
         raise ProtocolError(f"{what} is not a JSON object")

@@ -199,7 +199,7 @@ class World:
             self.scheduler.job_done(name, key, "stolen", self.now)
         with pytest.raises(UnknownKey, match=f"worker {name} answered for job {key}"):
             self.scheduler.job_failed(name, key, Failure(Code.INTERNAL, ""), self.now)
-        self._check_state()
+        self.tick()
 
     # --- what is expected -------------------------------------------------------------------
 
@@ -388,5 +388,10 @@ class World:
         assert all(booked.state == "ended" for booked in self.jobs.values())
         scheduler, queue = self.scheduler, self.scheduler.queue
         assert scheduler.idle and scheduler.next_deadline() == math.inf
-        assert not scheduler._deadlines and not queue._users and not queue._retries
+        assert (
+            not scheduler._deadlines
+            and not queue._lanes
+            and not queue._of_user
+            and not queue._retries
+        )
         assert (queue._jobs, queue._bytes) == (0, 0) and abs(queue._seconds) < 1e-6

@@ -1,0 +1,145 @@
+"""Bytes and descriptors over real sockets."""
+
+import array
+import os
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from asrd import fdsocket
+from asrd.errors import ProtocolError
+from asrd.wire import MAX_FDS
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.fixture
+def buffer() -> memoryview:
+    return memoryview(bytearray(64))
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+
+def test_bytes_pass(pair: Pair, buffer: memoryview) -> None:
+    ours, theirs = pair
+    assert fdsocket.send(ours, [b"one", b"two"], ()) == 6
+    assert fdsocket.receive_into(theirs, buffer) == (6, [])
+    assert bytes(buffer[:6]) == b"onetwo"
+
+
+@pytest.mark.parametrize("count", range(1, MAX_FDS + 1))
+def test_descriptors_pass_in_order_and_are_close_on_exec(
+    pair: Pair, buffer: memoryview, count: int
+) -> None:
+    ours, theirs = pair
+    sent = [os.memfd_create(f"number {index}") for index in range(count)]
+    assert fdsocket.send(ours, [b"x"], sent) == 1
+    length, came = fdsocket.receive_into(theirs, buffer)
+    assert (length, len(came)) == (1, count)
+    for mine, its in zip(sent, came, strict=True):
+        assert os.path.samestat(os.fstat(mine), os.fstat(its.fileno()))
+        assert not os.get_inheritable(its.fileno())
+        its.close()
+        os.close(mine)
+
+
+def test_more_than_fit_are_an_error_and_none_of_them_leaks(pair: Pair, buffer: memoryview) -> None:
+    """The kernel drops what does not fit, and says so with MSG_CTRUNC alone."""
+    ours, theirs = pair
+    with open("/dev/null", "rb") as null:
+        before = open_files()
+        fdsocket.send(ours, [b"x"], [null.fileno()] * (MAX_FDS + 1))
+        with pytest.raises(ProtocolError, match="fds: more than 4 descriptors came at once"):
+            fdsocket.receive_into(theirs, buffer)
+        assert open_files() == before
+
+
+def test_the_descriptors_come_with_the_bytes_they_were_sent_with(
+    pair: Pair, buffer: memoryview
+) -> None:
+    """wire.Decoder's third rule rests on this."""
+    ours, theirs = pair
+    with open("/dev/null", "rb") as null:
+        fdsocket.send(ours, [b"before"], ())
+        fdsocket.send(ours, [b"with"], [null.fileno()])
+        fdsocket.send(ours, [b"after"], ())
+    read = b""
+    while len(read) < len(b"beforewithafter"):
+        length, came = fdsocket.receive_into(theirs, buffer)
+        read += bytes(buffer[:length])
+        for fd in came:
+            assert b"w" in read
+            assert b"a" not in read
+            fd.close()
+    assert read == b"beforewithafter"
+
+
+def test_descriptors_of_a_message_that_is_read_in_parts_come_once(
+    pair: Pair, buffer: memoryview
+) -> None:
+    ours, theirs = pair
+    with open("/dev/null", "rb") as null:
+        fdsocket.send(ours, [b"x" * 100], [null.fileno()])
+    first = fdsocket.receive_into(theirs, buffer)
+    second = fdsocket.receive_into(theirs, buffer)
+    assert (first[0], len(first[1]), second) == (64, 1, (36, []))
+    first[1][0].close()
+
+
+def test_the_end_is_zero_bytes(pair: Pair, buffer: memoryview) -> None:
+    pair[0].close()
+    assert fdsocket.receive_into(pair[1], buffer) == (0, [])
+
+
+def test_nothing_there_and_no_room_left_are_said_without_waiting(
+    pair: Pair, buffer: memoryview
+) -> None:
+    for one in pair:
+        one.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        fdsocket.receive_into(pair[1], buffer)
+    with pytest.raises(BlockingIOError):
+        while True:
+            fdsocket.send(pair[0], [b"x" * 65536], ())
+
+
+def test_a_peer_that_is_gone_is_an_error_and_no_signal(pair: Pair) -> None:
+    pair[1].close()
+    with pytest.raises(BrokenPipeError):
+        fdsocket.send(pair[0], [b"x"], ())
+
+
+def test_other_ancillary_data_is_no_descriptor(pair: Pair, buffer: memoryview) -> None:
+    ours, theirs = pair
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    ours.sendall(b"x")
+    assert fdsocket.receive_into(theirs, buffer) == (1, [])
+
+
+def test_the_kernel_says_who_connected(pair: Pair) -> None:
+    assert fdsocket.peer_of(pair[0]) == (os.getpid(), os.getuid(), os.getgid())
+
+
+def test_a_uid_may_need_all_32_bits() -> None:
+    class Socket:
+        def getsockopt(self, *_: int) -> bytes:
+            return struct.pack("iII", 7, 4_294_967_294, 4_000_000_000)
+
+    assert fdsocket.peer_of(Socket()) == (7, 4_294_967_294, 4_000_000_000)  # type: ignore[arg-type]
+
+
+def test_a_descriptor_number_cut_in_half_is_none() -> None:
+    whole = array.array("i", [5]).tobytes()
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, whole + whole[:2])]
+    assert fdsocket._rights(rights) == [5]
