@@ -292,9 +292,13 @@ def _parse_object(raw: bytes, what: str, strict: bool) -> dict[str, Any]:
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"{twice[:64]!r} stands there twice")
+        # Each key is looked up once: what compares all with all takes half a minute for the keys
+        # that fit into one event.
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"{key[:64]!r} stands there twice")
+            seen.add(key)
     return found
 
 
