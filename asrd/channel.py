@@ -121,7 +121,12 @@ class Channel:
     def _keep(self, rest: memoryview, fds: Sequence[int]) -> None:
         if self.overflowed:
             return
-        self._output.append((rest, [OwnedFd(os.dup(fd)) for fd in fds]))
+        try:
+            self._output.append((rest, _duplicates(fds)))
+        except OSError:
+            # No descriptor is left. What can't be sent must not seem sent: `receive` sees the end.
+            self.shutdown()
+            return
         self._output_bytes += len(rest)
         if self._output_bytes > self._output_max:
             self.overflowed = True
@@ -180,3 +185,16 @@ class Channel:
             for fd in self._output.popleft()[1]:
                 fd.close()
         self._output_bytes = 0
+
+
+def _duplicates(fds: Sequence[int]) -> list[OwnedFd]:
+    """Raises OSError, and leaves none."""
+    made: list[OwnedFd] = []
+    try:
+        for fd in fds:
+            made.append(OwnedFd(os.dup(fd)))
+    except OSError:
+        for copy in made:
+            copy.close()
+        raise
+    return made
