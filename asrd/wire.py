@@ -128,7 +128,8 @@ class Decoder:
         return bool(self._buffer) or self._state in (_State.DATA, _State.PAYLOAD)
 
     def receive(self, data: memoryview | bytes, fds: Iterable[Closable] = ()) -> None:
-        """Take what one read brought; `data` must stay as it is until `next_event` gives None.
+        """Take what one read brought; `data` must stay as it is until `next_event` gives None, or
+        `keep` was called.
 
         Descriptors belong to the decoder from here on. Never raises.
         """
@@ -136,6 +137,10 @@ class Decoder:
         self._pending = memoryview(data)
         if self._state is _State.BROKEN:
             self._drop()
+
+    def keep(self) -> None:
+        """Copy what is left of the last read: its buffer is about to be used for another."""
+        self._pending = memoryview(bytes(self._pending))
 
     def next_event(self) -> Event | None:
         """The next complete event, None if more bytes are needed.

@@ -1,6 +1,9 @@
 """The front against peers and conditions that mean it ill: what may die, dies alone."""
 
 import resource
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,3 +90,43 @@ def test_who_connects_while_no_descriptor_is_left_waits(front: Front) -> None:
     with late:
         late.expect("pong")
     assert front.log.count("cannot accept") == 1
+
+
+FLOODS = {
+    "tiny questions": b'{"type":"ping"}\n',
+    "expensive questions": b'{"type":"status"}\n',
+    "nonsense": b'{"type":"x"}\n',
+}
+# A process of its own: in a thread of the test's it would only hold up the test.
+_FLOOD = """
+import socket, sys, threading
+def read():
+    while sock.recv(1 << 20):
+        pass
+with socket.socket(socket.AF_UNIX) as sock:
+    sock.connect(sys.argv[1])
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        sock.sendall(sys.argv[2].encode() * 10_000)
+"""
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_a_client_that_floods_holds_up_nobody(front: Front, kind: str) -> None:
+    """It once had the event loop for 10 s at a time: the watchdog would have killed the front."""
+    command = [sys.executable, "-c", _FLOOD, front.socket, FLOODS[kind].decode()]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as flood, front.connect() as client:
+        wait_for("the flood", lambda: _connections(client) == 2)
+        waits = []
+        for _ in range(5):
+            started = time.monotonic()
+            client.send("ping")
+            client.expect("pong")
+            waits.append(time.monotonic() - started)
+        flood.kill()
+    assert max(waits) < 2
+
+
+def _connections(client: Peer) -> int:
+    client.send("status")
+    return int(client.expect("status")["connections"])
