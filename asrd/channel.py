@@ -7,6 +7,7 @@ cancelled write can break the framing.
 
 import os
 import socket
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -18,15 +19,15 @@ from asrd import fdsocket, wire
 from asrd.errors import ProtocolError
 from asrd.ownedfd import OwnedFd
 
-# Reads of one busy peer before the others get their turn.
-_READS_IN_A_ROW = 8
+# Seconds for which one busy peer may have the event loop before the others get their turn.
+TURN_SECONDS = 0.002
 
 
 class Channel:
     """Owns the socket. One task may receive; `send` may be called from anywhere in the loop.
 
     `buffer` is where reads go; channels of one event loop may share it, since what is read is
-    consumed before anything else runs.
+    consumed, or copied, before anything else runs.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Channel:
         self._output_max = output_max
         self._frame_timeout = frame_timeout
         self._frame_deadline: float | None = None
-        self._in_a_row = 0
+        self._turn_ends = 0.0
         self._flushed = anyio.Event()
         self.overflowed = False
 
@@ -62,6 +63,8 @@ class Channel:
         Raises ProtocolError, OSError.
         """
         while True:
+            if time.monotonic() >= self._turn_ends:
+                await self._give_way()
             event = self._decoder.next_event()
             if event is not None:
                 self._frame_deadline = None
@@ -71,21 +74,25 @@ class Channel:
                 self._decoder.receive_eof()
                 return self._decoder.next_event()
 
+    async def _give_way(self) -> None:
+        # Whoever runs meanwhile may read into the same buffer.
+        self._decoder.keep()
+        await anyio.lowlevel.checkpoint()
+        self._begin_turn()
+
+    def _begin_turn(self) -> None:
+        self._turn_ends = time.monotonic() + TURN_SECONDS
+
     async def _read(self) -> int:
-        # Before the read, never after it: whoever runs meanwhile may read into the same buffer.
-        if self._in_a_row >= _READS_IN_A_ROW:
-            self._in_a_row = 0
-            await anyio.lowlevel.checkpoint()
         while True:
             try:
                 count, fds = fdsocket.receive_into(self._sock, self._buffer)
             except BlockingIOError:
-                self._in_a_row = 0
                 await self._wait_readable()
+                self._begin_turn()
             else:
                 break
         self._decoder.receive(self._buffer[:count], fds)
-        self._in_a_row += 1
         return count
 
     async def _wait_readable(self) -> None:
@@ -121,7 +128,12 @@ class Channel:
     def _keep(self, rest: memoryview, fds: Sequence[int]) -> None:
         if self.overflowed:
             return
-        self._output.append((rest, [OwnedFd(os.dup(fd)) for fd in fds]))
+        try:
+            self._output.append((rest, _duplicates(fds)))
+        except OSError:
+            # No descriptor is left. What can't be sent must not seem sent: `receive` sees the end.
+            self.shutdown()
+            return
         self._output_bytes += len(rest)
         if self._output_bytes > self._output_max:
             self.overflowed = True
@@ -180,3 +192,16 @@ class Channel:
             for fd in self._output.popleft()[1]:
                 fd.close()
         self._output_bytes = 0
+
+
+def _duplicates(fds: Sequence[int]) -> list[OwnedFd]:
+    """Raises OSError, and leaves none."""
+    made: list[OwnedFd] = []
+    try:
+        for fd in fds:
+            made.append(OwnedFd(os.dup(fd)))
+    except OSError:
+        for copy in made:
+            copy.close()
+        raise
+    return made

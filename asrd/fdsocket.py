@@ -5,6 +5,7 @@ Plain functions on the raw socket, shared by the async and the blocking side: an
 """
 
 import array
+import errno
 import socket
 import struct
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from asrd.wire import MAX_FDS
 # As much as a Unix socket holds by default (net.core.wmem_default, 208 KiB): one read empties it.
 READ_SIZE = 256 * 1024
 _ANCILLARY = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+# What the kernel says when this machine, not the peer, is at fault.
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _UCRED = struct.Struct("iII")
 
 
@@ -35,13 +38,16 @@ def peer_of(sock: socket.socket) -> Peer:
 def receive_into(sock: socket.socket, buffer: memoryview) -> tuple[int, list[OwnedFd]]:
     """One recvmsg: how many bytes came (0 at the end), and the descriptors that came with them.
 
-    Raises ProtocolError if the kernel had to drop descriptors, BlockingIOError, OSError.
+    Raises ProtocolError if it were too many descriptors, OSError (EMFILE) if this process can take
+    no more, BlockingIOError.
     """
     count, ancillary, flags, _ = sock.recvmsg_into([buffer], _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
     fds = [OwnedFd(fd) for fd in _rights(ancillary)]
     if flags & socket.MSG_CTRUNC:
         for fd in fds:
             fd.close()
+        if len(fds) < MAX_FDS:
+            raise OSError(errno.EMFILE, "no descriptor is left for one that came")
         raise ProtocolError(f"fds: more than {MAX_FDS} descriptors came at once")
     return count, fds
 

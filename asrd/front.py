@@ -5,7 +5,6 @@ and `_perform` is the only place that acts on its answers. asrd.server owns sock
 """
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -47,6 +46,7 @@ from asrd.scheduler import (
 )
 from asrd.session import Session
 from asrd.spool import Audio, Recording, Spool
+from asrd.workerdir import WorkerDirectory
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ class Front:
         self.links: dict[str, Link] = {}
         self.started_at = 0.0
         self.connections = 0
+        self._directory = WorkerDirectory(settings.worker_dir)
         self._spool = Spool(settings.spool_max_bytes)
         self._buffer = buffer
         self._timer_due = 0.0
@@ -152,12 +153,8 @@ class Front:
     # --- workers --------------------------------------------------------------------------------
 
     def find_workers(self) -> None:
-        """Each NAME.sock in the directory is a worker, for as long as it is there."""
-        try:
-            paths = list(Path(self.settings.worker_dir).glob("*.sock"))
-        except OSError:
-            paths = []
-        found = {path.stem: path for path in paths}
+        """Keep a link to each worker that there is."""
+        found = self._directory.look()
         now = anyio.current_time()
         for name in sorted(found.keys() - self.links.keys()):
             log.info("worker %s: found", name)

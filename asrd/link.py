@@ -3,6 +3,7 @@
 Connecting is what makes systemd start the worker, and end-of-file is how its death is noticed.
 """
 
+import errno
 import logging
 import socket
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from asrd.events import (
     Loading,
     parse_event,
 )
+from asrd.fdsocket import EXHAUSTED
 from asrd.fields import dump
 from asrd.scheduler import UnknownKey
 
@@ -44,6 +46,8 @@ _RETRY_FIRST, _RETRY_LAST = 0.05, 5.0
 _FAILED_FIRST, _FAILED_LAST = 1.0, 60.0
 # Refused connections in a row that make a worker `down`: a restarting socket unit refuses a few.
 _REFUSALS = 4
+# A full backlog means that the worker is there, but slow to accept.
+_NOT_REFUSED = EXHAUSTED | {errno.EAGAIN}
 
 
 class Broken(Exception):
@@ -140,20 +144,15 @@ class Link:
     async def _connect(self) -> socket.socket:
         refusals = 0
         while True:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                sock.setblocking(False)
-                sock.connect(str(self.path))
-                return sock
+                return _connected(self.path)
             except OSError as error:
-                sock.close()
-                # A full backlog (EAGAIN) means that the worker is there, but slow to accept.
-                if not isinstance(error, BlockingIOError):
+                if error.errno not in _NOT_REFUSED:
                     refusals += 1
-                if refusals == _REFUSALS:
-                    text = f"nothing listens at {self.path}: {error.strerror}"
-                    self._owner.worker_failed(self, True, text)
-                await self._pause(_RETRY_FIRST, _RETRY_LAST)
+                    if refusals == _REFUSALS:
+                        text = f"nothing listens at {self.path}: {error.strerror}"
+                        self._owner.worker_failed(self, True, text)
+            await self._pause(_RETRY_FIRST, _RETRY_LAST)
 
     async def _pause(self, first: float, last: float) -> None:
         self._delay = max(first, self._delay)
@@ -241,3 +240,15 @@ class Link:
         self.info.restarts += 1
         self.info.pid = None
         self._owner.worker_lost(self, how)
+
+
+def _connected(path: Path) -> socket.socket:
+    """Raises OSError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.connect(str(path))
+    except OSError:
+        sock.close()
+        raise
+    return sock

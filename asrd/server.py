@@ -86,15 +86,19 @@ class Server:
 
     async def _accept(self, listener: socket.socket, restricted: bool, tasks: TaskGroup) -> None:
         listener.setblocking(False)
+        problem = None
         while True:
             try:
                 sock, _ = listener.accept()
             except BlockingIOError:
                 await anyio.wait_readable(listener)
             except OSError as error:
-                log.error("cannot accept a connection: %s", error.strerror)
+                if error.errno != problem:
+                    log.error("cannot accept a connection: %s", error.strerror)
+                problem = error.errno
                 await anyio.sleep(_EXHAUSTED_SECONDS)
             else:
+                problem = None
                 tasks.start_soon(self._serve, sock, restricted, tasks)
                 await anyio.lowlevel.checkpoint()
 

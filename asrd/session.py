@@ -29,7 +29,7 @@ from asrd.events import (
     Transcript,
     parse_event,
 )
-from asrd.fdsocket import Peer
+from asrd.fdsocket import EXHAUSTED, Peer
 from asrd.fields import dump, parse
 from asrd.request import Request, error
 from asrd.scheduler import Failure
@@ -104,9 +104,11 @@ class Session:
         except ProtocolError as problem:
             self._send_error(Failure(Code.BAD_REQUEST, str(problem)))
             await channel.flush(_LAST_WORDS_SECONDS)
-        except OSError:
-            # The peer is gone; there is nobody to tell.
-            pass
+        except OSError as problem:
+            # If it was not us, the peer is gone, and there is nobody to tell.
+            if problem.errno in EXHAUSTED:
+                self._send_error(Failure(Code.BUSY, str(problem.strerror), retry_after_ms=1000))
+                await channel.flush(_LAST_WORDS_SECONDS)
         finally:
             self._channel = None
             self._drop_stream()

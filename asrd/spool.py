@@ -34,8 +34,8 @@ class Spool:
 class Recording:
     """A memfd that grows with what is written to it, up to `limit` bytes; a wire.Sink.
 
-    A write past a bound is swallowed and remembered: `seal` raises it once the event is complete,
-    so that the framing stays intact.
+    A write past a bound, or without memory, is swallowed and remembered: `seal` raises it once the
+    event is complete, so that the framing stays intact.
     """
 
     def __init__(self, spool: Spool, limit: int) -> None:
@@ -43,7 +43,11 @@ class Recording:
         self._limit = limit
         self._problem: TooLarge | Busy | None = None
         self.size = 0
-        self.fd = OwnedFd(os.memfd_create("asrd-audio", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+        try:
+            fd = os.memfd_create("asrd-audio", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        except OSError as error:
+            fd, self._problem = -1, _exhausted(error)
+        self.fd = OwnedFd(fd)
 
     def write(self, data: memoryview) -> None:
         if self._problem is not None:
@@ -64,7 +68,7 @@ class Recording:
             while done < len(data):
                 done += os.write(self.fd.fileno(), data[done:])
         except OSError as error:
-            self._problem = Busy(f"no memory for the audio: {error.strerror}", retry_after_ms=1000)
+            self._problem = _exhausted(error)
         self.size += done
         self._spool.used += done
 
@@ -99,8 +103,16 @@ class ClientFile:
 Audio = Recording | ClientFile
 
 
+def _exhausted(error: OSError) -> Busy:
+    return Busy(f"no room for the audio: {error.strerror}", retry_after_ms=1000)
+
+
 def _checked_size(fd: int, limit: int) -> int:
-    status = os.fstat(fd)
+    try:
+        status = os.fstat(fd)
+    except OSError as error:
+        # Another user's FUSE file system tells nobody else anything, say.
+        raise BadAudio(f"audio: the descriptor cannot be looked at: {error.strerror}") from None
     if not stat.S_ISREG(status.st_mode):
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "no file")
         raise BadAudio(f"audio: the descriptor is {kind}, not a regular file or memfd")

@@ -128,7 +128,8 @@ class Decoder:
         return bool(self._buffer) or self._state in (_State.DATA, _State.PAYLOAD)
 
     def receive(self, data: memoryview | bytes, fds: Iterable[Closable] = ()) -> None:
-        """Take what one read brought; `data` must stay as it is until `next_event` gives None.
+        """Take what one read brought; `data` must stay as it is until `next_event` gives None, or
+        `keep` was called.
 
         Descriptors belong to the decoder from here on. Never raises.
         """
@@ -136,6 +137,10 @@ class Decoder:
         self._pending = memoryview(data)
         if self._state is _State.BROKEN:
             self._drop()
+
+    def keep(self) -> None:
+        """Copy what is left of the last read: its buffer is about to be used for another."""
+        self._pending = memoryview(bytes(self._pending))
 
     def next_event(self) -> Event | None:
         """The next complete event, None if more bytes are needed.
@@ -295,9 +300,13 @@ def _parse_object(raw: bytes, what: str, strict: bool) -> dict[str, Any]:
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"{twice[:64]!r} stands there twice")
+        # Each key is looked up once: what compares all with all takes half a minute for the keys
+        # that fit into one event.
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"{key[:64]!r} stands there twice")
+            seen.add(key)
     return found
 
 

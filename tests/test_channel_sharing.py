@@ -10,6 +10,7 @@ import anyio
 import anyio.abc
 import pytest
 
+import asrd.channel
 from asrd import fdsocket, wire
 from asrd.channel import Channel
 
@@ -29,9 +30,13 @@ def channel(
         theirs.close()
 
 
-async def test_busy_channels_do_not_read_into_each_others_events() -> None:
-    """So small a buffer makes each of them give way in the middle of its input, again and again."""
-    buffer = memoryview(bytearray(64))
+@pytest.mark.parametrize("size", [64, 4096])
+async def test_busy_channels_do_not_read_into_each_others_events(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each gives way after each event: in the middle of one read, or of one event."""
+    monkeypatch.setattr(asrd.channel, "TURN_SECONDS", 0.0)
+    buffer = memoryview(bytearray(size))
     said = {name: [f"{name}{number}" for number in range(60)] for name in "ab"}
     heard: dict[str, list[str]] = {"a": [], "b": []}
 

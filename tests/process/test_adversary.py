@@ -1,0 +1,132 @@
+"""The front against peers and conditions that mean it ill: what may die, dies alone."""
+
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from asrd.errors import Code
+from tests.process.daemons import Front
+from tests.process.raw import Peer, done, memfd, wait_for
+from tests.process.test_front import PCM, SECOND, ask, ready
+
+
+@pytest.fixture
+def front(tmp_path: Path) -> Iterator[Front]:
+    with Front(tmp_path, "0", config="queue_max = 2\nmax_wait_seconds = 20") as daemon:
+        yield daemon
+
+
+@contextmanager
+def no_descriptor_left(front: Front) -> Iterator[None]:
+    """The front keeps the descriptors that it has, and gets no other."""
+    pid = front.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+def test_a_worker_lost_while_no_descriptor_is_left_is_found_again(front: Front) -> None:
+    with front.connect() as client:
+        with ready(front) as worker:
+            ask(client)
+            client.expect("accepted")
+            worker.take_job()[1].close()
+            with no_descriptor_left(front):
+                worker.close()
+                wait_for("the loss to be told", lambda: "worker 0: lost" in front.log)
+                # A whole round of looking for workers.
+                wait_for("the trouble to be told", lambda: "cannot look for workers" in front.log)
+                client.send("status")
+                assert [w["state"] for w in client.expect("status")["workers"]] == ["starting"]
+        with ready(front) as worker:
+            job, fd = worker.take_job()
+            fd.close()
+            worker.send("done", done(job["key"]))
+            assert client.answer("a").data["attempts"] == 2
+
+
+def test_audio_that_finds_no_descriptor_is_busy(front: Front) -> None:
+    start = {"rate": 16_000, "width": 2, "channels": 1}
+    with ready(front) as worker, front.connect() as client, front.connect() as other:
+        other.send("ping")
+        other.expect("pong")
+        ask(client, "runs")
+        client.expect("accepted")
+        with no_descriptor_left(front):
+            ask(client, "inline")
+            error = client.expect("error")
+            assert (error["code"], error["job_id"]) == (Code.BUSY, "inline")
+            client.send("audio-start", start)
+            client.send("audio-chunk", start, SECOND)
+            client.send("audio-stop")
+            assert client.expect("error")["code"] == Code.BUSY
+            with memfd(SECOND) as fd:
+                other.send("transcribe", {"audio": PCM}, fds=(fd.fileno(),))
+                # The descriptor is lost, and with it the framing.
+                assert other.expect("error")["code"] == Code.BUSY
+                assert other.at_end()
+        job, fd = worker.take_job()
+        fd.close()
+        worker.send("done", done(job["key"]))
+        assert client.answer("runs").type == "transcript"
+
+
+def test_who_connects_while_no_descriptor_is_left_waits(front: Front) -> None:
+    front.status()
+    with no_descriptor_left(front):
+        late = Peer.connect(front.socket)
+        late.send("ping")
+        wait_for("the trouble to be told", lambda: "cannot accept" in front.log)
+        wait_for("some more tries", lambda: "cannot look for workers" in front.log)
+    with late:
+        late.expect("pong")
+    assert front.log.count("cannot accept") == 1
+
+
+FLOODS = {
+    "tiny questions": b'{"type":"ping"}\n',
+    "expensive questions": b'{"type":"status"}\n',
+    "nonsense": b'{"type":"x"}\n',
+}
+# A process of its own: in a thread of the test's it would only hold up the test.
+_FLOOD = """
+import socket, sys, threading
+def read():
+    while sock.recv(1 << 20):
+        pass
+with socket.socket(socket.AF_UNIX) as sock:
+    sock.connect(sys.argv[1])
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        sock.sendall(sys.argv[2].encode() * 10_000)
+"""
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_a_client_that_floods_holds_up_nobody(front: Front, kind: str) -> None:
+    """It once had the event loop for 10 s at a time: the watchdog would have killed the front."""
+    command = [sys.executable, "-c", _FLOOD, front.socket, FLOODS[kind].decode()]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as flood, front.connect() as client:
+        wait_for("the flood", lambda: _connections(client) == 2)
+        waits = []
+        for _ in range(5):
+            started = time.monotonic()
+            client.send("ping")
+            client.expect("pong")
+            waits.append(time.monotonic() - started)
+        flood.kill()
+    assert max(waits) < 2
+
+
+def _connections(client: Peer) -> int:
+    client.send("status")
+    return int(client.expect("status")["connections"])

@@ -1,0 +1,133 @@
+"""What a peer, or a machine that has run out of something, may do to the front's parts."""
+
+import errno
+import logging
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import anyio
+import pytest
+
+from asrd import wire
+from asrd.channel import Channel
+from asrd.errors import BadAudio, Busy, ProtocolError
+from asrd.spool import ClientFile, Recording, Spool
+from asrd.workerdir import WorkerDirectory
+from tests.process.raw import memfd
+
+
+def _exhausted(*_: Any, **__: Any) -> NoReturn:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+def test_finding_a_duplicate_key_takes_no_longer_than_reading_the_keys() -> None:
+    """One event with 25,000 keys, the last two the same, once held the event loop for 19 s."""
+    keys = [f'"{number:04x}":1' for number in range(25_000)]
+    raw = ("{" + ",".join([*keys, keys[-1]]) + "}").encode()
+    decoder = wire.Decoder(wire.Limits())
+    decoder.receive(b'{"type": "ping", "data_length": %d}\n' % len(raw) + raw)
+    started = time.process_time()
+    with pytest.raises(ProtocolError, match="'61a7' stands there twice"):
+        decoder.next_event()
+    # It takes some 50 ms; only the quadratic search takes longer than this.
+    assert time.process_time() - started < 3
+
+
+def test_a_descriptor_that_cannot_be_kept_for_later_ends_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def send() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            async with anyio.create_task_group() as tasks:
+                buffer = memoryview(bytearray(4096))
+                channel = Channel(
+                    ours, wire.Decoder(wire.Limits()), tasks, buffer, output_max=1 << 30
+                )
+                channel.send("filler", {"text": "x" * 1_000_000})
+                monkeypatch.setattr(os, "dup", _exhausted)
+                with memfd(b"audio") as fd:
+                    channel.send("job", {}, [fd.fileno()])
+                assert await channel.receive() is None
+                channel.close()
+
+    anyio.run(send)
+
+
+def test_a_recording_without_a_descriptor_is_busy_once_it_is_complete(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "memfd_create", _exhausted)
+    spool = Spool(100)
+    recording = Recording(spool, 100)
+    recording.write(memoryview(b"audio"))
+    with pytest.raises(Busy, match="Too many open files"):
+        recording.seal()
+    recording.close()
+    assert spool.used == 0
+
+
+def test_a_full_memory_is_busy_and_gives_back_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    written: list[int] = []
+
+    def half(fd: int, data: memoryview) -> int:
+        if written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(write(fd, data[: len(data) // 2]))
+        return written[0]
+
+    monkeypatch.setattr(os, "write", half)
+    spool = Spool(100)
+    recording = Recording(spool, 100)
+    recording.write(memoryview(b"ab"))
+    assert spool.used == 1
+    with pytest.raises(Busy, match="No space left"):
+        recording.seal()
+    recording.close()
+    assert spool.used == 0
+
+
+def test_a_file_that_may_not_be_looked_at_is_bad_audio(monkeypatch: pytest.MonkeyPatch) -> None:
+    fd = memfd(b"audio")
+    with monkeypatch.context() as patch, pytest.raises(BadAudio, match="cannot be looked at"):
+        patch.setattr(os, "fstat", _exhausted)
+        ClientFile(fd, 100)
+    with pytest.raises(ValueError):
+        fd.fileno()
+
+
+def test_workers_are_those_whose_names_may_stand_in_a_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = [".sock", "..sock", "a\nb.sock", "a b.sock", "é.sock", "\udcff.sock", "x" * 70 + ".sock"]
+    for name in ["0.sock", r"gpu-1.large\x2dv3.sock", "0.socket", *odd]:
+        (tmp_path / name).touch()
+    directory = WorkerDirectory(str(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        found = directory.look()
+        directory.look()
+    assert found == {
+        "0": tmp_path / "0.sock",
+        r"gpu-1.large\x2dv3": tmp_path / r"gpu-1.large\x2dv3.sock",
+    }
+    assert len(caplog.records) == len(odd)
+
+
+def test_workers_stay_while_their_directory_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "0.sock").touch()
+    directory = WorkerDirectory(str(tmp_path))
+    found = directory.look()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", _exhausted)
+        assert directory.look() == directory.look() == found
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    (tmp_path / "0.sock").unlink()
+    assert directory.look() == {}
+    tmp_path.rmdir()
+    assert directory.look() == {}
