@@ -166,7 +166,7 @@ def _model(subject: str, model: str) -> Iterator[Finding]:
         mend = f"sudo cp -r {path} {MODELS}/"
         yield wrong(subject, f"{path} is hidden from workers by their sandbox", mend)
     elif closed:
-        text = f"the user asr-worker can't read {closed[-1]}"
+        text = f"the workers (group asr-worker) can't read {closed[-1]}"
         yield wrong(subject, text, f"sudo chmod a+rX {closed[-1]}")
     elif not (path / "model.bin").is_file():
         text = f"{path} is not there, or holds no CTranslate2 model (model.bin)"
@@ -204,7 +204,7 @@ def gpu(host: Host) -> Iterator[Finding]:
         return
     for node in gpus:
         if stat.S_IMODE(node.stat().st_mode) & 0o006 != 0o006:
-            text = f"the user asr-worker may not use {node}"
+            text = f"the workers may not use {node}"
             yield wrong("gpu", text, f"sudo chmod a+rw {node}")
     if not CUBLAS.exists():
         yield wrong("gpu", f"libcublas 12 is not at {CUBLAS}", "sudo apt install asrd-cuda")

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from .nspawn import Machine, booted
+from .service import Service
 
 TOP = Path(__file__).resolve().parents[2]
+# Longer queues, since the tests' clients come all at once; otherwise the settings as shipped.
+SETTINGS = "[front]\nqueue_max = 64\n"
 
 
 @pytest.fixture(scope="session")
@@ -27,12 +30,11 @@ def debs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def install(machine: Machine, debs: Path) -> str:
-    """What apt says to the packages of the directory; there is no network in the machine."""
-    files = sorted(str(path) for path in debs.glob("*.deb"))
+def install(machine: Machine, *debs: Path) -> str:
+    """What apt says to the packages; there is no network in the machine."""
     return machine.run(
         "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "--quiet",
-        "--no-install-recommends", *files, timeout=120,
+        "--no-install-recommends", *map(str, debs), timeout=120,
     ).stdout  # fmt: skip
 
 
@@ -40,8 +42,24 @@ def install(machine: Machine, debs: Path) -> str:
 def machine(debs: Path) -> Iterator[Machine]:
     """One machine with asrd installed, for all tests that leave it as they found it."""
     with booted(debs) as machine:
-        install(machine, debs)
+        install(machine, *debs.glob("*.deb"))
         yield machine
+
+
+@pytest.fixture(scope="session")
+def installed(machine: Machine) -> Service:
+    service = Service(machine)
+    service.add_users()
+    machine.write("/etc/asrd/asrd.toml", SETTINGS)
+    service.systemctl("restart", "asrd.service")
+    return service
+
+
+@pytest.fixture
+def service(installed: Service) -> Service:
+    """asrd at work, its one worker ready."""
+    installed.until_worker("ready")
+    return installed
 
 
 @pytest.fixture

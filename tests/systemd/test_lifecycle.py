@@ -1,0 +1,106 @@
+"""What starts whom, what restarts, what is added and taken away: under a real systemd."""
+
+import json
+
+import pytest
+
+from .nspawn import until
+from .service import INSIDER, SAMPLE, TEXT, Service
+
+pytestmark = pytest.mark.systemd
+
+
+def test_the_first_connection_starts_the_front_and_the_front_the_worker(service: Service) -> None:
+    service.systemctl("stop", "asrd.service", "asr-worker@0.service")
+    for unit in ("asrd.service", "asr-worker@0.service"):
+        assert service.machine.show(unit, "ActiveState") == "inactive"
+    assert service.transcribe() == TEXT
+    for unit in ("asrd.service", "asr-worker@0.service"):
+        assert service.machine.show(unit, "ActiveState") == "active"
+
+
+def test_systemctl_status_says_what_front_and_worker_do(service: Service) -> None:
+    show = service.machine.show
+    line = until("the front has seen it", lambda: show("asrd.service", "StatusText"))
+    assert line.startswith("1/1 workers ready · queue 0/64 · ")
+    assert show("asr-worker@0.service", "StatusText").startswith("ready · demo on cpu (")
+
+
+def test_restarting_the_front_20_times_under_load_fails_no_request(service: Service) -> None:
+    with service.load(clients=4) as load:
+        for _ in range(20):
+            service.systemctl("restart", "asrd.service")
+    load.assert_nobody_lost_an_answer(at_least=20)
+
+
+def test_restarting_all_workers_under_load_fails_no_request(service: Service) -> None:
+    with service.load() as load:
+        for _ in range(3):
+            service.systemctl("restart", "asr-workers.target")
+            service.until_done(2)
+    load.assert_nobody_lost_an_answer()
+    assert load.retried == 0
+
+
+def test_a_second_worker_is_used_within_a_second_and_leaves_without_a_loss(
+    service: Service,
+) -> None:
+    with service.load() as load:
+        with service.second_worker():
+            until("the front knows it", lambda: service.worker("1"), seconds=1.0)
+            until("it has worked", lambda: service.worker("1").get("jobs_done"))
+        assert service.machine.show("asr-worker@1.service", "ActiveState") == "inactive"
+        until("the front has forgotten it", lambda: not service.worker("1"), seconds=2.0)
+    load.assert_nobody_lost_an_answer()
+    assert set(load.workers) == {"0", "1"}
+    assert load.retried == 0
+
+
+def test_an_idle_worker_ends_and_the_next_request_wakes_it(service: Service) -> None:
+    show = service.machine.show
+    with service.settings("worker-0.toml", "idle_exit_seconds = 0.5\n"):
+        service.until_worker("asleep")
+        until("it is gone", lambda: show("asr-worker@0.service", "ActiveState") == "inactive")
+        assert show("asr-worker@0.service", "Result") == "success"
+        assert show("asr-worker@0.service", "ExecMainStatus") == "77"
+        assert show("asr-worker@0.socket", "ActiveState") == "active"
+        # Restart=always would have had it back by now.
+        service.until_worker("asleep", seconds=0.5)
+        assert show("asr-worker@0.service", "ActiveState") == "inactive"
+        assert service.transcribe() == TEXT
+        assert service.worker()["restarts"] == 0
+
+
+def test_a_bad_model_is_told_and_mended_by_the_settings_alone(service: Service) -> None:
+    show, worker = service.machine.show, "asr-worker@0.service"
+    name = "/var/lib/asrd/models/none"
+    with service.settings("worker-0.toml", f'model = "{name}"\n'):
+        service.until_worker("failed")
+        until("the unit has failed", lambda: show(worker, "ActiveState") == "failed")
+        assert show(worker, "ExecMainStatus") == "78"
+        for told in (
+            service.machine.output("asrctl", "status"),
+            service.machine.run("systemctl", "status", worker, check=False).stdout,
+        ):
+            assert name in told
+        refused = service.machine.run("asrctl", "transcribe", "/etc/hostname", check=False)
+        assert refused.returncode != 0
+        assert name in refused.stderr
+        service.machine.write("/etc/asrd/worker-0.toml", 'model = "demo"\n')
+        service.until_worker("ready", seconds=10)
+        assert service.transcribe() == TEXT
+
+
+def test_a_job_can_be_found_in_the_journal_but_not_what_was_said(service: Service) -> None:
+    run = service.machine.run
+    told = run("asrctl", "transcribe", "--format=json", SAMPLE, user=INSIDER).stdout
+    match = f"ASRD_JOB_ID={json.loads(told)['job_id']}"
+    entries = [
+        json.loads(line) for line in run("journalctl", "--output=json", match).stdout.splitlines()
+    ]
+    assert entries
+    uid = run("id", "-u", INSIDER).stdout.strip()
+    assert {entry["ASRD_PEER_UID"] for entry in entries} == {uid}
+    assert {entry["PRIORITY"] for entry in entries} == {"6"}
+    assert {entry["_SYSTEMD_UNIT"] for entry in entries} == {"asrd.service"}
+    assert TEXT not in run("journalctl", "--boot").stdout

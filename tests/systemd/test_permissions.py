@@ -1,0 +1,101 @@
+"""Who may do what: clients, outsiders, and a worker that was taken over."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .nspawn import Machine, until
+from .service import INSIDER, OUTSIDER, SAMPLE, TEXT, Service
+
+pytestmark = pytest.mark.systemd
+
+CONNECT = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+
+
+def may_connect(machine: Machine, user: str, path: str) -> bool:
+    argv = ("python3", "-c", CONNECT, path)
+    done = machine.run(*argv, user=user, check=False)
+    assert done.returncode == 0 or "PermissionError" in done.stderr
+    return done.returncode == 0
+
+
+def test_an_outsider_is_refused_audio_but_may_ask_how_it_is(service: Service) -> None:
+    refused = service.machine.run("asrctl", "transcribe", SAMPLE, user=OUTSIDER, check=False)
+    assert refused.returncode == 3
+    assert "group asr" in refused.stderr
+    assert "demo" in service.machine.output("asrctl", "status", user=OUTSIDER)
+    assert service.transcribe(INSIDER) == TEXT
+
+
+def test_the_status_socket_takes_no_audio(service: Service) -> None:
+    argv = ("asrctl", "--socket", "/run/asrd/status.sock", "transcribe", SAMPLE)
+    refused = service.machine.run(*argv, user=OUTSIDER, check=False)
+    assert refused.returncode == 2
+    assert TEXT not in refused.stdout
+
+
+@pytest.mark.parametrize(
+    ("user", "path", "allowed"),
+    [
+        (INSIDER, "/run/asrd/asrd.sock", True),
+        (OUTSIDER, "/run/asrd/asrd.sock", False),
+        (OUTSIDER, "/run/asrd/status.sock", True),
+        (INSIDER, "/run/asrd/worker/0.sock", False),
+        (OUTSIDER, "/run/asrd/worker/0.sock", False),
+        ("asrd", "/run/asrd/worker/0.sock", True),
+    ],
+)
+def test_who_may_connect_where(service: Service, user: str, path: str, allowed: bool) -> None:
+    assert may_connect(service.machine, user, path) == allowed
+
+
+def probe(service: Service) -> dict[str, Any]:
+    """What a program reaches that runs in the place of a worker, in the unit as it is shipped."""
+    machine = service.machine
+    machine.write("/srv/probe.py", Path(__file__).with_name("probe.py").read_text())
+    pids = f"{service.pid('asrd.service')} {service.pid('asr-worker@0.service')}"
+    unit = "asr-worker@1.service"
+    text = "[Service]\nType=exec\nRestart=no\nExecStart=\n"
+    text += f"ExecStart=/usr/bin/python3 /srv/probe.py {pids}\n"
+    with service.drop_in(unit, text), service.second_worker():
+        said = until("it has looked", lambda: _found(machine, unit))
+    reach: dict[str, Any] = json.loads(said)
+    return reach
+
+
+def _found(machine: Machine, unit: str) -> str:
+    lines = machine.run("journalctl", "--output=cat", f"--unit={unit}").stdout.splitlines()
+    return next((line[5:] for line in lines if line.startswith("PROBE")), "")
+
+
+def test_a_worker_reaches_no_network_no_home_no_other_process(service: Service) -> None:
+    reach = probe(service)
+    user = int(reach.pop("user"))
+    # Of systemd's range for dynamic users, and so nobody else's.
+    assert 61184 <= user <= 65519
+    assert reach == {
+        "internet": "OSError",
+        "internet 6": "OSError",
+        "netlink": "OSError",
+        "interfaces": "['lo']",
+        "home": "PermissionError",
+        "root's home": "PermissionError",
+        "other processes": "[]",
+        "signal to the front": "PermissionError",
+        "signal to a worker": "PermissionError",
+        "memory of a worker": "FileNotFoundError",
+        "a worker's socket": "PermissionError",
+        "the clients' socket": "PermissionError",
+        "write to /var/lib": "OSError",
+        "write to /etc": "OSError",
+        "write to its cache": "0",
+    }
+
+
+def test_no_telemetry_is_left_by_the_voice_detector(service: Service) -> None:
+    argv = ("asrctl", "transcribe", "--vad-filter", SAMPLE)
+    assert service.machine.output(*argv, user=INSIDER)
+    found = service.machine.output("find", "/", "-xdev", "-ipath", "*microsoft*")
+    assert found == ""
