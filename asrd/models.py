@@ -10,10 +10,11 @@ import math
 import os
 import re
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from asrd.errors import AsrdError, LoadError
 
@@ -42,11 +43,22 @@ _FILES = [
     "tokenizer.json",
     "vocabulary.*",
 ]
+_LAYER = re.compile(r"decoder/layer_(\d+)/")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 # Bytes per item of CTranslate2's data types, by their number in model.bin.
 _ITEM_BYTES = {0: 4, 1: 1, 2: 2, 3: 4, 4: 2, 5: 2}
-# Whisper's language tokens; any of them makes a vocabulary a multilingual one.
+# Whisper's English-only models have all language tokens, too, but exactly this many tokens; the
+# multilingual ones have the empty token besides.
 _LANGUAGE = "<|es|>"
+_ENGLISH_TOKENS = 51_864
+# Longest wait for the hub's first answer, in seconds.
+_HUB_PATIENCE = 10
+
+
+class _Decoder(NamedTuple):
+    layers: int
+    heads: int
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +76,11 @@ def resolve(name: str) -> Path:
         from asrd.demo import MODEL
 
         return MODEL
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
+    if Path(name).is_dir():
+        return Path(name)
+    repository = _repository(name)
     try:
-        return _snapshot(name, local_files_only=True)
+        return _snapshot(repository, local_files_only=True)
     except OSError:
         raise LoadError(
             f"the model {name!r} is not on this machine; `asrd fetch-model {name}` fetches it"
@@ -80,14 +92,22 @@ def fetch_model(name: str) -> Path:
 
     Shows the hub library's own progress bars on a terminal. Raises AsrdError in one sentence.
     """
-    # A hub that can't be reached is told after seconds, not minutes.
-    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    repository = _repository(name)
+    hub = _hub()
     try:
-        path = _snapshot(name, local_files_only=False)
-    except OSError as error:
-        raise AsrdError(f"the model {name!r} could not be fetched: {_first_line(error)}") from error
-    check(path)
-    return path
+        # Asked first, with a limit: the download itself waits for ever for a silent hub.
+        hub.HfApi().model_info(repository, timeout=_HUB_PATIENCE)
+        path = _snapshot(repository)
+    except hub.errors.RepositoryNotFoundError:
+        problem = f"the hub shows no repository {repository}"
+    except Exception as error:  # each version of the library raises others
+        problem = f"{hub.constants.ENDPOINT}: {_first_line(error)}"
+    else:
+        check(path)
+        return path
+    raise AsrdError(f"the model {name!r} could not be fetched: {problem}")
 
 
 def check(path: Path, alignment_heads: bool = True) -> Facts:
@@ -100,35 +120,47 @@ def check(path: Path, alignment_heads: bool = True) -> Facts:
         if not (path / name).is_file():
             raise LoadError(f"the model in {path} has no {name}")
     tokens = _vocabulary(path)
-    multilingual = _LANGUAGE in tokens
-    if multilingual and "" not in tokens:
+    if _LANGUAGE in tokens and "" not in tokens and len(tokens) != _ENGLISH_TOKENS:
         raise LoadError(
             f"the model in {path} knows many languages but lacks the empty token in its "
             "vocabulary, so CTranslate2 would take it for an English one: convert it again"
         )
-    layers, heads = _decoder_shape(path / "model.bin")
+    decoder = _decoder(path / "model.bin")
+    if decoder.tokens != len(tokens):
+        raise LoadError(
+            f"the vocabulary in {path} has {len(tokens)} tokens, model.bin {decoder.tokens}: "
+            "they don't belong together"
+        )
     config = _json(path / "config.json")
     if not isinstance(config, dict):
         raise LoadError(f"{path / 'config.json'} is not a JSON object")
     pairs = config.get("alignment_heads")
     if alignment_heads and pairs is not None:
-        _check_heads(path, pairs, layers, heads)
-    return Facts(multilingual, word_timestamps=pairs is not None)
+        _check_heads(path, pairs, decoder)
+    return Facts(multilingual="" in tokens, word_timestamps=pairs is not None)
 
 
-def _snapshot(name: str, local_files_only: bool) -> Path:
-    """Raises LoadError for what can be no model's name; OSError if it is not there."""
+def _repository(name: str) -> str:
     repository = REPOSITORIES.get(name, name)
     if not _REPOSITORY.fullmatch(repository):
         raise LoadError(
             f"there is no model {name!r}: give a directory, `demo`, OWNER/NAME on the Hugging Face "
             f"hub, or one of {', '.join(REPOSITORIES)}"
         )
-    # Read when the library is imported.
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    import huggingface_hub
+    return repository
 
-    found = huggingface_hub.snapshot_download(
+
+def _hub() -> Any:
+    # Read when the library is imported, which takes a while: only those who need it wait for it.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import huggingface_hub.constants
+    import huggingface_hub.errors
+
+    return huggingface_hub
+
+
+def _snapshot(repository: str, local_files_only: bool = False) -> Path:
+    found = _hub().snapshot_download(
         repository, allow_patterns=_FILES, local_files_only=local_files_only
     )
     return Path(found)
@@ -145,57 +177,63 @@ def _json(path: Path) -> Any:
         raise LoadError(f"{path} can't be read: {error}") from None
 
 
-def _vocabulary(path: Path) -> set[str]:
+def _vocabulary(path: Path) -> list[str]:
     if (path / "vocabulary.json").is_file():
         tokens = _json(path / "vocabulary.json")
         if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
             raise LoadError(f"{path / 'vocabulary.json'} is not a list of tokens")
-        return set(tokens)
+        return tokens
     try:
-        return set((path / "vocabulary.txt").read_text(encoding="utf-8").split("\n"))
+        text = (path / "vocabulary.txt").read_text(encoding="utf-8")
     except (OSError, ValueError):
         raise LoadError(
             f"the model in {path} has no vocabulary.json or vocabulary.txt that can be read"
         ) from None
+    return text.removesuffix("\n").split("\n")
 
 
-def _check_heads(path: Path, pairs: object, layers: int, heads: int) -> None:
+def _check_heads(path: Path, pairs: object, decoder: _Decoder) -> None:
     if not isinstance(pairs, list):
         raise LoadError(f"{path / 'config.json'}: alignment_heads is not a list")
     for pair in pairs:
         match pair:
-            case [int(layer), int(head)] if 0 <= layer < layers and 0 <= head < heads:
+            case [int(layer), int(head)] if (
+                0 <= layer < decoder.layers and 0 <= head < decoder.heads
+            ):
                 continue
         raise LoadError(
             f"{path / 'config.json'}: alignment_heads has {json.dumps(pair)[:64]}, but the decoder "
-            f"has {layers} layers of {heads} heads; word timestamps would crash the engine"
+            f"has {decoder.layers} layers of {decoder.heads} heads; word timestamps would crash "
+            "the engine"
         )
 
 
-def _decoder_shape(path: Path) -> tuple[int, int]:
-    """How many layers and attention heads the decoder has.
+def _decoder(path: Path) -> _Decoder:
+    """How many layers, attention heads and tokens the decoder has.
 
     Walks over model.bin's variables without reading them (for the format see model_spec.py in
     CTranslate2), so a file that is cut off or something else is told here. Raises LoadError.
     """
     layers: set[str] = set()
-    heads = 0
+    heads = tokens = 0
     try:
         with path.open("rb") as file:
-            for name, length in _variables(file, path.stat().st_size):
+            for name, shape, length in _variables(file, path.stat().st_size):
                 if name == "decoder/num_heads":
                     heads = int.from_bytes(file.read(length), "little")
-                elif name.startswith("decoder/layer_"):
-                    layers.add(name.split("/")[1])
+                elif name == "decoder/embeddings/weight":
+                    tokens = shape[0]
+                elif layer := _LAYER.match(name):
+                    layers.add(layer[1])
     except (OSError, struct.error, UnicodeDecodeError) as error:
         raise LoadError(f"{path} is damaged or no CTranslate2 model: {error}") from None
-    if not layers or not heads:
+    if not (layers and heads and tokens):
         raise LoadError(f"{path} is not a Whisper model for CTranslate2")
-    return len(layers), heads
+    return _Decoder(len(layers), heads, tokens)
 
 
-def _variables(file: BinaryIO, size: int) -> Iterator[tuple[str, int]]:
-    """Each variable's name and length in bytes; `file` stands at the first of them."""
+def _variables(file: BinaryIO, size: int) -> Iterator[tuple[str, list[int], int]]:
+    """Each variable's name, shape, and length in bytes; `file` stands at the first of them."""
     (version,) = _unpack(file, "<I")
     if not 4 <= version <= 6:
         raise struct.error(f"binary version {version}")
@@ -210,8 +248,11 @@ def _variables(file: BinaryIO, size: int) -> Iterator[tuple[str, int]]:
             raise struct.error(f"{name[:64]!r} has a wrong size")
         if start + length > size:
             raise struct.error(f"it is cut off, {start + length - size} bytes are missing")
-        yield name, length
+        yield name, shape, length
         file.seek(start + length)
+    (aliases,) = _unpack(file, "<I")
+    for _ in range(2 * aliases):
+        _string(file)
 
 
 def _string(file: BinaryIO) -> str:

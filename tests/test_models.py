@@ -1,0 +1,310 @@
+"""Names to directories, the faults of a model that are told before it is loaded, and fetching."""
+
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faster_whisper import utils
+from huggingface_hub import constants
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asrd import models
+from asrd.demo import MODEL
+from asrd.errors import AsrdError, LoadError
+from asrd.models import Facts, check, fetch_model, resolve
+from tests.fakes import PATIENCE
+from tests.hub import serve
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A copy of the demo model, to be spoilt."""
+    return Path(shutil.copytree(MODEL, tmp_path / "model"))
+
+
+def fault(path: Path) -> str:
+    with pytest.raises(LoadError) as caught:
+        check(path)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def edit(path: Path, **changes: Any) -> None:
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, **changes}))
+
+
+# --- names ------------------------------------------------------------------------------------
+
+
+def test_the_names_are_those_of_faster_whisper() -> None:
+    assert models.REPOSITORIES == utils._MODELS
+
+
+@pytest.mark.parametrize("name", ["", "demo"])
+def test_the_demo_model_has_a_name(name: str) -> None:
+    assert resolve(name) == MODEL
+
+
+def test_a_directory_is_itself(model: Path) -> None:
+    assert resolve(str(model)) == model
+
+
+@pytest.mark.parametrize("name", ["/no/such/directory", "tinny", "a/b/c", "../x y", "a/b\nc"])
+def test_what_can_be_no_model_is_told(name: str) -> None:
+    with pytest.raises(LoadError, match="there is no model"):
+        resolve(name)
+
+
+@pytest.mark.parametrize("name", ["large-v3", "nobody/nothing-at-all"])
+def test_a_model_that_is_not_here_is_told_with_its_cure(name: str) -> None:
+    # The network is never asked: there is none at this address.
+    done = python(f"from asrd.models import resolve; resolve({name!r})", "http://127.0.0.1:9")
+    assert f"is not on this machine; `asrd fetch-model {name}` fetches it" in done.stderr
+
+
+# --- what a model must be -----------------------------------------------------------------------
+
+
+def test_the_demo_model_is_sound() -> None:
+    assert check(MODEL) == Facts(multilingual=True, word_timestamps=True)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.bin", "tokenizer.json"])
+def test_a_missing_file_is_named(model: Path, name: str) -> None:
+    (model / name).unlink()
+    assert fault(model) == f"the model in {model} has no {name}"
+
+
+def test_a_missing_vocabulary_is_told(model: Path) -> None:
+    (model / "vocabulary.json").unlink()
+    assert "has no vocabulary.json or vocabulary.txt" in fault(model)
+
+
+def test_a_vocabulary_may_be_a_text_file(model: Path) -> None:
+    tokens = json.loads((model / "vocabulary.json").read_text())
+    (model / "vocabulary.json").unlink()
+    (model / "vocabulary.txt").write_text("\n".join(tokens) + "\n")
+    assert check(model) == check(MODEL)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7"])
+def test_a_spoilt_config_is_named(model: Path, text: str) -> None:
+    (model / "config.json").write_text(text)
+    assert "config.json" in fault(model)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"a": 1}', '"text"'])
+def test_a_spoilt_vocabulary_is_named(model: Path, text: str) -> None:
+    (model / "vocabulary.json").write_text(text)
+    assert "vocabulary.json" in fault(model)
+
+
+def test_a_multilingual_model_without_the_empty_token_is_refused(model: Path) -> None:
+    tokens = json.loads((model / "vocabulary.json").read_text())
+    tokens[tokens.index("")] = "other"
+    (model / "vocabulary.json").write_text(json.dumps(tokens))
+    assert "lacks the empty token" in fault(model)
+
+
+def test_whispers_own_english_models_are_not_taken_for_one(model: Path) -> None:
+    # They have all language tokens; only the number of their tokens tells.
+    tokens = json.loads((model / "vocabulary.json").read_text())
+    tokens.remove("")
+    tokens += [f"more{index}" for index in range(51_864 - len(tokens))]
+    (model / "vocabulary.json").write_text(json.dumps(tokens))
+    assert "has 51864 tokens, model.bin 2093" in fault(model)
+    assert resized(model, 51_864) == Facts(multilingual=False, word_timestamps=True)
+
+
+def resized(model: Path, tokens: int) -> Facts:
+    """The facts with the decoder's embeddings made `tokens` rows long (and their bytes zero)."""
+    data = (model / "model.bin").read_bytes()
+    name = b"decoder/embeddings/weight\0"
+    start = data.index(name) + len(name)
+    rank, rows, width, kind, length = struct.unpack_from("<BIIBI", data, start)
+    header = struct.pack("<BIIBI", rank, tokens, width, kind, tokens * length // rows)
+    rest = data[start + len(header) + length :]
+    body = bytes(tokens * length // rows)
+    (model / "model.bin").write_bytes(data[:start] + header + body + rest)
+    return check(model)
+
+
+# --- alignment heads, which would crash the process ---------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "heads",
+    [[[9, 0]], [[1, 400_000]], [[4, 0]], [[0, 4]], [[-1, 0]], [[0, 0], [3]], [[0, "0"]], [7], [[]]],
+)
+def test_alignment_heads_that_do_not_exist_are_refused(model: Path, heads: Any) -> None:
+    edit(model / "config.json", alignment_heads=heads)
+    assert "the decoder has 4 layers of 4 heads; word timestamps would crash" in fault(model)
+    assert check(model, alignment_heads=False).word_timestamps
+
+
+@pytest.mark.parametrize("heads", [7, "x", {"0": 1}])
+def test_alignment_heads_that_are_no_list_are_refused(model: Path, heads: Any) -> None:
+    edit(model / "config.json", alignment_heads=heads)
+    assert "alignment_heads is not a list" in fault(model)
+
+
+def test_a_model_may_have_no_alignment_heads(model: Path) -> None:
+    edit(model / "config.json", alignment_heads=None)
+    assert check(model) == Facts(multilingual=True, word_timestamps=False)
+
+
+# --- model.bin ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0, 1e-6, 0.001, 0.3, 0.9, 0.99999])
+def test_a_model_that_was_cut_off_is_told(model: Path, share: float) -> None:
+    size = (model / "model.bin").stat().st_size
+    os.truncate(model / "model.bin", int(size * share))
+    assert "damaged or no CTranslate2 model" in fault(model)
+
+
+@pytest.mark.parametrize(
+    "data", [b"<html>404</html>" * 99, b"version https://git-lfs", bytes(1000), b"\xff" * 1000]
+)
+def test_what_is_no_model_is_told(model: Path, data: bytes) -> None:
+    (model / "model.bin").write_bytes(data)
+    assert "model.bin is" in fault(model)
+
+
+def test_another_kind_of_model_is_told(model: Path) -> None:
+    spec = b"TransformerSpec\0"
+    header = struct.pack("<IH", 6, len(spec)) + spec + struct.pack("<III", 1, 0, 0)
+    (model / "model.bin").write_bytes(header)
+    assert "is not a Whisper model" in fault(model)
+
+
+@given(st.integers(0, 2000), st.integers(1, 255))
+def test_a_damaged_header_is_told_or_harmless(
+    spoilt: Path, header: bytes, place: int, flip: int
+) -> None:
+    with (spoilt / "model.bin").open("r+b") as file:
+        file.write(header[:place] + bytes([header[place] ^ flip]) + header[place + 1 :])
+    try:
+        check(spoilt)
+    except LoadError as error:
+        assert str(spoilt) in str(error)
+
+
+@pytest.fixture(scope="module")
+def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(MODEL, tmp_path_factory.mktemp("spoilt") / "model"))
+
+
+@pytest.fixture(scope="module")
+def header() -> bytes:
+    with (MODEL / "model.bin").open("rb") as file:
+        return file.read(4096)
+
+
+# --- fetching -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def python(code: str, endpoint: str, **env: str) -> subprocess.CompletedProcess[str]:
+    # In a process of its own: the library reads its settings once.
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "HF_ENDPOINT": endpoint, **env},
+        text=True,
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def fetched(name: str, endpoint: str, **env: str) -> subprocess.CompletedProcess[str]:
+    code = f"import sys; from asrd.main import main; sys.exit(main(['fetch-model', {name!r}]))"
+    return python(code, endpoint, **env)
+
+
+def hub_files() -> dict[str, Path]:
+    return {path.name: path for path in (*MODEL.iterdir(), MODEL.parent / "README.md")}
+
+
+def test_a_model_is_fetched_and_then_found_without_the_network(home: Path) -> None:
+    with serve("some/model", hub_files()) as endpoint:
+        done = fetched("some/model", endpoint)
+    assert (done.returncode, done.stderr) == (0, "")
+    path = Path(done.stdout.strip())
+    assert path.is_relative_to(home)
+    assert sorted(entry.name for entry in path.iterdir()) == sorted(
+        entry.name for entry in MODEL.iterdir()
+    )
+    found = python("from asrd.models import resolve; print(resolve('some/model'))", endpoint)
+    assert found.stdout.strip() == str(path), found.stderr
+
+
+def test_what_is_fetched_is_checked(home: Path) -> None:
+    files = hub_files()
+    del files["model.bin"]
+    with serve("some/model", files) as endpoint:
+        done = fetched("some/model", endpoint)
+    assert done.returncode == 1
+    assert done.stderr.startswith("asrd: the model in ")
+    assert done.stderr.endswith("has no model.bin\n")
+
+
+def test_a_repository_that_is_not_there_is_told(home: Path) -> None:
+    with serve("some/model", hub_files()) as endpoint:
+        done = fetched("some/other", endpoint)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "asrd: the model 'some/other' could not be fetched: "
+        "the hub shows no repository some/other\n"
+    )
+
+
+def test_an_unreachable_hub_is_told(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    done = fetched("some/model", endpoint)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"asrd: the model 'some/model' could not be fetched: {endpoint}: "
+        "[Errno 111] Connection refused\n"
+    )
+
+
+def test_a_silent_hub_is_not_waited_for(
+    home: Path, monkeypatch: pytest.MonkeyPatch, silent: str
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", silent)
+    monkeypatch.setattr(models, "_HUB_PATIENCE", 0.1)
+    with pytest.raises(AsrdError, match=f"could not be fetched: {silent}: "):
+        fetch_model("some/model")
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_offline_is_obeyed(home: Path) -> None:
+    with serve("some/model", hub_files()) as endpoint:
+        done = fetched("some/model", endpoint, HF_HUB_OFFLINE="1")
+    assert done.returncode == 1
+    assert "HF_HUB_OFFLINE" in done.stderr
