@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 from asrd.attempts import JobOptions
 from asrd.client import Client
 from asrd.errors import AsrdError, ConnectionLost
+from asrd.events import Transcript
 from asrd.exitcode import EXIT_CODES, Exit, exit_code
 from asrd.formats import FORMATS, render
 from asrd.plaintext import one_line
@@ -15,6 +16,8 @@ from asrd.progress import ProgressBar
 from asrd.source import Audio
 
 STDIN = "-"
+# What workers without a configured model call the one that comes with asrd.
+DEMO = "demo"
 _OPTIONS = (
     "language",
     "task",
@@ -61,24 +64,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="per file, over everything; default: 60 s to be accepted, no limit on the run",
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar, no notices")
 
 
 def transcribe(args: argparse.Namespace) -> int:
     targets = _targets(args)
     options: Any = {name: getattr(args, name) for name in _OPTIONS}
     first_failure = Exit.OK
+    models: set[str | None] = set()
     with Client(args.socket) as client:
         for name in args.files:
-            code = _attempt(client, name, targets.get(name), args, options)
+            code = _attempt(client, name, targets.get(name), args, options, models)
             first_failure = first_failure or code
             if code is Exit.UNREACHABLE:
                 break
+    if DEMO in models and not args.quiet:
+        complain("that was the demo model, which knows about 80 words: see asrd.toml(5)")
     return first_failure
 
 
 def _attempt(
-    client: Client, name: str, target: Path | None, args: argparse.Namespace, options: JobOptions
+    client: Client,
+    name: str,
+    target: Path | None,
+    args: argparse.Namespace,
+    options: JobOptions,
+    models: set[str | None],
 ) -> Exit:
     try:
         audio = _open(name)
@@ -91,9 +102,10 @@ def _attempt(
     try:
         with audio:
             if target is None:
-                _to_stdout(client, audio, name, args.format, bar, options)
+                done = _to_stdout(client, audio, name, args.format, bar, options)
             else:
-                _to_file(client, audio, name, args.format, target, options)
+                done = _to_file(client, audio, name, args.format, target, options)
+            models.add(done.model)
     except (AsrdError, OSError) as error:
         bar.clear()
         return _failed(name, error)
@@ -122,7 +134,7 @@ def _open(name: str) -> BinaryIO:
 
 def _to_stdout(
     client: Client, audio: Audio, name: str, format: str, bar: ProgressBar, options: JobOptions
-) -> None:
+) -> Transcript:
     writer = FORMATS[format](name)
     with client.stream(audio, **options) as stream:
         begun = False
@@ -132,15 +144,18 @@ def _to_stdout(
             begun = True
         bar.clear()
         _write("" if begun else writer.begin(), writer.end(stream.transcript))
+        return stream.transcript
 
 
 def _to_file(
     client: Client, audio: Audio, name: str, format: str, target: Path, options: JobOptions
-) -> None:
+) -> Transcript:
     # Only once the transcript is whole: a job that failed leaves the file as it was.
-    text = render(format, name, client.transcribe(audio, **options))
+    transcript = client.transcribe(audio, **options)
+    text = render(format, name, transcript)
     with open(target, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
+    return transcript
 
 
 def _write(*parts: str) -> None:

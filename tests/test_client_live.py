@@ -223,9 +223,11 @@ def asrctl(daemon: Daemon, *arguments: str) -> tuple[int, str, str]:
 
 def test_asrctl(daemon: Daemon) -> None:
     code, out, err = asrctl(daemon, "transcribe", "--language", "en", str(SHORT))
-    assert (code, " ".join(out.split()), err) == (Exit.OK, TEXTS[SHORT.name], "")
+    assert (code, " ".join(out.split())) == (Exit.OK, TEXTS[SHORT.name])
+    # Nobody shall judge asrd by it.
+    assert err.startswith("asrctl: that was the demo model")
     code, out, err = asrctl(
-        daemon, "transcribe", "--language", "en", "--format", "srt", str(MINUTE)
+        daemon, "transcribe", "--quiet", "--language", "en", "--format", "srt", str(MINUTE)
     )
     assert (code, err) == (Exit.OK, "")
     assert out.startswith("1\n00:00:0")

@@ -76,7 +76,9 @@ def test_after_the_installation_a_member_of_asr_gets_a_transcript(
     service.add_users()
     for socket in ("asrd.socket", "asrd-status.socket", "asr-worker@0.socket"):
         assert fresh_machine.show(socket, "ActiveState") == "active"
-    assert service.transcribe() == TEXT
+    told = fresh_machine.run("asrctl", "transcribe", SAMPLE, user=INSIDER)
+    assert told.stdout.strip() == TEXT
+    assert "the demo model, which knows about 80 words" in told.stderr
     assert fresh_machine.run("asrctl", "doctor").returncode == 0
     for page in ("man8/asrd.8.gz", "man8/asr-worker@.8.gz", "man1/asrctl.1.gz"):
         assert (fresh_machine.root / "usr/share/man" / page).exists()
