@@ -28,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def demo(args: argparse.Namespace) -> int:
+    # SIGTERM as Ctrl-C: whatever ends it, nothing is left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # The traceback of a death that is part of the show would only be noise.
     with (
         tempfile.TemporaryDirectory(prefix="asrd-demo-") as directory,
