@@ -19,7 +19,7 @@ _WORKER = {
     signal.SIGTERM: 1,
 }
 _FRONT = {signal.SIGTERM: 1, signal.SIGKILL: 1}
-_FRONT_SHARE = 0.2
+_FRONT_SHARE = 0.25
 
 
 class Killer:

@@ -1,8 +1,10 @@
 """Clients by hand that keep the rules; some cancel, some are in a hurry, some are poison."""
 
+import functools
 import os
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ PCM = {"encoding": "pcm_s16le", "sample_rate": 16_000, "channels": 1}
 FILE = {"encoding": "file"}
 MONO = {"rate": 16_000, "width": 2, "channels": 1}
 CHUNK = 8_192
+_INSISTENCE = 8
 
 
 @dataclass
@@ -153,10 +156,23 @@ class Line:
         self._ledger.close(job, "transcript", data["text"], data["attempts"])
 
 
+def insistent(ask: Callable[[Context], Job]) -> Callable[[Context], None]:
+    """Asks again while the queue is full: a job that is refused at the door shows nothing."""
+
+    @functools.wraps(ask)
+    def behaviour(context: Context) -> None:
+        for _ in range(_INSISTENCE):
+            if ask(context).outcome != "busy":
+                return
+            time.sleep(context.chance.uniform(0.1, 0.5))
+
+    return behaviour
+
+
 def one_shot(context: Context) -> None:
-    """One to four jobs on one connection, as payload, memfd or file."""
+    """One to three jobs on one connection, as payload, memfd or file."""
     with Line(context) as line:
-        for _ in range(context.chance.randint(1, 4)):
+        for _ in range(context.chance.randint(1, 3)):
             ask_somehow(line, Kind.INNOCENT)
         line.wait_for_answers()
 
@@ -179,7 +195,8 @@ def ask_somehow(
     return job
 
 
-def poison(context: Context) -> None:
+@insistent
+def poison(context: Context) -> Job:
     """CTranslate2 really crashes on this one, with a model whose alignment heads don't exist."""
     clip = context.clip()
     with Line(context) as line:
@@ -188,13 +205,16 @@ def poison(context: Context) -> None:
         line.wait_for_answers()
 
 
-def hurried(context: Context) -> None:
+@insistent
+def hurried(context: Context) -> Job:
     with Line(context) as line:
-        ask_somehow(line, Kind.HURRIED, timeout=context.chance.uniform(0.001, 0.4))
+        job = ask_somehow(line, Kind.HURRIED, timeout=context.chance.uniform(0.001, 0.4))
         line.wait_for_answers()
+    return job
 
 
-def cancelled(context: Context) -> None:
+@insistent
+def cancelled(context: Context) -> Job:
     """At whatever moment, from the job's own connection or from another."""
     clip = context.chance.choice(context.clips[:2])
     with Line(context) as line:
@@ -204,11 +224,12 @@ def cancelled(context: Context) -> None:
         if context.chance.random() < 0.5:
             line.cancel(job)
             line.wait_for_answers()
-            return
+            return job
         ended = _cancel_elsewhere(context, job)
         line.wait_for_answers()
         if ended and job.outcome not in ("cancelled", "lost"):
             context.ledger.fail("told that it was cancelled, which it was not", job)
+    return job
 
 
 def _cancel_elsewhere(context: Context, job: Job) -> int:

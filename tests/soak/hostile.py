@@ -12,8 +12,8 @@ from asrd import wire
 from asrd.demo import SAMPLES
 from asrd.ownedfd import OwnedFd
 from tests.process.raw import Peer, memfd
-from tests.soak.honest import FILE, PCM, Context, Line, ask_somehow
-from tests.soak.ledger import Kind
+from tests.soak.honest import FILE, PCM, Context, Line, ask_somehow, insistent
+from tests.soak.ledger import Job, Kind
 
 _WAV = (SAMPLES / "en-4.wav").read_bytes()
 _NEVER_READ_MAX = 20_000
@@ -77,24 +77,31 @@ _BAD_FILES: list[Callable[[Context], OwnedFd]] = [
 ]
 
 
-def bad_audio(context: Context) -> None:
+@insistent
+def bad_audio(context: Context) -> Job:
     """Some of it together with an innocent job on the same connection."""
     make = context.chance.choice(_BAD_FILES)
     with Line(context) as line:
         if context.chance.random() < 0.3:
             ask_somehow(line, Kind.INNOCENT)
-        line.ask(context.ledger.open(Kind.BAD_AUDIO, make.__name__), FILE, fd=make(context))
+        job = context.ledger.open(Kind.BAD_AUDIO, make.__name__.strip("_"))
+        line.ask(job, FILE, fd=make(context))
         line.wait_for_answers()
+    return job
 
 
-def half_a_sample(context: Context) -> None:
+@insistent
+def half_a_sample(context: Context) -> Job:
     payload = bytes(2 * context.chance.randint(0, 5_000) + 1)
     with Line(context) as line:
-        line.ask(context.ledger.open(Kind.BAD_AUDIO, "half a sample"), PCM, payload=payload)
+        job = context.ledger.open(Kind.BAD_AUDIO, "half a sample")
+        line.ask(job, PCM, payload=payload)
         line.wait_for_answers()
+    return job
 
 
-def truncate_after_sending(context: Context) -> None:
+@insistent
+def truncate_after_sending(context: Context) -> Job:
     """A reader that maps it dies of SIGBUS; one that reads may have been quick enough."""
     clip = context.clip()
     shared = memfd(clip.pcm)
@@ -104,9 +111,11 @@ def truncate_after_sending(context: Context) -> None:
         time.sleep(context.chance.choice([0, 0.01, 0.1]))
         os.ftruncate(shared.fileno(), context.chance.choice([0, 1, len(clip.pcm) // 2]))
         line.wait_for_answers()
+    return job
 
 
-def byte_by_byte(context: Context) -> None:
+@insistent
+def byte_by_byte(context: Context) -> Job:
     clip = context.clip()
     with Line(context) as line:
         job = context.ledger.open(Kind.INNOCENT, "byte by byte", clip.text)
@@ -120,6 +129,7 @@ def byte_by_byte(context: Context) -> None:
         except (BrokenPipeError, ConnectionResetError):
             job.note("could not be sent whole")
         line.wait_for_answers()
+    return job
 
 
 def hang_up(context: Context) -> None:

@@ -1,6 +1,7 @@
 """What the daemon's processes hold, as the kernel counts it."""
 
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from tests.process.raw import status
 from tests.soak.ledger import Ledger
 
 _EVERY_SECONDS = 0.5
+_MOMENT = 0.5
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Snapshot:
     @classmethod
     def take(cls, socket: str, supervisor: int) -> "Snapshot":
         told = status(socket)
+        # Until the front has forgotten the one who asked.
+        time.sleep(_MOMENT)
         pids = {"supervisor": supervisor, "front": told["pid"]}
         pids |= {f"worker {worker['name']}": worker["pid"] for worker in told["workers"]}
         return cls(told["pid"], {name: Holding.of(pid) for name, pid in pids.items()})

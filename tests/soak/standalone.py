@@ -59,7 +59,7 @@ BEHAVIOURS: dict[Behaviour, int] = {
     hostile.malformed: 8,
     hostile.crowd_the_door: 1,
 }
-_KILL_EVERY_SECONDS = 3.0
+_KILL_EVERY_SECONDS = 2.0
 # Interpreter, arenas and allocator settle within this; a leak of one job's audio would not.
 _SLACK_KIB = 24 * 1024
 # Each worker has met each kind of audio before what it holds is measured.
@@ -115,10 +115,9 @@ class Standalone:
                 stop.wait(seconds / 2)
                 stop.set()
                 crowd.join()
-        last = self._at_rest(daemon)
+        last = self._warm(daemon, context(random.Random(self._seed)))
         for problem in first.growth(last, _SLACK_KIB):
             ledger.fail(problem)
-        self._warm(daemon, context(random.Random(self._seed)))
         self._tell(first, last, watch, daemon)
 
     def _warm(self, daemon: Daemon, context: Context) -> Snapshot:
