@@ -10,7 +10,7 @@ from tests.soak.honest import Context
 
 Behaviour = Callable[[Context], None]
 
-_REST_SECONDS = 1.0
+_REST_SECONDS = 1.5
 # Whatever a client does ends within its own time limits; this is for one that hangs.
 _LAST_SECONDS = 150.0
 

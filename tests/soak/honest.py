@@ -170,9 +170,9 @@ def insistent(ask: Callable[[Context], Job]) -> Callable[[Context], None]:
 
 
 def one_shot(context: Context) -> None:
-    """One to three jobs on one connection, as payload, memfd or file."""
+    """One or two jobs on one connection, as payload, memfd or file."""
     with Line(context) as line:
-        for _ in range(context.chance.randint(1, 3)):
+        for _ in range(context.chance.randint(1, 2)):
             ask_somehow(line, Kind.INNOCENT)
         line.wait_for_answers()
 
@@ -203,6 +203,7 @@ def poison(context: Context) -> Job:
         job = context.ledger.open(Kind.POISON, "file")
         line.ask(job, FILE, fd=opened(clip.path), language=clip.language, word_timestamps=True)
         line.wait_for_answers()
+    return job
 
 
 @insistent

@@ -109,7 +109,7 @@ def truncate_after_sending(context: Context) -> Job:
         job = context.ledger.open(Kind.DOUBTFUL, "truncated memfd", clip.text)
         line.ask(job, PCM, fd=OwnedFd(os.dup(shared.fileno())), language=clip.language)
         time.sleep(context.chance.choice([0, 0.01, 0.1]))
-        os.ftruncate(shared.fileno(), context.chance.choice([0, 1, len(clip.pcm) // 2]))
+        os.ftruncate(shared.fileno(), context.chance.choice([0, 1, len(clip.pcm) // 4 * 2]))
         line.wait_for_answers()
     return job
 

@@ -37,10 +37,10 @@ def trio(context: Context) -> None:
 
 
 async def _several(context: Context, how: str) -> None:
-    """Up to four jobs at once on one connection."""
+    """Up to three jobs at once on one connection."""
     async with asrd.AsyncClient(context.socket) as client:
         async with anyio.create_task_group() as tasks:
-            for _ in range(context.chance.randint(1, 4)):
+            for _ in range(context.chance.randint(1, 3)):
                 tasks.start_soon(_one, context, client, how)
 
 

@@ -59,7 +59,7 @@ BEHAVIOURS: dict[Behaviour, int] = {
     hostile.malformed: 8,
     hostile.crowd_the_door: 1,
 }
-_KILL_EVERY_SECONDS = 2.0
+_KILL_EVERY_SECONDS = 2.5
 # Interpreter, arenas and allocator settle within this; a leak of one job's audio would not.
 _SLACK_KIB = 24 * 1024
 # Each worker has met each kind of audio before what it holds is measured.
