@@ -257,13 +257,14 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Always with exactly one descriptor: the audio."""
+    """Always with exactly one descriptor: the audio, `size` bytes long when it was accepted."""
 
     TYPE: ClassVar = "job"
     key: int = field(integer(0, 1 << 53))
     job_id: str = field(identifier())
     audio: AudioFormat = field(nested(AudioFormat))
     options: Options = field(nested(Options))
+    size: int = field(integer(0, 1 << 53))
     trace_id: str | None = field(identifier(), None)
     stream: bool = field(flag, False)
     max_audio_seconds: float = field(number(0, _WEEK_S), _WEEK_S)

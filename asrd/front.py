@@ -271,6 +271,7 @@ class Front:
             trace_id=request.trace_id,
             audio=request.format,
             options=request.options,
+            size=request.audio.size,
             stream=request.stream,
             max_audio_seconds=self.settings.max_audio_seconds,
         )

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from asrd.errors import Code, JobError, LoadError, Poisoned
+from asrd.errors import BadAudio, Code, JobError, LoadError, Poisoned
 from asrd.events import Done, Failed, Job, JobProgress, JobSegment, Segment
 from asrd.fields import dump
 from asrd.ownedfd import OwnedFd
@@ -175,7 +175,7 @@ class Inference:
             if job.stream:
                 self._post(JobProgress(job.key, done, total))
 
-        return engine.transcribe(
+        result = engine.transcribe(
             task.fd.fileno(),
             job.audio,
             job.options,
@@ -183,3 +183,8 @@ class Inference:
             on_progress=on_progress,
             on_segment=on_segment,
         )
+        # Looked at last: a client may cut its file short at any time, and what was left of it
+        # would pass for the whole.
+        if os.fstat(task.fd.fileno()).st_size < job.size:
+            raise BadAudio("audio: was truncated after it was sent")
+        return result

@@ -1,0 +1,34 @@
+"""A client that cuts its audio short while it waits: what is left must not pass for the whole."""
+
+import os
+from pathlib import Path
+
+from asrd.errors import Code
+from tests.process.daemons import Daemon
+from tests.process.raw import memfd
+from tests.process.test_run import LONG, SHORT, ask, transcript
+from tests.speech import pcm_s16le, spoken
+
+PCM = {"encoding": "pcm_s16le", "sample_rate": 16_000, "channels": 1}
+
+
+def test_audio_that_is_cut_short_in_the_queue_is_bad_audio(tmp_path: Path) -> None:
+    pcm = pcm_s16le(spoken("en")[0].path)
+    config = "[front]\nqueue_max = 8\n[worker]\ncpu_threads = 1\n"
+    with Daemon(tmp_path, config=config) as daemon, daemon.connect() as client:
+        daemon.wait_until_ready()
+        ask(client, "long", LONG)
+        with memfd(pcm) as shared:
+            data = {"job_id": "cut", "audio": PCM, "language": "en"}
+            client.send("transcribe", data, fds=(shared.fileno(),))
+            # In order of arrival: this one's answer says that the one before it was accepted.
+            client.send("ping")
+            for kind in ("accepted", "accepted", "pong"):
+                client.expect(kind)
+            os.ftruncate(shared.fileno(), len(pcm) // 4 * 2)
+            error = client.answer("cut").data
+        assert error["code"] == Code.BAD_AUDIO, error
+        assert "truncated" in error["text"]
+        transcript(client, "long")
+        ask(client, "next", SHORT)
+        transcript(client, "next")

@@ -1,0 +1,68 @@
+"""Recordings of which the right text is known: asked of faster-whisper itself, once, at the start.
+
+The texts are those of a process of its own with the daemon's own settings: `python -m
+tests.soak.clips MODEL` prints them, and the crowd's process stays free of the engine.
+"""
+
+import json
+import random
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from asrd.demo import SAMPLES
+from tests.speech import pcm_s16le, recordings
+
+BEAM_SIZE = 1
+_LONG = ("en-several.wav", "en-minute.flac")
+_SHORT_ONES = 24
+
+
+@dataclass(frozen=True)
+class Clip:
+    """`pcm` is 16 kHz, mono, s16le; `text` what is heard in it, `file_text` in the file."""
+
+    path: Path
+    language: str
+    pcm: bytes
+    text: str
+    file_text: str
+
+    @property
+    def seconds(self) -> float:
+        return len(self.pcm) / 32_000
+
+
+def known(model: Path, chance: random.Random) -> list[Clip]:
+    """The long ones, and some short ones; no two have the same text."""
+    spoken = [(r.path, r.language) for r in recordings() if r.language is not None]
+    chosen = [(SAMPLES / name, "en") for name in _LONG] + chance.sample(spoken, _SHORT_ONES)
+    command = [sys.executable, "-m", "tests.soak.clips", str(model)]
+    asked = json.dumps([(str(path), language) for path, language in chosen])
+    texts = json.loads(
+        subprocess.run(command, input=asked, capture_output=True, check=True, text=True).stdout
+    )
+    clips: dict[str, Clip] = {}
+    for (path, language), text in zip(chosen, texts, strict=True):
+        clips.setdefault(text, Clip(path, language, pcm_s16le(path), text, text))
+    return list(clips.values())
+
+
+def _print_texts(model: str) -> None:
+    from faster_whisper import WhisperModel
+
+    whisper = WhisperModel(model, device="cpu", cpu_threads=1)
+    texts = []
+    for path, language in json.load(sys.stdin):
+        segments, _ = whisper.transcribe(path, beam_size=BEAM_SIZE, language=language)
+        heard = list(segments)
+        # Above 0 Whisper draws lots, and no answer would be the right one.
+        if any(segment.temperature for segment in heard):
+            raise ValueError(f"{path} needs the temperature fallback")
+        texts.append("".join(segment.text for segment in heard).strip())
+    print(json.dumps(texts))
+
+
+if __name__ == "__main__":
+    _print_texts(sys.argv[1])

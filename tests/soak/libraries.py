@@ -1,0 +1,107 @@
+"""Clients by their libraries: asrd's own, blocking and asynchronous, and the wyoming package."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+from wyoming.asr import Transcribe, Transcript
+from wyoming.audio import AudioChunk, AudioStart, AudioStop
+from wyoming.client import AsyncClient as WyomingClient
+from wyoming.error import Error as WyomingError
+
+import asrd
+from asrd.errors import ConnectionLost, JobError, ProtocolError
+from asrd.events import Transcript as Told
+from tests.soak.clips import Clip
+from tests.soak.honest import CHUNK, MONO, Context
+from tests.soak.ledger import Job, Kind
+
+
+def blocking(context: Context) -> None:
+    """It waits out a full queue, and asks again after a lost connection."""
+    with asrd.Client(context.socket) as client:
+        for _ in range(context.chance.randint(1, 3)):
+            with _asked(context, "Client") as (job, audio, options):
+                with client.stream(audio, **options) as stream:
+                    said = "".join(segment.text for segment in stream)
+                _answered(context, job, stream.transcript, said)
+
+
+def asyncio_(context: Context) -> None:
+    anyio.run(_several, context, "AsyncClient on asyncio", backend="asyncio")
+
+
+def trio(context: Context) -> None:
+    anyio.run(_several, context, "AsyncClient on trio", backend="trio")
+
+
+async def _several(context: Context, how: str) -> None:
+    """Up to three jobs at once on one connection."""
+    async with asrd.AsyncClient(context.socket) as client:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(context.chance.randint(1, 3)):
+                tasks.start_soon(_one, context, client, how)
+
+
+async def _one(context: Context, client: asrd.AsyncClient, how: str) -> None:
+    with _asked(context, how) as (job, audio, options):
+        _answered(context, job, await client.transcribe(audio, **options))
+
+
+@contextmanager
+def _asked(context: Context, how: str) -> Iterator[tuple[Job, Any, Any]]:
+    """A job, its audio and its options; whatever the library raises is its outcome."""
+    clip, as_file = context.clip(), context.chance.random() < 0.5
+    timeout = context.chance.choice([None, None, 25.0])
+    text = clip.file_text if as_file else clip.text
+    job = context.ledger.open(Kind.INNOCENT, how, text, timeout, library=True)
+    options = {"job_id": job.id, "language": clip.language, "timeout": timeout, **context.options}
+    if not as_file:
+        options["encoding"] = "pcm_s16le"
+    try:
+        yield job, clip.path if as_file else clip.pcm, options
+    except JobError as error:
+        job.note(error.text)
+        context.ledger.close(job, error.code)
+    except ConnectionLost as error:
+        job.note(str(error))
+        context.ledger.close(job, "lost")
+    except ProtocolError as error:
+        context.ledger.close(job, f"ProtocolError: {error}")
+
+
+def _answered(context: Context, job: Job, told: Told, said: str | None = None) -> None:
+    if said is not None and said.strip() != told.text:
+        context.ledger.fail(f"segments {said!r} of the transcript {told.text!r}", job)
+    if told.job_id != job.id:
+        context.ledger.fail(f"the answer of {told.job_id}", job)
+    context.ledger.close(job, "transcript", told.text, told.attempts)
+
+
+def wyoming_package(context: Context) -> None:
+    clip = context.clip()
+    job = context.ledger.open(Kind.INNOCENT, "wyoming", clip.text)
+    try:
+        event = anyio.run(_converse, context.socket, clip)
+    except OSError as error:
+        job.note(str(error))
+        event = None
+    if event is None:
+        context.ledger.close(job, "lost")
+    elif Transcript.is_type(event.type):
+        context.ledger.close(job, "transcript", Transcript.from_event(event).text)
+    else:
+        context.ledger.close(job, WyomingError.from_event(event).code or "no code")
+
+
+async def _converse(socket: str, clip: Clip) -> Any:
+    async with WyomingClient.from_uri(f"unix://{socket}") as client:
+        await client.write_event(Transcribe(language=clip.language).event())
+        await client.write_event(AudioStart(**MONO).event())
+        for start in range(0, len(clip.pcm), CHUNK):
+            chunk = AudioChunk(audio=clip.pcm[start : start + CHUNK], **MONO)
+            await client.write_event(chunk.event())
+        await client.write_event(AudioStop().event())
+        with anyio.fail_after(60):
+            return await client.read_event()
