@@ -18,6 +18,7 @@ import pytest
 from asrd import wire
 from asrd.channel import Channel, Unread
 from asrd.errors import BadAudio, Busy, ProtocolError
+from asrd.sd import Notifier
 from asrd.spool import ClientFile, Recording, Spool
 from asrd.workerdir import WorkerDirectory
 from tests.process.raw import memfd
@@ -208,3 +209,34 @@ def test_workers_stay_while_their_directory_cannot_be_read(
     assert directory.look() == {}
     tmp_path.rmdir()
     assert directory.look() == {}
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The service manager's end of the notifications."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "notify"))
+        sock.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        yield sock
+
+
+def test_a_status_text_is_one_line_that_the_manager_takes(manager: socket.socket) -> None:
+    notifier = Notifier()
+    notifier.status("worker 0: no model\nWATCHDOG=trigger\n" + "\N{SNOWMAN}" * 5000)
+    told = manager.recv(1 << 16)
+    notifier.close()
+    assert told.startswith(rb"STATUS=worker 0: no model\nWATCHDOG=trigger\n" + b"\xe2\x98\x83")
+    assert b"\n" not in told
+    assert len(told) < 4096
+
+
+def test_a_manager_that_does_not_read_holds_up_nobody(manager: socket.socket) -> None:
+    notifier = Notifier()
+    notifier.ready()
+    # More than any queue of datagrams holds.
+    for number in range(5000):
+        notifier.status(f"number {number}")
+        notifier.watchdog()
+    notifier.close()
+    assert [manager.recv(100) for _ in range(2)] == [b"READY=1", b"STATUS=number 0"]
