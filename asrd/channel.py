@@ -23,6 +23,25 @@ from asrd.ownedfd import OwnedFd
 TURN_SECONDS = 0.002
 
 
+class Unread:
+    """What the peers of all channels together have not read yet, in bytes. Past `limit`, the one
+    that keeps most is cut off."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.total = 0
+        self._channels: set[Channel] = set()
+
+    def count(self, channel: "Channel", change: int) -> None:
+        self.total += change
+        if channel.unread:
+            self._channels.add(channel)
+        else:
+            self._channels.discard(channel)
+        if self.total > self.limit:
+            max(self._channels, key=lambda kept: kept.unread).cut_off()
+
+
 class Channel:
     """Owns the socket. One task may receive; `send` may be called from anywhere in the loop.
 
@@ -38,6 +57,7 @@ class Channel:
         buffer: memoryview,
         *,
         output_max: int,
+        unread: Unread | None = None,
         frame_timeout: float | None = None,
     ) -> None:
         sock.setblocking(False)
@@ -45,9 +65,11 @@ class Channel:
         self._decoder = decoder
         self._tasks = tasks
         self._buffer = buffer
-        self._output: deque[tuple[memoryview, list[OwnedFd]]] = deque()
-        self._output_bytes = 0
+        # Bytes and the descriptors that go with the first of them.
+        self._output: deque[tuple[bytearray, list[OwnedFd]]] = deque()
         self._output_max = output_max
+        self._all_unread = unread
+        self.unread = 0
         self._frame_timeout = frame_timeout
         self._frame_deadline: float | None = None
         self._turn_ends = 0.0
@@ -55,7 +77,7 @@ class Channel:
         self.overflowed = False
 
     def __repr__(self) -> str:
-        return f"<Channel fd={self._sock.fileno()} unsent={self._output_bytes} {self._decoder!r}>"
+        return f"<Channel fd={self._sock.fileno()} unread={self.unread} {self._decoder!r}>"
 
     async def receive(self) -> wire.Event | None:
         """The next event, None at the end of the connection. The caller owns the event.
@@ -112,7 +134,7 @@ class Channel:
         is noticed by `receive`. The descriptors stay the caller's."""
         message = wire.encode(kind, data, fds=len(fds))
         if self._output:
-            self._keep(memoryview(message), fds)
+            self._keep(message, fds)
             return
         try:
             sent = fdsocket.send(self._sock, [message], fds)
@@ -125,22 +147,29 @@ class Channel:
         if sent < len(message):
             self._keep(memoryview(message)[sent:], () if sent else fds)
 
-    def _keep(self, rest: memoryview, fds: Sequence[int]) -> None:
-        if self.overflowed:
+    def _keep(self, rest: bytes | memoryview, fds: Sequence[int]) -> None:
+        # Before the event is added: however large, one answer may always wait.
+        if self.unread > self._output_max:
+            self.cut_off()
             return
         try:
-            self._output.append((rest, _duplicates(fds)))
+            copies = _duplicates(fds)
         except OSError:
             # No descriptor is left. What can't be sent must not seem sent: `receive` sees the end.
             self.shutdown()
             return
-        self._output_bytes += len(rest)
-        if self._output_bytes > self._output_max:
-            self.overflowed = True
-            self.shutdown()
-        elif len(self._output) == 1:
+        if not self._output:
             self._flushed = anyio.Event()
             self._tasks.start_soon(self._flush)
+        if not self._output or copies:
+            self._output.append((bytearray(), copies))
+        self._output[-1][0].extend(rest)
+        self._count(len(rest))
+
+    def _count(self, change: int) -> None:
+        self.unread += change
+        if self._all_unread is not None:
+            self._all_unread.count(self, change)
 
     async def _flush(self) -> None:
         try:
@@ -154,18 +183,18 @@ class Channel:
 
     def _write_some(self) -> None:
         while self._output:
-            rest, fds = self._output[0]
+            data, fds = self._output[0]
             try:
-                sent = fdsocket.send(self._sock, [rest], [fd.fileno() for fd in fds])
+                with memoryview(data) as view:
+                    sent = fdsocket.send(self._sock, [view], [fd.fileno() for fd in fds])
             except BlockingIOError:
                 return
-            self._output_bytes -= sent
+            del data[:sent]
             while fds:
                 fds.pop().close()
-            if sent < len(rest):
-                self._output[0] = (rest[sent:], fds)
-                return
-            self._output.popleft()
+            if not data:
+                self._output.popleft()
+            self._count(-sent)
 
     async def flush(self, seconds: float) -> None:
         """Wait until the peer has read everything, for so long at most."""
@@ -180,6 +209,12 @@ class Channel:
         except OSError:
             return
 
+    def cut_off(self) -> None:
+        """End the connection of a peer that does not read."""
+        self.overflowed = True
+        self._drop_output()
+        self.shutdown()
+
     def close(self) -> None:
         if self._sock.fileno() >= 0:
             anyio.notify_closing(self._sock)
@@ -191,7 +226,7 @@ class Channel:
         while self._output:
             for fd in self._output.popleft()[1]:
                 fd.close()
-        self._output_bytes = 0
+        self._count(-self.unread)
 
 
 def _duplicates(fds: Sequence[int]) -> list[OwnedFd]:

@@ -91,6 +91,12 @@ class FrontSettings:
     connections_max_per_user: int = field(
         integer(1, 500_000), 4096, help="Clients of one user connected at once."
     )
+    status_connections_max: int = field(
+        integer(1, 500_000), 256, help="As connections_max, for the status socket alone."
+    )
+    status_connections_max_per_user: int = field(
+        integer(1, 500_000), 32, help="As connections_max_per_user, for the status socket alone."
+    )
     jobs_max_per_connection: int = field(
         integer(1, 10_000), 64, help="Unanswered jobs of one connection."
     )
@@ -101,6 +107,11 @@ class FrontSettings:
         integer(64 * _KIB, _GIB),
         16 * _MIB,
         help="Unread answers after which a client that does not read is cut off.",
+    )
+    unread_max_bytes: int = field(
+        integer(64 * _KIB, 1 << 45),
+        256 * _MIB,
+        help="Unread answers of all clients, past which who has most of them is cut off.",
     )
     log_level: str = field(_LEVEL, "info", help="debug, info, warning or error.")
 

@@ -5,7 +5,11 @@ import socket
 
 from sdnotify import SystemdNotifier
 
+from asrd.journal import escape
+
 LISTEN_FDS_START = 3
+# systemd ignores a notification of more than 4 KiB; a character takes up to 4 bytes.
+_STATUS_MAX = 1000
 
 
 def listen_sockets() -> dict[str, list[socket.socket]]:
@@ -43,6 +47,10 @@ class Notifier:
 
     def ready(self) -> None:
         self._notify("READY=1")
+        if self._notifier is not None and self._notifier.socket is not None:
+            # From here on a manager that does not read (it may be stopped) misses something, which
+            # is better than that our clients wait for it.
+            self._notifier.socket.setblocking(False)
 
     def stopping(self) -> None:
         self._notify("STOPPING=1")
@@ -51,7 +59,11 @@ class Notifier:
         self._notify("WATCHDOG=1")
 
     def status(self, text: str) -> None:
-        """The line that `systemctl status` shows; sent only if it changed."""
+        """The line that `systemctl status` shows; sent only if it changed.
+
+        It stays one line whatever is in `text`: a second one would be an order to the manager.
+        """
+        text = escape(text)[:_STATUS_MAX]
         if text != self._status:
             self._status = text
             self._notify(f"STATUS={text}")

@@ -6,17 +6,18 @@ import signal
 import socket
 import stat
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
 from anyio.abc import TaskGroup
 
 from asrd import request, sd, status, wire
-from asrd.channel import Channel
+from asrd.channel import Channel, Unread
 from asrd.config import FrontSettings, config_path, load_front
 from asrd.errors import Code, ConfigError
 from asrd.events import Error
-from asrd.fdsocket import READ_SIZE, Peer, peer_of
+from asrd.fdsocket import READ_SIZE, peer_of
 from asrd.front import Front
 from asrd.journal import setup_logging
 from asrd.scheduler import Failure
@@ -30,8 +31,56 @@ _HOUSEKEEPING_SECONDS = 0.5
 _EXHAUSTED_SECONDS = 0.1
 # Time for clients to read their last answers when the daemon stops.
 _FAREWELL_SECONDS = 2.0
+# On the public socket there is nothing to say but short questions.
+_STRANGERS = wire.Limits(data=4096, payload=64 * 1024)
+# Some hundred answers.
+_STRANGERS_OUTPUT = 1 << 20
 # Above the busiest burst: a connection waits here, it is not refused (the units say the same).
 BACKLOG = 4096
+
+
+@dataclass
+class _Door:
+    """A kind of socket, with bounds of its own: who crowds the one does not close the other."""
+
+    restricted: bool
+    limits: wire.Limits
+    output_max: int
+    room: int
+    room_per_user: int
+    users: Counter[int] = field(default_factory=Counter)
+
+    def why_full(self, uid: int) -> str | None:
+        if self.users.total() >= self.room:
+            return f"{self.room} clients are connected already"
+        if self.users[uid] >= self.room_per_user:
+            return f"user {uid} has {self.users[uid]} connections already"
+        return None
+
+    def count(self, uid: int, sign: int) -> None:
+        self.users[uid] += sign
+        if not self.users[uid]:
+            del self.users[uid]
+
+
+def _main_door(settings: FrontSettings) -> _Door:
+    return _Door(
+        restricted=False,
+        limits=wire.Limits(payload=settings.max_payload_bytes),
+        output_max=settings.output_max_bytes,
+        room=settings.connections_max,
+        room_per_user=settings.connections_max_per_user,
+    )
+
+
+def _status_door(settings: FrontSettings) -> _Door:
+    return _Door(
+        restricted=True,
+        limits=_STRANGERS,
+        output_max=min(_STRANGERS_OUTPUT, settings.output_max_bytes),
+        room=settings.status_connections_max,
+        room_per_user=settings.status_connections_max_per_user,
+    )
 
 
 class Server:
@@ -43,10 +92,15 @@ class Server:
         self.settings = settings
         self._buffer = memoryview(bytearray(READ_SIZE))
         self.front = Front(settings, self._buffer)
-        self._listeners = [(sock, False) for sock in main] + [(sock, True) for sock in public]
+        doors = _main_door(settings), _status_door(settings)
+        self._listeners = [
+            (sock, door)
+            for door, socks in zip(doors, (main, public), strict=True)
+            for sock in socks
+        ]
         self._notifier = sd.Notifier()
         self._channels: set[Channel] = set()
-        self._users: Counter[int] = Counter()
+        self._unread = Unread(settings.unread_max_bytes)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then let accepted jobs finish."""
@@ -54,8 +108,8 @@ class Server:
             self.front.start(tasks)
             tasks.start_soon(self._housekeeping)
             async with anyio.create_task_group() as accepting:
-                for listener, restricted in self._listeners:
-                    accepting.start_soon(self._accept, listener, restricted, tasks)
+                for listener, door in self._listeners:
+                    accepting.start_soon(self._accept, listener, door, tasks)
                 self._notifier.ready()
                 log.info("serving")
                 await _signalled()
@@ -84,7 +138,7 @@ class Server:
             self._notifier.watchdog()
             await anyio.sleep(pause)
 
-    async def _accept(self, listener: socket.socket, restricted: bool, tasks: TaskGroup) -> None:
+    async def _accept(self, listener: socket.socket, door: _Door, tasks: TaskGroup) -> None:
         listener.setblocking(False)
         problem = None
         while True:
@@ -99,22 +153,23 @@ class Server:
                 await anyio.sleep(_EXHAUSTED_SECONDS)
             else:
                 problem = None
-                tasks.start_soon(self._serve, sock, restricted, tasks)
+                tasks.start_soon(self._serve, sock, door, tasks)
                 await anyio.lowlevel.checkpoint()
 
-    async def _serve(self, sock: socket.socket, restricted: bool, tasks: TaskGroup) -> None:
-        session = Session(self.front, peer_of(sock), restricted)
-        limits = wire.Limits(payload=self.settings.max_payload_bytes)
+    async def _serve(self, sock: socket.socket, door: _Door, tasks: TaskGroup) -> None:
+        session = Session(self.front, peer_of(sock), door.restricted)
         channel = Channel(
             sock,
-            wire.Decoder(limits, session.open_sink),
+            wire.Decoder(door.limits, session.open_sink),
             tasks,
             self._buffer,
-            output_max=self.settings.output_max_bytes,
+            output_max=door.output_max,
+            unread=self._unread,
             frame_timeout=self.settings.frame_timeout_seconds,
         )
-        full = self._no_room_for(session.peer)
-        self._count(channel, session.peer.uid, 1)
+        uid = session.peer.uid
+        full = door.why_full(uid)
+        self._count(channel, door, uid, 1)
         try:
             if full is None:
                 await session.run(channel)
@@ -128,26 +183,16 @@ class Server:
             # Our bug; it costs this client its connection, and nobody else anything.
             log.exception("a connection failed", extra=session.log_fields)
         finally:
-            self._count(channel, session.peer.uid, -1)
+            self._count(channel, door, uid, -1)
             channel.close()
 
-    def _count(self, channel: Channel, uid: int, sign: int) -> None:
+    def _count(self, channel: Channel, door: _Door, uid: int, sign: int) -> None:
         if sign > 0:
             self._channels.add(channel)
         else:
             self._channels.discard(channel)
-        self._users[uid] += sign
-        if not self._users[uid]:
-            del self._users[uid]
+        door.count(uid, sign)
         self.front.connections = len(self._channels)
-
-    def _no_room_for(self, peer: Peer) -> str | None:
-        settings = self.settings
-        if len(self._channels) >= settings.connections_max:
-            return f"{settings.connections_max} clients are connected already"
-        if self._users[peer.uid] >= settings.connections_max_per_user:
-            return f"user {peer.uid} has {self._users[peer.uid]} connections already"
-        return None
 
 
 async def _signalled() -> None:

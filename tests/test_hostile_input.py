@@ -5,15 +5,20 @@ import logging
 import os
 import socket
 import time
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import anyio
+import anyio.abc
 import pytest
 
 from asrd import wire
-from asrd.channel import Channel
+from asrd.channel import Channel, Unread
 from asrd.errors import BadAudio, Busy, ProtocolError
+from asrd.sd import Notifier
 from asrd.spool import ClientFile, Recording, Spool
 from asrd.workerdir import WorkerDirectory
 from tests.process.raw import memfd
@@ -36,23 +41,96 @@ def test_finding_a_duplicate_key_takes_no_longer_than_reading_the_keys() -> None
     assert time.process_time() - started < 3
 
 
+@contextmanager
+def _channel(
+    tasks: anyio.abc.TaskGroup, output_max: int = 1 << 30, unread: Unread | None = None
+) -> Iterator[tuple[Channel, socket.socket]]:
+    """A channel, and the socket at its other end, which nobody reads."""
+    ours, theirs = socket.socketpair()
+    decoder, buffer = wire.Decoder(wire.Limits()), memoryview(bytearray(4096))
+    channel = Channel(ours, decoder, tasks, buffer, output_max=output_max, unread=unread)
+    try:
+        with theirs:
+            yield channel, theirs
+    finally:
+        channel.close()
+
+
+# More than the kernel keeps for a peer that does not read.
+_LARGE = {"text": "x" * 1_000_000}
+
+
 def test_a_descriptor_that_cannot_be_kept_for_later_ends_the_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def send() -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            async with anyio.create_task_group() as tasks:
-                buffer = memoryview(bytearray(4096))
-                channel = Channel(
-                    ours, wire.Decoder(wire.Limits()), tasks, buffer, output_max=1 << 30
-                )
-                channel.send("filler", {"text": "x" * 1_000_000})
+        async with anyio.create_task_group() as tasks:
+            with _channel(tasks) as (channel, _), memfd(b"audio") as fd:
+                channel.send("filler", _LARGE)
                 monkeypatch.setattr(os, "dup", _exhausted)
-                with memfd(b"audio") as fd:
-                    channel.send("job", {}, [fd.fileno()])
+                channel.send("job", {}, [fd.fileno()])
                 assert await channel.receive() is None
-                channel.close()
+
+    anyio.run(send)
+
+
+def test_one_answer_may_be_larger_than_the_bound_of_unread_ones() -> None:
+    def read_all(peer: socket.socket) -> int:
+        size = 0
+        while size < 1_000_000:
+            size += len(peer.recv(1 << 20))
+        return size
+
+    async def send() -> None:
+        async with anyio.create_task_group() as tasks:
+            with _channel(tasks, output_max=1000) as (channel, peer):
+                channel.send("transcript", _LARGE)
+                size = await anyio.to_thread.run_sync(read_all, peer)
+                assert size > 1_000_000
+                await channel.flush(10)
+                assert channel.unread == 0
+                channel.send("transcript", _LARGE)
+                assert not channel.overflowed
+                channel.send("pong")
+                assert channel.overflowed
+                assert channel.unread == 0
+                assert await channel.receive() is None
+
+    anyio.run(send)
+
+
+def test_who_has_most_unread_is_cut_off_for_all() -> None:
+    async def send() -> None:
+        unread = Unread(3_000_000)
+        async with anyio.create_task_group() as tasks:
+            with (
+                _channel(tasks, unread=unread) as (greedy, _),
+                _channel(tasks, unread=unread) as (modest, _),
+            ):
+                for channel in (greedy, greedy, modest):
+                    channel.send("transcript", _LARGE)
+                assert not greedy.overflowed
+                assert unread.total == greedy.unread + modest.unread
+                modest.send("transcript", {"text": "x" * 900_000})
+                assert (greedy.overflowed, modest.overflowed) == (True, False)
+                assert unread.total == modest.unread
+            assert unread.total == 0
+
+    anyio.run(send)
+
+
+def test_small_unread_answers_take_no_more_memory_than_their_bytes() -> None:
+    async def send() -> None:
+        async with anyio.create_task_group() as tasks:
+            with _channel(tasks) as (channel, _):
+                channel.send("filler", _LARGE)
+                tracemalloc.start()
+                for _ in range(20_000):
+                    channel.send("pong")
+                taken, _ = tracemalloc.get_traced_memory()
+                tracemalloc.stop()
+                assert channel.unread > 20_000 * 30
+                assert taken < 2 * channel.unread
 
     anyio.run(send)
 
@@ -131,3 +209,34 @@ def test_workers_stay_while_their_directory_cannot_be_read(
     assert directory.look() == {}
     tmp_path.rmdir()
     assert directory.look() == {}
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The service manager's end of the notifications."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "notify"))
+        sock.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        yield sock
+
+
+def test_a_status_text_is_one_line_that_the_manager_takes(manager: socket.socket) -> None:
+    notifier = Notifier()
+    notifier.status("worker 0: no model\nWATCHDOG=trigger\n" + "\N{SNOWMAN}" * 5000)
+    told = manager.recv(1 << 16)
+    notifier.close()
+    assert told.startswith(rb"STATUS=worker 0: no model\nWATCHDOG=trigger\n" + b"\xe2\x98\x83")
+    assert b"\n" not in told
+    assert len(told) < 4096
+
+
+def test_a_manager_that_does_not_read_holds_up_nobody(manager: socket.socket) -> None:
+    notifier = Notifier()
+    notifier.ready()
+    # More than any queue of datagrams holds.
+    for number in range(5000):
+        notifier.status(f"number {number}")
+        notifier.watchdog()
+    notifier.close()
+    assert [manager.recv(100) for _ in range(2)] == [b"READY=1", b"STATUS=number 0"]

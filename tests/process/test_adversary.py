@@ -1,5 +1,6 @@
 """The front against peers and conditions that mean it ill: what may die, dies alone."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -90,6 +91,32 @@ def test_who_connects_while_no_descriptor_is_left_waits(front: Front) -> None:
     with late:
         late.expect("pong")
     assert front.log.count("cannot accept") == 1
+
+
+def test_a_crowd_at_the_public_socket_leaves_the_main_one_open(tmp_path: Path) -> None:
+    public = str(tmp_path / "status.sock")
+    config = f"status_socket = '{public}'\nconnections_max = 2\nstatus_connections_max = 3\n"
+    with Front(tmp_path, config=config + "status_connections_max_per_user = 2") as front:
+        with Peer.connect(public) as one, Peer.connect(public) as two:
+            for stranger in (one, two):
+                stranger.send("ping")
+                stranger.expect("pong")
+            with Peer.connect(public) as surplus:
+                assert f"user {os.getuid()} has 2" in surplus.expect("error")["text"]
+            with front.connect() as client, front.connect() as other:
+                for member in (client, other):
+                    member.send("ping")
+                    member.expect("pong")
+                with front.connect() as surplus:
+                    assert surplus.expect("error")["code"] == Code.BUSY
+
+
+def test_a_stranger_may_not_say_much(tmp_path: Path) -> None:
+    public = str(tmp_path / "status.sock")
+    with Front(tmp_path, config=f"status_socket = '{public}'"), Peer.connect(public) as stranger:
+        stranger.send("ping", {"text": "x" * 5000})
+        assert "over the limit of 4096" in stranger.expect("error")["text"]
+        assert stranger.at_end()
 
 
 FLOODS = {
