@@ -280,11 +280,13 @@ class CancelJob:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """The worker lives and has begun to load its model."""
+    """The worker lives and has begun to load its model. `last_exit`: how the process before it
+    ended, as its service manager saw it."""
 
     TYPE: ClassVar = "loading"
     pid: int = field(integer(1, 1 << 31))
     model: str = field(string(_NAME))
+    last_exit: str | None = field(string(_NAME), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +302,7 @@ class Hello:
     compute_type: str = field(identifier(64))
     slots: int = field(integer(1, 256), 1)
     load_seconds: float = field(number(0, 1e6), 0.0)
+    last_exit: str | None = field(string(_NAME), None)
 
 
 @dataclass(frozen=True, slots=True)

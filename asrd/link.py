@@ -93,7 +93,7 @@ class Link:
         self._buffer = buffer
         self._channel: Channel | None = None
         self._woken = anyio.Event()
-        self._ready = self._left = self._asleep = False
+        self._ready = self._left = self._asleep = self._unexplained = False
         self._delay = _RETRY_FIRST
         self._scope = anyio.CancelScope()
         self._on_event: dict[type, Callable[[Any], None]] = {
@@ -211,18 +211,27 @@ class Link:
     # --- what the worker says ---------------------------------------------------------------------
 
     def _loading(self, event: Loading) -> None:
+        self._explain(event.last_exit)
         self.info.pid, self.info.model = event.pid, event.model
         self._owner.worker_loading(self)
 
     def _hello(self, event: Hello) -> None:
         if event.version != PROTOCOL_VERSION:
             raise Broken(f"it speaks version {event.version}, not {PROTOCOL_VERSION}")
+        self._explain(event.last_exit)
         info = self.info
         info.pid, info.model, info.languages = event.pid, event.model, event.languages
         info.device, info.compute_type = event.device, event.compute_type
         info.load_seconds = event.load_seconds
         self._ready = True
         self._owner.worker_ready(self, event)
+
+    def _explain(self, last_exit: str | None) -> None:
+        """The next process knows from its service manager how the one before it ended."""
+        if self._unexplained and last_exit is not None:
+            log.warning("worker %s: the one before was %s", self.name, last_exit)
+            self.info.last_death = f"{last_exit}, {self.info.last_death}"
+        self._unexplained = False
 
     def _done(self, event: Done) -> None:
         self._owner.job_done(self, event)
@@ -240,6 +249,7 @@ class Link:
         self.info.restarts += 1
         self.info.pid = None
         self._owner.worker_lost(self, how)
+        self._unexplained = True
 
 
 def _connected(path: Path) -> socket.socket:

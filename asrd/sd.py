@@ -91,3 +91,9 @@ def die_with_supervisor() -> None:
 
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def last_exit() -> str | None:
+    """How the process before this one ended, as the service manager saw it: `killed by SIGSEGV`.
+    None for the first, and after an end of the worker's own will."""
+    return os.environ.get("ASRD_LAST_EXIT") or None

@@ -171,6 +171,7 @@ class Supervisor:
             "NOTIFY_SOCKET": notify_path,
             "WATCHDOG_USEC": str(int(unit.watchdog * 1_000_000)),
             "ASRD_SUPERVISED": "1",
+            "ASRD_LAST_EXIT": unit.last_exit or "",
         }
         environment.pop("WATCHDOG_PID", None)
         # First out of the way of the numbers that they are to have.

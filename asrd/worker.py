@@ -164,7 +164,7 @@ class Worker:
         if self._cannot_load is not None:
             self._tell(CannotLoad(self._cannot_load[0].reason))
         elif self._loaded is None:
-            self._tell(Loading(os.getpid(), self.model))
+            self._tell(Loading(os.getpid(), self.model, sd.last_exit()))
         else:
             self._tell(_hello(self._loaded))
 
@@ -265,6 +265,7 @@ def _hello(loaded: Loaded) -> Hello:
         device=loaded.device,
         compute_type=loaded.compute_type,
         load_seconds=round(loaded.load_seconds, 3),
+        last_exit=sd.last_exit(),
     )
 
 

@@ -96,6 +96,7 @@ SAMPLES: Mapping[str, Any] = {
     "reason": "idle",
     "run_seconds": 0.1,
     "segment": {"id": 0, "start": 0.0, "end": 1.0, "text": "one"},
+    "size": 32000,
     "start": 0.0,
     "text": "one",
     "version": 1,

@@ -118,7 +118,9 @@ def test_a_death_in_the_middle_of_a_job_costs_one_retry(daemon: Daemon, number: 
         assert done["attempts"] == 2
         assert transcript(client, "queued")["attempts"] == 1
     assert daemon.status()["jobs"]["retried"] == 1
-    assert "job long" in daemon.workers()["0"]["last_death"]
+    death = daemon.workers()["0"]["last_death"]
+    assert f"killed by {signal.Signals(number).name}" in death
+    assert "job long" in death
 
 
 def test_a_death_while_loading_costs_nothing(tmp_path: Path) -> None:
