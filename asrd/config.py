@@ -160,7 +160,12 @@ TABLES: dict[str, type] = {"front": FrontSettings, "worker": WorkerSettings}
 
 
 def config_path(flag_value: str | None = None) -> Path:
-    """The settings file: flag, else ASRD_CONFIG, else /etc/asrd/asrd.toml."""
+    """The settings file: flag, else ASRD_CONFIG, else /etc/asrd/asrd.toml.
+
+    Only a file that nobody asked for may be missing. Raises ConfigError.
+    """
+    if flag_value is not None and not Path(flag_value).exists():
+        raise ConfigError(f"{flag_value}: there is no such file")
     return Path(flag_value or os.environ.get("ASRD_CONFIG") or DEFAULT_CONFIG)
 
 
@@ -206,26 +211,40 @@ def _read(path: Path, cls: type, table: str | None) -> dict[str, Any]:
     if table is not None:
         for key in data:
             if key not in TABLES:
-                raise ConfigError(f"{path}:{_line(text, key)}: unknown table or key {key!r}")
+                line = _line(text, key, None)
+                raise ConfigError(f"{path}:{line}: unknown table or key {key!r}")
         data = data.get(table, {})
         if not isinstance(data, dict):
-            raise ConfigError(f"{path}:{_line(text, table)}: {table!r} must be a table")
+            raise ConfigError(f"{path}:{_line(text, table, None)}: {table!r} must be a table")
     for key in unknown_keys(cls, data):
-        raise ConfigError(f"{path}:{_line(text, key)}: unknown key {key!r}")
+        raise ConfigError(f"{path}:{_line(text, key, table)}: unknown key {key!r}")
     try:
         parse(cls, data)
     except FieldError as error:
-        raise ConfigError(f"{path}:{_line(text, error.field)}: {error}") from None
+        raise ConfigError(f"{path}:{_line(text, error.field, table)}: {error}") from None
     return data
 
 
-def _line(text: str, key: str) -> int:
-    """Where a key or table stands; tomllib tells no lines, so it is looked up again."""
-    pattern = re.compile(rf"""\s*\[?\s*["']?{re.escape(key)}["']?\s*(\]|=|\.)""")
+def _line(text: str, key: str, table: str | None) -> int:
+    """Where a key of a table stands, or the table, if the key is not found on a line of its own;
+    tomllib tells no lines, so it is looked up again."""
+    inside, found = None, 1
     for number_, line in enumerate(text.splitlines(), 1):
-        if pattern.match(line):
+        if header := _HEADER.match(line):
+            inside = header[1]
+            found = number_ if inside in (table, key) else found
+        elif inside == table and _names(line, key):
             return number_
-    return 1
+        elif inside is None and table is not None and _names(line, table):
+            found = number_
+    return found
+
+
+_HEADER = re.compile(r"""\s*\[{1,2}\s*["']?([^]"']*?)["']?\s*\]""")
+
+
+def _names(line: str, key: str) -> bool:
+    return re.match(rf"""\s*["']?{re.escape(key)}["']?\s*[=.]""", line) is not None
 
 
 def _environment(cls: type, table: str) -> dict[str, Any]:

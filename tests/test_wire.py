@@ -481,6 +481,16 @@ def test_an_event_closes_what_was_not_taken_from_it(feed: Feed) -> None:
     event.close()
 
 
+def test_what_is_kept_survives_the_reads_buffer(feed: Feed) -> None:
+    buffer = bytearray(THREE)
+    feed.decoder.receive(memoryview(buffer))
+    while (event := feed.decoder.next_event()) is not None:
+        feed.events.append(event)
+        feed.decoder.keep()
+        buffer[:] = b"x" * len(buffer)
+    assert told(feed) == TOLD
+
+
 # --- sinks ----------------------------------------------------------------------------------------
 
 
