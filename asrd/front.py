@@ -50,6 +50,12 @@ from asrd.workerdir import WorkerDirectory
 
 log = logging.getLogger(__name__)
 
+# What a worker may say of a job that is still wanted. It knows nothing of queues and deadlines, and
+# must not tell a client that somebody cancelled.
+_WORKERS_CODES = frozenset(
+    {Code.BAD_REQUEST, Code.BAD_AUDIO, Code.TOO_LARGE, Code.OUT_OF_MEMORY, Code.INTERNAL}
+)
+
 
 class Front:
     def __init__(self, settings: FrontSettings, buffer: memoryview) -> None:
@@ -218,8 +224,9 @@ class Front:
         self._perform(self.scheduler.job_done(link.name, event.key, event, now))
 
     def job_failed(self, link: Link, event: Failed) -> None:
-        code = Code(event.code) if event.code in list(Code) else Code.INTERNAL
-        failure = Failure(code, event.text)
+        failure = Failure(Code.INTERNAL, f"its worker answered {event.code}: {event.text}")
+        if event.code in _WORKERS_CODES:
+            failure = Failure(Code(event.code), event.text)
         now = anyio.current_time()
         self._perform(
             self.scheduler.job_failed(link.name, event.key, failure, now, fatal=event.fatal)

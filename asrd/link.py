@@ -131,15 +131,26 @@ class Link:
         """Keep a connection to the worker until `close`."""
         with self._scope:
             while True:
-                sock = await self._connect()
-                reason = await self._serve(sock)
-                if self._asleep:
-                    await self._woken.wait()
-                elif reason is not None:
-                    self._owner.worker_failed(self, False, reason)
-                    await self._pause(_FAILED_FIRST, _FAILED_LAST)
-                elif not self._ready or self._left:
-                    await self._pause(_RETRY_FIRST, _RETRY_LAST)
+                try:
+                    await self._live_once()
+                except Exception:
+                    # Our bug; it may cost this worker a while, but never the daemon.
+                    log.exception("worker %s: the front failed on it", self.name)
+                    await anyio.sleep(_FAILED_FIRST)
+
+    async def _live_once(self) -> None:
+        sock = await self._connect()
+        reason = await self._serve(sock)
+        if self._asleep:
+            await self._woken.wait()
+        elif reason is not None:
+            self._owner.worker_failed(self, False, reason)
+            await self._pause(_FAILED_FIRST, _FAILED_LAST)
+        elif self._ready and not self._left:
+            # The next one starts by itself and takes longer than this to load.
+            await anyio.sleep(_RETRY_FIRST)
+        else:
+            await self._pause(_RETRY_FIRST, _RETRY_LAST)
 
     async def _connect(self) -> socket.socket:
         refusals = 0
@@ -155,9 +166,9 @@ class Link:
             await self._pause(_RETRY_FIRST, _RETRY_LAST)
 
     async def _pause(self, first: float, last: float) -> None:
-        self._delay = max(first, self._delay)
+        self._delay = min(last, max(first, self._delay))
         await anyio.sleep(self._delay)
-        self._delay = min(last, 2 * self._delay)
+        self._delay *= 2
 
     async def _serve(self, sock: socket.socket) -> str | None:
         """One connection from beginning to end; returns why the worker can't load, if it said."""
@@ -204,8 +215,8 @@ class Link:
                 self._handle(event)
 
     def _handle(self, event: Any) -> None:
-        if not self._ready and not isinstance(event, (Loading, Hello)):
-            raise Broken(f"{event.TYPE} before hello")
+        if self._ready == isinstance(event, (Loading, Hello)):
+            raise Broken(f"{event.TYPE} {'after' if self._ready else 'before'} hello")
         self._on_event[type(event)](event)
 
     # --- what the worker says ---------------------------------------------------------------------

@@ -9,15 +9,17 @@ import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import anyio
 import anyio.abc
 import pytest
+import trio.testing
 
 from asrd import wire
 from asrd.channel import Channel, Unread
 from asrd.errors import BadAudio, Busy, ProtocolError
+from asrd.link import Link
 from asrd.sd import Notifier
 from asrd.spool import ClientFile, Recording, Spool
 from asrd.workerdir import WorkerDirectory
@@ -240,3 +242,26 @@ def test_a_manager_that_does_not_read_holds_up_nobody(manager: socket.socket) ->
         notifier.watchdog()
     notifier.close()
     assert [manager.recv(100) for _ in range(2)] == [b"READY=1", b"STATUS=number 0"]
+
+
+def test_a_link_outlives_a_bug_of_ours(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Owner:
+        called = 0
+
+        def worker_failed(self, link: Link, *_: object) -> None:
+            self.called += 1
+            if self.called == 1:
+                raise RuntimeError("a bug")
+            link.close()
+
+    owner = Owner()
+
+    async def keep() -> None:
+        async with anyio.create_task_group() as tasks:
+            path = tmp_path / "0.sock"
+            await Link("0", path, cast(Any, owner), tasks, memoryview(b"")).run()
+
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    anyio.run(keep, backend="trio", backend_options={"clock": clock})
+    assert owner.called == 2
+    assert "RuntimeError: a bug" in caplog.text

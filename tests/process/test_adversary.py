@@ -13,7 +13,7 @@ import pytest
 
 from asrd.errors import Code
 from tests.process.daemons import Front
-from tests.process.raw import Peer, done, memfd, wait_for
+from tests.process.raw import HELLO, Peer, done, memfd, wait_for
 from tests.process.test_front import PCM, SECOND, ask, ready
 
 
@@ -117,6 +117,26 @@ def test_a_stranger_may_not_say_much(tmp_path: Path) -> None:
         stranger.send("ping", {"text": "x" * 5000})
         assert "over the limit of 4096" in stranger.expect("error")["text"]
         assert stranger.at_end()
+
+
+@pytest.mark.parametrize("code", ["cancelled", "busy", "worker-crashed", "invented"])
+def test_a_worker_may_not_put_words_into_the_front_s_mouth(front: Front, code: str) -> None:
+    with ready(front) as worker, front.connect() as client:
+        ask(client)
+        job, fd = worker.take_job()
+        fd.close()
+        worker.send("failed", {"key": job["key"], "code": code, "text": "why not"})
+        error = client.answer("a").data
+        assert error["code"] == Code.INTERNAL
+        assert error["text"] == f"its worker answered {code}: why not"
+
+
+def test_a_worker_that_greets_and_goes_is_not_met_all_the_time(front: Front) -> None:
+    started = time.monotonic()
+    for _ in range(11):
+        with front.accept() as worker:
+            worker.send("hello", HELLO)
+    assert time.monotonic() - started > 10 * 0.05
 
 
 FLOODS = {

@@ -185,6 +185,8 @@ MISBEHAVIOURS: dict[str, Callable[[Peer, int], object]] = {
         b'{"type": "done", "payload_length": 9999999}\n'
     ),
     "a descriptor": lambda worker, key: fdsocket.send(worker.sock, [b'{"type": "x"}\n'], [0]),
+    "a second hello": lambda worker, key: worker.send("hello", {**HELLO, "model": "other"}),
+    "loading after hello": lambda worker, key: worker.send("loading", {"pid": 7, "model": "m"}),
     "hello in another version": lambda worker, key: worker.send("hello", {**HELLO, "version": 99}),
 }
 
