@@ -46,7 +46,8 @@ class LogMel:
         self._blocks = blocks
         self._extractor = extractor
         self._on_window = on_window
-        self._rest = _NOTHING
+        # What the next frames share with the last ones; what was read, but is not needed yet.
+        self._rest = self._unread = _NOTHING
         self._begun = self._ended = False
         # The frames from `_first` to `_end` (exclusive), not yet limited to the peak.
         self._frames = np.zeros((len(extractor.mel_filters), 0), np.float32)
@@ -93,20 +94,24 @@ class LogMel:
         self._first = frame
 
     def _next_samples(self) -> Samples:
-        """The samples of the next frames, padded at both ends of the recording as Whisper does."""
-        parts, count = [self._rest], 0
+        """The samples of the next frames, padded at both ends of the recording as Whisper does.
+
+        As many at a time whatever the blocks' lengths: a recording's text must not depend on
+        the way in which it came.
+        """
         before = 0 if self._begun else _FFT // 2
         self._begun = True
-        for block in self._blocks:
-            parts.append(block)
-            count += len(block)
-            if count > BLOCK_SECONDS * RATE:
-                break
-        else:
-            self._ended = True
-            parts.append(np.zeros(HOP, np.float32))
-        after = _FFT // 2 if self._ended else 0
-        return np.pad(np.concatenate(parts), (before, after), mode="reflect")
+        wanted = len(self._rest) + BLOCK_SECONDS * RATE
+        parts, count = [self._rest, self._unread], len(self._rest) + len(self._unread)
+        while count <= wanted and not self._ended:
+            block = next(self._blocks, None)
+            self._ended = block is None
+            parts.append(np.zeros(HOP, np.float32) if block is None else block)
+            count += len(parts[-1])
+        samples = np.concatenate(parts)
+        if not self._ended:
+            samples, self._unread = samples[:wanted], samples[wanted:]
+        return np.pad(samples, (before, _FFT // 2 if self._ended else 0), mode="reflect")
 
     def _spectrum(self, samples: Samples) -> Any:
         """The same arithmetic as FeatureExtractor.__call__, up to the logarithm; in steps that
