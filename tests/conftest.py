@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+# As asrd.engine sets them for the worker; some tests import the libraries before it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # No deadline: the machines are shared, and a slow example is no bug. No database: a failure must
 # not depend on what an earlier run left behind.
 settings.register_profile(
