@@ -81,6 +81,7 @@ def test_a_bad_model_is_told_and_mended_by_the_settings_alone(service: Service) 
         for told in (
             service.machine.output("asrctl", "status"),
             service.machine.run("systemctl", "status", worker, check=False).stdout,
+            service.machine.run("asrctl", "doctor", check=False).stdout,
         ):
             assert name in told
         refused = service.machine.run("asrctl", "transcribe", "/etc/hostname", check=False)

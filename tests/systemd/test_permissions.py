@@ -29,6 +29,13 @@ def test_an_outsider_is_refused_audio_but_may_ask_how_it_is(service: Service) ->
     assert service.transcribe(INSIDER) == TEXT
 
 
+def test_the_doctor_tells_an_outsider_the_command_that_mends_it(service: Service) -> None:
+    told = service.machine.run("asrctl", "doctor", user=OUTSIDER, check=False)
+    assert told.returncode == 1
+    assert f"sudo usermod -aG asr {OUTSIDER}\n" in told.stdout
+    assert told.stdout.count("WRONG") == 1
+
+
 def test_the_status_socket_takes_no_audio(service: Service) -> None:
     argv = ("asrctl", "--socket", "/run/asrd/status.sock", "transcribe", SAMPLE)
     refused = service.machine.run(*argv, user=OUTSIDER, check=False)
