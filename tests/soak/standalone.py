@@ -1,9 +1,7 @@
 """The main campaign: `asrd run` with two real workers, the real engine, and everything at once."""
 
-import collections
 import json
 import random
-import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +11,7 @@ from pathlib import Path
 from asrd.demo import MODEL
 from tests.process.daemons import Daemon
 from tests.process.raw import wait_for
-from tests.soak import clips, hostile, libraries
+from tests.soak import clips, deaths, hostile, libraries
 from tests.soak.crowd import Behaviour, Crowd
 from tests.soak.faults import Killer
 from tests.soak.honest import Context, cancelled, hurried, one_shot, poison, stream_by_hand
@@ -89,7 +87,10 @@ class Standalone:
         left = sorted(path.name for path in home.iterdir())
         if left != ["asrd.toml", "log"]:
             ledger.fail(f"left behind: {left}")
-        self._count_deaths(daemon.log)
+        found = deaths.count(daemon.log)
+        for problem in deaths.unexplained(found, ledger):
+            ledger.fail(problem)
+        self.figures += [(what, str(number)) for what, number in sorted(found.items())]
         return ledger
 
     def _campaign(
@@ -144,14 +145,6 @@ class Standalone:
         self.figures.append(("fronts", str(len(watch.fronts))))
         told = daemon.status()
         self.figures.append(("the last front's jobs", json.dumps(told["jobs"])))
-
-    def _count_deaths(self, log: str) -> None:
-        """As the supervisor saw them."""
-        ends = re.findall(
-            r" asrd-run: ((?:asrd|asr-worker@\d+): (?:killed by|exited with) \S+)", log
-        )
-        for what, count in sorted(collections.Counter(ends).items()):
-            self.figures.append((what, str(count)))
 
 
 def crashing_model(tmp: Path) -> Path:
