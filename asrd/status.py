@@ -91,7 +91,7 @@ def _worker(worker: Worker, link: Link, uid: int, now: float) -> dict[str, Any]:
         "jobs_done": info.jobs_done,
         "restarts": info.restarts,
         "load_seconds": info.load_seconds,
-        "last_death": info.last_death,
+        "last_death": info.last_death.told_to(uid) if info.last_death is not None else None,
     }
 
 
