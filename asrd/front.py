@@ -27,7 +27,7 @@ from asrd.events import (
 )
 from asrd.fairqueue import Limits
 from asrd.fdsocket import Peer
-from asrd.link import Link
+from asrd.link import Death, Link
 from asrd.metrics import Metrics
 from asrd.request import Request
 from asrd.scheduler import (
@@ -193,9 +193,8 @@ class Front:
         self._perform(self.scheduler.worker_ready(link.name, hello.model, hello.slots, now))
 
     def worker_lost(self, link: Link, how: str) -> None:
-        jobs = self._jobs_of(link)
-        link.info.last_death = f"{how}, " + (f"running {', '.join(jobs)}" if jobs else "idle")
-        log.warning("worker %s: lost: %s", link.name, link.info.last_death)
+        link.info.last_death = Death(how, self._jobs_of(link))
+        log.warning("worker %s: lost: %s", link.name, link.info.last_death.told_to(uid=0))
         how = f"worker {link.name}: {how}"
         self._perform(self.scheduler.worker_lost(link.name, how, anyio.current_time()))
 
@@ -240,9 +239,9 @@ class Front:
         job = jobs[key]
         return None if job is None else job.request
 
-    def _jobs_of(self, link: Link) -> list[str]:
-        worker = self.scheduler.workers[link.name]
-        return [f"job {job.request.job_id}" for job in worker.jobs.values() if job is not None]
+    def _jobs_of(self, link: Link) -> tuple[tuple[int, str], ...]:
+        running = self.scheduler.workers[link.name].jobs.values()
+        return tuple((job.uid, job.request.job_id) for job in running if job is not None)
 
     # --- what the scheduler wants done ------------------------------------------------------------
 

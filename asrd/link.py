@@ -7,7 +7,7 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,6 +54,21 @@ class Broken(Exception):
     """The worker said something it must not; it is treated as crashed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a worker ended, and what it ran then: pairs of uid and job_id."""
+
+    how: str
+    jobs: tuple[tuple[int, str], ...]
+
+    def told_to(self, uid: int) -> str:
+        """One line. Root may know every job, anybody else their own: others are only counted."""
+        named = [f"job {job_id}" for owner, job_id in self.jobs if uid in (0, owner)]
+        others = len(self.jobs) - len(named)
+        told = named + [f"{others} of another user"] * bool(others)
+        return f"{self.how}, " + (f"running {', '.join(told)}" if told else "idle")
+
+
 @dataclass(slots=True)
 class WorkerInfo:
     """What the front knows of the process behind the socket; for `status`."""
@@ -66,7 +81,7 @@ class WorkerInfo:
     load_seconds: float = 0.0
     jobs_done: int = 0
     restarts: int = 0
-    last_death: str | None = None
+    last_death: Death | None = None
 
 
 class Owner(Protocol):
@@ -239,9 +254,10 @@ class Link:
 
     def _explain(self, last_exit: str | None) -> None:
         """The next process knows from its service manager how the one before it ended."""
-        if self._unexplained and last_exit is not None:
+        if self._unexplained and last_exit is not None and self.info.last_death is not None:
             log.warning("worker %s: the one before was %s", self.name, last_exit)
-            self.info.last_death = f"{last_exit}, {self.info.last_death}"
+            how = f"{last_exit}, {self.info.last_death.how}"
+            self.info.last_death = replace(self.info.last_death, how=how)
         self._unexplained = False
 
     def _done(self, event: Done) -> None:

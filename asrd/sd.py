@@ -66,7 +66,8 @@ class Notifier:
         text = escape(text)[:_STATUS_MAX]
         if text != self._status:
             self._status = text
-            self._notify(f"STATUS={text}")
+            # What a worker said may be in it: a line of its own would be one more notification.
+            self._notify(f"STATUS={escape(text)}")
 
     def close(self) -> None:
         if self._notifier is not None and self._notifier.socket is not None:

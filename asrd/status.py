@@ -40,7 +40,8 @@ def state(scheduler: Scheduler) -> str:
     """`ok` if a request could be served now by every worker there is, `degraded` if by some,
     `unavailable` if by none."""
     usable = (WorkerState.READY, WorkerState.ASLEEP)
-    if not any(worker.state in usable for worker in scheduler.workers.values()):
+    workers = [worker for worker in scheduler.workers.values() if not worker.retired]
+    if scheduler.draining or not any(worker.state in usable for worker in workers):
         return "unavailable"
     return "degraded" if problems(scheduler) else "ok"
 
@@ -91,7 +92,7 @@ def _worker(worker: Worker, link: Link, uid: int, now: float) -> dict[str, Any]:
         "jobs_done": info.jobs_done,
         "restarts": info.restarts,
         "load_seconds": info.load_seconds,
-        "last_death": info.last_death,
+        "last_death": info.last_death.told_to(uid) if info.last_death is not None else None,
     }
 
 
