@@ -26,7 +26,7 @@ from asrd.events import (
     Transcribe,
 )
 from asrd.fairqueue import Limits
-from asrd.fdsocket import Peer
+from asrd.fdsocket import ROOT, Peer
 from asrd.link import Link
 from asrd.metrics import Metrics
 from asrd.request import Request
@@ -151,7 +151,7 @@ class Front:
         log.info("refused: %s: %s", failure.code, failure.text, extra=session.log_fields)
 
     def status(self, peer: Peer) -> dict[str, Any]:
-        return status.snapshot(self, peer.uid, anyio.current_time())
+        return status.snapshot(self, peer, anyio.current_time())
 
     def info(self) -> dict[str, Any]:
         return status.info(self)
@@ -193,9 +193,11 @@ class Front:
         self._perform(self.scheduler.worker_ready(link.name, hello.model, hello.slots, now))
 
     def worker_lost(self, link: Link, how: str) -> None:
-        jobs = self._jobs_of(link)
-        link.info.last_death = f"{how}, " + (f"running {', '.join(jobs)}" if jobs else "idle")
-        log.warning("worker %s: lost: %s", link.name, link.info.last_death)
+        running = self.scheduler.workers[link.name].jobs.values()
+        info, jobs = link.info, [job for job in running if job is not None]
+        info.last_death = how
+        info.died_with = tuple((job.uid, job.request.job_id) for job in jobs)
+        log.warning("worker %s: lost: %s", link.name, status.last_death(info, ROOT))
         how = f"worker {link.name}: {how}"
         self._perform(self.scheduler.worker_lost(link.name, how, anyio.current_time()))
 
@@ -239,10 +241,6 @@ class Front:
             raise UnknownKey(f"it spoke of job {key}, which it does not run")
         job = jobs[key]
         return None if job is None else job.request
-
-    def _jobs_of(self, link: Link) -> list[str]:
-        worker = self.scheduler.workers[link.name]
-        return [f"job {job.request.job_id}" for job in worker.jobs.values() if job is not None]
 
     # --- what the scheduler wants done ------------------------------------------------------------
 

@@ -67,6 +67,8 @@ class WorkerInfo:
     jobs_done: int = 0
     restarts: int = 0
     last_death: str | None = None
+    # The jobs that it ran then: user and job_id.
+    died_with: tuple[tuple[int, str], ...] = ()
 
 
 class Owner(Protocol):
