@@ -20,6 +20,8 @@ READ_SIZE = 256 * 1024
 _ANCILLARY = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 # What the kernel says when this machine, not the peer, is at fault.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+# What the kernel says of a user without a number in our namespace (user_namespaces(7)).
+_OVERFLOW_UID = 65534
 _UCRED = struct.Struct("iII")
 
 
@@ -29,6 +31,15 @@ class Peer(NamedTuple):
     pid: int
     uid: int
     gid: int
+
+    def may_see(self, uid: int) -> bool:
+        """Whether what belongs to that user is this peer's business. Who has no number here
+        (another user namespace) shares one with others, and is nobody's friend."""
+        return self.uid == 0 or (self.uid == uid and uid != _OVERFLOW_UID)
+
+
+# Who reads the log may know everything.
+ROOT = Peer(0, 0, 0)
 
 
 def peer_of(sock: socket.socket) -> Peer:

@@ -26,7 +26,7 @@ from asrd.events import (
     Transcribe,
 )
 from asrd.fairqueue import Limits
-from asrd.fdsocket import Peer
+from asrd.fdsocket import ROOT, Peer
 from asrd.link import Death, Link
 from asrd.metrics import Metrics
 from asrd.request import Request
@@ -151,7 +151,7 @@ class Front:
         log.info("refused: %s: %s", failure.code, failure.text, extra=session.log_fields)
 
     def status(self, peer: Peer) -> dict[str, Any]:
-        return status.snapshot(self, peer.uid, anyio.current_time())
+        return status.snapshot(self, peer, anyio.current_time())
 
     def info(self) -> dict[str, Any]:
         return status.info(self)
@@ -194,7 +194,7 @@ class Front:
 
     def worker_lost(self, link: Link, how: str) -> None:
         link.info.last_death = Death(how, self._jobs_of(link))
-        log.warning("worker %s: lost: %s", link.name, link.info.last_death.told_to(uid=0))
+        log.warning("worker %s: lost: %s", link.name, link.info.last_death.told_to(ROOT))
         how = f"worker {link.name}: {how}"
         self._perform(self.scheduler.worker_lost(link.name, how, anyio.current_time()))
 

@@ -32,7 +32,7 @@ from asrd.events import (
     Loading,
     parse_event,
 )
-from asrd.fdsocket import EXHAUSTED
+from asrd.fdsocket import EXHAUSTED, Peer
 from asrd.fields import dump
 from asrd.scheduler import UnknownKey
 
@@ -61,9 +61,9 @@ class Death:
     how: str
     jobs: tuple[tuple[int, str], ...]
 
-    def told_to(self, uid: int) -> str:
+    def told_to(self, peer: Peer) -> str:
         """One line. Root may know every job, anybody else their own: others are only counted."""
-        named = [f"job {job_id}" for owner, job_id in self.jobs if uid in (0, owner)]
+        named = [f"job {job_id}" for owner, job_id in self.jobs if peer.may_see(owner)]
         others = len(self.jobs) - len(named)
         told = named + [f"{others} of another user"] * bool(others)
         return f"{self.how}, " + (f"running {', '.join(told)}" if told else "idle")

@@ -3,6 +3,7 @@
 import os
 from typing import TYPE_CHECKING, Any
 
+from asrd.fdsocket import Peer
 from asrd.link import Link
 from asrd.scheduler import Scheduler, Worker, WorkerState
 from asrd.version import __version__
@@ -26,7 +27,9 @@ def problems(scheduler: Scheduler) -> list[str]:
     if not scheduler.workers:
         found.append("no worker is configured")
     for worker in scheduler.workers.values():
-        if worker.state in (WorkerState.FAILED, WorkerState.DOWN):
+        if worker.retired:
+            found.append(f"worker {worker.name} is being removed: its socket is gone")
+        elif worker.state in (WorkerState.FAILED, WorkerState.DOWN):
             found.append(f"worker {worker.name} is {worker.state}: {worker.reason}")
         elif worker.state in (WorkerState.STARTING, WorkerState.LOADING):
             found.append(f"worker {worker.name} is {worker.state}")
@@ -40,14 +43,15 @@ def state(scheduler: Scheduler) -> str:
     """`ok` if a request could be served now by every worker there is, `degraded` if by some,
     `unavailable` if by none."""
     usable = (WorkerState.READY, WorkerState.ASLEEP)
-    workers = [worker for worker in scheduler.workers.values() if not worker.retired]
-    if scheduler.draining or not any(worker.state in usable for worker in workers):
+    workers = scheduler.workers.values()
+    serving = any(worker.state in usable and not worker.retired for worker in workers)
+    if scheduler.draining or not serving:
         return "unavailable"
     return "degraded" if problems(scheduler) else "ok"
 
 
-def snapshot(front: "Front", uid: int, now: float) -> dict[str, Any]:
-    """The `status` event's data, as user `uid` may see it: other users' job ids are left out."""
+def snapshot(front: "Front", peer: Peer, now: float) -> dict[str, Any]:
+    """The `status` event's data, as `peer` may see it: other users' job ids are left out."""
     scheduler, metrics = front.scheduler, front.metrics
     oldest = min((job.arrival for job in scheduler.queue), default=now)
     return {
@@ -68,16 +72,16 @@ def snapshot(front: "Front", uid: int, now: float) -> dict[str, Any]:
         "latency_ms": metrics.latency_ms(),
         "real_time_factor": metrics.real_time_factor(),
         "workers": [
-            _worker(worker, front.links[worker.name], uid, now)
+            _worker(worker, front.links[worker.name], peer, now)
             for _, worker in sorted(scheduler.workers.items())
         ],
     }
 
 
-def _worker(worker: Worker, link: Link, uid: int, now: float) -> dict[str, Any]:
+def _worker(worker: Worker, link: Link, peer: Peer, now: float) -> dict[str, Any]:
     info = link.info
     job = next((job for job in worker.jobs.values() if job is not None), None)
-    visible = job is not None and uid in (0, job.uid)
+    visible = job is not None and peer.may_see(job.uid)
     return {
         "name": worker.name,
         "state": shown_state(worker),
@@ -92,7 +96,7 @@ def _worker(worker: Worker, link: Link, uid: int, now: float) -> dict[str, Any]:
         "jobs_done": info.jobs_done,
         "restarts": info.restarts,
         "load_seconds": info.load_seconds,
-        "last_death": info.last_death.told_to(uid) if info.last_death is not None else None,
+        "last_death": info.last_death.told_to(peer) if info.last_death is not None else None,
     }
 
 

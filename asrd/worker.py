@@ -149,7 +149,8 @@ class Worker:
     def _show(self) -> None:
         if self._loaded is None:
             return
-        doing = "ready" if self._task is None else f"job {self._task.job.job_id}"
+        # Everybody may read this line: whose job it is, and which, is in the log.
+        doing = "ready" if self._task is None else "busy"
         what = f"{self._loaded.model} on {self._loaded.device} ({self._loaded.compute_type})"
         self._notifier.status(f"{doing} · {what} · {self._jobs_done} done")
 

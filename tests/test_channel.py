@@ -170,16 +170,16 @@ async def test_a_peer_that_does_not_read_is_cut_off_past_the_bound_and_not_at_it
     message = wire.encode("segment", {"text": LARGE})
     async with connected() as (probe, _, _):
         probe.send("segment", {"text": LARGE})
-        at_once = len(message) - probe._output_bytes
+        at_once = len(message) - probe.unread
     async with connected(output_max=2 * len(message) - at_once) as (channel, peer, _):
         channel.send("segment", {"text": LARGE})
         channel.send("segment", {"text": LARGE})
         assert not channel.overflowed
         channel.send("ping")
         assert channel.overflowed
-        unsent = channel._output_bytes
+        unsent = channel.unread
         channel.send("ping", {"text": "more"})
-        assert channel._output_bytes == unsent
+        assert channel.unread == unsent
         assert await channel.receive() is None
         await channel.flush(PATIENCE)
         with pytest.raises(AssertionError, match="the connection ended"):

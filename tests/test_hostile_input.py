@@ -19,9 +19,13 @@ import trio.testing
 from asrd import wire
 from asrd.channel import Channel, Unread
 from asrd.errors import BadAudio, Busy, ProtocolError
-from asrd.link import Link
+from asrd.fairqueue import Limits
+from asrd.fdsocket import Peer
+from asrd.link import Death, Link
+from asrd.scheduler import Scheduler
 from asrd.sd import Notifier
 from asrd.spool import ClientFile, Recording, Spool
+from asrd.status import state
 from asrd.workerdir import WorkerDirectory
 from tests.process.raw import memfd
 
@@ -265,3 +269,28 @@ def test_a_link_outlives_a_bug_of_ours(tmp_path: Path, caplog: pytest.LogCapture
     anyio.run(keep, backend="trio", backend_options={"clock": clock})
     assert owner.called == 2
     assert "RuntimeError: a bug" in caplog.text
+
+
+def test_the_jobs_of_a_dead_worker_are_named_to_their_users_alone() -> None:
+    death = Death("it closed", ((1000, "mine"), (65534, "whose")))
+
+    def told(uid: int) -> str:
+        return death.told_to(Peer(pid=1, uid=uid, gid=1))
+
+    assert told(0) == "it closed, running job mine, job whose"
+    assert told(1000) == "it closed, running job mine, 1 of another user"
+    assert told(1001) == "it closed, running 2 of another user"
+    # Users without a number in our namespace are not one user.
+    assert told(65534) == "it closed, running 2 of another user"
+
+
+def test_health_counts_nobody_who_takes_no_job() -> None:
+    scheduler = Scheduler(Limits())
+    scheduler.worker_added("0", 0.0)
+    scheduler.worker_ready("0", "m", 1, 0.0)
+    assert state(scheduler) == "ok"
+    scheduler.worker_retired("0", 0.0)
+    assert state(scheduler) == "unavailable"
+    scheduler.worker_added("0", 0.0)
+    scheduler.drain()
+    assert state(scheduler) == "unavailable"
