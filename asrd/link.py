@@ -65,7 +65,7 @@ class Death:
         """One line. Root may know every job, anybody else their own: others are only counted."""
         named = [f"job {job_id}" for owner, job_id in self.jobs if peer.may_see(owner)]
         others = len(self.jobs) - len(named)
-        told = named + [f"{others} of another user"] * bool(others)
+        told = named + [f"{others} of others"] * bool(others)
         return f"{self.how}, " + (f"running {', '.join(told)}" if told else "idle")
 
 

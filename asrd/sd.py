@@ -66,8 +66,7 @@ class Notifier:
         text = escape(text)[:_STATUS_MAX]
         if text != self._status:
             self._status = text
-            # What a worker said may be in it: a line of its own would be one more notification.
-            self._notify(f"STATUS={escape(text)}")
+            self._notify(f"STATUS={text}")
 
     def close(self) -> None:
         if self._notifier is not None and self._notifier.socket is not None:

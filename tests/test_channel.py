@@ -89,7 +89,7 @@ async def test_events_go_both_ways() -> None:
         assert await channel.receive() is None
 
 
-async def test_repr_shows_what_is_unsent() -> None:
+async def test_repr_shows_what_is_unread() -> None:
     async with connected() as (channel, _, _):
         number = channel._sock.fileno()
         assert repr(channel) == (
@@ -166,34 +166,29 @@ async def test_descriptors_that_were_never_sent_are_closed_with_the_channel() ->
             channel.send("job", {"key": 1}, [fd, fd])
 
 
-async def test_a_peer_that_does_not_read_is_cut_off_past_the_bound_and_not_at_it() -> None:
-    message = wire.encode("segment", {"text": LARGE})
+@pytest.mark.parametrize("over", [False, True])
+async def test_a_peer_that_leaves_more_than_the_bound_unread_is_cut_off(over: bool) -> None:
     async with connected() as (probe, _, _):
         probe.send("segment", {"text": LARGE})
-        at_once = len(message) - probe.unread
-    async with connected(output_max=len(message) - at_once) as (channel, peer, _):
+        left = probe.unread
+    async with connected(output_max=left - over) as (channel, peer, _):
         channel.send("segment", {"text": LARGE})
-        # At the bound one more may wait, however large: past it none.
-        channel.send("segment", {"text": LARGE})
-        assert not channel.overflowed
+        assert (channel.unread, channel.overflowed) == (left, False)
         channel.send("ping")
-        assert channel.overflowed
-        unsent = channel.unread
-        channel.send("ping", {"text": "more"})
-        assert channel.unread == unsent
+        assert channel.overflowed == over
+        channel.send("ping")
+        assert (channel.unread, channel.overflowed) == (0, True)
         assert await channel.receive() is None
         await channel.flush(PATIENCE)
         with pytest.raises(AssertionError, match="the connection ended"):
             await peer.event()
 
 
-async def test_one_event_over_the_bound_may_wait_and_the_next_cuts_the_peer_off() -> None:
-    async with connected(output_max=1000) as (channel, _, _):
+async def test_one_answer_may_wait_however_large_it_is() -> None:
+    async with connected(output_max=1000) as (channel, peer, _):
         channel.send("segment", {"text": LARGE})
+        assert (await peer.event()).data == {"text": LARGE}
         assert not channel.overflowed
-        channel.send("ping")
-        assert channel.overflowed
-        assert await channel.receive() is None
 
 
 async def test_flush_waits_for_the_peer_and_no_longer_than_it_is_told() -> None:

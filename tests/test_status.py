@@ -1,0 +1,294 @@
+"""The snapshot: what it promises, what it hides, and when it says that all is well."""
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+from wyoming.event import Event
+from wyoming.info import Info
+
+from asrd import status
+from asrd.fairqueue import Job, Limits
+from asrd.fields import parse
+from asrd.link import Death, WorkerInfo
+from asrd.metrics import Metrics
+from asrd.scheduler import Scheduler, WorkerState
+from asrd.table import Snapshot
+from asrd.version import __version__
+
+ALICE, BOB, ROOT = 1000, 1001, 0
+
+
+def front(*ready: str, **limits: Any) -> Any:
+    """As much of a front as a snapshot looks at, with workers of those names ready."""
+    made = SimpleNamespace(
+        scheduler=Scheduler(Limits(**limits)),
+        metrics=Metrics(),
+        links={},
+        started_at=100.0,
+        connections=3,
+    )
+    for name in ready:
+        add(made, name)
+        made.scheduler.worker_ready(name, "tiny", 1, 100.0)
+    return made
+
+
+def add(made: Any, name: str) -> None:
+    made.scheduler.worker_added(name, 100.0)
+    info = WorkerInfo(100, "tiny", ("en", "de"), "cpu", "int8", load_seconds=0.25)
+    made.links[name] = SimpleNamespace(info=info)
+
+
+def submit(made: Any, job_id: str, uid: int = ALICE, at: float = 101.0) -> None:
+    job = Job(uid, at, request=SimpleNamespace(job_id=job_id))
+    made.scheduler.submit(job, at)
+
+
+def worker(made: Any, uid: int, name: str = "0") -> dict[str, Any]:
+    rows = status.snapshot(made, uid, now=103.5)["workers"]
+    found: dict[str, Any] = next(row for row in rows if row["name"] == name)
+    return found
+
+
+# --- what it says ---------------------------------------------------------------------------------
+
+
+def test_the_snapshot_of_a_busy_daemon() -> None:
+    made = front("0", queue_max=5)
+    submit(made, "running", at=101.0)
+    submit(made, "waiting", at=102.5)
+    submit(made, "later", at=103.0)
+    nothing = {"p50": 0.0, "p95": 0.0, "p99": 0.0}
+    assert status.snapshot(made, ALICE, now=103.5) == {
+        "state": "ok",
+        "problems": [],
+        "version": __version__,
+        "uptime_s": 3.5,
+        "pid": os.getpid(),
+        "connections": 3,
+        "queue": {"depth": 2, "max": 5, "oldest_wait_ms": 1000},
+        "jobs": {"accepted": 0, "done": 0, "retried": 0, "failed": {}, "refused": {}},
+        "ignored_events": 0,
+        "audio_seconds": 0.0,
+        "latency_ms": {"wait": nothing, "run": nothing},
+        "real_time_factor": nothing,
+        "workers": [
+            {
+                "name": "0",
+                "state": "busy",
+                "reason": None,
+                "retired": False,
+                "pid": 100,
+                "model": "tiny",
+                "device": "cpu",
+                "compute_type": "int8",
+                "job_id": "running",
+                "job_age_ms": 2500,
+                "jobs_done": 0,
+                "restarts": 0,
+                "load_seconds": 0.25,
+                "last_death": None,
+            }
+        ],
+    }
+
+
+def test_a_snapshot_can_be_sent_and_is_what_the_table_reads() -> None:
+    made = front("1", "0")
+    made.links["0"].info.last_death = Death("killed by SIGSEGV", ((ALICE, "mine"),))
+    sent = orjson.loads(orjson.dumps(status.snapshot(made, ALICE, now=103.5)))
+    read = parse(Snapshot, sent)
+    assert [row.name for row in read.workers] == ["0", "1"]
+    assert read.workers[0].last_death == "killed by SIGSEGV, running job mine"
+
+
+def test_what_was_counted_is_in_the_snapshot() -> None:
+    made = front("0")
+    made.metrics.accepted = 4
+    made.metrics.failed["bad-audio"] = 1
+    made.metrics.refused["busy"] = 7
+    made.metrics.job_done(wait=0.5, run=1.0, audio_seconds=10.0)
+    made.scheduler.retried = 2
+    told = status.snapshot(made, ALICE, now=103.5)
+    assert told["jobs"] == {
+        "accepted": 4,
+        "done": 1,
+        "retried": 2,
+        "failed": {"bad-audio": 1},
+        "refused": {"busy": 7},
+    }
+    assert told["audio_seconds"] == 10.0
+    assert told["latency_ms"]["wait"]["p50"] == 500.0
+    assert told["real_time_factor"]["p99"] == 0.1
+
+
+# --- what it hides --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("uid", "shown"), [(ALICE, "hers"), (BOB, None), (ROOT, "hers")])
+def test_a_running_job_is_named_to_its_owner_and_root_alone(uid: int, shown: str | None) -> None:
+    made = front("0")
+    submit(made, "hers", ALICE)
+    assert worker(made, uid)["job_id"] == shown
+    assert worker(made, uid)["job_age_ms"] == 2500
+
+
+@pytest.mark.parametrize(
+    ("uid", "told"),
+    [
+        (ALICE, "it broke, running job hers, 1 of others"),
+        (BOB, "it broke, running job his, 1 of others"),
+        (ROOT, "it broke, running job hers, job his"),
+        (1002, "it broke, running 2 of others"),
+    ],
+)
+def test_the_jobs_of_a_death_are_named_to_their_owners_and_root_alone(uid: int, told: str) -> None:
+    made = front("0")
+    made.links["0"].info.last_death = Death("it broke", ((ALICE, "hers"), (BOB, "his")))
+    assert worker(made, uid)["last_death"] == told
+
+
+def test_the_death_of_an_idle_worker_is_told_to_all() -> None:
+    made = front("0")
+    made.links["0"].info.last_death = Death("it broke", ())
+    assert worker(made, BOB)["last_death"] == "it broke, idle"
+
+
+def test_nothing_of_another_users_jobs_is_anywhere_in_the_snapshot() -> None:
+    made = front("0", queue_max=9)
+    for number in range(4):
+        submit(made, f"secret{number}", ALICE)
+    made.links["0"].info.last_death = Death("it broke", ((ALICE, "secret9"),))
+    assert "secret" in str(status.snapshot(made, ALICE, now=103.5))
+    assert "secret" not in str(status.snapshot(made, BOB, now=103.5))
+
+
+def test_a_job_that_was_given_up_is_no_longer_shown() -> None:
+    made = front("0")
+    submit(made, "gone")
+    (job,) = made.scheduler.running()
+    made.scheduler.end(job, "cancelled", 102.0)
+    assert worker(made, ALICE)["job_id"] is None
+    assert worker(made, ALICE)["job_age_ms"] == 0
+    assert worker(made, ALICE)["state"] == "busy"
+
+
+# --- when all is well -----------------------------------------------------------------------------
+
+R, S, L = WorkerState.READY, WorkerState.STARTING, WorkerState.LOADING
+A, F, D = WorkerState.ASLEEP, WorkerState.FAILED, WorkerState.DOWN
+
+
+@pytest.mark.parametrize(
+    ("states", "expected", "problems"),
+    [
+        ([], "unavailable", ["no worker is configured"]),
+        ([R], "ok", []),
+        ([A], "ok", []),
+        ([R, A], "ok", []),
+        ([S], "unavailable", ["worker 0 is starting"]),
+        ([L], "unavailable", ["worker 0 is loading"]),
+        ([F], "unavailable", ["worker 0 is failed: why"]),
+        ([D], "unavailable", ["worker 0 is down: why"]),
+        ([S, F], "unavailable", ["worker 0 is starting", "worker 1 is failed: why"]),
+        ([R, S], "degraded", ["worker 1 is starting"]),
+        ([L, R], "degraded", ["worker 0 is loading"]),
+        ([A, F], "degraded", ["worker 1 is failed: why"]),
+        ([R, D], "degraded", ["worker 1 is down: why"]),
+    ],
+)
+def test_state_and_problems(states: list[WorkerState], expected: str, problems: list[str]) -> None:
+    made = front()
+    for index, state in enumerate(states):
+        add(made, str(index))
+        found = made.scheduler.workers[str(index)]
+        found.state, found.reason = state, "why" if state in (F, D) else None
+    assert status.state(made.scheduler) == expected
+    assert status.problems(made.scheduler) == problems
+    told = status.snapshot(made, ROOT, now=103.5)
+    assert (told["state"], told["problems"]) == (expected, problems)
+    assert [row["state"] for row in told["workers"]] == [state.value for state in states]
+
+
+def test_a_full_queue_is_a_problem() -> None:
+    made = front("0", queue_max=2)
+    for number in range(3):
+        assert status.state(made.scheduler) == "ok"
+        submit(made, f"job{number}")
+    assert status.state(made.scheduler) == "degraded"
+    assert status.problems(made.scheduler) == ["the queue is full (2 of 2)"]
+
+
+def test_a_queue_that_lets_nobody_wait_is_no_problem() -> None:
+    assert status.state(front("0", queue_max=0).scheduler) == "ok"
+
+
+def test_a_daemon_that_drains_is_unavailable() -> None:
+    made = front("0")
+    made.scheduler.drain()
+    assert status.state(made.scheduler) == "unavailable"
+    assert status.problems(made.scheduler) == ["asrd is shutting down"]
+
+
+def test_a_retired_worker_serves_nobody() -> None:
+    made = front("0", "1")
+    made.scheduler.worker_retired("0", 103.0)
+    assert status.state(made.scheduler) == "ok"
+    assert worker(made, ALICE)["retired"]
+    made.scheduler.worker_retired("1", 103.0)
+    assert status.state(made.scheduler) == "unavailable"
+
+
+# --- the line and Wyoming's info ------------------------------------------------------------------
+
+
+def test_the_line_that_systemctl_shows() -> None:
+    made = front("0", "1", queue_max=4)
+    assert status.status_line(made) == (
+        "2/2 workers ready · queue 0/4 · 0 done · 0 failed · 0 crashes"
+    )
+    made.metrics.done = 1234
+    made.metrics.failed["bad-audio"] = 2
+    made.metrics.failed["cancelled"] = 1
+    made.links["1"].info.restarts = 1
+    for number in range(3):
+        submit(made, f"job{number}")
+    made.scheduler.worker_failed("1", F, "no such model", 103.0)
+    made.scheduler.worker_left("0", True, 103.0)
+    made.scheduler.worker_ready("1", "tiny", 1, 104.0)
+    made.scheduler.worker_failed("1", F, "no such model", 104.0)
+    assert status.status_line(made) == (
+        "0/2 workers ready · queue 3/4 · 1234 done · 3 failed · 1 crash · worker 1: no such model"
+    )
+
+
+def test_the_line_counts_sleepers() -> None:
+    made = front("0", "1")
+    made.scheduler.worker_left("1", True, 103.0)
+    assert status.status_line(made).startswith("1/2 workers ready (1 asleep) · queue 0/1")
+
+
+def test_info_names_the_models_that_are_really_loaded_once_each() -> None:
+    made = front("0", "1", "2")
+    made.links["2"].info.model = "large"
+    (program,) = status.info(made)["asr"]
+    assert (program["name"], program["version"], program["installed"]) == (
+        "asrd",
+        __version__,
+        True,
+    )
+    models = {model["name"]: model for model in program["models"]}
+    assert models.keys() == {"tiny", "large"}
+    assert models["tiny"]["languages"] == ["en", "de"]
+    made.scheduler.worker_lost("2", "it died", 103.0)
+    (program,) = status.info(made)["asr"]
+    assert [model["name"] for model in program["models"]] == ["tiny"]
+
+
+def test_info_is_wyomings() -> None:
+    made = front("0")
+    info = Info.from_event(Event("info", status.info(made)))
+    assert info.asr[0].models[0].languages == ["en", "de"]
