@@ -21,6 +21,7 @@ import copy
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -178,24 +179,22 @@ class WhisperEngine:
             raise LoadError(f"language: the model does not know {language!r}")
 
     def warm(self) -> None:
-        """Load whatever is loaded at first use: kernels, buffers, the VAD."""
-        noise = np.random.default_rng(0).integers(-300, 300, RATE, np.int16)
-        for _ in SpeechFilter([noise * np.float32(1 / 32768)], self._vad_session):
-            pass
-        with open(os.memfd_create("warm"), "w+b") as file:
-            file.write(noise.tobytes())
-            file.flush()
-            self.transcribe(
-                file.fileno(),
-                AudioFormat("pcm_s16le"),
-                Options(language=self.languages[0], temperature=0.0, vad_filter=False),
-                max_audio_seconds=1.0,
-                on_progress=lambda done, total: None,
-                on_segment=lambda segment: None,
-            )
+        """Load whatever is loaded at first use: kernels and buffers.
+
+        A GPU gets a whole window, which tells at once if its memory is too small; a CPU a second
+        of one, since a window of a large model takes it as long as loading.
+        """
+        model, tokenizer = self._model.model, self._model.hf_tokenizer
+        frames = 3000 if self.device == "cuda" else 100
+        window = self._model.encode(np.zeros((model.n_mels, frames), np.float32))
+        names = ["<|startoftranscript|>"]
+        if self._facts.multilingual:
+            names += [f"<|{self.languages[0]}|>", "<|transcribe|>"]
+        prompt = [tokenizer.token_to_id(name) for name in names]
+        for how in ({"beam_size": self._settings.beam_size}, {"sampling_temperature": 0.2}):
+            model.generate(window, [prompt], max_length=16, return_no_speech_prob=True, **how)
         if self._facts.word_timestamps and self._settings.check_model:
-            silence = np.zeros((self._model.model.n_mels, 3000), np.float32)
-            self._model.model.align(self._model.encode(silence), [0], [[0]], 100)
+            model.align(window, prompt, [[0]], frames)
 
     def _arguments(self, options: Options) -> dict[str, Any]:
         """faster-whisper's arguments. Raises BadRequest naming the field."""
@@ -254,14 +253,17 @@ def load_engine(settings: WorkerSettings) -> WhisperEngine:
     index = settings.device_index if device == "cuda" else 0
     _check_compute_type(settings, ctranslate2.get_supported_compute_types(device, index), device)
     try:
-        model = faster_whisper.WhisperModel(
-            str(path),
-            device=device,
-            device_index=index,
-            compute_type=settings.compute_type,
-            cpu_threads=settings.cpu_threads,
-        )
-        engine = WhisperEngine(model, faster_whisper.vad.get_vad_model().session, settings, facts)
+        with ThreadPoolExecutor(1) as beside:
+            # onnxruntime takes as long to import as a small model to load.
+            vad = beside.submit(_load_vad, faster_whisper)
+            model = faster_whisper.WhisperModel(
+                str(path),
+                device=device,
+                device_index=index,
+                compute_type=settings.compute_type,
+                cpu_threads=settings.cpu_threads,
+            )
+            engine = WhisperEngine(model, vad.result(), settings, facts)
         engine.check()
         engine.warm()
     except LoadError:
@@ -279,6 +281,14 @@ def _import_libraries() -> tuple[Any, Any]:
     # At info it logs a line per job that knows nothing of jobs.
     logging.getLogger("faster_whisper").setLevel(logging.WARNING)
     return ctranslate2, faster_whisper
+
+
+def _load_vad(faster_whisper: Any) -> Any:
+    """The Silero model's session, used once."""
+    session = faster_whisper.vad.get_vad_model().session
+    for _ in SpeechFilter([np.zeros(RATE, np.float32)], session):
+        pass
+    return session
 
 
 def _choose_device(settings: WorkerSettings, count_devices: Callable[[], int]) -> str:
