@@ -81,6 +81,17 @@ def test_audio_that_finds_no_descriptor_is_busy(front: Front) -> None:
         assert client.answer("runs").type == "transcript"
 
 
+def test_the_front_takes_all_the_descriptors_that_it_may_have(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 100, hard))
+    try:
+        with Front(tmp_path) as front:
+            limits = resource.prlimit(front.process.pid, resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert limits == (hard, hard)
+
+
 def test_who_connects_while_no_descriptor_is_left_waits(front: Front) -> None:
     front.status()
     with no_descriptor_left(front):
