@@ -79,6 +79,11 @@ class Channel:
     def __repr__(self) -> str:
         return f"<Channel fd={self._sock.fileno()} unread={self.unread} {self._decoder!r}>"
 
+    @property
+    def in_event(self) -> bool:
+        """Whether an event has begun and is not complete."""
+        return self._decoder.in_frame
+
     async def receive(self) -> wire.Event | None:
         """The next event, None at the end of the connection. The caller owns the event.
 

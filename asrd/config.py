@@ -101,7 +101,9 @@ class FrontSettings:
         integer(1, 10_000), 64, help="Unanswered jobs of one connection."
     )
     frame_timeout_seconds: float = field(
-        number(0.01, _DAY), 30.0, help="Time for one event to arrive whole, once it has begun."
+        number(0.01, _DAY),
+        30.0,
+        help="Time for one event to arrive whole; longest pause between two chunks of a stream.",
     )
     output_max_bytes: int = field(
         integer(64 * _KIB, _GIB),

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import resource
 import signal
 import socket
 import stat
@@ -245,11 +246,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _allow_descriptors() -> None:
+    """As many as we may have: shells and containers start with 1,024, for programs that select."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def serve(args: argparse.Namespace) -> int:
     """Raises ConfigError."""
     sd.die_with_supervisor()
     settings = load_front(config_path(args.config), {"socket": args.socket})
     setup_logging(settings.log_level, "asrd")
+    _allow_descriptors()
     passed = sd.listen_sockets()
     main = passed.pop("asrd", [])
     public = passed.pop("status", [])

@@ -1,7 +1,8 @@
 """One client's connection: its events become requests, their outcomes become its answers."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import anyio
 
 from asrd import wire
 from asrd.channel import Channel
@@ -34,6 +35,7 @@ from asrd.fields import dump, parse
 from asrd.request import Request, error
 from asrd.scheduler import Failure
 from asrd.spool import Audio, ClientFile, Recording
+from asrd.stream import STREAMED, Stream
 
 if TYPE_CHECKING:
     from asrd.front import Front
@@ -52,26 +54,6 @@ class _Discard:
         pass
 
 
-@dataclass(slots=True)
-class _WyomingStream:
-    """A recording that comes in chunks: what was asked for, and what has come."""
-
-    asked: Transcribe
-    options: Options
-    format: AudioFormat
-    recording: Recording
-
-
-class _Chunk:
-    """The payload of an audio-chunk: goes to the stream's recording, which outlives the event."""
-
-    def __init__(self, recording: Recording) -> None:
-        self.write = recording.write
-
-    def close(self) -> None:
-        pass
-
-
 class Session:
     """`restricted`: on the public status socket, where nobody may transcribe or cancel."""
 
@@ -80,8 +62,7 @@ class Session:
         self.peer = peer
         self._restricted = restricted
         self.requests: dict[str, Request] = {}
-        self._asked: tuple[Transcribe, Options] | None = None
-        self._stream: _WyomingStream | None = None
+        self._stream = Stream(front.new_recording)
         self._channel: Channel | None = None
 
     def __repr__(self) -> str:
@@ -96,7 +77,7 @@ class Session:
         """Serve the connection until its end; then what it still waited for is cancelled."""
         self._channel = channel
         try:
-            while (framed := await channel.receive()) is not None:
+            while (framed := await self._next_event(channel)) is not None:
                 try:
                     self._handle(framed)
                 finally:
@@ -111,17 +92,29 @@ class Session:
                 await channel.flush(_LAST_WORDS_SECONDS)
         finally:
             self._channel = None
-            self._drop_stream()
+            self._stream.drop()
             for request in list(self.requests.values()):
                 self._front.cancel(request, "the client left")
+
+    async def _next_event(self, channel: Channel) -> wire.Event | None:
+        """As Channel.receive; meanwhile a recording that nobody goes on with is given up."""
+        seconds = self._front.settings.frame_timeout_seconds
+        while self._stream.is_open:
+            with anyio.move_on_after(seconds):
+                return await channel.receive()
+            # In the middle of an event the channel has a clock of its own.
+            if not channel.in_event:
+                text = f"nothing came for {seconds:g} s in the middle of a recording"
+                self._give_up_stream(AudioChunk.TYPE, Failure(Code.BAD_REQUEST, text))
+        return await channel.receive()
 
     def open_sink(self, event: wire.Event) -> wire.Sink:
         """Where the payload of an event goes, while it arrives."""
         if not self._restricted:
             if event.type == Transcribe.TYPE:
                 return self._front.new_recording()
-            if event.type == AudioChunk.TYPE and self._stream is not None:
-                return _Chunk(self._stream.recording)
+            if event.type == AudioChunk.TYPE:
+                return self._stream.sink() or _Discard()
         return _Discard()
 
     # --- what the client says ---------------------------------------------------------------------
@@ -136,8 +129,7 @@ class Session:
                 raise BadRequest(f"{framed.type}: this socket answers status, ping and describe")
             self._dispatch(event, framed)
         except FieldError as problem:
-            failure = Failure(Code.BAD_REQUEST, f"{framed.type}: {problem}")
-            self._refuse(framed, failure)
+            self._refuse(framed, Failure(Code.BAD_REQUEST, f"{framed.type}: {problem}"))
         except JobError as problem:
             text = f"{framed.type}: {problem.text}"
             failure = Failure(problem.code, text, retry_after_ms=problem.retry_after_ms)
@@ -152,9 +144,9 @@ class Session:
                 else:
                     self._one_shot(event, options, framed)
             case AudioStart():
-                self._audio_start(event)
+                self._stream.start(event)
             case AudioChunk():
-                self._audio_chunk(event)
+                self._stream.chunk(event)
             case AudioStop():
                 self._audio_stop()
             case Cancel():
@@ -167,8 +159,7 @@ class Session:
                 self._send("status", self._front.status(self.peer))
 
     def _one_shot(self, asked: Transcribe, options: Options, framed: wire.Event) -> None:
-        if asked.job_id in self.requests:
-            raise FieldError("job_id", f"{asked.job_id!r} is in flight on this connection already")
+        self._refuse_twice(asked)
         audio = self._take_audio(framed)
         try:
             if isinstance(audio, Recording):
@@ -194,43 +185,28 @@ class Session:
     def _begin_stream(self, asked: Transcribe, options: Options, framed: wire.Event) -> None:
         if framed.fds or framed.payload is not None:
             raise FieldError("audio", "is missing, but there is a payload or a descriptor")
-        self._asked = asked, options
-
-    def _audio_start(self, event: AudioStart) -> None:
-        self._drop_stream()
-        asked, options = self._asked or (Transcribe(), Options())
-        self._asked = None
-        format_ = AudioFormat("pcm_s16le", event.rate, event.channels)
-        self._stream = _WyomingStream(asked, options, format_, self._front.new_recording())
-
-    def _audio_chunk(self, event: AudioChunk) -> None:
-        stream = self._stream
-        if stream is None:
-            raise FieldError("audio-chunk", "came without an audio-start")
-        if (event.rate, event.channels) != (stream.format.sample_rate, stream.format.channels):
-            self._drop_stream()
-            raise FieldError("rate", "an audio-chunk must have its audio-start's rate and channels")
+        self._stream.ask(asked, options)
 
     def _audio_stop(self) -> None:
-        stream, self._stream = self._stream, None
-        if stream is None:
-            raise FieldError("audio-stop", "came without an audio-start")
+        recorded = self._stream.stop()
+        if recorded is None:
+            return
+        asked = recorded.asked
         try:
-            if stream.asked.job_id in self.requests:
-                raise FieldError("job_id", "is in flight on this connection already")
-            stream.recording.seal()
+            self._refuse_twice(asked)
+            recorded.recording.seal()
             request = self._front.make_request(
-                self, stream.asked, stream.options, stream.format, stream.recording
+                self, asked, recorded.options, recorded.format, recorded.recording
             )
         except BaseException:
-            stream.recording.close()
+            recorded.recording.close()
             raise
+        self._stream.accepted()
         self._submit(request)
 
-    def _drop_stream(self) -> None:
-        if self._stream is not None:
-            self._stream.recording.close()
-            self._stream = None
+    def _refuse_twice(self, asked: Transcribe) -> None:
+        if asked.job_id in self.requests:
+            raise FieldError("job_id", f"{asked.job_id!r} is in flight on this connection already")
 
     def _submit(self, request: Request) -> None:
         self.requests[request.job_id] = request
@@ -269,11 +245,19 @@ class Session:
         self._send_error(failure, request.job_id, request.trace_id)
 
     def _refuse(self, framed: wire.Event, failure: Failure) -> None:
-        """An event that came to nothing; it names its job if it could be read."""
+        """An event that came to nothing; the answer names its job if that could be read."""
+        if framed.type in STREAMED and not self._restricted:
+            self._give_up_stream(framed.type, failure)
+            return
         self._front.refused(self, failure)
         ids = (framed.data.get(key) for key in ("job_id", "trace_id"))
         job_id, trace_id = (i if isinstance(i, str) and len(i) <= 128 else None for i in ids)
         self._send_error(failure, job_id, trace_id)
+
+    def _give_up_stream(self, kind: str, failure: Failure) -> None:
+        self._front.refused(self, failure)
+        asked = self._stream.give_up(kind)
+        self._send_error(failure, asked.job_id, asked.trace_id)
 
     def _send_error(
         self, failure: Failure, job_id: str | None = None, trace_id: str | None = None

@@ -81,6 +81,17 @@ def test_audio_that_finds_no_descriptor_is_busy(front: Front) -> None:
         assert client.answer("runs").type == "transcript"
 
 
+def test_the_front_takes_all_the_descriptors_that_it_may_have(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 100, hard))
+    try:
+        with Front(tmp_path) as front:
+            limits = resource.prlimit(front.process.pid, resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert limits == (hard, hard)
+
+
 def test_who_connects_while_no_descriptor_is_left_waits(front: Front) -> None:
     front.status()
     with no_descriptor_left(front):
@@ -137,6 +148,75 @@ def test_a_worker_that_greets_and_goes_is_not_met_all_the_time(front: Front) -> 
         with front.accept() as worker:
             worker.send("hello", HELLO)
     assert time.monotonic() - started > 10 * 0.05
+
+
+START = {"rate": 16_000, "width": 2, "channels": 1}
+
+
+def test_a_streamed_job_that_is_refused_is_told_under_its_name_once(front: Front) -> None:
+    """One recording, one answer: what still comes of a refused one is nobody's fault any more."""
+    with front.connect() as client:
+        client.send("transcribe", {"job_id": "w", "trace_id": "t"})
+        client.send("audio-start", START)
+        client.send("audio-chunk", {**START, "rate": 8000}, SECOND)
+        client.send("audio-chunk", START, SECOND)
+        client.send("audio-stop")
+        client.send("transcribe", {"job_id": "x"})
+        client.send("audio-start", {**START, "width": 1})
+        client.send("audio-chunk", START, SECOND)
+        client.send("audio-stop")
+        client.send("transcribe", {"job_id": "y"})
+        client.send("audio-start", START)
+        client.send("audio-stop")
+        client.send("audio-stop")
+        client.send("ping")
+        for job_id, code in (
+            ("w", Code.BAD_REQUEST),
+            ("x", Code.BAD_REQUEST),
+            ("y", Code.BAD_AUDIO),
+        ):
+            error = client.expect("error")
+            assert (error["job_id"], error["code"]) == (job_id, code)
+        assert "job_id" not in client.expect("error")
+        client.expect("pong")
+
+
+def test_the_next_recording_after_a_refused_one_is_taken(front: Front) -> None:
+    with ready(front) as worker, front.connect() as client:
+        client.send("audio-start", START)
+        client.send("audio-chunk", {**START, "rate": 8000}, SECOND)
+        client.expect("error")
+        client.send("transcribe", {"language": "de"})
+        client.send("audio-start", START)
+        client.send("audio-chunk", START, SECOND)
+        client.send("audio-stop")
+        job, fd = worker.take_job()
+        fd.close()
+        assert job["options"]["language"] == "de"
+        worker.send("done", done(job["key"]))
+        assert client.expect("transcript")["text"] == "hello"
+
+
+def test_a_recording_that_nobody_goes_on_with_is_given_up(tmp_path: Path) -> None:
+    config = "frame_timeout_seconds = 0.3\nspool_max_bytes = 32000\nqueue_max = 2"
+    with Front(tmp_path, "0", config=config) as front:
+        with ready(front) as worker, front.connect() as idle, front.connect() as client:
+            ask(idle, "runs")
+            job, fd = worker.take_job()
+            fd.close()
+            worker.send("done", done(job["key"]))
+            idle.answer("runs")
+            idle.send("transcribe", {"job_id": "w"})
+            idle.send("audio-start", START)
+            idle.send("audio-chunk", START, SECOND)
+            error = idle.expect("error")
+            assert (error["code"], error["job_id"]) == (Code.BAD_REQUEST, "w")
+            # The memory that it held is there for others, and the connection goes on.
+            ask(client)
+            client.expect("accepted")
+            worker.take_job()[1].close()
+            idle.send("ping")
+            idle.expect("pong")
 
 
 FLOODS = {
