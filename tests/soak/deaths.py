@@ -21,6 +21,12 @@ def count(log: str) -> Deaths:
     return +found
 
 
+def casualties(log: str) -> Deaths:
+    """By job's id: how often its worker died while it ran it, as the front saw it."""
+    lost = re.findall(r" asrd: worker \w+: lost: .*, running (.*)", log)
+    return Deaths(job for jobs in lost for job in re.findall(r"job (\w+)", jobs))
+
+
 def unexplained(found: Deaths, ledger: Ledger) -> list[str]:
     """What died more often than it was killed. A stopped process is killed by its watchdog with
     either signal; a poison job kills twice; a job that does not stop takes its worker along."""
@@ -32,6 +38,8 @@ def unexplained(found: Deaths, ledger: Ledger) -> list[str]:
         "asrd killed by SIGKILL": done["front SIGKILL"],
         "asr-worker exited with 0": done["worker SIGTERM"],
         "asr-worker exited with 70": found["jobs that did not stop when cancelled"],
+        # Tried again and again while its model is away.
+        "asr-worker exited with 78": 10 * ledger.tricks["model taken away"],
         "asr-worker killed by SIGABRT": done["worker SIGABRT"] + stopped,
         "asr-worker killed by SIGKILL": done["worker SIGKILL"] + stopped,
         "asr-worker killed by SIGSEGV": done["worker SIGSEGV"] + 2 * poison,

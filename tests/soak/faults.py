@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from asrd.ownedfd import OwnedFd
+from tests.process.daemons import Daemon
 from tests.process.raw import status
 from tests.soak.ledger import Ledger
 
@@ -20,25 +21,30 @@ _WORKER = {
 }
 _FRONT = {signal.SIGTERM: 1, signal.SIGKILL: 1}
 _FRONT_SHARE = 0.25
+_MISSING_MODEL_SHARE = 0.05
+_WITHOUT_MODEL_SECONDS = 3.0
 
 
 class Killer:
     """Kills what `asrd run` runs, which is `supervisor`'s children, and nothing else."""
 
-    def __init__(
-        self, ledger: Ledger, chance: random.Random, socket: str, supervisor: int, every: float
-    ) -> None:
+    def __init__(self, ledger: Ledger, chance: random.Random, daemon: Daemon, every: float) -> None:
         self._ledger = ledger
         self._chance = chance
-        self._socket = socket
-        self._supervisor = supervisor
+        self._socket = daemon.socket
+        self._supervisor = daemon.process.pid
+        self._home = daemon.tmp
         self._every = every
         self.spare_front = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
         while not stop.wait(self._chance.expovariate(1 / self._every)):
             targets = self._targets()
-            if targets is not None:
+            if targets is None:
+                continue
+            if self._chance.random() < _MISSING_MODEL_SHARE:
+                self._take_model_away(targets, stop)
+            else:
                 self._strike(targets)
 
     def _targets(self) -> dict[str, int] | None:
@@ -57,6 +63,20 @@ class Killer:
         elif targets:
             name = self._chance.choice(sorted(targets))
             self._signal(name, targets[name], _WORKER)
+
+    def _take_model_away(self, targets: dict[str, int], stop: threading.Event) -> None:
+        """From one worker, for a while; the other must do all the work."""
+        name = self._chance.choice(sorted(targets.keys() - {"front"}) or [""])
+        if not name:
+            return
+        settings = self._home / f"{name.replace(' ', '-')}.toml"
+        settings.write_text("model = '/nowhere'\n")
+        try:
+            self._signal(name, targets[name], {signal.SIGKILL: 1})
+            self._ledger.trick("model taken away")
+            stop.wait(_WITHOUT_MODEL_SECONDS)
+        finally:
+            settings.unlink()
 
     def _signal(self, target: str, pid: int, table: dict[signal.Signals, int]) -> None:
         number = self._chance.choices(list(table), list(table.values()))[0]

@@ -17,6 +17,7 @@ from tests.soak.ledger import Job, Kind
 
 _WAV = (SAMPLES / "en-4.wav").read_bytes()
 _NEVER_READ_MAX = 20_000
+_DRIP_SECONDS = 0.5
 
 
 def _nothing(context: Context) -> OwnedFd:
@@ -150,6 +151,22 @@ def stall(context: Context) -> None:
     with Peer.connect(context.socket) as peer:
         peer.send_raw(context.chance.choice(pieces))
         _must_end(context, peer, "a client that stalls in a frame")
+
+
+def drip(context: Context) -> None:
+    """Slowly enough never to finish: a frame has its time in all, not from byte to byte."""
+    limits = context.ledger.limits
+    until = time.monotonic() + limits.frame + limits.grace
+    with Peer.connect(context.socket) as peer:
+        for byte in wire.encode("status", {"text": "x" * 1_000}):
+            try:
+                peer.send_raw(bytes([byte]))
+            except (BrokenPipeError, ConnectionResetError):
+                return
+            if time.monotonic() > until:
+                context.ledger.fail("a client that drips was not cut off")
+                return
+            time.sleep(_DRIP_SECONDS)
 
 
 def never_read(context: Context) -> None:

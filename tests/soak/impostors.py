@@ -90,6 +90,7 @@ class Impostor:
         def act() -> None:
             trick(peer, key, foreign if foreign != key else key + 1)
 
+        self._ledger.casualties[job.get("job_id", "")] += 1
         self._ledger.fault(name, f"worker {self._name}", os.getpid(), act)
 
     def _jobs(self, peer: Peer) -> Iterator[tuple[dict[str, Any], bytes]]:
@@ -177,7 +178,7 @@ def segments_for_another(peer: Peer, key: int, foreign: int) -> None:
 
 def greets_twice(peer: Peer, key: int, foreign: int) -> None:
     peer.send("hello", HELLO)
-    peer.send("hello", {**HELLO, "slots": 3})
+    peer.send("hello", {**HELLO, "model": "another"})
     time.sleep(0.1)
 
 

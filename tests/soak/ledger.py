@@ -54,6 +54,11 @@ class Job:
         self.notes.append((time.monotonic(), what))
 
     @property
+    def nameless(self) -> bool:
+        """Whether its id stayed here: pure Wyoming has none."""
+        return self.how in ("stream", "wyoming")
+
+    @property
     def seconds(self) -> float:
         """From acceptance, where the client saw it, to the end."""
         start = self.born if self.accepted is None else self.accepted
@@ -82,6 +87,7 @@ class Ledger:
         self.faults: list[Fault] = []
         self.failures: list[str] = []
         self.tricks: collections.Counter[str] = collections.Counter()
+        self.casualties: collections.Counter[str] = collections.Counter()
         self._log = log
         self._lock = threading.Lock()
         self._last = 0
@@ -131,10 +137,15 @@ class Ledger:
             self.failures.append(problem)
 
     def settle(self) -> None:
-        """At the end: whatever is still open was never answered."""
+        """At the end: whatever is still open was never answered, and whoever is said to have been
+        killed was, as `casualties` has it: how often each job's worker died under it."""
         for job in self.jobs:
             if job.outcome is None:
                 self.fail("never answered", job)
+            elif job.outcome == "worker-crashed" and not job.nameless:
+                deaths = self.casualties[job.id]
+                if deaths < self.limits.attempts:
+                    self.fail(f"told that it crashed its workers, which it did {deaths} times", job)
 
     def _log_size(self) -> int:
         return self._log.stat().st_size

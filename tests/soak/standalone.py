@@ -52,6 +52,7 @@ BEHAVIOURS: dict[Behaviour, int] = {
     hostile.byte_by_byte: 4,
     hostile.hang_up: 8,
     hostile.stall: 2,
+    hostile.drip: 1,
     hostile.never_read: 1,
     hostile.flood_descriptors: 4,
     hostile.malformed: 8,
@@ -78,11 +79,13 @@ class Standalone:
         known = clips.known(model, random.Random(f"{self._seed} clips"))
         home = self._tmp / "standalone"
         home.mkdir()
-        arguments = ["--workers", "2", "--watchdog", str(_WATCHDOG_SECONDS), "--model", str(model)]
-        with Daemon(home, *arguments, config=CONFIG) as daemon:
+        config = f"{CONFIG}model = '{model}'\n"
+        watchdog = str(_WATCHDOG_SECONDS)
+        with Daemon(home, "--workers", "2", "--watchdog", watchdog, config=config) as daemon:
             daemon.wait_until_ready(*WORKERS)
             ledger = Ledger("standalone", self._seed, home / "log", LIMITS)
             self._campaign(daemon, ledger, known, seconds)
+        ledger.casualties = deaths.casualties(daemon.log)
         ledger.settle()
         left = sorted(path.name for path in home.iterdir())
         if left != ["asrd.toml", "log"]:
@@ -104,7 +107,7 @@ class Standalone:
         first = self._warm(daemon, context(random.Random(self._seed)))
         watch = Watch(ledger, daemon.socket, supervisor, 1 + len(WORKERS))
         chance = random.Random(f"{self._seed} faults")
-        killer = Killer(ledger, chance, daemon.socket, supervisor, _KILL_EVERY_SECONDS)
+        killer = Killer(ledger, chance, daemon, _KILL_EVERY_SECONDS)
         crowd = Crowd(context, str(self._seed), self._clients, BEHAVIOURS)
         with in_background(watch.run):
             with in_background(killer.run):

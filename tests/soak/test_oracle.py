@@ -64,6 +64,21 @@ def test_it_crashes_its_worker_only_where_two_were_killed(ledger: Ledger) -> Non
         ledger.fault("SIGKILL", "worker 0", 1, nothing)
 
 
+def test_its_workers_must_have_died_under_it(ledger: Ledger) -> None:
+    for _ in range(2):
+        ledger.fault("SIGKILL", "worker 0", 1, nothing)
+    job = innocent(ledger)
+    ledger.close(job, "worker-crashed")
+    line = "worker 0: lost: it closed the connection without a word, running job"
+    log = f"info asrd: {line} {job.id}\ninfo asrd: {line} another\n"
+    ledger.casualties = deaths.casualties(log)
+    ledger.settle()
+    assert "which it did 1 times" in ledger.failures[0]
+    ledger.casualties = deaths.casualties(2 * log)
+    ledger.settle()
+    assert len(ledger.failures) == 1
+
+
 def test_a_front_that_drains_may_lose_only_what_it_did_not_accept(ledger: Ledger) -> None:
     ledger.fault("SIGTERM", "front", 1, nothing)
     ledger.close(innocent(ledger), "lost")
