@@ -11,6 +11,7 @@ from wyoming.info import Info
 
 from asrd import status
 from asrd.fairqueue import Job, Limits
+from asrd.fdsocket import Peer
 from asrd.fields import parse
 from asrd.link import Death, WorkerInfo
 from asrd.metrics import Metrics
@@ -47,8 +48,12 @@ def submit(made: Any, job_id: str, uid: int = ALICE, at: float = 101.0) -> None:
     made.scheduler.submit(job, at)
 
 
+def peer(uid: int) -> Peer:
+    return Peer(pid=1, uid=uid, gid=uid)
+
+
 def worker(made: Any, uid: int, name: str = "0") -> dict[str, Any]:
-    rows = status.snapshot(made, uid, now=103.5)["workers"]
+    rows = status.snapshot(made, peer(uid), now=103.5)["workers"]
     found: dict[str, Any] = next(row for row in rows if row["name"] == name)
     return found
 
@@ -62,7 +67,7 @@ def test_the_snapshot_of_a_busy_daemon() -> None:
     submit(made, "waiting", at=102.5)
     submit(made, "later", at=103.0)
     nothing = {"p50": 0.0, "p95": 0.0, "p99": 0.0}
-    assert status.snapshot(made, ALICE, now=103.5) == {
+    assert status.snapshot(made, peer(ALICE), now=103.5) == {
         "state": "ok",
         "problems": [],
         "version": __version__,
@@ -99,7 +104,7 @@ def test_the_snapshot_of_a_busy_daemon() -> None:
 def test_a_snapshot_can_be_sent_and_is_what_the_table_reads() -> None:
     made = front("1", "0")
     made.links["0"].info.last_death = Death("killed by SIGSEGV", ((ALICE, "mine"),))
-    sent = orjson.loads(orjson.dumps(status.snapshot(made, ALICE, now=103.5)))
+    sent = orjson.loads(orjson.dumps(status.snapshot(made, peer(ALICE), now=103.5)))
     read = parse(Snapshot, sent)
     assert [row.name for row in read.workers] == ["0", "1"]
     assert read.workers[0].last_death == "killed by SIGSEGV, running job mine"
@@ -112,7 +117,7 @@ def test_what_was_counted_is_in_the_snapshot() -> None:
     made.metrics.refused["busy"] = 7
     made.metrics.job_done(wait=0.5, run=1.0, audio_seconds=10.0)
     made.scheduler.retried = 2
-    told = status.snapshot(made, ALICE, now=103.5)
+    told = status.snapshot(made, peer(ALICE), now=103.5)
     assert told["jobs"] == {
         "accepted": 4,
         "done": 1,
@@ -162,8 +167,8 @@ def test_nothing_of_another_users_jobs_is_anywhere_in_the_snapshot() -> None:
     for number in range(4):
         submit(made, f"secret{number}", ALICE)
     made.links["0"].info.last_death = Death("it broke", ((ALICE, "secret9"),))
-    assert "secret" in str(status.snapshot(made, ALICE, now=103.5))
-    assert "secret" not in str(status.snapshot(made, BOB, now=103.5))
+    assert "secret" in str(status.snapshot(made, peer(ALICE), now=103.5))
+    assert "secret" not in str(status.snapshot(made, peer(BOB), now=103.5))
 
 
 def test_a_job_that_was_given_up_is_no_longer_shown() -> None:
@@ -208,7 +213,7 @@ def test_state_and_problems(states: list[WorkerState], expected: str, problems: 
         found.state, found.reason = state, "why" if state in (F, D) else None
     assert status.state(made.scheduler) == expected
     assert status.problems(made.scheduler) == problems
-    told = status.snapshot(made, ROOT, now=103.5)
+    told = status.snapshot(made, peer(ROOT), now=103.5)
     assert (told["state"], told["problems"]) == (expected, problems)
     assert [row["state"] for row in told["workers"]] == [state.value for state in states]
 
@@ -236,7 +241,7 @@ def test_a_daemon_that_drains_is_unavailable() -> None:
 def test_a_retired_worker_serves_nobody() -> None:
     made = front("0", "1")
     made.scheduler.worker_retired("0", 103.0)
-    assert status.state(made.scheduler) == "ok"
+    assert status.state(made.scheduler) == "degraded"
     assert worker(made, ALICE)["retired"]
     made.scheduler.worker_retired("1", 103.0)
     assert status.state(made.scheduler) == "unavailable"
