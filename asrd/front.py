@@ -5,6 +5,7 @@ and `_perform` is the only place that acts on its answers. asrd.server owns sock
 """
 
 import logging
+import os
 from typing import Any
 
 import anyio
@@ -115,8 +116,16 @@ class Front:
         format_: AudioFormat,
         audio: Audio,
     ) -> Request:
-        now, longest = anyio.current_time(), self.settings.max_audio_seconds
-        return answers.make_request(session, asked, options, format_, audio, now, longest)
+        return answers.make_request(
+            session,
+            asked,
+            options,
+            format_,
+            audio,
+            fresh_id=os.urandom(8).hex(),
+            now=anyio.current_time(),
+            max_audio_seconds=self.settings.max_audio_seconds,
+        )
 
     def submit(self, request: Request) -> None:
         limit = self.settings.jobs_max_per_connection

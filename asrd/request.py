@@ -1,6 +1,5 @@
 """One job as its client asked for it, and the answers as the wire tells them."""
 
-import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +8,10 @@ from asrd.events import AudioFormat, Done, Error, Options, Transcribe
 from asrd.fairqueue import Job
 from asrd.fields import dump
 from asrd.scheduler import Failure
-from asrd.spool import Audio
 
 if TYPE_CHECKING:
     from asrd.session import Session
+    from asrd.spool import Audio
 
 
 @dataclass(eq=False, slots=True)
@@ -26,7 +25,7 @@ class Request:
     job: Job
     job_id: str
     trace_id: str | None
-    audio: Audio
+    audio: "Audio"
     format: AudioFormat
     options: Options
     stream: bool
@@ -47,11 +46,13 @@ def make_request(
     asked: Transcribe,
     options: Options,
     format_: AudioFormat,
-    audio: Audio,
+    audio: "Audio",
+    fresh_id: str,
     now: float,
     max_audio_seconds: float,
 ) -> Request:
-    """Check the audio's length against its format and the limit.
+    """Check the audio's length against its format and the limit; `fresh_id` is the job's if the
+    client gave it none.
 
     Raises BadAudio, TooLarge.
     """
@@ -72,7 +73,7 @@ def make_request(
     request = Request(
         session=session,
         job=job,
-        job_id=asked.job_id or os.urandom(8).hex(),
+        job_id=asked.job_id or fresh_id,
         trace_id=asked.trace_id,
         audio=audio,
         format=format_,
