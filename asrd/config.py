@@ -121,7 +121,7 @@ class FrontSettings:
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
     model: str = field(
-        _PATH, "", help="A directory, a name in the local cache, or `demo`; empty: `demo`."
+        string(256), "", help="A directory, a name in the local cache, or `demo`; empty: `demo`."
     )
     device: str = field(choice("auto", "cpu", "cuda"), "auto", help="auto, cpu or cuda.")
     device_index: int = field(

@@ -106,7 +106,7 @@ class Inference:
         try:
             engine = self._load()
         except LoadError as error:
-            self._post(LoadFailed(str(error), permanent=True))
+            self._post(LoadFailed(str(error)[:4096], permanent=True))
             return None
         except ImportError as error:
             reason = f"{error}: `pip install 'asrd[worker]'` brings what a worker needs"
