@@ -81,9 +81,10 @@ class Standalone:
         home.mkdir()
         config = f"{CONFIG}model = '{model}'\n"
         watchdog = str(_WATCHDOG_SECONDS)
-        with Daemon(home, "--workers", "2", "--watchdog", watchdog, config=config) as daemon:
+        daemon = Daemon(home, "--workers", "2", "--watchdog", watchdog, config=config)
+        ledger = Ledger("standalone", self._seed, home / "log", LIMITS)
+        with ledger.told_of_failures(), daemon:
             daemon.wait_until_ready(*WORKERS)
-            ledger = Ledger("standalone", self._seed, home / "log", LIMITS)
             self._campaign(daemon, ledger, known, seconds)
         ledger.casualties = deaths.casualties(daemon.log)
         ledger.settle()
