@@ -15,7 +15,7 @@ from asrd.demo import SAMPLES, samples
 from asrd.errors import AsrdError
 from asrd.events import Transcript
 from asrd.standalone import supervised, worker_environment
-from asrd.supervisor import Supervisor
+from asrd.supervisor import Patience, Supervisor
 from asrd.table import page, read_snapshot
 
 _SHORT = "en-4.wav"
@@ -47,7 +47,7 @@ async def _demo(directory: Path, stderr: int | None) -> None:
     print("Starting front and worker, without systemd, in a private directory …")
     started = time.monotonic()
     async with supervised(
-        settings, directory / "asrd.toml", 1, environment, watchdog=10.0, stderr=stderr
+        settings, directory / "asrd.toml", 1, environment, Patience(), stderr
     ) as supervisor:
         with anyio.move_on_after(_PATIENCE_SECONDS):
             await supervisor.units[-1].ready.wait()

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -17,13 +18,14 @@ import anyio
 from asrd.config import FrontSettings, config_path, load_front, load_worker
 from asrd.journal import setup_logging
 from asrd.server import bind
-from asrd.supervisor import Supervisor, Unit, program
+from asrd.supervisor import Patience, Supervisor, Unit, program
 from asrd.tuning import WORKER_ENVIRONMENT
 
 log = logging.getLogger(__name__)
 
 # Time for the workers to stop; the front drains for as long as its jobs may run.
 _WORKER_GRACE_SECONDS = 10.0
+_FRONT_START_SECONDS = 30.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=10.0,
         metavar="SECONDS",
         help="kill a process that shows no progress for so long (default: 10)",
+    )
+    parser.add_argument(
+        "--start-timeout",
+        type=float,
+        default=900.0,
+        metavar="SECONDS",
+        help="kill a worker that has not loaded its model after so long (default: 900)",
     )
 
 
@@ -64,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
         if index == 0 and not (args.model or settings.model):
             print("asrd: no model is configured: using the bundled demo model", file=sys.stderr)
     setup_logging(front.log_level, "asrd-run")
-    anyio.run(_run, front, path, args.workers, environment, args.watchdog)
+    patience = Patience(args.start_timeout, args.watchdog)
+    anyio.run(_run, front, path, args.workers, environment, patience)
     return 0
 
 
@@ -78,9 +88,13 @@ def worker_environment(
 
 
 async def _run(
-    front: FrontSettings, config: Path, workers: int, environment: dict[str, str], watchdog: float
+    front: FrontSettings,
+    config: Path,
+    workers: int,
+    environment: dict[str, str],
+    patience: Patience,
 ) -> None:
-    async with supervised(front, config, workers, environment, watchdog) as supervisor:
+    async with supervised(front, config, workers, environment, patience) as supervisor:
         await supervisor.units[0].ready.wait()
         print(f"asrd: listening at {front.socket}", file=sys.stderr)
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -106,7 +120,7 @@ async def supervised(
     config: Path,
     workers: int,
     environment: dict[str, str],
-    watchdog: float,
+    patience: Patience,
     stderr: int | None = None,
 ) -> AsyncIterator[Supervisor]:
     """Front and workers, alive until the block ends; nothing of them is left behind.
@@ -125,8 +139,10 @@ async def supervised(
             front_sockets["status"] = bind(front.status_socket, 0o666)
             sockets.append(front_sockets["status"])
         shared = {"ASRD_CONFIG": str(config), "ASRD_FRONT_WORKER_DIR": str(worker_dir)}
+        # The front loads nothing that takes long.
+        prompt = replace(patience, start=min(patience.start, _FRONT_START_SECONDS))
         units = [
-            Unit("asrd", program("asrd.main", "serve"), front_sockets, shared, watchdog, stderr),
+            Unit("asrd", program("asrd.main", "serve"), front_sockets, shared, prompt, stderr),
         ]
         for index in range(workers):
             listener = bind(str(worker_dir / f"{index}.sock"), 0o600)
@@ -134,7 +150,7 @@ async def supervised(
             argv = program("asrd.worker", str(index))
             env = {**shared, **environment}
             sockets_ = {"worker": listener}
-            units.append(Unit(f"asr-worker@{index}", argv, sockets_, env, watchdog, stderr))
+            units.append(Unit(f"asr-worker@{index}", argv, sockets_, env, patience, stderr))
         supervisor = Supervisor(units, directory)
         async with anyio.create_task_group() as tasks:
             supervisor.start(tasks)

@@ -36,11 +36,20 @@ _WITH_LISTEN_PID = 'export LISTEN_PID=$$; exec "$@"'
 _CAUGHT = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE}
 
 
+@dataclass(frozen=True)
+class Patience:
+    """Seconds: `start` until a program is ready, `watchdog` from one ping to the next after that
+    (TimeoutStartSec= and WatchdogSec= in the units)."""
+
+    start: float = 900.0
+    watchdog: float = 10.0
+
+
 @dataclass
 class Unit:
     """One program to keep alive; `sockets` are its listening sockets by name.
 
-    `watchdog` in seconds; `stderr` is a descriptor, if not the supervisor's own; `on_demand` is to
+    `stderr` is a descriptor, if not the supervisor's own; `on_demand` is to
     start it when somebody connects, not before.
     """
 
@@ -48,7 +57,7 @@ class Unit:
     argv: list[str]
     sockets: dict[str, socket.socket]
     environment: Mapping[str, str] = field(default_factory=dict)
-    watchdog: float = 10.0
+    patience: Patience = Patience()
     stderr: int | None = None
     on_demand: bool = False
     pid: int | None = None
@@ -169,7 +178,7 @@ class Supervisor:
             "LISTEN_FDS": str(len(unit.sockets)),
             "LISTEN_FDNAMES": names,
             "NOTIFY_SOCKET": notify_path,
-            "WATCHDOG_USEC": str(int(unit.watchdog * 1_000_000)),
+            "WATCHDOG_USEC": str(int(unit.patience.watchdog * 1_000_000)),
             "ASRD_SUPERVISED": "1",
             "ASRD_LAST_EXIT": unit.last_exit or "",
         }
@@ -215,11 +224,17 @@ class Supervisor:
                     unit.status = value
 
     async def _watch(self, unit: Unit) -> None:
-        """Kill the program once its pings stop; as in systemd, not before it was ready."""
-        await unit.ready.wait()
-        while (due := unit._pinged + unit.watchdog) > anyio.current_time():
-            await anyio.sleep_until(due)
-        log.error("%s: no watchdog ping for %g s: killed", unit.name, unit.watchdog)
+        """Kill the program once its pings stop; they count, as in systemd, from when it is ready,
+        for which it has a time of its own."""
+        patience = unit.patience
+        with anyio.move_on_after(patience.start) as starting:
+            await unit.ready.wait()
+        if starting.cancelled_caught:
+            log.error("%s: not ready after %g s: killed", unit.name, patience.start)
+        else:
+            while (due := unit._pinged + patience.watchdog) > anyio.current_time():
+                await anyio.sleep_until(due)
+            log.error("%s: no watchdog ping for %g s: killed", unit.name, patience.watchdog)
         unit.signal(signal.SIGABRT)
         await anyio.sleep(_ABORT_SECONDS)
         unit.signal(signal.SIGKILL)

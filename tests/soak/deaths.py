@@ -8,7 +8,7 @@ from tests.soak.ledger import Kind, Ledger
 
 _END = re.compile(r" asrd-run: (asrd|asr-worker)(?:@\d+)?: (killed by|exited with) (\w+)")
 _GAVE_UP = re.compile(r" did not stop within [\d.]+ s")
-_STARVED = re.compile(r" asrd-run: (\S+): no watchdog ping")
+_STARVED = re.compile(r" asrd-run: (\S+): (?:no watchdog ping|not ready after)")
 
 Deaths = collections.Counter[str]
 

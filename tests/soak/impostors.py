@@ -4,13 +4,14 @@ An honest one "hears" in an audio its SHA-256, so that each recording has a text
 answers for others with LIE, which must never reach anybody.
 """
 
+import contextlib
 import hashlib
 import os
 import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from asrd.errors import ProtocolError
@@ -41,15 +42,15 @@ class Impostor:
         ledger: Ledger,
         chance: random.Random,
         honesty: int | None,
-        keys: list[int],
+        in_hand: set[int],
     ) -> None:
-        """`keys`: of the jobs of all workers, which they share to lie about."""
+        """`in_hand`: the keys of the jobs of all workers, which they share to lie about."""
         self._name = name
         self._listener = listener
         self._ledger = ledger
         self._chance = chance
         self._honesty = honesty
-        self._keys = keys
+        self._in_hand = in_hand
         self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
@@ -75,25 +76,29 @@ class Impostor:
                 return
         peer.send("hello", HELLO)
         left = None if self._honesty is None else self._chance.randint(1, self._honesty)
-        for data, audio in self._jobs(peer):
-            if left == 0:
-                self._play(self._chance.choice(_WITH_A_JOB), peer, data)
-                return
-            self._answer(peer, data, audio)
-            left = None if left is None else left - 1
+        with contextlib.closing(self._jobs(peer)) as jobs:
+            for data, audio in jobs:
+                if left == 0:
+                    self._play(self._chance.choice(_WITH_A_JOB), peer, data)
+                    return
+                self._answer(peer, data, audio)
+                left = None if left is None else left - 1
 
     def _play(self, trick: "Trick", peer: Peer, job: dict[str, Any]) -> None:
         name = trick.__name__.replace("_", " ")
         self._ledger.trick(f"worker: {name}")
-        key, foreign = job["key"], self._chance.choice([*self._keys[-5:], 2**40])
+        key = job["key"]
+        # A job that another worker runs just now, if there is one: else an old key, or no key yet.
+        others = sorted(self._in_hand - {key}) or [max(0, key - 3), key + 1, 2**40]
+        foreign = self._chance.choice(others)
 
         def act() -> None:
-            trick(peer, key, foreign if foreign != key else key + 1)
+            trick(peer, key, foreign)
 
         self._ledger.casualties[job.get("job_id", "")] += 1
         self._ledger.fault(name, f"worker {self._name}", os.getpid(), act)
 
-    def _jobs(self, peer: Peer) -> Iterator[tuple[dict[str, Any], bytes]]:
+    def _jobs(self, peer: Peer) -> Generator[tuple[dict[str, Any], bytes], None, None]:
         while True:
             event = self._receive(peer)
             if event.type != "job":
@@ -101,8 +106,12 @@ class Impostor:
             (fd,) = event.fds
             with fd:
                 audio = os.pread(fd.fileno(), 1 << 24, 0)
-            self._keys.append(event.data["key"])
-            yield event.data, audio
+            key = event.data["key"]
+            self._in_hand.add(key)
+            try:
+                yield event.data, audio
+            finally:
+                self._in_hand.discard(key)
 
     def _receive(self, peer: Peer) -> Any:
         while not self._stop.is_set():

@@ -5,9 +5,10 @@ kills something notes that first. `oracle` judges each job as it is closed.
 """
 
 import collections
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -135,6 +136,14 @@ class Ledger:
             if len(self.failures) < _SHOWN:
                 problem = f"[{self.title}, seed {self.seed}] {problem}{self._story(job)}"
             self.failures.append(problem)
+
+    @contextlib.contextmanager
+    def told_of_failures(self) -> Iterator[None]:
+        """What the daemon's own harness has to complain of is a broken promise too."""
+        try:
+            yield
+        except AssertionError as error:
+            self.fail(str(error)[-_LOG_AFTER:])
 
     def settle(self) -> None:
         """At the end: whatever is still open was never answered, and whoever is said to have been

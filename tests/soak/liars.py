@@ -58,14 +58,15 @@ class Liars:
         known = _clips(self._tmp, random.Random(f"{self._seed} clips"))
         home = self._tmp / "liars"
         home.mkdir()
-        with Front(home, *WORKERS, config=CONFIG) as front:
-            ledger = Ledger("liars", self._seed, home / "log", LIMITS)
+        front = Front(home, *WORKERS, config=CONFIG)
+        ledger = Ledger("liars", self._seed, home / "log", LIMITS)
+        with ledger.told_of_failures(), front:
             with ExitStack() as cast:
-                keys: list[int] = []
+                in_hand: set[int] = set()
                 for name, honesty in WORKERS.items():
                     chance = random.Random(f"{self._seed} {name}")
                     listener = front.listeners[name]
-                    impostor = Impostor(name, listener, ledger, chance, honesty, keys)
+                    impostor = Impostor(name, listener, ledger, chance, honesty, in_hand)
                     cast.enter_context(in_background(impostor.run))
                 self._campaign(front, ledger, known, seconds)
         ledger.settle()

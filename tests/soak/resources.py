@@ -11,6 +11,7 @@ from tests.soak.ledger import Ledger
 
 _EVERY_SECONDS = 0.5
 _MOMENT = 0.5
+_SERVING = ("ready", "busy")
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Watch:
         self._supervisor = supervisor
         self._processes = processes
         self.front_peak_kib = 0
+        self._served_at = time.monotonic()
         self.fronts: list[int] = []
 
     def run(self, stop: threading.Event) -> None:
@@ -85,12 +87,23 @@ class Watch:
         if len(born) > self._processes:
             self._ledger.fail(f"the supervisor has {len(born)} children")
         try:
-            pid = status(self._socket)["pid"]
+            told = status(self._socket)
+            pid = told["pid"]
+            self._served(any(worker["state"] in _SERVING for worker in told["workers"]))
             self.front_peak_kib = max(self.front_peak_kib, resident_kib(pid))
         except (OSError, AssertionError):
             # On its way back; or it never comes back, which every client will tell.
             return
         self._met(pid)
+
+    def _served(self, now_served: bool) -> None:
+        """Whatever is killed, somebody must be back to work before long."""
+        now, limits = time.monotonic(), self._ledger.limits
+        if now_served:
+            self._served_at = now
+        elif now - self._served_at > limits.slow_death + limits.grace:
+            self._ledger.fail(f"no worker at all for {now - self._served_at:.0f} s")
+            self._served_at = now
 
     def _met(self, pid: int) -> None:
         if self.fronts and pid != self.fronts[-1]:

@@ -21,7 +21,9 @@ from tests.soak.resources import Snapshot, Watch
 
 WORKERS = ("0", "1")
 _WATCHDOG_SECONDS = 5
-LIMITS = Limits(wait=20, run=30, slow_death=_WATCHDOG_SECONDS + 4, frame=5)
+# A process that is stopped while it starts.
+_START_SECONDS = 12
+LIMITS = Limits(wait=20, run=30, slow_death=_START_SECONDS + 4, frame=5)
 CONFIG = f"""
 [front]
 queue_max = 8
@@ -80,10 +82,12 @@ class Standalone:
         home = self._tmp / "standalone"
         home.mkdir()
         config = f"{CONFIG}model = '{model}'\n"
-        watchdog = str(_WATCHDOG_SECONDS)
-        with Daemon(home, "--workers", "2", "--watchdog", watchdog, config=config) as daemon:
+        watchdog, start = str(_WATCHDOG_SECONDS), str(_START_SECONDS)
+        patience = ["--watchdog", watchdog, "--start-timeout", start]
+        daemon = Daemon(home, "--workers", "2", *patience, config=config)
+        ledger = Ledger("standalone", self._seed, home / "log", LIMITS)
+        with ledger.told_of_failures(), daemon:
             daemon.wait_until_ready(*WORKERS)
-            ledger = Ledger("standalone", self._seed, home / "log", LIMITS)
             self._campaign(daemon, ledger, known, seconds)
         ledger.casualties = deaths.casualties(daemon.log)
         ledger.settle()

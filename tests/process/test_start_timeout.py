@@ -1,0 +1,21 @@
+"""A worker that hangs before it is ready, when its watchdog does not count yet."""
+
+import signal
+from pathlib import Path
+
+from tests.process.daemons import Daemon, alive
+from tests.process.raw import wait_for
+from tests.process.test_run import ask, transcript
+
+
+def test_a_worker_that_stops_while_it_loads_is_replaced(tmp_path: Path) -> None:
+    with Daemon(tmp_path, "--start-timeout", "4", config="[worker]\ncpu_threads = 1\n") as daemon:
+        wait_for("a worker that loads", lambda: daemon.workers()["0"]["pid"])
+        stopped = daemon.pid_of()
+        daemon.kill(number=signal.SIGSTOP)
+        assert daemon.workers()["0"]["state"] == "loading"
+        wait_for("its end", lambda: not alive(stopped))
+        assert "not ready after 4 s" in daemon.log
+        with daemon.connect() as client:
+            ask(client, "a")
+            transcript(client, "a")
