@@ -85,12 +85,16 @@ def watchdog_seconds() -> float | None:
 
 def die_with_supervisor() -> None:
     """Where `asrd run` started this process, end with it, however it ends (prctl(2))."""
-    if os.environ.pop("ASRD_SUPERVISED", None):
+    supervisor = os.environ.pop("ASRD_SUPERVISED", None)
+    if supervisor is not None:
         import ctypes
         import signal
 
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        # It may have died before we asked to be told.
+        if str(os.getppid()) != supervisor:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def last_exit() -> str | None:

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="the settings' file (asrd.toml)")
     parser.add_argument(
         "--watchdog",
-        type=float,
+        type=_seconds,
         default=10.0,
         metavar="SECONDS",
         help="kill a process that shows no progress for so long (default: 10)",
@@ -59,6 +59,13 @@ def _count(text: str) -> int:
     number = int(text)
     if not 1 <= number <= 64:
         raise argparse.ArgumentTypeError("must be between 1 and 64")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0.1 <= number <= 86_400:
+        raise argparse.ArgumentTypeError("must be between 0.1 and 86400")
     return number
 
 
@@ -94,24 +101,36 @@ async def _run(
     environment: dict[str, str],
     patience: Patience,
 ) -> None:
-    async with supervised(front, config, workers, environment, patience) as supervisor:
-        await supervisor.units[0].ready.wait()
-        print(f"asrd: listening at {front.socket}", file=sys.stderr)
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for _ in signals:
-                break
-        print("asrd: finishing accepted jobs; a second signal ends them", file=sys.stderr)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_kill_on_second_signal, supervisor)
+    with anyio.open_signal_receiver(*_stop_signals()) as signals:
+        async with (
+            supervised(front, config, workers, environment, patience) as supervisor,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(_announce, supervisor, front.socket)
+            await anext(signals)
+            print("asrd: finishing accepted jobs; a second signal ends them", file=sys.stderr)
+            tasks.start_soon(_kill_on_second_signal, signals, supervisor)
             await supervisor.stop(front.max_run_seconds)
             tasks.cancel_scope.cancel()
 
 
-async def _kill_on_second_signal(supervisor: Supervisor) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            for unit in supervisor.units:
-                unit.signal(signal.SIGKILL)
+def _stop_signals() -> list[signal.Signals]:
+    """A closed terminal is one of them, unless we were started under nohup."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGTERM, signal.SIGINT] + [signal.SIGHUP] * (not ignored)
+
+
+async def _announce(supervisor: Supervisor, path: str) -> None:
+    await supervisor.units[0].ready.wait()
+    print(f"asrd: listening at {path}", file=sys.stderr)
+
+
+async def _kill_on_second_signal(
+    signals: AsyncIterator[signal.Signals], supervisor: Supervisor
+) -> None:
+    async for _ in signals:
+        for unit in supervisor.units:
+            unit.signal(signal.SIGKILL)
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ It hands the very same programs their sockets (sd_listen_fds(3)), hears their no
 place in asrd that starts processes.
 """
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -63,6 +64,7 @@ class Unit:
     pid: int | None = None
     starts: int = 0
     ready: anyio.Event = field(default_factory=anyio.Event)
+    stopping: anyio.Event = field(default_factory=anyio.Event)
     status: str = ""
     last_exit: str | None = None
     _pinged: float = 0.0
@@ -82,7 +84,6 @@ class Supervisor:
         """`directory`: private, for the notification sockets."""
         self.units = units
         self._directory = directory
-        self._stopping = anyio.Event()
         self._gone = {unit.name: anyio.Event() for unit in units}
 
     def start(self, tasks: TaskGroup) -> None:
@@ -91,9 +92,10 @@ class Supervisor:
 
     async def stop(self, grace: float) -> None:
         """SIGTERM to one unit after the other, in their order; SIGKILL to those that need longer
-        than `grace` seconds each."""
-        self._stopping.set()
+        than `grace` seconds each. Whose turn has not come is kept alive: the front's last jobs need
+        their workers."""
         for unit in self.units:
+            unit.stopping.set()
             unit.signal(signal.SIGTERM)
             with anyio.move_on_after(grace):
                 await self._gone[unit.name].wait()
@@ -108,10 +110,10 @@ class Supervisor:
                 if unit.on_demand:
                     await self._somebody_connects(unit)
                 with anyio.move_on_after(delay):
-                    await self._stopping.wait()
-                if self._stopping.is_set():
+                    await unit.stopping.wait()
+                if unit.stopping.is_set():
                     break
-                code = await self._run(unit, notify)
+                code = await self._try(unit, notify)
                 unit.on_demand = code in (EXIT_IDLE, EXIT_CANNOT_LOAD)
                 crashed_early = not unit.ready.is_set()
                 delay = min(_RESTART_LAST, max(_RESTART_FIRST, 2 * delay)) if crashed_early else 0
@@ -128,7 +130,7 @@ class Supervisor:
 
             for sock in unit.sockets.values():
                 tasks.start_soon(watch, sock)
-            await self._stopping.wait()
+            await unit.stopping.wait()
             tasks.cancel_scope.cancel()
 
     def _notify_socket(self, unit: Unit) -> socket.socket:
@@ -137,13 +139,22 @@ class Supervisor:
         sock.bind(str(self._directory / f"notify-{unit.name}"))
         return sock
 
-    async def _run(self, unit: Unit, notify: socket.socket) -> int:
-        """One life of the program; returns its exit code, negative for a signal."""
+    async def _try(self, unit: Unit, notify: socket.socket) -> int | None:
+        """One life of the program; returns its exit code, negative for a signal, None if it could
+        not be started."""
         if unit.ready.is_set():
             unit.ready = anyio.Event()
-        unit.pid = self._spawn(unit, notify.getsockname())
+        _forget(notify)
+        try:
+            unit.pid, pidfd = self._spawn(unit, notify.getsockname())
+        except OSError as error:
+            log.error("%s: cannot be started: %s", unit.name, error.strerror)
+            return None
+        return await self._run(unit, notify, pidfd)
+
+    async def _run(self, unit: Unit, notify: socket.socket, pidfd: OwnedFd) -> int:
         unit.starts += 1
-        with OwnedFd(os.pidfd_open(unit.pid)) as pidfd:
+        with pidfd:
             unit._pidfd = pidfd
             try:
                 async with anyio.create_task_group() as tasks:
@@ -166,11 +177,12 @@ class Supervisor:
         if result is None:
             raise ChildProcessError(f"{unit.name} was reaped by somebody else")
         code, unit.last_exit = _describe(result)
-        if not self._stopping.is_set():
+        if not unit.stopping.is_set():
             log.warning("%s: %s", unit.name, unit.last_exit)
         return code
 
-    def _spawn(self, unit: Unit, notify_path: str) -> int:
+    def _spawn(self, unit: Unit, notify_path: str) -> tuple[int, OwnedFd]:
+        """The new process: its pid and a pidfd. Raises OSError."""
         names = ":".join(unit.sockets)
         environment = {
             **os.environ,
@@ -179,7 +191,7 @@ class Supervisor:
             "LISTEN_FDNAMES": names,
             "NOTIFY_SOCKET": notify_path,
             "WATCHDOG_USEC": str(int(unit.patience.watchdog * 1_000_000)),
-            "ASRD_SUPERVISED": "1",
+            "ASRD_SUPERVISED": str(os.getpid()),
             "ASRD_LAST_EXIT": unit.last_exit or "",
         }
         environment.pop("WATCHDOG_PID", None)
@@ -189,7 +201,7 @@ class Supervisor:
             for sock in unit.sockets.values()
         ]
         try:
-            return os.posix_spawn(
+            pid = os.posix_spawn(
                 "/bin/sh",
                 ["sh", "-c", _WITH_LISTEN_PID, "sh", *unit.argv],
                 environment,
@@ -208,6 +220,7 @@ class Supervisor:
         finally:
             for copy in copies:
                 copy.close()
+        return pid, _pidfd_of(pid)
 
     async def _listen(self, unit: Unit, notify: socket.socket) -> None:
         unit._pinged = anyio.current_time()
@@ -238,6 +251,23 @@ class Supervisor:
         unit.signal(signal.SIGABRT)
         await anyio.sleep(_ABORT_SECONDS)
         unit.signal(signal.SIGKILL)
+
+
+def _pidfd_of(child: int) -> OwnedFd:
+    """Raises OSError, and leaves no child of which nothing could be heard."""
+    try:
+        return OwnedFd(os.pidfd_open(child))
+    except OSError:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise
+
+
+def _forget(notify: socket.socket) -> None:
+    """What the last process said at its end is no word of the next one's."""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            notify.recv(4096)
 
 
 def _describe(result: os.waitid_result) -> tuple[int, str]:

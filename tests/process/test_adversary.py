@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from asrd.demo import SAMPLES
 from asrd.errors import Code
-from tests.process.daemons import Front
+from tests.process.daemons import Daemon, Front
 from tests.process.raw import HELLO, Peer, done, memfd, wait_for
 from tests.process.test_front import PCM, SECOND, ask, ready
 
@@ -148,6 +150,35 @@ def test_a_worker_that_greets_and_goes_is_not_met_all_the_time(front: Front) -> 
         with front.accept() as worker:
             worker.send("hello", HELLO)
     assert time.monotonic() - started > 10 * 0.05
+
+
+def test_a_worker_s_death_while_the_daemon_stops_costs_one_retry(tmp_path: Path) -> None:
+    with (
+        Daemon(tmp_path, config="[worker]\ncpu_threads = 1\n") as daemon,
+        daemon.connect() as client,
+        open(SAMPLES / "en-minute.flac", "rb") as file,
+    ):
+        daemon.wait_until_ready()
+        asked = {"job_id": "a", "audio": {"encoding": "file"}, "language": "en", "stream": True}
+        client.send("transcribe", asked, fds=(file.fileno(),))
+        client.expect("accepted")
+        client.expect("progress")
+        worker = daemon.pid_of()
+        daemon.process.send_signal(signal.SIGTERM)
+        wait_for("the front to stop", lambda: "once every accepted job" in daemon.log)
+        os.kill(worker, signal.SIGKILL)
+        answer = client.answer("a")
+        assert (answer.type, answer.data["attempts"]) == ("transcript", 2), answer.data
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_daemon_stopped_before_it_serves_leaves_nothing(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    daemon = Daemon(tmp_path)
+    wait_for("its directory", lambda: list(tmp_path.glob("asrd-*")))
+    daemon.stop(number)
+    assert not Path(daemon.socket).exists()
 
 
 START = {"rate": 16_000, "width": 2, "channels": 1}

@@ -1,0 +1,92 @@
+"""The supervisor with programs that do what asrd's own never should."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from asrd.supervisor import Supervisor, Unit
+
+pytestmark = pytest.mark.anyio
+
+_PATIENCE = 30.0
+# Tells its status, and stays.
+_TALKS = """
+import os, socket, time
+manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+manager.connect(os.environ["NOTIFY_SOCKET"])
+manager.send(b"STATUS=hello")
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@asynccontextmanager
+async def supervised(unit: Unit, directory: Path) -> AsyncIterator[Supervisor]:
+    supervisor = Supervisor([unit], directory)
+    async with anyio.create_task_group() as tasks:
+        supervisor.start(tasks)
+        with anyio.fail_after(_PATIENCE):
+            yield supervisor
+        await supervisor.stop(0)
+        tasks.cancel_scope.cancel()
+
+
+async def until_told(unit: Unit, status: str) -> None:
+    while unit.status != status:
+        await anyio.sleep(0.01)
+
+
+async def test_the_last_words_of_one_process_are_not_the_next_one_s(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(str(tmp_path / "sock"))
+        listener.listen()
+        unit = Unit("talks", [sys.executable, "-c", _TALKS], {"x": listener}, on_demand=True)
+        async with supervised(unit, tmp_path):
+            await anyio.wait_all_tasks_blocked()
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
+                dead.sendto(b"READY=1", str(tmp_path / "notify-talks"))
+            client.connect(str(tmp_path / "sock"))
+            await until_told(unit, "hello")
+            assert not unit.ready.is_set()
+
+
+async def test_a_program_that_cannot_be_started_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pidfd_open, children = os.pidfd_open, list[int]()
+
+    def once_in_vain(pid: int) -> int:
+        children.append(pid)
+        if len(children) == 1:
+            raise OSError(24, "Too many open files")
+        return pidfd_open(pid)
+
+    monkeypatch.setattr(os, "pidfd_open", once_in_vain)
+    unit = Unit("talks", [sys.executable, "-c", _TALKS], {})
+    async with supervised(unit, tmp_path):
+        await until_told(unit, "hello")
+        assert unit.pid == children[1]
+        assert unit.starts == 1
+    assert "cannot be started: Too many open files" in caplog.text
+
+
+def test_a_process_whose_supervisor_died_before_it_looked_ends_too() -> None:
+    code = "from asrd import sd; sd.die_with_supervisor(); print('alive')"
+    for supervisor, outcome in ((os.getpid(), 0), (os.getppid(), -signal.SIGKILL)):
+        environment = {**os.environ, "ASRD_SUPERVISED": str(supervisor)}
+        result = subprocess.run(
+            [sys.executable, "-c", code], env=environment, timeout=_PATIENCE, check=False
+        )
+        assert result.returncode == outcome
