@@ -1,0 +1,131 @@
+"""One job as it was asked for, and its answers as they are told."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from asrd import request as answers
+from asrd.errors import BadAudio, Code, TooLarge
+from asrd.events import TO_CLIENT, AudioFormat, Done, Error, Options, Transcribe, Transcript
+from asrd.fdsocket import Peer
+from asrd.fields import parse
+from asrd.request import Request, make_request
+from asrd.scheduler import Failure
+
+PCM = AudioFormat("pcm_s16le")
+
+
+def made(
+    asked: Transcribe, format_: AudioFormat = PCM, size: int = 64_000, **given: Any
+) -> Request:
+    session: Any = SimpleNamespace(peer=Peer(pid=7, uid=1000, gid=100))
+    audio: Any = SimpleNamespace(size=size)
+    options = given.get("options", Options())
+    return make_request(
+        session, asked, options, format_, audio, fresh_id="fresh", now=50.0, max_audio_seconds=10.0
+    )
+
+
+def test_a_request_has_the_job_that_the_scheduler_sees() -> None:
+    request = made(Transcribe(name="tiny", job_id="j", trace_id="t", timeout_ms=1500))
+    job = request.job
+    assert (job.uid, job.arrival, job.model) == (1000, 50.0, "tiny")
+    assert (job.size, job.seconds, job.timeout) == (64_000, 2.0, 1.5)
+    assert job.request is request
+    assert request.log_fields == {
+        "ASRD_JOB_ID": "j",
+        "ASRD_PEER_UID": 1000,
+        "ASRD_PEER_PID": 7,
+        "ASRD_TRACE_ID": "t",
+    }
+
+
+def test_a_job_without_an_id_gets_a_fresh_one() -> None:
+    request = made(Transcribe())
+    assert request.job_id == "fresh"
+    assert "ASRD_TRACE_ID" not in request.log_fields
+    assert request.job.timeout is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "plain"),
+    [
+        (Transcribe(), True),
+        (Transcribe(name="tiny", trace_id="t"), True),
+        (Transcribe(job_id="j"), False),
+        (Transcribe(stream=True), False),
+        (Transcribe(audio=PCM), False),
+    ],
+)
+def test_a_pure_wyoming_conversation_is_plain(asked: Transcribe, plain: bool) -> None:
+    assert made(asked).plain == plain
+
+
+def test_the_length_is_checked_against_format_and_limit() -> None:
+    assert made(Transcribe(), size=320_000).job.seconds == 10.0
+    with pytest.raises(TooLarge, match="audio: 11 s are over the limit of 10 s"):
+        made(Transcribe(), size=352_000)
+    with pytest.raises(BadAudio, match=r"audio: is 3 bytes, not a multiple of 2"):
+        made(Transcribe(), size=3)
+    with pytest.raises(BadAudio, match="audio: is empty"):
+        made(Transcribe(), size=0)
+
+
+def test_the_length_of_a_file_is_for_the_worker_to_find_out() -> None:
+    request = made(Transcribe(), AudioFormat("file"), size=3)
+    assert (request.job.seconds, request.job.size) == (0.0, 3)
+
+
+def test_wyomings_hints_are_whispers_hotwords() -> None:
+    asked = Transcribe(transcript_names=("Ada", "Grace"), transcript_terms=("COBOL",))
+    assert made(asked).options.hotwords == "Ada, Grace, COBOL"
+    own = Options(hotwords="mine")
+    assert made(asked, options=own).options is own
+    many = Transcribe(transcript_terms=("x" * 256,) * 100)
+    assert len(made(many).options.hotwords or "") == 4096
+
+
+def test_the_transcript_says_what_was_done() -> None:
+    request = made(Transcribe(job_id="j", trace_id="t"))
+    job = request.job
+    job.started_at, job.worker, job.attempts = 50.25, "0", 2
+    segment = {"id": 1, "start": 0.0, "end": 2.0, "text": " one"}
+    done = Done(9, " one", "en", 0.5, 2.0, 1.0, (segment,))
+    data = answers.transcript(request, done, "tiny", now=52.0)
+    assert data == {
+        "text": " one",
+        "language": "en",
+        "job_id": "j",
+        "trace_id": "t",
+        "language_probability": 0.5,
+        "duration_ms": 2000,
+        "queue_ms": 250,
+        "run_ms": 1750,
+        "worker": "0",
+        "attempts": 2,
+        "model": "tiny",
+        "segments": (segment,),
+    }
+    read = parse(Transcript, data)
+    assert (read.text, read.attempts, read.segments[0].text) == (" one", 2, " one")
+
+
+def test_a_transcript_without_a_trace_has_none() -> None:
+    request = made(Transcribe())
+    assert "trace_id" not in answers.transcript(request, Done(9, "", "en", 1, 2, 1), None, 52.0)
+
+
+@pytest.mark.parametrize("code", Code)
+def test_every_code_is_told_with_its_retryability(code: Code) -> None:
+    data = answers.error(Failure(code, "why"), "j", None)
+    assert data == {"text": "why", "code": code, "job_id": "j", "retryable": code.retryable}
+    assert parse(TO_CLIENT["error"], data) == Error("why", code, "j", None, code.retryable)
+
+
+def test_an_error_says_when_to_come_again_and_where_it_was_and_no_more_than_a_sentence() -> None:
+    failure = Failure(Code.DEADLINE_EXCEEDED, "x" * 5000, phase="run", retry_after_ms=70)
+    data = answers.error(failure, None, "t")
+    assert (data["phase"], data["retry_after_ms"], data["trace_id"]) == ("run", 70, "t")
+    assert len(data["text"]) == 4096
+    assert "job_id" not in data
