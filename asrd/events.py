@@ -31,7 +31,7 @@ _PROMPT = 4096
 _DAY_MS = 24 * 3600 * 1000
 _WEEK_S = 7 * 24 * 3600.0
 _NAME = 256
-_SENTENCE = 4096
+SENTENCE_MAX = 4096
 # A transcript's text: the largest data part is the true bound.
 _TEXT = 1 << 26
 
@@ -139,7 +139,7 @@ class Describe:
 @dataclass(frozen=True, slots=True)
 class Ping:
     TYPE: ClassVar = "ping"
-    text: str | None = field(string(_SENTENCE), None)
+    text: str | None = field(string(SENTENCE_MAX), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ class Word:
 
     start: float = field(number(0, _WEEK_S))
     end: float = field(number(0, _WEEK_S))
-    word: str = field(string(_SENTENCE))
+    word: str = field(string(SENTENCE_MAX))
     probability: float = field(number(0, 1.001))
 
 
@@ -226,7 +226,7 @@ class Error:
     """A failure. Without `job_id` it is about the connection or a malformed event."""
 
     TYPE: ClassVar = "error"
-    text: str = field(string(_SENTENCE))
+    text: str = field(string(SENTENCE_MAX))
     code: str = field(identifier(64))
     job_id: str | None = field(identifier(), None)
     trace_id: str | None = field(identifier(), None)
@@ -247,7 +247,7 @@ class CancelAnswer:
 @dataclass(frozen=True, slots=True)
 class Pong:
     TYPE: ClassVar = "pong"
-    text: str | None = field(string(_SENTENCE), None)
+    text: str | None = field(string(SENTENCE_MAX), None)
 
 
 # --- the front to a worker, and back ------------------------------------------------------------
@@ -341,7 +341,7 @@ class Failed:
     TYPE: ClassVar = "failed"
     key: int = field(integer(0, 1 << 53))
     code: str = field(identifier(64))
-    text: str = field(string(_SENTENCE))
+    text: str = field(string(SENTENCE_MAX))
     fatal: bool = field(flag, False)
 
 
@@ -350,7 +350,7 @@ class CannotLoad:
     """The worker can never serve as it is configured; it exits with 78 (EX_CONFIG) after this."""
 
     TYPE: ClassVar = "cannot-load"
-    text: str = field(string(_SENTENCE))
+    text: str = field(string(SENTENCE_MAX))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,20 @@
 """The worker's end of the connection from the front; no read or write of it ever blocks."""
 
+import select
 import socket
+import time
 from typing import Any
 
 from asrd import fdsocket, wire
-from asrd.errors import ProtocolError
-from asrd.events import TO_WORKER, Job, parse_event
+from asrd.errors import Code, ProtocolError
+from asrd.events import TO_WORKER, Done, Failed, Job, parse_event
 from asrd.fields import dump
 from asrd.ownedfd import OwnedFd
 
 # A front that reads nothing while this much waits for it is as good as gone.
 _UNSENT_MAX = 128 * 1024 * 1024
+# What a client takes, less what the front adds to it.
+_ANSWER_MAX = wire.MAX_TRANSCRIPT_DATA - 64 * 1024
 
 
 class FrontGone(Exception):
@@ -36,7 +40,7 @@ class FrontLink:
 
     def send(self, event: Any) -> None:
         """Send one of asrd.events' dataclasses, now or by a later `flush`. Raises FrontGone."""
-        self._unsent += wire.encode(event.TYPE, dump(event))
+        self._unsent += _encoded(event)
         if len(self._unsent) > _UNSENT_MAX:
             raise FrontGone("the front does not read")
         self.flush()
@@ -45,11 +49,21 @@ class FrontLink:
         """Write what the kernel takes. Raises FrontGone."""
         try:
             while self._unsent:
-                del self._unsent[: fdsocket.send(self._sock, [bytes(self._unsent)], ())]
+                piece = bytes(self._unsent[: fdsocket.READ_SIZE])
+                del self._unsent[: fdsocket.send(self._sock, [piece], ())]
         except BlockingIOError:
             return
         except OSError as error:
             raise FrontGone(str(error)) from None
+
+    def finish(self, seconds: float) -> None:
+        """Wait until everything is written, for so long at most. Raises FrontGone."""
+        poll = select.poll()
+        poll.register(self, select.POLLOUT)
+        until = time.monotonic() + seconds
+        while self._unsent and (left := until - time.monotonic()) > 0:
+            poll.poll(1000 * left)
+            self.flush()
 
     def receive(self) -> tuple[Any, OwnedFd | None] | None:
         """The next event that has come, a job with its descriptor, which is the caller's; None if
@@ -72,6 +86,14 @@ class FrontLink:
     def close(self) -> None:
         self._decoder.close()
         self._sock.close()
+
+
+def _encoded(event: Any) -> bytes:
+    message = wire.encode(event.TYPE, dump(event))
+    if isinstance(event, Done) and len(message) > _ANSWER_MAX:
+        text = f"its transcript takes {len(message)} bytes, over the limit of {_ANSWER_MAX}"
+        return _encoded(Failed(event.key, Code.TOO_LARGE, text))
+    return message
 
 
 def _unpack(framed: wire.Event) -> tuple[Any, OwnedFd | None]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asrd.errors import BadAudio, Code, JobError, LoadError, Poisoned
-from asrd.events import Done, Failed, Job, JobProgress, JobSegment, Segment
+from asrd.events import SENTENCE_MAX, Done, Failed, Job, JobProgress, JobSegment, Segment
 from asrd.fields import dump
 from asrd.ownedfd import OwnedFd
 
@@ -24,6 +24,12 @@ log = logging.getLogger(__name__)
 
 class _Cancelled(Exception):
     """Raised between two segments or windows of a job that nobody wants any more."""
+
+
+def sentence(problem: object) -> str:
+    """As much of it as an event takes, and of characters that JSON has."""
+    text = str(problem).encode("utf-8", "backslashreplace").decode()
+    return text[:SENTENCE_MAX]
 
 
 @dataclass(eq=False)
@@ -106,15 +112,16 @@ class Inference:
         try:
             engine = self._load()
         except LoadError as error:
-            self._post(LoadFailed(str(error)[:4096], permanent=True))
+            self._post(LoadFailed(sentence(error), permanent=True))
             return None
         except ImportError as error:
             reason = f"{error}: `pip install 'asrd[worker]'` brings what a worker needs"
-            self._post(LoadFailed(reason, permanent=True))
+            self._post(LoadFailed(sentence(reason), permanent=True))
             return None
         except Exception as error:
             log.exception("loading the model failed")
-            self._post(LoadFailed(f"{type(error).__name__}: {error}", permanent=False))
+            reason = f"{type(error).__name__}: {error}"
+            self._post(LoadFailed(sentence(reason), permanent=False))
             return None
         self._post(
             Loaded(
@@ -136,15 +143,15 @@ class Inference:
         except _Cancelled:
             return Failed(key, Code.CANCELLED, "it was cancelled")
         except JobError as error:
-            return Failed(key, error.code, error.text[:4096])
+            return Failed(key, error.code, sentence(error.text))
         except MemoryError:
             return Failed(key, Code.OUT_OF_MEMORY, "the worker ran out of memory for this job")
         except Poisoned as error:
             log.error("job %s poisoned the engine: %s", task.job.job_id, error)
-            return Failed(key, Code.INTERNAL, str(error)[:4096], fatal=True)
+            return Failed(key, Code.INTERNAL, sentence(error), fatal=True)
         except Exception as error:
             log.exception("job %s failed in the engine", task.job.job_id)
-            return Failed(key, Code.INTERNAL, f"{type(error).__name__}: {error}"[:4096])
+            return Failed(key, Code.INTERNAL, sentence(f"{type(error).__name__}: {error}"))
         return Done(
             key=key,
             text=result.text,

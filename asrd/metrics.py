@@ -17,6 +17,25 @@ def percentiles(values: Iterable[float], scale: float = 1.0, digits: int = 1) ->
     }
 
 
+class _Recent:
+    """The last values of a measure. Sorted once after each change, not for each who asks: anybody
+    may ask, and often."""
+
+    def __init__(self, scale: float = 1.0, digits: int = 1) -> None:
+        self._values: deque[float] = deque(maxlen=_RECENT)
+        self._scale, self._digits = scale, digits
+        self._told: dict[str, float] | None = None
+
+    def add(self, value: float) -> None:
+        self._values.append(value)
+        self._told = None
+
+    def percentiles(self) -> dict[str, float]:
+        if self._told is None:
+            self._told = percentiles(self._values, self._scale, self._digits)
+        return self._told
+
+
 class Metrics:
     def __init__(self) -> None:
         self.accepted = 0
@@ -25,18 +44,17 @@ class Metrics:
         self.failed: Counter[str] = Counter()
         self.ignored_events = 0
         self.audio_seconds = 0.0
-        self._waits: deque[float] = deque(maxlen=_RECENT)
-        self._runs: deque[float] = deque(maxlen=_RECENT)
-        self._factors: deque[float] = deque(maxlen=_RECENT)
+        self._waits, self._runs = _Recent(scale=1000), _Recent(scale=1000)
+        self._factors = _Recent(digits=4)
 
     def job_done(self, wait: float, run: float, audio_seconds: float) -> None:
         """All in seconds."""
         self.done += 1
         self.audio_seconds += audio_seconds
-        self._waits.append(wait)
-        self._runs.append(run)
+        self._waits.add(wait)
+        self._runs.add(run)
         if audio_seconds > 0:
-            self._factors.append(run / audio_seconds)
+            self._factors.add(run / audio_seconds)
 
     def jobs(self, retried: int) -> dict[str, object]:
         return {
@@ -48,10 +66,7 @@ class Metrics:
         }
 
     def latency_ms(self) -> dict[str, dict[str, float]]:
-        return {
-            "wait": percentiles(self._waits, 1000),
-            "run": percentiles(self._runs, 1000),
-        }
+        return {"wait": self._waits.percentiles(), "run": self._runs.percentiles()}
 
     def real_time_factor(self) -> dict[str, float]:
-        return percentiles(self._factors, digits=4)
+        return self._factors.percentiles()

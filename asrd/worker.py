@@ -7,6 +7,7 @@ is configured (EX_CONFIG, sysexits.h), 70 a job could not be stopped or the proc
 """
 
 import argparse
+import contextlib
 import faulthandler
 import logging
 import os
@@ -47,6 +48,8 @@ EXIT_CANNOT_LOAD = 78
 
 # A worker that can't load waits so long for the front to come and hear why.
 _LAST_WORDS_SECONDS = 2.0
+# The front reads at once, or it hangs.
+_FAREWELL_SECONDS = 5.0
 # How often the clock is looked at for stalls, cancels and idleness, in seconds.
 _TICK_SECONDS = 0.25
 
@@ -87,6 +90,10 @@ class Worker:
         while self._exit is None:
             self._wait()
             self._tick()
+        if self._front is not None:
+            # A long transcript may be half written, and it is the answer.
+            with contextlib.suppress(FrontGone):
+                self._front.finish(_FAREWELL_SECONDS)
         self._drop_front()
         self._listener.close()
         return self._exit

@@ -278,10 +278,10 @@ def test_the_jobs_of_a_dead_worker_are_named_to_their_users_alone() -> None:
         return death.told_to(Peer(pid=1, uid=uid, gid=1))
 
     assert told(0) == "it closed, running job mine, job whose"
-    assert told(1000) == "it closed, running job mine, 1 of another user"
-    assert told(1001) == "it closed, running 2 of another user"
+    assert told(1000) == "it closed, running job mine, 1 of others"
+    assert told(1001) == "it closed, running 2 of others"
     # Users without a number in our namespace are not one user.
-    assert told(65534) == "it closed, running 2 of another user"
+    assert told(65534) == "it closed, running 2 of others"
 
 
 def test_health_counts_nobody_who_takes_no_job() -> None:

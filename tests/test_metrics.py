@@ -87,3 +87,12 @@ def test_percentiles_speak_of_the_last_thousand_jobs() -> None:
             metrics.job_done(wait=0.0, run=run, audio_seconds=1.0)
     assert metrics.latency_ms()["run"]["p99"] == 1000.0
     assert metrics.done == 2000
+
+
+def test_percentiles_are_made_anew_after_a_job_and_not_for_each_who_asks() -> None:
+    metrics = Metrics()
+    metrics.job_done(0.1, 0.2, 2.0)
+    first = metrics.latency_ms()["wait"]
+    assert metrics.latency_ms()["wait"] is first
+    metrics.job_done(0.3, 0.2, 2.0)
+    assert metrics.latency_ms()["wait"] == {"p50": 100.0, "p95": 300.0, "p99": 300.0}
