@@ -25,13 +25,12 @@ _INSISTENCE = 8
 
 @dataclass
 class Context:
-    """What a client of the crowd knows. `options` go with every request."""
+    """What a client of the crowd knows."""
 
     chance: random.Random
     ledger: Ledger
     clips: list[Clip]
     socket: str
-    options: dict[str, Any]
 
     def clip(self) -> Clip:
         """Mostly a short one: the long ones come first."""
@@ -69,7 +68,7 @@ class Line:
         **options: Any,
     ) -> None:
         """Owns `fd`."""
-        data = {"job_id": job.id, "audio": audio, **self.context.options, **options}
+        data = {"job_id": job.id, "audio": audio, **options}
         self.expect(job)
         if job.timeout is not None:
             data["timeout_ms"] = round(1000 * job.timeout)
@@ -248,7 +247,7 @@ def stream_by_hand(context: Context) -> None:
     job = context.ledger.open(Kind.INNOCENT, "stream", clip.text)
     with Peer.connect(context.socket) as peer:
         try:
-            peer.send("transcribe", {"language": clip.language, **context.options})
+            peer.send("transcribe", {"language": clip.language})
             peer.send("audio-start", MONO)
             for start in range(0, len(clip.pcm), CHUNK):
                 peer.send("audio-chunk", MONO, clip.pcm[start : start + CHUNK])

@@ -122,7 +122,7 @@ def byte_by_byte(context: Context) -> Job:
     clip = context.clip()
     with Line(context) as line:
         job = context.ledger.open(Kind.INNOCENT, "byte by byte", clip.text)
-        data = {"job_id": job.id, "audio": PCM, "language": clip.language, **context.options}
+        data = {"job_id": job.id, "audio": PCM, "language": clip.language}
         start = wire.encode("transcribe", data, len(clip.pcm))
         line.expect(job)
         try:
@@ -138,7 +138,7 @@ def byte_by_byte(context: Context) -> Job:
 def hang_up(context: Context) -> None:
     """After any byte of a request, its last included."""
     clip = context.clip()
-    data = {"audio": PCM, "language": clip.language, **context.options}
+    data = {"audio": PCM, "language": clip.language}
     message = wire.encode("transcribe", data, len(clip.pcm)) + clip.pcm
     edge = context.chance.choice([300, len(message)])
     with Peer.connect(context.socket) as peer:

@@ -74,7 +74,7 @@ class Liars:
 
     def _campaign(self, front: Front, ledger: Ledger, known: list[Clip], seconds: float) -> None:
         def context(chance: random.Random) -> Context:
-            return Context(chance, ledger, known, front.socket, {})
+            return Context(chance, ledger, known, front.socket)
 
         front.wait_for_state("ready", name="honest")
         one_shot(context(random.Random(self._seed)))

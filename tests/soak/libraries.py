@@ -56,7 +56,7 @@ def _asked(context: Context, how: str) -> Iterator[tuple[Job, Any, Any]]:
     timeout = context.chance.choice([None, None, 25.0])
     text = clip.file_text if as_file else clip.text
     job = context.ledger.open(Kind.INNOCENT, how, text, timeout, library=True)
-    options = {"job_id": job.id, "language": clip.language, "timeout": timeout, **context.options}
+    options = {"job_id": job.id, "language": clip.language, "timeout": timeout}
     if not as_file:
         options["encoding"] = "pcm_s16le"
     try:

@@ -106,7 +106,7 @@ class Standalone:
         supervisor = daemon.process.pid
 
         def context(chance: random.Random) -> Context:
-            return Context(chance, ledger, known, daemon.socket, {})
+            return Context(chance, ledger, known, daemon.socket)
 
         first = self._warm(daemon, context(random.Random(self._seed)))
         watch = Watch(ledger, daemon.socket, supervisor, 1 + len(WORKERS))
