@@ -9,7 +9,7 @@ import pytest
 from faster_whisper.feature_extractor import FeatureExtractor
 
 from asrd.audio import RATE, Samples
-from asrd.windows import BLOCK_SECONDS, LogMel
+from asrd.windows import BLOCK_SECONDS, READ_AHEAD_SECONDS, LogMel
 from tests.sounds import noise, sample
 
 WINDOW = 3000
@@ -31,7 +31,7 @@ def in_blocks(samples: Samples, length: int = RATE) -> Iterator[Samples]:
 
 
 def features(samples: Samples, extractor: Any, length: int = RATE) -> LogMel:
-    return LogMel(in_blocks(samples, length), extractor, lambda frame: None)
+    return LogMel(in_blocks(samples, length), extractor, lambda frame: None, BLOCK_SECONDS)
 
 
 def same(one: Any, other: Any) -> bool:
@@ -47,13 +47,15 @@ def content_frames(mel: LogMel) -> int:
     return seek
 
 
-@pytest.mark.parametrize("seconds", [0, 0.01, 0.013, 0.5, 29.99, 30, 30.01, 45])
-def test_a_recording_of_one_block_gives_the_same_numbers(
+@pytest.mark.parametrize("seconds", [0, 0.01, 0.013, 0.5, 29.99, 30, 30.01, 45, 60, 60.01, 300])
+def test_a_recording_that_is_read_ahead_gives_the_same_numbers(
     extractor: Any, minute: Samples, seconds: float
 ) -> None:
-    samples = minute[: round(seconds * RATE)]
+    # The loudest place is at the end.
+    samples = np.concatenate((np.tile(minute * np.float32(0.1), 5), minute))[::-1]
+    samples = samples[: round(seconds * RATE)][::-1]
     whole = extractor(samples)
-    mel = features(samples, extractor)
+    mel = LogMel(in_blocks(samples), extractor, lambda frame: None)
     assert mel.shape == whole.shape
     for seek in range(0, whole.shape[1], 777):
         window = mel[:, seek : seek + WINDOW]
@@ -105,12 +107,12 @@ def test_it_reads_no_further_than_it_is_asked(extractor: Any) -> None:
 
     mel = LogMel(hour(), extractor, lambda frame: None)
     content = mel.shape[-1] - 1
-    assert read == BLOCK_SECONDS + 1
+    assert read == READ_AHEAD_SECONDS + 1
     assert content - 0 > WINDOW
     assert mel[:, :WINDOW].shape == (80, WINDOW)
-    assert read == BLOCK_SECONDS + 1
-    assert content - 100 * BLOCK_SECONDS > WINDOW
-    assert read == 2 * BLOCK_SECONDS + 1
+    assert read == READ_AHEAD_SECONDS + 1
+    assert content - 100 * READ_AHEAD_SECONDS > WINDOW
+    assert read == READ_AHEAD_SECONDS + BLOCK_SECONDS + 1
 
 
 def test_what_lies_behind_is_forgotten(extractor: Any) -> None:
