@@ -270,6 +270,20 @@ def test_a_recording_that_nobody_goes_on_with_is_given_up(tmp_path: Path) -> Non
             idle.expect("pong")
 
 
+def test_refusals_do_not_fill_the_log(front: Front) -> None:
+    started = time.monotonic()
+    with front.connect() as client:
+        for _ in range(200):
+            client.send("cancel", {"job_id": "a b"})
+            client.expect("error")
+        lines = front.log.count("refused: bad-request")
+        assert 1 <= lines <= 1 + (time.monotonic() - started)
+        time.sleep(max(0, started + 1.1 - time.monotonic()))
+        client.send("cancel", {"job_id": "a b"})
+        client.expect("error")
+    assert "others since the last that was logged" in front.log
+
+
 FLOODS = {
     "tiny questions": b'{"type":"ping"}\n',
     "expensive questions": b'{"type":"status"}\n',
