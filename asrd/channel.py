@@ -6,6 +6,7 @@ cancelled write can break the framing.
 """
 
 import os
+import select
 import socket
 import time
 from collections import deque
@@ -83,6 +84,13 @@ class Channel:
     def in_event(self) -> bool:
         """Whether an event has begun and is not complete."""
         return self._decoder.in_frame
+
+    @property
+    def half_closed(self) -> bool:
+        """After the end was received: whether the peer still reads (`shutdown(SHUT_WR)`)."""
+        poll = select.poll()
+        poll.register(self._sock, 0)
+        return not poll.poll(0)
 
     async def receive(self) -> wire.Event | None:
         """The next event, None at the end of the connection. The caller owns the event.

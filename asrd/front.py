@@ -5,6 +5,7 @@ and `_perform` is the only place that acts on its answers. asrd.server owns sock
 """
 
 import logging
+import math
 import os
 from typing import Any
 
@@ -71,6 +72,8 @@ class Front:
         self._directory = WorkerDirectory(settings.worker_dir)
         self._spool = Spool(settings.spool_max_bytes)
         self._buffer = buffer
+        self._refusal_logged = -math.inf
+        self._refusals_untold = 0
         self._timer_due = 0.0
         self._timer_changed = anyio.Event()
         self._idle = anyio.Event()
@@ -148,16 +151,25 @@ class Front:
         has); returns how many. Whether others have such a job is not told."""
         jobs = [*self.scheduler.queue, *self.scheduler.running()]
         mine = [
-            job.request for job in jobs if job.request.job_id == job_id and peer.uid in (0, job.uid)
+            job.request for job in jobs if job.request.job_id == job_id and peer.may_see(job.uid)
         ]
         for request in mine:
             self.cancel(request, "it was cancelled from another connection")
         return len(mine)
 
     def refused(self, session: Session, failure: Failure) -> None:
-        """An event of a client came to nothing before the scheduler saw it."""
+        """A request of a client was not accepted. One a second is logged: overload, or a client
+        that sends nonsense, must not push the rest out of the journal."""
         self.metrics.refused[failure.code.value] += 1
-        log.info("refused: %s: %s", failure.code, failure.text, extra=session.log_fields)
+        now = anyio.current_time()
+        if now < self._refusal_logged + 1:
+            self._refusals_untold += 1
+            return
+        text = f"{failure.code}: {failure.text}"
+        if self._refusals_untold:
+            text += f" ({self._refusals_untold} others since the last that was logged)"
+        log.info("refused: %s", text, extra=session.log_fields)
+        self._refusal_logged, self._refusals_untold = now, 0
 
     def status(self, peer: Peer) -> dict[str, Any]:
         return status.snapshot(self, peer, anyio.current_time())
@@ -262,12 +274,11 @@ class Front:
                     job.request.session.accepted(job.request, depth)
                 case Refuse(job, failure):
                     self.refused(job.request.session, failure)
-                    self._answer(job.request, failure)
+                    self._fail(job.request, failure)
                 case Start(job, worker, key):
                     self._start(job.request, self.links[worker], key)
                 case Finish(job, Failure() as failure):
-                    self.metrics.failed[failure.code.value] += 1
-                    self._answer(job.request, failure)
+                    self._give_up(job.request, failure)
                 case Finish(job, done):
                     self._deliver(job.request, done)
                 case Abandon(worker, key):
@@ -292,10 +303,14 @@ class Front:
         )
         link.start(job, request.audio.fd.fileno())
 
-    def _answer(self, request: Request, failure: Failure) -> None:
-        request.audio.close()
+    def _give_up(self, request: Request, failure: Failure) -> None:
+        self.metrics.failed[failure.code.value] += 1
         text = f"{failure.code}: {failure.text}"
         log.info("failed: %s", text, extra={"fields": request.log_fields})
+        self._fail(request, failure)
+
+    def _fail(self, request: Request, failure: Failure) -> None:
+        request.audio.close()
         request.session.failed(request, failure)
 
     def _deliver(self, request: Request, done: Done) -> None:

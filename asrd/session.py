@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 # Time for a client that broke the framing to read why, before its connection ends.
 _LAST_WORDS_SECONDS = 1.0
+# How soon it is noticed that a client has left that had said all it had to say (`socat` does so).
+_HALF_CLOSED_SECONDS = 0.1
 
 
 class _Discard:
@@ -82,6 +84,8 @@ class Session:
                     self._handle(framed)
                 finally:
                     framed.close()
+            while (self.requests or channel.unread) and channel.half_closed:
+                await anyio.sleep(_HALF_CLOSED_SECONDS)
         except ProtocolError as problem:
             self._send_error(Failure(Code.BAD_REQUEST, str(problem)))
             await channel.flush(_LAST_WORDS_SECONDS)

@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from asrd import wire
 from asrd.demo import SAMPLES
 from asrd.errors import Code
 from tests.process.daemons import Daemon, Front
@@ -171,6 +173,24 @@ def test_a_worker_s_death_while_the_daemon_stops_costs_one_retry(tmp_path: Path)
         assert (answer.type, answer.data["attempts"]) == ("transcript", 2), answer.data
 
 
+def test_a_client_that_only_stops_talking_gets_its_answer(front: Front) -> None:
+    """As `socat` does at the end of its input."""
+    with ready(front) as worker, front.connect() as client:
+        ask(client)
+        client.sock.shutdown(socket.SHUT_WR)
+        client.expect("accepted")
+        job, fd = worker.take_job()
+        fd.close()
+        worker.send_raw(wire.encode("done", done(job["key"], text="x" * 1_000_000)))
+        assert len(client.answer("a").data["text"]) == 1_000_000
+        assert client.at_end()
+        with front.connect() as leaving:
+            ask(leaving)
+            leaving.sock.shutdown(socket.SHUT_WR)
+            worker.take_job()[1].close()
+        assert "key" in worker.expect("cancel")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_daemon_stopped_before_it_serves_leaves_nothing(
     tmp_path: Path, number: signal.Signals
@@ -248,6 +268,20 @@ def test_a_recording_that_nobody_goes_on_with_is_given_up(tmp_path: Path) -> Non
             worker.take_job()[1].close()
             idle.send("ping")
             idle.expect("pong")
+
+
+def test_refusals_do_not_fill_the_log(front: Front) -> None:
+    started = time.monotonic()
+    with front.connect() as client:
+        for _ in range(200):
+            client.send("cancel", {"job_id": "a b"})
+            client.expect("error")
+        lines = front.log.count("refused: bad-request")
+        assert 1 <= lines <= 1 + (time.monotonic() - started)
+        time.sleep(max(0, started + 1.1 - time.monotonic()))
+        client.send("cancel", {"job_id": "a b"})
+        client.expect("error")
+    assert "others since the last that was logged" in front.log
 
 
 FLOODS = {
