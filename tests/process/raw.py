@@ -73,6 +73,14 @@ class Peer:
         event.close()
         return event.data
 
+    def receive_kind(self) -> str | None:
+        """The type of the next event, which is of no other interest."""
+        event = self.receive()
+        if event is None:
+            return None
+        event.close()
+        return event.type
+
     def take_job(self) -> tuple[dict[str, Any], OwnedFd]:
         """As a worker: the next job and its descriptor."""
         event = self.receive()
