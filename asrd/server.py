@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import resource
 import signal
 import socket
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 _HOUSEKEEPING_SECONDS = 0.5
 # Accepting is tried again so long after the process ran out of descriptors.
 _EXHAUSTED_SECONDS = 0.1
+# How often it is said that this goes on.
+_TOLD_AGAIN_SECONDS = 10.0
 # Time for clients to read their last answers when the daemon stops.
 _FAREWELL_SECONDS = 2.0
 # On the public socket there is nothing to say but short questions.
@@ -141,19 +144,18 @@ class Server:
 
     async def _accept(self, listener: socket.socket, door: _Door, tasks: TaskGroup) -> None:
         listener.setblocking(False)
-        problem = None
+        told = -math.inf
         while True:
             try:
                 sock, _ = listener.accept()
             except BlockingIOError:
                 await anyio.wait_readable(listener)
             except OSError as error:
-                if error.errno != problem:
+                if anyio.current_time() > told + _TOLD_AGAIN_SECONDS:
                     log.error("cannot accept a connection: %s", error.strerror)
-                problem = error.errno
+                    told = anyio.current_time()
                 await anyio.sleep(_EXHAUSTED_SECONDS)
             else:
-                problem = None
                 tasks.start_soon(self._serve, sock, door, tasks)
                 await anyio.lowlevel.checkpoint()
 
