@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--start-timeout",
-        type=float,
+        type=_seconds,
         default=900.0,
         metavar="SECONDS",
         help="kill a worker that has not loaded its model after so long (default: 900)",
