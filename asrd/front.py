@@ -131,6 +131,9 @@ class Front:
         )
 
     def submit(self, request: Request) -> None:
+        if not self.scheduler.workers:
+            # Right after an installation the sockets may be newer than the last look for them.
+            self.find_workers()
         limit = self.settings.jobs_max_per_connection
         if len(request.session.requests) > limit:
             failure = Failure(

@@ -254,6 +254,14 @@ def test_without_a_worker_a_request_is_unavailable(tmp_path: Path) -> None:
         assert front.status()["state"] == "unavailable"
 
 
+def test_a_first_worker_is_found_by_the_request_that_needs_it(tmp_path: Path) -> None:
+    with Front(tmp_path) as front, front.connect() as client:
+        front.status()
+        front.listeners["0"] = front.listen("0")
+        ask(client)
+        client.expect("accepted")
+
+
 def test_a_worker_that_says_bye_gets_its_unstarted_job_taken_back(front: Front) -> None:
     with front.connect() as client:
         with ready(front) as worker:
