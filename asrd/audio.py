@@ -23,9 +23,12 @@ from asrd.events import AudioFormat
 Samples = NDArray[np.float32]
 
 RATE = 16_000
+# What is given out at a time, whatever the source: how far ahead a recording is known decides a
+# little about its text (asrd.windows), and that must not hang on how it came.
+BLOCK_SECONDS = 30
 # Read and converted at a time: few enough bytes to be nothing, enough seconds to be few calls.
-_BLOCK_BYTES = 1 << 20
-_BLOCK_SECONDS = 10
+_READ_BYTES = 1 << 20
+_CONVERT_SECONDS = 10
 # Far above any honest sample (1.0 is full scale); float32 overflows in the spectrum above it.
 _LOUDEST = 65_536.0
 # Outside of these a resampled second would be absurdly large, or no recorder ever wrote it.
@@ -48,6 +51,7 @@ _OPTIONS = {
 # These write the length down; the others' is a guess from their bit rate.
 _KNOW_THEIR_LENGTH = frozenset({"flac", "matroska", "mov", "ogg", "wav", "webm"})
 _INT16 = np.float32(1 / 32_768)
+_NOTHING = np.zeros(0, np.float32)
 
 
 class Recording(ABC):
@@ -61,17 +65,24 @@ class Recording(ABC):
         self.total_seconds = total_seconds
         self._max_seconds = max_seconds
         self._samples = 0
-        self._blocks = self._read()
+        self._pieces = self._read()
 
     def __iter__(self) -> Iterator[Samples]:
-        """Raises BadAudio, TooLarge."""
-        for block in self._blocks:
-            self._samples += len(block)
+        """Blocks of BLOCK_SECONDS, the last one shorter. Raises BadAudio, TooLarge."""
+        wanted = BLOCK_SECONDS * RATE
+        held = _NOTHING
+        for samples in self._pieces:
+            self._samples += len(samples)
             self._refuse_longer(self.seconds)
-            yield block
+            held = np.concatenate((held, samples)) if len(held) else samples
+            while len(held) >= wanted:
+                yield held[:wanted]
+                held = held[wanted:]
         if not self._samples:
             raise BadAudio("audio: there is none in it")
         self.total_seconds = self.seconds
+        if len(held):
+            yield held
 
     def __enter__(self) -> "Recording":
         return self
@@ -198,7 +209,7 @@ class _Pcm(Recording):
 
     def _mono(self) -> Iterator[Samples]:
         """At the client's own rate."""
-        step = _BLOCK_BYTES - _BLOCK_BYTES % self._audio.frame_bytes
+        step = _READ_BYTES - _READ_BYTES % self._audio.frame_bytes
         while data := self._take(step):
             if self._audio.encoding == "pcm_s16le":
                 samples = np.frombuffer(data, "<i2") * _INT16
@@ -309,7 +320,7 @@ class _Converter:
         self._fifo = av.AudioFifo()
         self._resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
         # One resampler call for many frames: most codecs' frames are only 20 ms long.
-        self._enough = _BLOCK_SECONDS * frame.sample_rate
+        self._enough = _CONVERT_SECONDS * frame.sample_rate
 
     def takes(self, frame: Any) -> bool:
         return _format(frame) == self._format

@@ -9,7 +9,7 @@ from asrd.audio import Recording, Samples
 from asrd.errors import BadRequest, OutOfMemory, Poisoned
 from asrd.events import Segment, Word
 from asrd.vad import SpeechFilter
-from asrd.windows import BLOCK_SECONDS, FRAMES_PER_SECOND, READ_AHEAD_SECONDS, LogMel
+from asrd.windows import FRAMES_PER_SECOND, LogMel
 
 # (seconds of the recording that are done, its length if known): a sign of life, too.
 OnProgress = Callable[[float, float | None], None]
@@ -29,13 +29,8 @@ class Prepared:
         self.recording = recording
         self.arguments = arguments
         self.on_progress = on_progress
-        self._speech: SpeechFilter | None = None
-        blocks, ahead = self._read(), READ_AHEAD_SECONDS
-        if vad_session is not None:
-            self._speech = SpeechFilter(blocks, vad_session)
-            # Minutes of speech may be hours of silence.
-            blocks, ahead = iter(self._speech), BLOCK_SECONDS
-        self.features = LogMel(blocks, extractor, self._on_window, ahead)
+        self._speech = None if vad_session is None else SpeechFilter(self._read(), vad_session)
+        self.features = LogMel(iter(self._speech or self._read()), extractor, self._on_window)
         self._done = 0.0
         self._raised: BaseException | None = None
 

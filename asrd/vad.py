@@ -79,7 +79,8 @@ class SpeechMap:
 
 
 class SpeechFilter:
-    """Iterate once for the speech in `blocks`; `map` knows all of the speech given out so far.
+    """Iterate once for the speech in `blocks`: one array for each block, empty in silence, and one
+    more for the end. `map` knows all of the speech given out so far.
 
     `session` is the onnxruntime session of faster-whisper's Silero model.
     """
@@ -100,9 +101,9 @@ class SpeechFilter:
         for block in self._blocks:
             self._held = np.concatenate((self._held, block))
             whole = (self._end - self._judged) // _STEP * _STEP
-            yield from self._judge(self._probabilities(self._unjudged()[:whole]))
-            yield from self._release()
-        yield from self._finish()
+            speech = self._judge(self._probabilities(self._unjudged()[:whole]))
+            yield np.concatenate((*speech, self._release()))
+        yield self._finish()
 
     @property
     def _end(self) -> int:
@@ -137,24 +138,26 @@ class SpeechFilter:
         self.map.close_chunk(end)
         return self._take(end)
 
-    def _release(self) -> Iterator[Samples]:
+    def _release(self) -> Samples:
         """What is surely speech, whatever follows; in silence, only the padding is kept."""
         if not self._speaking:
             self._drop(max(0, self._judged - _PAD))
-        elif self._silent_since is None:
-            yield self._take(self._judged)
-        else:
-            yield self._take(min(self._judged, self._silent_since + _PAD))
+            return _NOTHING
+        if self._silent_since is None:
+            return self._take(self._judged)
+        return self._take(min(self._judged, self._silent_since + _PAD))
 
-    def _finish(self) -> Iterator[Samples]:
+    def _finish(self) -> Samples:
         rest, end = self._unjudged(), self._end
+        speech: list[Samples] = []
         if len(rest) or self._speaking:
             # The last step is filled up with zeros, and faster-whisper blanks its end, too.
             last = np.pad(rest, (0, _STEP - len(rest)))
             last[-_CONTEXT:] = 0
-            yield from self._judge(self._probabilities(last))
+            speech += self._judge(self._probabilities(last))
         if self._speaking:
-            yield self._stop(end)
+            speech.append(self._stop(end))
+        return np.concatenate((_NOTHING, *speech))
 
     def _take(self, end: int) -> Samples:
         count = max(0, end - self._base)

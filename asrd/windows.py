@@ -17,14 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from asrd.audio import RATE, Samples
+from asrd.audio import BLOCK_SECONDS, RATE, Samples
 
 HOP = 160
 FRAMES_PER_SECOND = RATE // HOP
-# What is read before the first window: costs 0.07 s for PCM, 0.3 s for MP3, 0.6 s for Opus.
+# How much of the recording is read before the first window. It costs 0.07 s for PCM, 0.3 s for MP3,
+# 0.6 s for Opus, and 0.6 s more with the VAD.
 READ_AHEAD_SECONDS = 300
-# What is read at a time.
-BLOCK_SECONDS = 60
 _WINDOW = 3000
 # Word times may lie a little behind the window that they come from; the map of speech
 # (asrd.vad) must know as far as they can.
@@ -38,31 +37,29 @@ _NOTHING = np.zeros(0, np.float32)
 class LogMel:
     """Whisper's features, shape (mels, frames) of float32, 100 frames a second.
 
-    `extractor` is faster-whisper's FeatureExtractor. `on_window(frame)` is called before each
-    window is handed out; what it raises ends the transcription.
+    `blocks` come from a Recording, or are what the VAD left of its blocks. `extractor` is
+    faster-whisper's FeatureExtractor. `on_window(frame)` is called before each window is handed
+    out; what it raises ends the transcription.
     """
 
     def __init__(
-        self,
-        blocks: Iterator[Samples],
-        extractor: Any,
-        on_window: Callable[[int], None],
-        read_ahead_seconds: int = READ_AHEAD_SECONDS,
+        self, blocks: Iterator[Samples], extractor: Any, on_window: Callable[[int], None]
     ) -> None:
-        self._blocks = blocks
+        self._blocks = _marked(blocks)
         self._extractor = extractor
         self._on_window = on_window
-        self._read_ahead = read_ahead_seconds * FRAMES_PER_SECOND
-        # What the next frames share with the last ones; what was read, but is not needed yet.
-        self._rest = self._unread = _NOTHING
+        # Blocks that must be read before the first window.
+        self._ahead = READ_AHEAD_SECONDS // BLOCK_SECONDS
         self._begun = self._ended = False
+        # The samples that the next frames share with the last ones.
+        self._rest = _NOTHING
         # The frames from `_first` to `_end` (exclusive), not yet limited to the peak.
         self._frames = np.zeros((len(extractor.mel_filters), 0), np.float32)
         self._first = self._end = 0
         self._peak = np.float32(-np.inf)
 
     def read_ahead(self) -> None:
-        """Read what is read before the first window."""
+        """Read what must be known before the first window."""
         self._reach(0)
 
     @property
@@ -89,44 +86,41 @@ class LogMel:
         return self._end - 1 - seek
 
     def _reach(self, frame: int) -> None:
-        while self._end < max(frame, self._read_ahead) and not self._ended:
-            frames = self._spectrum(self._next_samples())
-            self._peak = max(self._peak, frames.max())
-            known = self._frames
-            self._frames = np.concatenate((known, frames), axis=1) if known.size else frames
-            self._end += frames.shape[1]
+        while (self._ahead > 0 or self._end < frame) and not self._ended:
+            self._ahead -= 1
+            self._read_block()
 
     def _forget(self, frame: int) -> None:
         self._frames = self._frames[:, frame - self._first :]
         self._first = frame
 
-    def _next_samples(self) -> Samples:
-        """The samples of the next frames, padded at both ends of the recording as Whisper does.
-
-        As many at a time whatever the blocks' lengths: a recording's text must not depend on
-        the way in which it came.
-        """
-        before = 0 if self._begun else _FFT // 2
-        self._begun = True
-        wanted = len(self._rest) + BLOCK_SECONDS * RATE + before
-        parts, count = [self._rest, self._unread], len(self._rest) + len(self._unread)
-        while count <= wanted and not self._ended:
-            block = next(self._blocks, None)
-            self._ended = block is None
-            parts.append(np.zeros(HOP, np.float32) if block is None else block)
-            count += len(parts[-1])
+    def _read_block(self) -> None:
+        """The recording is padded at both ends as Whisper does: reflected, and zeros at the end."""
+        block, self._ended = next(self._blocks)
+        parts = [self._rest, block]
+        if self._ended:
+            parts.append(np.zeros(HOP, np.float32))
         samples = np.concatenate(parts)
-        if not self._ended:
-            samples, self._unread = samples[:wanted], samples[wanted:]
-        return np.pad(samples, (before, _FFT // 2 if self._ended else 0), mode="reflect")
+        before, after = 0, _FFT // 2 if self._ended else 0
+        if not self._begun and (self._ended or len(samples) > _FFT // 2):
+            before, self._begun = _FFT // 2, True
+        if before or after:
+            samples = np.pad(samples, (before, after), mode="reflect")
+        count = max(0, 1 + (len(samples) - _FFT) // HOP) if self._begun else 0
+        self._rest = samples[count * HOP :]
+        if count:
+            # The last frame of all is padding alone.
+            self._add(self._spectrum(samples, count - 1 if self._ended else count))
 
-    def _spectrum(self, samples: Samples) -> Any:
+    def _add(self, frames: Any) -> None:
+        self._peak = max(self._peak, frames.max())
+        known = self._frames
+        self._frames = np.concatenate((known, frames), axis=1) if known.size else frames
+        self._end += frames.shape[1]
+
+    def _spectrum(self, samples: Samples, count: int) -> Any:
         """The same arithmetic as FeatureExtractor.__call__, up to the logarithm; in steps that
         stay in the processor's cache, which takes half the time."""
-        count = 1 + (len(samples) - _FFT) // HOP
-        self._rest = samples[count * HOP :]
-        if self._ended:
-            count -= 1
         steps = []
         for first in range(0, count, _STEP):
             last = min(first + _STEP, count) - 1
@@ -139,6 +133,15 @@ class LogMel:
             ).astype(np.complex64)
             steps.append(self._extractor.mel_filters @ (np.abs(bins) ** 2))
         return np.log10(np.clip(np.concatenate(steps, axis=1), a_min=1e-10, a_max=None))
+
+
+def _marked(blocks: Iterator[Samples]) -> Iterator[tuple[Samples, bool]]:
+    """Each block, at least one, and whether it is the last."""
+    upcoming = next(blocks, _NOTHING)
+    for following in blocks:
+        yield upcoming, False
+        upcoming = following
+    yield upcoming, True
 
 
 class _Frames:

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import io
+import math
 import os
 import re
 import socket
@@ -57,12 +58,16 @@ def test_pcm_at_16_khz_is_taken_as_it_is(speech: Samples) -> None:
     assert np.array_equal(read(speech.tobytes(), F32), speech)
 
 
-def test_a_long_pcm_recording_comes_in_blocks() -> None:
-    data = np.arange(3_000_000, dtype="<i2")
-    with recording(data.tobytes(), S16) as opened:
-        blocks = list(opened)
-    assert max(map(len, blocks)) <= 1 << 19
-    assert np.array_equal(np.concatenate(blocks), data.astype(np.float32) / 32768)
+@pytest.mark.parametrize("seconds", [29.5, 30, 30.5, 60, 91])
+def test_blocks_are_of_thirty_seconds_however_it_comes(speech: Samples, seconds: float) -> None:
+    samples = s16(np.tile(speech, 30)[: round(seconds * RATE)])
+    expected = [min(30, seconds - start) * RATE for start in range(0, math.ceil(seconds), 30)]
+    floats = (samples * np.float32(1 / 32768)).tobytes()
+    for data, audio in ((samples.tobytes(), S16), (wav(samples.tobytes()), FILE), (floats, F32)):
+        with recording(data, audio) as opened:
+            blocks = list(opened)
+        assert [len(block) for block in blocks] == expected
+        assert np.array_equal(np.concatenate(blocks), samples.astype(np.float32) / 32768)
 
 
 def test_channels_are_averaged() -> None:

@@ -306,7 +306,7 @@ def test_a_job_may_be_prepared_in_another_thread_while_one_runs(
 def test_the_first_segment_comes_before_the_rest_is_read(
     engine: WhisperEngine, minute: Samples
 ) -> None:
-    with memory_file(s16(np.tile(minute, 7)).tobytes()) as fd:
+    with memory_file(s16(np.tile(minute, 8)).tobytes()) as fd:
         with engine.prepare(
             fd, S16, GREEDY, max_audio_seconds=3600, on_progress=Listener().on_progress
         ) as job:
@@ -318,8 +318,8 @@ def test_the_first_segment_comes_before_the_rest_is_read(
 
             with pytest.raises(Stop):
                 engine.run(job, Listener().on_progress, stop)
-    # What one read brings too much aside.
-    assert at_first[0] < READ_AHEAD_SECONDS + 33
+    # One block more, to know whether there is one, and what one read brings too much.
+    assert at_first[0] < READ_AHEAD_SECONDS + 2 * 33
 
 
 def test_memory_does_not_grow_with_the_length(engine: WhisperEngine, minute: Samples) -> None:

@@ -1,15 +1,14 @@
 """The spectrogram of a recording that is still being read equals that of the whole."""
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 from faster_whisper.feature_extractor import FeatureExtractor
 
-from asrd.audio import RATE, Samples
-from asrd.windows import BLOCK_SECONDS, READ_AHEAD_SECONDS, LogMel
+from asrd.audio import BLOCK_SECONDS, RATE, Samples
+from asrd.windows import READ_AHEAD_SECONDS, LogMel
 from tests.sounds import noise, sample
 
 WINDOW = 3000
@@ -25,13 +24,13 @@ def minute() -> Samples:
     return sample("en-minute.flac")
 
 
-def in_blocks(samples: Samples, length: int = RATE) -> Iterator[Samples]:
+def in_blocks(samples: Samples, length: int) -> Iterator[Samples]:
     for start in range(0, len(samples), length):
         yield samples[start : start + length]
 
 
-def features(samples: Samples, extractor: Any, length: int = RATE) -> LogMel:
-    return LogMel(in_blocks(samples, length), extractor, lambda frame: None, BLOCK_SECONDS)
+def features(samples: Samples, extractor: Any, length: int = BLOCK_SECONDS * RATE) -> LogMel:
+    return LogMel(in_blocks(samples, length), extractor, lambda frame: None)
 
 
 def same(one: Any, other: Any) -> bool:
@@ -55,7 +54,7 @@ def test_a_recording_that_is_read_ahead_gives_the_same_numbers(
     samples = np.concatenate((np.tile(minute * np.float32(0.1), 5), minute))[::-1]
     samples = samples[: round(seconds * RATE)][::-1]
     whole = extractor(samples)
-    mel = LogMel(in_blocks(samples), extractor, lambda frame: None)
+    mel = features(samples, extractor)
     assert mel.shape == whole.shape
     for seek in range(0, whole.shape[1], 777):
         window = mel[:, seek : seek + WINDOW]
@@ -68,15 +67,15 @@ def test_a_recording_shorter_than_one_frame_is_no_exception(extractor: Any, coun
     assert same(features(samples, extractor)[:, :WINDOW], extractor(samples))
 
 
-@pytest.mark.parametrize("length", [RATE // 3, RATE * 10, RATE * 33])
-def test_a_long_recording_gives_the_same_once_its_peak_was_heard(
+@pytest.mark.parametrize("length", [RATE // 3, RATE * 3, RATE * 7])
+def test_a_longer_one_gives_the_same_once_its_peak_was_heard(
     extractor: Any, minute: Samples, length: int
 ) -> None:
-    # The loudest place lies in the first block.
+    # The loudest place is in the first minute; shorter blocks are a shorter time ahead.
     samples = np.concatenate((minute, minute * np.float32(0.5), minute * np.float32(0.9)))
     whole = extractor(samples)
     mel = features(samples, extractor, length)
-    for seek in range(0, whole.shape[1], 1234):
+    for seek in range(6000, whole.shape[1], 1234):
         window = mel[..., seek : seek + WINDOW]
         assert same(window, whole[:, seek : seek + WINDOW])
 
@@ -84,16 +83,27 @@ def test_a_long_recording_gives_the_same_once_its_peak_was_heard(
 def test_before_the_peak_only_the_floor_of_silence_differs(extractor: Any, minute: Samples) -> None:
     samples = np.concatenate((minute * np.float32(0.1), noise(60, 1e-6), minute))
     whole = extractor(samples)
-    window = features(samples, extractor)[:, :WINDOW]
+    window = features(samples, extractor, RATE)[:, :WINDOW]
     floor = whole.max() - 2
     assert same(np.maximum(window, floor), whole[:, :WINDOW])
     assert window.min() < floor - 0.1
 
 
-@pytest.mark.parametrize("seconds", [59.9, 60, 60.1, 75.003, 120, 150.5, 3 * 60])
+def test_empty_blocks_are_passed_over(extractor: Any, minute: Samples) -> None:
+    # As the VAD gives them.
+    nothing, samples = noise(0), minute[: RATE * 4]
+    parts = [nothing, samples[:100], nothing, nothing, samples[100:40_000], nothing]
+    blocks = [*parts, samples[40_000:], nothing, nothing]
+    mel = LogMel(iter(blocks), extractor, lambda frame: None)
+    assert same(mel[:, :WINDOW], extractor(samples))
+    assert mel.shape == extractor(samples).shape
+
+
+@pytest.mark.parametrize("seconds", [29.99, 30, 30.01, 60, 75.003, 120, 150.5])
 def test_the_length_is_known_in_the_end(extractor: Any, seconds: float) -> None:
     samples = noise(seconds)
-    assert content_frames(features(samples, extractor)) == extractor(samples).shape[1] - 1
+    mel = features(samples, extractor, RATE)
+    assert content_frames(mel) == extractor(samples).shape[1] - 1
 
 
 def test_it_reads_no_further_than_it_is_asked(extractor: Any) -> None:
@@ -101,35 +111,37 @@ def test_it_reads_no_further_than_it_is_asked(extractor: Any) -> None:
 
     def hour() -> Iterator[Samples]:
         nonlocal read
-        for _ in range(3600):
+        for _ in range(120):
             read += 1
-            yield noise(1)
+            yield noise(30)
 
     mel = LogMel(hour(), extractor, lambda frame: None)
+    ahead = READ_AHEAD_SECONDS // BLOCK_SECONDS
     content = mel.shape[-1] - 1
-    assert read == READ_AHEAD_SECONDS + 1
+    # One more, to know whether there is one more.
+    assert read == ahead + 1
     assert content - 0 > WINDOW
     assert mel[:, :WINDOW].shape == (80, WINDOW)
-    assert read == READ_AHEAD_SECONDS + 1
+    assert read == ahead + 1
     assert content - 100 * READ_AHEAD_SECONDS > WINDOW
-    assert read == READ_AHEAD_SECONDS + BLOCK_SECONDS + 1
+    assert read == ahead + 3
 
 
 def test_what_lies_behind_is_forgotten(extractor: Any) -> None:
-    mel = features(noise(600), extractor)
+    mel = features(noise(300), extractor, RATE)
     content, seek, kept = mel.shape[-1] - 1, 0, []
     while content > seek:
         size = min(WINDOW, content - seek)
         mel[:, seek : seek + size]
         kept.append(mel._frames.shape[1])
         seek += size
-    assert seek == 60_000
-    assert max(kept) < 100 * (2 * BLOCK_SECONDS + 40)
+    assert seek == 30_000
+    assert max(kept) < 2 * WINDOW
 
 
 def test_each_window_is_told_before_it_is_read(extractor: Any, minute: Samples) -> None:
     told: list[int] = []
-    mel = LogMel(in_blocks(minute), extractor, told.append)
+    mel = LogMel(in_blocks(minute, RATE), extractor, told.append)
     mel[..., 0:][..., :WINDOW]
     mel[:, 2000:5000]
     assert told == [0, 2000]
@@ -140,20 +152,9 @@ def test_what_a_listener_raises_comes_out(extractor: Any, minute: Samples) -> No
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        LogMel(in_blocks(minute), extractor, stop)[:, :WINDOW]
+        LogMel(in_blocks(minute, RATE), extractor, stop)[:, :WINDOW]
 
 
 def test_the_bands_are_the_models(minute: Samples) -> None:
     large = FeatureExtractor(feature_size=128)
     assert same(features(minute, large)[:, :WINDOW], large(minute)[:, :WINDOW])
-
-
-def test_the_blocks_in_which_it_came_do_not_show(extractor: Any, minute: Samples) -> None:
-    # To the last bit, and with the peak where the second reading begins.
-    samples = np.concatenate((minute * np.float32(0.3), minute[: RATE * 2], minute))
-    by_length = [
-        features(samples, extractor, length)[:, 1000 : 1000 + WINDOW]
-        for length in (4321, RATE, RATE * 7, len(samples))
-    ]
-    for one, other in pairwise(by_length):
-        assert np.array_equal(one, other)
