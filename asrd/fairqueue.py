@@ -16,8 +16,8 @@ class Job:
     """What the scheduler knows of a job; times in seconds of the caller's clock.
 
     `size` in bytes and `seconds` (0 if unknown) are the audio's; `timeout` counts from `arrival`;
-    `order` is its place among all that came; `request` is the caller's own record and not looked
-    at here.
+    `order` is its place among all that came; `waits_since` is when it came, or was put back after a
+    crash; `request` is the caller's own record and not looked at here.
     """
 
     uid: int
@@ -27,6 +27,7 @@ class Job:
     seconds: float = 0.0
     timeout: float | None = None
     order: int = 0
+    waits_since: float = 0.0
     attempts: int = 0
     started_at: float = 0.0
     deadline: float = math.inf

@@ -239,13 +239,13 @@ class Scheduler:
 
     def worker_left(self, name: str, asleep: bool, now: float) -> list[Action]:
         """It ended of its own will and started nothing that it has not answered: jobs that were on
-        their way to it go back without counting as attempts."""
+        their way to it go back without counting as attempts, and have waited all the while."""
         worker = self.workers[name]
         if asleep or worker.state not in _HOPELESS:
             worker.state = WorkerState.ASLEEP if asleep else WorkerState.STARTING
         for job in reversed([job for job in worker.jobs.values() if job is not None]):
             job.attempts -= 1
-            self._requeue(job, now)
+            self._requeue(job, job.waits_since)
         worker.jobs.clear()
         return self._refuse_hopeless(now)
 
@@ -311,10 +311,11 @@ class Scheduler:
         )
         return Failure(Code.UNAVAILABLE, f"no worker can serve: {reasons}")
 
-    def _set_wait(self, job: Job, now: float) -> None:
+    def _set_wait(self, job: Job, since: float) -> None:
+        job.waits_since = since
         # A job that says how long it may take may wait as long, be it the first time or a retry.
         longest = self.limits.max_wait_seconds if job.timeout is None else math.inf
-        self._deadlines.set(job, now + longest)
+        self._deadlines.set(job, since + longest)
 
     def _settle(self, now: float) -> list[Action]:
         """End what is overdue, start what can start, and hand out what is to be done."""
@@ -386,10 +387,10 @@ class Scheduler:
             self.retried += 1
             self._requeue(job, now)
 
-    def _requeue(self, job: Job, now: float) -> None:
+    def _requeue(self, job: Job, since: float) -> None:
         job.worker = job.key = None
         self.queue.put_back(job)
-        self._set_wait(job, now)
+        self._set_wait(job, since)
 
     def _refuse_hopeless(self, now: float) -> list[Action]:
         for job in list(self.queue):

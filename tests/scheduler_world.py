@@ -59,6 +59,8 @@ class BookedJob:
     state: str = "waiting"
     where: tuple[str, int] | None = None
     outcome: object = None
+    # When it has waited for too long, unless it was started and its worker died since.
+    wait_limit: float = 0.0
 
     @property
     def waits(self) -> bool:
@@ -108,7 +110,8 @@ class World:
                 self._check_wakes([job])
             return None
         assert actions.pop(0) == Accept(job, depth)
-        self.jobs[number] = BookedJob(job, self._wait_limit(job))
+        limit = self._wait_limit(job)
+        self.jobs[number] = BookedJob(job, limit, wait_limit=limit)
         self._check(actions)
         return number
 
@@ -163,7 +166,7 @@ class World:
             worker.state = "starting"
         for number in filter(None, worker.held.values()):
             self.jobs[number].attempts -= 1
-            self._put_back(number)
+            self._put_back(number, self.jobs[number].wait_limit)
         worker.held.clear()
         self._check(self.scheduler.worker_left(name, asleep, self.now))
 
@@ -247,12 +250,12 @@ class World:
             self.jobs[number].where = None
             self._due[number] = Code.WORKER_CRASHED
         else:
-            self._put_back(number)
+            self._put_back(number, self._wait_limit(self.jobs[number].job))
 
-    def _put_back(self, number: int) -> None:
+    def _put_back(self, number: int, limit: float) -> None:
         booked = self.jobs[number]
         booked.state, booked.where = "retrying", None
-        booked.deadline = self._wait_limit(booked.job)
+        booked.deadline = booked.wait_limit = limit
 
     # --- what the scheduler said ------------------------------------------------------------
 

@@ -19,7 +19,7 @@ import trio.testing
 from asrd import wire
 from asrd.channel import Channel, Unread
 from asrd.errors import BadAudio, Busy, ProtocolError
-from asrd.fairqueue import Limits
+from asrd.fairqueue import Job, Limits
 from asrd.fdsocket import Peer
 from asrd.link import Death, Link
 from asrd.scheduler import Scheduler
@@ -294,3 +294,17 @@ def test_health_counts_nobody_who_takes_no_job() -> None:
     scheduler.worker_added("0", 0.0)
     scheduler.drain()
     assert state(scheduler) == "unavailable"
+
+
+def test_a_worker_that_gives_every_job_back_cannot_keep_one_for_ever() -> None:
+    scheduler = Scheduler(Limits(max_wait_seconds=30))
+    scheduler.worker_added("0", 0.0)
+    job = Job(uid=0, arrival=0.0)
+    scheduler.submit(job, 0.0)
+    for now in range(1, 30, 5):
+        scheduler.worker_ready("0", "m", 1, float(now))
+        assert job.worker == "0"
+        scheduler.worker_left("0", False, now + 1.0)
+        assert not job.ended
+    scheduler.tick(30.0)
+    assert job.ended
