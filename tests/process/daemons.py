@@ -102,7 +102,9 @@ class Daemon(_Process):
         wait_for("the workers to be ready", ready)
 
     def pid_of(self, name: str = "0") -> int:
-        return int(self.workers()[name]["pid"])
+        """Of the worker, once the front knows it: a new front needs a moment to find its workers."""
+        found = wait_for(f"worker {name}'s pid", lambda: self.workers().get(name, {}).get("pid"))
+        return int(found)
 
     def kill(self, name: str = "0", number: int = signal.SIGKILL) -> None:
         os.kill(self.pid_of(name), number)
