@@ -102,7 +102,7 @@ class Daemon(_Process):
         wait_for("the workers to be ready", ready)
 
     def pid_of(self, name: str = "0") -> int:
-        """Of the worker, once the front knows it: a new front needs a moment to find its workers."""
+        """Of the worker, once the front knows it: a new front needs a moment for that."""
         found = wait_for(f"worker {name}'s pid", lambda: self.workers().get(name, {}).get("pid"))
         return int(found)
 
