@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from asrd.version import __version__
 
 if TYPE_CHECKING:
-    from asrd.asyncclient import AsyncClient
-    from asrd.client import Client
+    from asrd.client.asyncclient import AsyncClient
+    from asrd.client.client import Client
 
 __all__ = ["AsyncClient", "Client", "__version__"]
 
@@ -18,11 +18,11 @@ def __getattr__(name: str) -> Any:
     # Looked up late: the front imports this package, too, and has no use for the clients; and
     # the blocking one has no use for anyio.
     if name == "Client":
-        from asrd.client import Client
+        from asrd.client.client import Client
 
         return Client
     if name == "AsyncClient":
-        from asrd.asyncclient import AsyncClient
+        from asrd.client.asyncclient import AsyncClient
 
         return AsyncClient
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,10 +10,18 @@ from asrd.version import __version__
 # Each command's module gives add_arguments(parser) and a function of the command's own name, and
 # is imported only if it is asked for: the front stays light.
 _COMMANDS = {
-    "serve": ("asrd.server", "serve", "the front daemon, as systemd starts it"),
-    "run": ("asrd.standalone", "run", "front and workers without systemd, in the foreground"),
-    "demo": ("asrd.demonstration", "demo", "transcribe, crash the worker, and lose nothing"),
-    "fetch-model": ("asrd.fetching", "fetch", "download a model into the local cache"),
+    "serve": ("asrd.front.server", "serve", "the front daemon, as systemd starts it"),
+    "run": (
+        "asrd.standalone.run",
+        "run",
+        "front and workers without systemd, in the foreground",
+    ),
+    "demo": (
+        "asrd.standalone.demonstration",
+        "demo",
+        "transcribe, crash the worker, and lose nothing",
+    ),
+    "fetch-model": ("asrd.worker.fetching", "fetch", "download a model into the local cache"),
 }
 
 EXIT_CONFIG = 78

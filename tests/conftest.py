@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# As asrd.engine sets them for the worker; some tests import the libraries before it.
+# As asrd.worker.engine sets them for the worker; some tests import the libraries before it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 

@@ -12,8 +12,8 @@ import numpy as np
 from faster_whisper.audio import decode_audio
 from numpy.typing import NDArray
 
-from asrd.audio import RATE
 from asrd.demo import SAMPLES
+from asrd.worker.audio import RATE
 
 Samples = NDArray[np.float32]
 

@@ -23,7 +23,7 @@ def run_python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
 def started(*arguments: str, **streams: Any) -> "subprocess.Popen[bytes]":
     """asrctl; stdout and stderr are pipes unless told otherwise."""
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    command = [sys.executable, "-m", "asrd.cli", *arguments]
+    command = [sys.executable, "-m", "asrd.asrctl.cli", *arguments]
     asrctl: subprocess.Popen[bytes] = subprocess.Popen(command, **(pipes | streams))
     return asrctl
 

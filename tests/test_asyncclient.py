@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-import asrd.attempts
+import asrd.client.attempts
 from asrd import AsyncClient
 from asrd.errors import (
     BadAudio,
@@ -253,7 +253,7 @@ async def test_garbage_is_one_clear_sentence(path: Path, bytes_: bytes, problem:
 async def test_a_silent_daemon_is_given_up_a_while_after_the_timeout(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asrd.attempts, "GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(asrd.client.attempts, "GRACE_SECONDS", 0.05)
     with FakeDaemon(path, [never]) as daemon:
         async with AsyncClient(str(path)) as client:
             with pytest.raises(DeadlineExceeded, match=r"no answer within 0.05 s"):
@@ -264,7 +264,7 @@ async def test_a_silent_daemon_is_given_up_a_while_after_the_timeout(
 async def test_a_silent_daemon_does_not_hold_status(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asrd.asyncclient.ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr("asrd.client.asyncclient.ANSWER_SECONDS", 0.05)
     with FakeDaemon(path, others={"status": lambda peer, data: None}):
         async with AsyncClient(str(path)) as client:
             with pytest.raises(ConnectionLost, match=r"did not answer within 0.05 s"):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asrd.attempts import (
+from asrd.client.attempts import (
     GRACE_SECONDS,
     PATIENCE_SECONDS,
     RETURN_SECONDS,

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from faster_whisper.audio import decode_audio
 
-from asrd.audio import _OPTIONS, RATE, Recording, Samples, open_recording
 from asrd.errors import BadAudio, TooLarge
 from asrd.events import AudioFormat
+from asrd.worker.audio import _OPTIONS, RATE, Recording, Samples, open_recording
 from tests.sounds import encoded, memory_file, s16, sample, silence, wav
 
 FILE = AudioFormat("file")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from asrd import cli
-from asrd.cli import main
-from asrd.exitcode import Exit
+from asrd.asrctl import cli
+from asrd.asrctl.cli import main
+from asrd.asrctl.exitcode import Exit
 from asrd.version import __version__
 from tests.fakes import (
     INFO,

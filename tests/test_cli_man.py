@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from asrd.cli import build_parser
-from asrd.exitcode import Exit
+from asrd.asrctl.cli import build_parser
+from asrd.asrctl.exitcode import Exit
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "man" / "asrctl.1"
 TEXT = PAGE.read_text().replace("\\-", "-")

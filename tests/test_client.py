@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import asrd.attempts
+import asrd.client.attempts
 from asrd import Client, wire
 from asrd.errors import (
     BadAudio,
@@ -229,7 +229,7 @@ def test_a_descriptor_from_the_daemon_is_an_error_and_not_a_leak(path: Path) -> 
 def test_a_silent_daemon_is_given_up_a_while_after_the_timeout(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asrd.attempts, "GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(asrd.client.attempts, "GRACE_SECONDS", 0.05)
     with FakeDaemon(path, [never]) as daemon, Client(str(path)) as client:
         with pytest.raises(DeadlineExceeded, match=r"no answer within 0.05 s"):
             client.transcribe(b"", timeout=0.05)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asrd.conversation import Answer, Call, Conversation
+from asrd.client.conversation import Answer, Call, Conversation
 from asrd.errors import (
     AsrdError,
     Busy,

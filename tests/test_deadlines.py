@@ -1,7 +1,7 @@
 """Deadlines that are overtaken or outlived must neither fire nor pile up."""
 
-from asrd.deadlines import Deadlines
-from asrd.fairqueue import Job
+from asrd.front.deadlines import Deadlines
+from asrd.front.fairqueue import Job
 
 
 def job(timeout: float | None = None) -> Job:

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from asrd import events, status, wire
+from asrd import events, wire
 from asrd.config import TABLES, FrontSettings
 from asrd.errors import Code
 from asrd.fdsocket import Peer
+from asrd.front import status
 from tests.declared import accepts, default
 from tests.test_status import front
 
@@ -27,7 +28,7 @@ DIRECTIONS = {
     "### Front to worker": events.TO_WORKER,
     "### Worker to front": events.FROM_WORKER,
 }
-# Answers without a dataclass: their data is made elsewhere (asrd.status).
+# Answers without a dataclass: their data is made elsewhere (asrd.front.status).
 UNDECLARED = {"## asrd to client": {"info", "status"}}
 EVENTS = [(heading, kind) for heading, table in DIRECTIONS.items() for kind in table]
 RECORDS = [events.AudioFormat, events.Options, events.Segment, events.Word]

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from asrd import checks, doctor
-from asrd.checks import Finding, Verdict
+from asrd.asrctl import checks, doctor
+from asrd.asrctl.checks import Finding, Verdict
+from asrd.asrctl.host import Host
 from asrd.errors import ConnectionLost
-from asrd.host import Host
 
 SOUND = {
     "LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled",
@@ -134,7 +134,7 @@ def test_a_service_in_trouble(host: FakeHost, change: dict[str, str], text: str)
 
 
 def test_a_user_outside_of_the_group(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asrd.checks.os.access", lambda path, mode: False)
+    monkeypatch.setattr("asrd.asrctl.checks.os.access", lambda path, mode: False)
     assert wrongs(checks.permission(host))[0][1] == "sudo usermod -aG asr ann"
     host.groups.add("asr")
     assert wrongs(checks.permission(host))[0][1] == "newgrp asr"

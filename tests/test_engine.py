@@ -14,15 +14,15 @@ import numpy as np
 import orjson
 import pytest
 
-from asrd import cuda
-from asrd.audio import RATE, Samples
 from asrd.config import WorkerSettings
 from asrd.demo import MODEL, samples
-from asrd.engine import Transcription, WhisperEngine, load_engine
 from asrd.errors import BadAudio, BadRequest, LoadError, OutOfMemory, Poisoned, TooLarge
 from asrd.events import AudioFormat, Options, Segment
 from asrd.fields import dump
-from asrd.windows import READ_AHEAD_SECONDS
+from asrd.worker import cuda
+from asrd.worker.audio import RATE, Samples
+from asrd.worker.engine import Transcription, WhisperEngine, load_engine
+from asrd.worker.windows import READ_AHEAD_SECONDS
 from tests.sounds import encoded, memory_file, noise, s16, sample, silence, wav
 from tests.subprocesses import run_python
 
@@ -589,7 +589,7 @@ def test_a_worker_writes_nothing_into_the_home_directory(
     # onnxruntime since 1.29 would, and send it, if it were not told before it is imported.
     code = """
 import os, sys
-from asrd.engine import load_engine
+from asrd.worker.engine import load_engine
 from asrd.config import WorkerSettings
 assert "faster_whisper" not in sys.modules
 load_engine(WorkerSettings(model="demo", device="cpu"))

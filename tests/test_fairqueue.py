@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from asrd.fairqueue import FairQueue, Job, Limits
+from asrd.front.fairqueue import FairQueue, Job, Limits
 from tests.counting import calls_of
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asrd.asrctl.formats import FORMATS, render
 from asrd.events import Segment, Transcript, Word
-from asrd.formats import FORMATS, render
 
 
 def spoken(*segments: tuple[float, float, str]) -> Transcript:

@@ -12,10 +12,10 @@ import pytest
 from asrd.config import WorkerSettings
 from asrd.errors import Code, LoadError
 from asrd.events import SENTENCE_MAX, Done, Failed
-from asrd.frontlink import FrontLink
-from asrd.inference import Inference, Loaded, LoadFailed, Message, Task
 from asrd.sd import Notifier
-from asrd.worker import Worker
+from asrd.worker.frontlink import FrontLink
+from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Task
+from asrd.worker.worker import Worker
 from tests.process.raw import Peer, memfd
 
 # More than the kernel keeps for a front that does not read.

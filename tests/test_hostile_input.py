@@ -19,14 +19,14 @@ import trio.testing
 from asrd import wire
 from asrd.channel import Channel, Unread
 from asrd.errors import BadAudio, Busy, ProtocolError
-from asrd.fairqueue import Job, Limits
 from asrd.fdsocket import Peer
-from asrd.link import Death, Link
-from asrd.scheduler import Scheduler
+from asrd.front.fairqueue import Job, Limits
+from asrd.front.link import Death, Link
+from asrd.front.scheduler import Scheduler
+from asrd.front.spool import ClientFile, Recording, Spool
+from asrd.front.status import state
+from asrd.front.workerdir import WorkerDirectory
 from asrd.sd import Notifier
-from asrd.spool import ClientFile, Recording, Spool
-from asrd.status import state
-from asrd.workerdir import WorkerDirectory
 from tests.process.raw import memfd
 
 

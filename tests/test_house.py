@@ -16,15 +16,15 @@ TREES = {
 
 # What can be tested without a clock, a socket or a file.
 PURE = {
-    "deadlines.py",
     "errors.py",
     "events.py",
-    "fairqueue.py",
     "fastjson.py",
     "fields.py",
-    "metrics.py",
-    "request.py",
-    "scheduler.py",
+    "front/deadlines.py",
+    "front/fairqueue.py",
+    "front/metrics.py",
+    "front/request.py",
+    "front/scheduler.py",
     "version.py",
     "wire.py",
 }
@@ -47,16 +47,25 @@ IMPURE = {
 }
 # The engine's libraries, and the modules of the worker that may know them.
 HEAVY = {
-    "av": {"audio.py"},
-    "ctranslate2": {"engine.py", "cuda.py"},
-    "faster_whisper": {"engine.py"},
-    "huggingface_hub": {"models.py"},
-    "numpy": {"audio.py", "engine.py", "vad.py", "windows.py"},
-    "onnxruntime": {"engine.py", "vad.py"},
+    "av": {"worker/audio.py"},
+    "ctranslate2": {"worker/engine.py"},
+    "faster_whisper": {"worker/engine.py"},
+    "huggingface_hub": {"worker/models.py"},
+    "numpy": {"worker/audio.py", "worker/engine.py", "worker/vad.py", "worker/windows.py"},
+    "onnxruntime": {"worker/engine.py", "worker/vad.py"},
     "tokenizers": set(),
 }
 # The supervisor is the only one that keeps processes; the doctor asks systemctl.
-SPAWNERS = {"supervisor.py", "host.py"}
+SPAWNERS = {"standalone/supervisor.py", "asrctl/host.py"}
+# What may import what: a module its own package, the modules that stand outside of packages, and
+# these packages.
+MAY_IMPORT = {
+    "front": set(),
+    "worker": set(),
+    "client": set(),
+    "asrctl": {"client", "worker"},
+    "standalone": {"asrctl", "client", "demo", "front", "worker"},
+}
 SPAWN = {
     "subprocess",
     "multiprocessing",
@@ -95,8 +104,9 @@ def imports(tree: ast.AST) -> Iterator[str]:
 
 def own_imports(tree: ast.AST) -> set[str]:
     """The files of asrd among them."""
-    names = {name.split(".")[1] for name in imports(tree) if name.startswith("asrd.")}
-    return {f"{name}.py" for name in names if f"{name}.py" in TREES}
+    paths = {name.replace(".", "/")[len("asrd/") :] for name in imports(tree)}
+    files = {f"{path}.py" for path in paths} | {f"{path.rpartition('/')[0]}.py" for path in paths}
+    return files & TREES.keys()
 
 
 def names(tree: ast.AST) -> set[str]:
@@ -158,7 +168,23 @@ def test_only_the_workers_modules_know_the_engines_libraries(name: str) -> None:
         assert library not in roots or name in allowed, f"{name} imports {library}"
 
 
-@pytest.mark.parametrize("start", ["main.py", "server.py", "client.py", "asyncclient.py", "cli.py"])
+@pytest.mark.parametrize("name", [name for name in sorted(TREES) if "/" in name])
+def test_a_package_imports_only_what_is_below_it(name: str) -> None:
+    package = name.partition("/")[0]
+    others = {found.partition("/")[0] for found in own_imports(TREES[name]) if "/" in found}
+    assert others - {package} <= MAY_IMPORT.get(package, set())
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "main.py",
+        "front/server.py",
+        "client/client.py",
+        "client/asyncclient.py",
+        "asrctl/cli.py",
+    ],
+)
 def test_front_and_client_reach_no_module_that_knows_them(start: str) -> None:
     """By what is imported at the top, step by step; what is imported late is that command's own."""
     reached, waiting = set(), [start]

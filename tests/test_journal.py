@@ -55,7 +55,7 @@ def handler(journald: socket.socket) -> Iterator[JournalHandler]:
 def record(
     message: str, *args: object, level: int = logging.INFO, **fields: object
 ) -> logging.LogRecord:
-    made = logging.LogRecord("asrd.front", level, __file__, 1, message, args, None)
+    made = logging.LogRecord("asrd.front.front", level, __file__, 1, message, args, None)
     made.fields = fields
     return made
 
@@ -77,7 +77,7 @@ def test_an_entry_has_message_priority_identifier_and_the_fields(
         "MESSAGE": "done in 7 ms",
         "PRIORITY": "6",
         "SYSLOG_IDENTIFIER": "asrd",
-        "LOGGER": "asrd.front",
+        "LOGGER": "asrd.front.front",
         "ASRD_JOB_ID": "j1",
         "ASRD_PEER_UID": "1000",
     }
@@ -205,11 +205,11 @@ def test_setup_chooses_the_journal_or_stderr(
 def test_asrd_debug_turns_on_single_modules() -> None:
     code = (
         "import logging; from asrd.journal import setup_logging; setup_logging('info', 'asrd');"
-        "[logging.getLogger(n).debug(n) for n in ('asrd.link', 'asrd.front', 'asrd')]"
+        "[logging.getLogger(n).debug(n) for n in ('asrd.front.link', 'asrd.front.front', 'asrd')]"
     )
-    environment = os.environ | {"ASRD_DEBUG": "link, wire"}
+    environment = os.environ | {"ASRD_DEBUG": "front.link, wire"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stderr.count("\n") == 1
-    assert done.stderr.endswith("debug asrd: asrd.link\n")
+    assert done.stderr.endswith("debug asrd: asrd.front.link\n")

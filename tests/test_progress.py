@@ -4,8 +4,8 @@ import io
 
 import pytest
 
+from asrd.asrctl.progress import ProgressBar, clock, progress_line
 from asrd.events import Progress
-from asrd.progress import ProgressBar, clock, progress_line
 
 
 class Terminal(io.StringIO):

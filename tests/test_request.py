@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from asrd import request as answers
 from asrd.errors import BadAudio, Code, TooLarge
 from asrd.events import TO_CLIENT, AudioFormat, Done, Error, Options, Transcribe, Transcript
 from asrd.fdsocket import Peer
 from asrd.fields import parse
-from asrd.request import Request, make_request
-from asrd.scheduler import Failure
+from asrd.front import request as answers
+from asrd.front.request import Request, make_request
+from asrd.front.scheduler import Failure
 
 PCM = AudioFormat("pcm_s16le")
 

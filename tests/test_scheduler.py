@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from asrd.errors import Code
-from asrd.fairqueue import Job, Limits
-from asrd.scheduler import (
+from asrd.front.fairqueue import Job, Limits
+from asrd.front.scheduler import (
     Abandon,
     Accept,
     Action,

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from asrd.fairqueue import Limits
+from asrd.front.fairqueue import Limits
 from tests.scheduler_world import World
 
 NAMES = ("0", "1", "2")

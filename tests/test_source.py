@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asrd import source
-from asrd.attempts import AudioHint
+from asrd.client import source
+from asrd.client.attempts import AudioHint
+from asrd.client.source import open_source
 from asrd.errors import BadRequest, TooLarge
 from asrd.events import AudioFormat
-from asrd.source import open_source
 
 FILE = AudioFormat("file")
 SEALED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL

@@ -11,8 +11,8 @@ from typing import NoReturn
 import pytest
 
 from asrd.errors import BadAudio, Busy, TooLarge
+from asrd.front.spool import ClientFile, Recording, Spool
 from asrd.ownedfd import OwnedFd
-from asrd.spool import ClientFile, Recording, Spool
 
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 

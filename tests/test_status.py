@@ -9,14 +9,14 @@ import pytest
 from wyoming.event import Event
 from wyoming.info import Info
 
-from asrd import status
-from asrd.fairqueue import Job, Limits
+from asrd.asrctl.table import Snapshot
 from asrd.fdsocket import Peer
 from asrd.fields import parse
-from asrd.link import Death, WorkerInfo
-from asrd.metrics import Metrics
-from asrd.scheduler import Scheduler, WorkerState
-from asrd.table import Snapshot
+from asrd.front import status
+from asrd.front.fairqueue import Job, Limits
+from asrd.front.link import Death, WorkerInfo
+from asrd.front.metrics import Metrics
+from asrd.front.scheduler import Scheduler, WorkerState
 from asrd.version import __version__
 
 ALICE, BOB, ROOT = 1000, 1001, 0

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from asrd.asrctl.table import duration, health_line, page, read_snapshot
 from asrd.errors import FieldError
-from asrd.table import duration, health_line, page, read_snapshot
 
 SNAPSHOT: dict[str, Any] = {
     "state": "degraded",

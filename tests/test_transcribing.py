@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from asrd.cli import main
-from asrd.exitcode import Exit
+from asrd.asrctl.cli import main
+from asrd.asrctl.exitcode import Exit
 from tests.fakes import (
     PATIENCE,
     Behaviour,

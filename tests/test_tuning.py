@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from asrd.standalone import worker_environment
-from asrd.tuning import WORKER_ENVIRONMENT
+from asrd.standalone.run import worker_environment
+from asrd.worker.tuning import WORKER_ENVIRONMENT
 
 UNIT = Path(__file__).parent.parent / "systemd" / "asr-worker@.service"
 

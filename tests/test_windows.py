@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from faster_whisper.feature_extractor import FeatureExtractor
 
-from asrd.audio import BLOCK_SECONDS, RATE, Samples
-from asrd.windows import READ_AHEAD_SECONDS, LogMel
+from asrd.worker.audio import BLOCK_SECONDS, RATE, Samples
+from asrd.worker.windows import READ_AHEAD_SECONDS, LogMel
 from tests.sounds import noise, sample
 
 WINDOW = 3000

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.latency [--rounds N] [--untuned]
 
-The in-process way gets the environment that asrd gives its workers (asrd/tuning.py); with
+The in-process way gets the environment that asrd gives its workers (asrd/worker/tuning.py); with
 `--untuned` it runs as a plain program does.
 All ways take turns in one run with the same model, one thread, beam 1, English, temperature 0; what
 counts is the median of the differences within each round.
@@ -22,7 +22,7 @@ from wyoming.client import AsyncClient as WyomingClient
 
 from asrd import Client
 from asrd.demo import MODEL
-from asrd.tuning import WORKER_ENVIRONMENT
+from asrd.worker.tuning import WORKER_ENVIRONMENT
 from tests.benchmarks.floor import floor
 from tests.benchmarks.measure import (
     RATE,

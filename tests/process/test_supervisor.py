@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from asrd.supervisor import Supervisor, Unit
+from asrd.standalone.supervisor import Supervisor, Unit
 
 pytestmark = pytest.mark.anyio
 

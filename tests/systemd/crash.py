@@ -10,7 +10,7 @@ import time
 
 sys.path.append("/usr/lib/asrd/vendor")
 
-from asrd.client import Client
+from asrd.client.client import Client
 
 
 def main() -> None:

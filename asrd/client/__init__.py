@@ -1,0 +1,1 @@
+"""The client library; its public names stand in the package `asrd` itself."""

@@ -1,0 +1,334 @@
+"""The front's core: feeds the scheduler and performs its actions.
+
+Whatever a client (asrd.front.session) or a worker (asrd.front.link) says ends here in a call of the
+scheduler, and `_perform` is the only place that acts on its answers. asrd.front.server owns sockets
+and signals.
+"""
+
+import logging
+import math
+import os
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from asrd.config import FrontSettings
+from asrd.errors import Code
+from asrd.events import (
+    AudioFormat,
+    Done,
+    Failed,
+    Hello,
+    Job,
+    JobProgress,
+    JobSegment,
+    Options,
+    Transcribe,
+)
+from asrd.fdsocket import ROOT, Peer
+from asrd.front import request as answers
+from asrd.front import status
+from asrd.front.fairqueue import Limits
+from asrd.front.link import Death, Link
+from asrd.front.metrics import Metrics
+from asrd.front.request import Request
+from asrd.front.scheduler import (
+    Abandon,
+    Accept,
+    Action,
+    Failure,
+    Finish,
+    Refuse,
+    Scheduler,
+    Start,
+    UnknownKey,
+    Wake,
+    Worker,
+    WorkerState,
+)
+from asrd.front.session import Session
+from asrd.front.spool import Audio, Recording, Spool
+from asrd.front.workerdir import WorkerDirectory
+
+log = logging.getLogger(__name__)
+
+# What a worker may say of a job that is still wanted. It knows nothing of queues and deadlines, and
+# must not tell a client that somebody cancelled.
+_WORKERS_CODES = frozenset(
+    {Code.BAD_REQUEST, Code.BAD_AUDIO, Code.TOO_LARGE, Code.OUT_OF_MEMORY, Code.INTERNAL}
+)
+
+
+class Front:
+    def __init__(self, settings: FrontSettings, buffer: memoryview) -> None:
+        """`buffer`: see Channel."""
+        self.settings = settings
+        names = Limits.__dataclass_fields__
+        self.scheduler = Scheduler(Limits(**{name: getattr(settings, name) for name in names}))
+        self.metrics = Metrics()
+        self.links: dict[str, Link] = {}
+        self.started_at = 0.0
+        self.connections = 0
+        self._directory = WorkerDirectory(settings.worker_dir)
+        self._spool = Spool(settings.spool_max_bytes)
+        self._buffer = buffer
+        self._refusal_logged = -math.inf
+        self._refusals_untold = 0
+        self._timer_due = 0.0
+        self._timer_changed = anyio.Event()
+        self._idle = anyio.Event()
+        self._tasks: TaskGroup
+
+    # --- the daemon's life --------------------------------------------------------------------
+
+    def start(self, tasks: TaskGroup) -> None:
+        """Look for workers, and keep the deadlines, in `tasks`."""
+        self._tasks = tasks
+        self.started_at = anyio.current_time()
+        tasks.start_soon(self._timer)
+        self.find_workers()
+
+    async def drain(self) -> None:
+        """Take no more jobs, and wait until those accepted have their answers."""
+        self.scheduler.drain()
+        self._check_idle()
+        await self._idle.wait()
+
+    def _check_idle(self) -> None:
+        if self.scheduler.draining and self.scheduler.idle:
+            self._idle.set()
+
+    async def _timer(self) -> None:
+        while True:
+            self._timer_due = self.scheduler.next_deadline()
+            self._timer_changed = anyio.Event()
+            with anyio.CancelScope(deadline=self._timer_due):
+                await self._timer_changed.wait()
+            self._perform(self.scheduler.tick(anyio.current_time()))
+
+    # --- what sessions ask ----------------------------------------------------------------------
+
+    def new_recording(self) -> Recording:
+        return Recording(self._spool, self.settings.max_payload_bytes)
+
+    def make_request(
+        self,
+        session: Session,
+        asked: Transcribe,
+        options: Options,
+        format_: AudioFormat,
+        audio: Audio,
+    ) -> Request:
+        return answers.make_request(
+            session,
+            asked,
+            options,
+            format_,
+            audio,
+            fresh_id=os.urandom(8).hex(),
+            now=anyio.current_time(),
+            max_audio_seconds=self.settings.max_audio_seconds,
+        )
+
+    def submit(self, request: Request) -> None:
+        if not self.scheduler.workers:
+            # Right after an installation the sockets may be newer than the last look for them.
+            self.find_workers()
+        limit = self.settings.jobs_max_per_connection
+        if len(request.session.requests) > limit:
+            failure = Failure(
+                Code.BUSY,
+                f"{limit} jobs of this connection are unanswered",
+                retry_after_ms=self.scheduler.retry_after_ms(),
+            )
+            self._perform([Refuse(request.job, failure)])
+        else:
+            self._perform(self.scheduler.submit(request.job, anyio.current_time()))
+
+    def cancel(self, request: Request, why: str) -> None:
+        failure = Failure(Code.CANCELLED, why)
+        self._perform(self.scheduler.end(request.job, failure, anyio.current_time()))
+
+    def cancel_foreign(self, peer: Peer, job_id: str) -> int:
+        """End the jobs of that id that this user has on other connections (root: that anyone
+        has); returns how many. Whether others have such a job is not told."""
+        jobs = [*self.scheduler.queue, *self.scheduler.running()]
+        mine = [
+            job.request for job in jobs if job.request.job_id == job_id and peer.may_see(job.uid)
+        ]
+        for request in mine:
+            self.cancel(request, "it was cancelled from another connection")
+        return len(mine)
+
+    def refused(self, session: Session, failure: Failure) -> None:
+        """A request of a client was not accepted. One a second is logged: overload, or a client
+        that sends nonsense, must not push the rest out of the journal."""
+        self.metrics.refused[failure.code.value] += 1
+        now = anyio.current_time()
+        if now < self._refusal_logged + 1:
+            self._refusals_untold += 1
+            return
+        text = f"{failure.code}: {failure.text}"
+        if self._refusals_untold:
+            text += f" ({self._refusals_untold} others since the last that was logged)"
+        log.info("refused: %s", text, extra=session.log_fields)
+        self._refusal_logged, self._refusals_untold = now, 0
+
+    def status(self, peer: Peer) -> dict[str, Any]:
+        return status.snapshot(self, peer, anyio.current_time())
+
+    def info(self) -> dict[str, Any]:
+        return status.info(self)
+
+    # --- workers --------------------------------------------------------------------------------
+
+    def find_workers(self) -> None:
+        """Keep a link to each worker that there is."""
+        found = self._directory.look()
+        now = anyio.current_time()
+        for name in sorted(found.keys() - self.links.keys()):
+            log.info("worker %s: found", name)
+            link = Link(name, found[name], self, self._tasks, self._buffer)
+            self.links[name] = link
+            self._perform(self.scheduler.worker_added(name, now))
+            self._tasks.start_soon(link.run)
+        for name, worker in list(self.scheduler.workers.items()):
+            if name in found and worker.retired:
+                self._perform(self.scheduler.worker_added(name, now))
+            elif name not in found:
+                self._retire(worker, now)
+
+    def _retire(self, worker: Worker, now: float) -> None:
+        """A worker whose socket is gone keeps its connection until its job is answered."""
+        if not worker.retired:
+            self._perform(self.scheduler.worker_retired(worker.name, now))
+        if not worker.jobs:
+            log.info("worker %s: removed", worker.name)
+            self._perform(self.scheduler.worker_removed(worker.name, now))
+            self.links.pop(worker.name).close()
+
+    def worker_loading(self, link: Link) -> None:
+        log.info("worker %s: loading %s (pid %s)", link.name, link.info.model, link.info.pid)
+        self._perform(self.scheduler.worker_loading(link.name, anyio.current_time()))
+
+    def worker_ready(self, link: Link, hello: Hello) -> None:
+        log.info("worker %s: ready in %.2f s (pid %s)", link.name, hello.load_seconds, hello.pid)
+        now = anyio.current_time()
+        self._perform(self.scheduler.worker_ready(link.name, hello.model, hello.slots, now))
+
+    def worker_lost(self, link: Link, how: str) -> None:
+        link.info.last_death = Death(how, self._jobs_of(link))
+        log.warning("worker %s: lost: %s", link.name, link.info.last_death.told_to(ROOT))
+        how = f"worker {link.name}: {how}"
+        self._perform(self.scheduler.worker_lost(link.name, how, anyio.current_time()))
+
+    def worker_left(self, link: Link, asleep: bool) -> None:
+        log.info("worker %s: %s", link.name, "asleep" if asleep else "stopping")
+        self._perform(self.scheduler.worker_left(link.name, asleep, anyio.current_time()))
+
+    def worker_failed(self, link: Link, down: bool, reason: str) -> None:
+        log.error("worker %s: %s", link.name, reason)
+        state = WorkerState.DOWN if down else WorkerState.FAILED
+        now = anyio.current_time()
+        self._perform(self.scheduler.worker_failed(link.name, state, reason, now))
+
+    def job_segment(self, link: Link, event: JobSegment) -> None:
+        request = self._running(link, event.key)
+        if request is not None:
+            request.session.segment(request, event)
+
+    def job_progress(self, link: Link, event: JobProgress) -> None:
+        request = self._running(link, event.key)
+        if request is not None:
+            request.session.progress(request, event)
+
+    def job_done(self, link: Link, event: Done) -> None:
+        now = anyio.current_time()
+        self._perform(self.scheduler.job_done(link.name, event.key, event, now))
+
+    def job_failed(self, link: Link, event: Failed) -> None:
+        failure = Failure(Code.INTERNAL, f"its worker answered {event.code}: {event.text}")
+        if event.code in _WORKERS_CODES:
+            failure = Failure(Code(event.code), event.text)
+        now = anyio.current_time()
+        self._perform(
+            self.scheduler.job_failed(link.name, event.key, failure, now, fatal=event.fatal)
+        )
+
+    def _running(self, link: Link, key: int) -> Request | None:
+        """The request under this key; None if nobody wants its answer any more."""
+        jobs = self.scheduler.workers[link.name].jobs
+        if key not in jobs:
+            raise UnknownKey(f"it spoke of job {key}, which it does not run")
+        job = jobs[key]
+        return None if job is None else job.request
+
+    def _jobs_of(self, link: Link) -> tuple[tuple[int, str], ...]:
+        running = self.scheduler.workers[link.name].jobs.values()
+        return tuple((job.uid, job.request.job_id) for job in running if job is not None)
+
+    # --- what the scheduler wants done ------------------------------------------------------------
+
+    def _perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Accept(job, depth):
+                    self.metrics.accepted += 1
+                    job.request.session.accepted(job.request, depth)
+                case Refuse(job, failure):
+                    self.refused(job.request.session, failure)
+                    self._fail(job.request, failure)
+                case Start(job, worker, key):
+                    self._start(job.request, self.links[worker], key)
+                case Finish(job, Failure() as failure):
+                    self._give_up(job.request, failure)
+                case Finish(job, done):
+                    self._deliver(job.request, done)
+                case Abandon(worker, key):
+                    self.links[worker].cancel(key)
+                case Wake(worker):
+                    self.links[worker].wake()
+        if self.scheduler.next_deadline() < self._timer_due:
+            self._timer_changed.set()
+        self._check_idle()
+
+    def _start(self, request: Request, link: Link, key: int) -> None:
+        log.debug("worker %s: started", link.name, extra={"fields": request.log_fields})
+        job = Job(
+            key=key,
+            job_id=request.job_id,
+            trace_id=request.trace_id,
+            audio=request.format,
+            options=request.options,
+            size=request.audio.size,
+            stream=request.stream,
+            max_audio_seconds=self.settings.max_audio_seconds,
+        )
+        link.start(job, request.audio.fd.fileno())
+
+    def _give_up(self, request: Request, failure: Failure) -> None:
+        self.metrics.failed[failure.code.value] += 1
+        text = f"{failure.code}: {failure.text}"
+        log.info("failed: %s", text, extra={"fields": request.log_fields})
+        self._fail(request, failure)
+
+    def _fail(self, request: Request, failure: Failure) -> None:
+        request.audio.close()
+        request.session.failed(request, failure)
+
+    def _deliver(self, request: Request, done: Done) -> None:
+        request.audio.close()
+        job, now = request.job, anyio.current_time()
+        wait, run = job.started_at - job.arrival, now - job.started_at
+        self.metrics.job_done(wait, run, done.audio_seconds)
+        log.info(
+            "done: %.1f s of audio, waited %.3f s, ran %.3f s on worker %s",
+            done.audio_seconds,
+            wait,
+            run,
+            job.worker,
+            extra={"fields": request.log_fields},
+        )
+        model = self.scheduler.workers[job.worker or ""].model
+        request.session.finished(request, answers.transcript(request, done, model, now))

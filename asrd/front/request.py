@@ -1,0 +1,129 @@
+"""One job as its client asked for it, and the answers as the wire tells them."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from asrd.errors import BadAudio, FieldError, TooLarge
+from asrd.events import AudioFormat, Done, Error, Options, Transcribe
+from asrd.fields import dump
+from asrd.front.fairqueue import Job
+from asrd.front.scheduler import Failure
+
+if TYPE_CHECKING:
+    from asrd.front.session import Session
+    from asrd.front.spool import Audio
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """Owns `audio` until it is finished: a retry needs it again.
+
+    `plain`: a pure Wyoming conversation, which is told nothing but its answer.
+    """
+
+    session: "Session"
+    job: Job
+    job_id: str
+    trace_id: str | None
+    audio: "Audio"
+    format: AudioFormat
+    options: Options
+    stream: bool
+    plain: bool
+
+    @property
+    def log_fields(self) -> dict[str, object]:
+        """What every log line of this job carries."""
+        peer = self.session.peer
+        fields = {"ASRD_JOB_ID": self.job_id, "ASRD_PEER_UID": peer.uid, "ASRD_PEER_PID": peer.pid}
+        if self.trace_id is not None:
+            fields["ASRD_TRACE_ID"] = self.trace_id
+        return fields
+
+
+def make_request(
+    session: "Session",
+    asked: Transcribe,
+    options: Options,
+    format_: AudioFormat,
+    audio: "Audio",
+    fresh_id: str,
+    now: float,
+    max_audio_seconds: float,
+) -> Request:
+    """Check the audio's length against its format and the limit; `fresh_id` is the job's if the
+    client gave it none.
+
+    Raises BadAudio, TooLarge.
+    """
+    try:
+        seconds = format_.seconds(audio.size)
+    except FieldError as error:
+        raise BadAudio(str(error)) from None
+    if seconds is not None and seconds > max_audio_seconds:
+        raise TooLarge(f"audio: {seconds:.0f} s are over the limit of {max_audio_seconds:.0f} s")
+    job = Job(
+        uid=session.peer.uid,
+        arrival=now,
+        model=asked.name,
+        size=audio.size,
+        seconds=seconds or 0.0,
+        timeout=None if asked.timeout_ms is None else asked.timeout_ms / 1000,
+    )
+    request = Request(
+        session=session,
+        job=job,
+        job_id=asked.job_id or fresh_id,
+        trace_id=asked.trace_id,
+        audio=audio,
+        format=format_,
+        options=_with_hints(asked, options),
+        stream=asked.stream,
+        plain=asked.audio is None and asked.job_id is None and not asked.stream,
+    )
+    job.request = request
+    return request
+
+
+def _with_hints(asked: Transcribe, options: Options) -> Options:
+    """Wyoming's names and terms are hints to the recogniser: Whisper's hotwords."""
+    hints = asked.transcript_names + asked.transcript_terms
+    if not hints or options.hotwords is not None:
+        return options
+    return replace(options, hotwords=", ".join(hints)[:4096])
+
+
+def transcript(request: Request, done: Done, model: str | None, now: float) -> dict[str, Any]:
+    """The `transcript` event's data; `now` in seconds of the scheduler's clock."""
+    job = request.job
+    return {
+        "text": done.text,
+        "language": done.language,
+        "job_id": request.job_id,
+        **({"trace_id": request.trace_id} if request.trace_id is not None else {}),
+        "language_probability": done.language_probability,
+        "duration_ms": round(done.audio_seconds * 1000),
+        "queue_ms": round((job.started_at - job.arrival) * 1000),
+        "run_ms": round((now - job.started_at) * 1000),
+        "worker": job.worker,
+        "attempts": job.attempts,
+        "model": model,
+        "segments": done.segments,
+    }
+
+
+def error(failure: Failure, job_id: str | None, trace_id: str | None) -> dict[str, Any]:
+    """The `error` event's data."""
+    return dict(
+        dump(
+            Error(
+                text=failure.text[:4096],
+                code=failure.code,
+                job_id=job_id,
+                trace_id=trace_id,
+                retryable=failure.code.retryable,
+                retry_after_ms=failure.retry_after_ms,
+                phase=failure.phase,
+            )
+        )
+    )

@@ -1,0 +1,400 @@
+"""Which job runs where, and how each one ends. Pure: an event and the time go in, a list of actions
+comes out; no clock, no I/O, no await. Read this first: it is the daemon.
+
+The life of a job:
+
+    submit ──Refuse──▶ (never accepted)
+       │
+     Accept          lost worker, attempts left: back to the head
+       │            ┌────────────────────────────┐
+       ▼            ▼                            │
+     QUEUED ──Start──▶ RUNNING ──────────────────┘
+       │                 │
+       └──── Finish ─────┘      exactly one, for every job that got Accept
+
+Rules:
+1. A job waits in one queue for all workers, and goes to one that has a free slot, when it is free.
+2. The user who was served longest ago is next: a flood delays others by the jobs that run, no more.
+3. The queue is bounded in jobs, bytes and seconds; a job whose worker died returns to its head
+   without counting against the bounds.
+4. Each Start carries a key that is never used again. An answer under any other key is a breach.
+5. Finish ends a job here and now. A worker that still runs it is told to stop (Abandon) and its
+   slot stays taken until the worker answers or dies.
+6. A FAILED or DOWN worker stays so until it says it is ready: jobs are not kept waiting for it.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from asrd.errors import Code
+from asrd.front.deadlines import Deadlines
+from asrd.front.fairqueue import FairQueue, Job, Limits
+
+
+class WorkerState(StrEnum):
+    STARTING = "starting"
+    LOADING = "loading"
+    READY = "ready"
+    ASLEEP = "asleep"
+    FAILED = "failed"
+    DOWN = "down"
+
+
+# Nothing can be expected of a worker in these.
+_HOPELESS = (WorkerState.FAILED, WorkerState.DOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    code: Code
+    text: str
+    phase: str | None = None
+    retry_after_ms: int | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Worker:
+    name: str
+    state: WorkerState = WorkerState.STARTING
+    reason: str | None = None
+    model: str | None = None
+    slots: int = 1
+    # Its socket is gone: it gets no more jobs, and leaves once the last one is answered.
+    retired: bool = False
+    # By key; None stands for a job that was abandoned but still takes the slot.
+    jobs: dict[int, Job | None] = field(default_factory=dict)
+
+    @property
+    def free(self) -> bool:
+        ready = self.state is WorkerState.READY and not self.retired
+        return ready and len(self.jobs) < self.slots
+
+    @property
+    def hopeful(self) -> bool:
+        """Whether it serves, or may be expected to."""
+        return not self.retired and self.state not in _HOPELESS
+
+    def can_run(self, job: Job) -> bool:
+        """Whether the job may wait for this worker; one that never loaded may have any model."""
+        return self.hopeful and (None in (job.model, self.model) or job.model == self.model)
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    job: Job
+    queue_depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    job: Job
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    job: Job
+    worker: str
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The job's end: a Failure, or what its worker answered, as it was given to `job_done`."""
+
+    job: Job
+    outcome: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Tell the worker that nobody wants this answer any more."""
+
+    worker: str
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Connect to a worker that is asleep: systemd starts it."""
+
+    worker: str
+
+
+Action = Accept | Refuse | Start | Finish | Abandon | Wake
+
+
+class UnknownKey(Exception):
+    """A worker answered for a job that is not its own."""
+
+
+class Scheduler:
+    """Every method that takes `now` returns the actions to perform, in order."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.workers: dict[str, Worker] = {}
+        self.draining = False
+        self.retried = 0
+        self.queue = FairQueue(limits)
+        self._deadlines = Deadlines()
+        self._last_key = 0
+        self._run_seconds = 1.0
+        self._actions: list[Action] = []
+
+    def __repr__(self) -> str:
+        states = " ".join(f"{w.name}:{w.state}:{len(w.jobs)}" for w in self.workers.values())
+        return f"<Scheduler queue={len(self.queue)} [{states}]>"
+
+    # --- what status shows -----------------------------------------------------------------
+
+    def running(self) -> Iterator[Job]:
+        for worker in self.workers.values():
+            yield from (job for job in worker.jobs.values() if job is not None)
+
+    @property
+    def idle(self) -> bool:
+        """No accepted job is without its answer."""
+        return not len(self.queue) and next(self.running(), None) is None
+
+    def next_deadline(self) -> float:
+        """When `tick` has something to do at the latest; infinity if nothing is due."""
+        job = self._deadlines.first()
+        return math.inf if job is None else job.deadline
+
+    def retry_after_ms(self) -> int:
+        """When a place in the queue should be free: one run over all slots, from recent runs."""
+        slots = sum(w.slots for w in self.workers.values() if w.state is WorkerState.READY)
+        seconds = self._run_seconds / slots if slots else max(1.0, self._run_seconds)
+        return round(1000 * min(60.0, max(0.05, seconds)))
+
+    # --- jobs ------------------------------------------------------------------------------
+
+    def submit(self, job: Job, now: float) -> list[Action]:
+        failure = self._refusal(job)
+        if failure is None:
+            self._actions.append(Accept(job, len(self.queue)))
+            self.queue.append(job)
+            self._set_wait(job, now)
+        else:
+            self._actions.append(Refuse(job, failure))
+            if failure.code is Code.BUSY:
+                # Where nobody may wait (queue_max = 0), who is refused must wake the sleepers.
+                self._wake([job])
+        return self._settle(now)
+
+    def end(self, job: Job, failure: Failure, now: float) -> list[Action]:
+        """End a job from outside (its client cancelled it or left); one that has ended stays so."""
+        if not job.ended:
+            self._finish(job, failure)
+        return self._settle(now)
+
+    def tick(self, now: float) -> list[Action]:
+        """End what is overdue."""
+        return self._settle(now)
+
+    def drain(self) -> None:
+        """Accept nothing more; what was accepted goes on."""
+        self.draining = True
+
+    # --- workers -----------------------------------------------------------------------------
+
+    def worker_added(self, name: str, now: float) -> list[Action]:
+        """New, or back before it was removed."""
+        self.workers.setdefault(name, Worker(name)).retired = False
+        return self._settle(now)
+
+    def worker_retired(self, name: str, now: float) -> list[Action]:
+        """Its socket is gone: give it nothing more. It may be removed once it runs nothing."""
+        self.workers[name].retired = True
+        return self._refuse_hopeless(now)
+
+    def worker_removed(self, name: str, now: float) -> list[Action]:
+        worker = self.workers.pop(name)
+        self._take_back(worker, f"worker {name} was removed", now)
+        return self._refuse_hopeless(now)
+
+    def worker_loading(self, name: str, now: float) -> list[Action]:
+        worker = self.workers[name]
+        if worker.state not in _HOPELESS:
+            worker.state = WorkerState.LOADING
+        return self._settle(now)
+
+    def worker_ready(self, name: str, model: str, slots: int, now: float) -> list[Action]:
+        worker = self.workers[name]
+        worker.state, worker.reason = WorkerState.READY, None
+        worker.model, worker.slots = model, slots
+        return self._refuse_hopeless(now)
+
+    def worker_lost(self, name: str, how: str, now: float) -> list[Action]:
+        """It died, or broke the protocol, which is the same. Its jobs are retried or end."""
+        worker = self.workers[name]
+        if worker.state not in _HOPELESS:
+            worker.state = WorkerState.STARTING
+        self._take_back(worker, how, now)
+        return self._refuse_hopeless(now)
+
+    def worker_left(self, name: str, asleep: bool, now: float) -> list[Action]:
+        """It ended of its own will and started nothing that it has not answered: jobs that were on
+        their way to it go back without counting as attempts, and have waited all the while."""
+        worker = self.workers[name]
+        if asleep or worker.state not in _HOPELESS:
+            worker.state = WorkerState.ASLEEP if asleep else WorkerState.STARTING
+        for job in reversed([job for job in worker.jobs.values() if job is not None]):
+            job.attempts -= 1
+            self._requeue(job, job.waits_since)
+        worker.jobs.clear()
+        return self._refuse_hopeless(now)
+
+    def worker_failed(self, name: str, state: WorkerState, reason: str, now: float) -> list[Action]:
+        """It can't serve (FAILED: it said why; DOWN: nothing listens) until further notice."""
+        worker = self.workers[name]
+        worker.state, worker.reason = state, reason
+        self._take_back(worker, reason, now)
+        return self._refuse_hopeless(now)
+
+    def job_done(self, name: str, key: int, result: object, now: float) -> list[Action]:
+        """Raises UnknownKey if this worker does not run that."""
+        job = self._answered(name, key)
+        if job is not None:
+            self._run_seconds += 0.2 * (now - job.started_at - self._run_seconds)
+            self._finish(job, result)
+        return self._settle(now)
+
+    def job_failed(
+        self, name: str, key: int, failure: Failure, now: float, fatal: bool = False
+    ) -> list[Action]:
+        """`fatal`: the process is poisoned and about to end, which counts as a crash.
+
+        Raises UnknownKey if this worker does not run that.
+        """
+        job = self._answered(name, key)
+        if fatal:
+            self.workers[name].state = WorkerState.STARTING
+        if job is not None and fatal:
+            self._crashed(job, failure.text, now)
+        elif job is not None:
+            self._finish(job, failure)
+        return self._refuse_hopeless(now) if fatal else self._settle(now)
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _refusal(self, job: Job) -> Failure | None:
+        if self.draining:
+            return Failure(Code.SHUTTING_DOWN, "asrd is shutting down", retry_after_ms=1000)
+        failure = self._hopeless(job)
+        if failure is not None:
+            return failure
+        if any(worker.free and worker.can_run(job) for worker in self.workers.values()):
+            return None
+        full = self.queue.why_full(job)
+        if full is None:
+            return None
+        return Failure(Code.BUSY, full, retry_after_ms=self.retry_after_ms())
+
+    def _hopeless(self, job: Job) -> Failure | None:
+        """Why no worker there is can ever run it."""
+        if not self.workers:
+            return Failure(Code.UNAVAILABLE, "no worker is configured")
+        if any(worker.can_run(job) for worker in self.workers.values()):
+            return None
+        models = {w.model or "" for w in self.workers.values() if w.hopeful}
+        if models:
+            there = ", ".join(sorted(models))
+            text = f"name: no worker has the model {job.model!r}; there is: {there}"
+            return Failure(Code.MODEL_NOT_FOUND, text)
+        reasons = "; ".join(
+            f"worker {w.name}: {w.reason or 'its socket is gone'}" for w in self.workers.values()
+        )
+        return Failure(Code.UNAVAILABLE, f"no worker can serve: {reasons}")
+
+    def _set_wait(self, job: Job, since: float) -> None:
+        job.waits_since = since
+        # A job that says how long it may take may wait as long, be it the first time or a retry.
+        longest = self.limits.max_wait_seconds if job.timeout is None else math.inf
+        self._deadlines.set(job, since + longest)
+
+    def _settle(self, now: float) -> list[Action]:
+        """End what is overdue, start what can start, and hand out what is to be done."""
+        while (job := self._deadlines.first()) is not None and job.deadline <= now:
+            phase, waited = ("queue", "waited") if job.worker is None else ("run", "ran")
+            since = job.arrival if job.worker is None else job.started_at
+            text = f"it {waited} {now - since:.1f} s, longer than allowed"
+            self._finish(job, Failure(Code.DEADLINE_EXCEEDED, text, phase=phase))
+        self._dispatch(now)
+        self._wake(self.queue)
+        actions, self._actions = self._actions, []
+        return actions
+
+    def _dispatch(self, now: float) -> None:
+        for worker in sorted(self.workers.values(), key=lambda w: (len(w.jobs), w.name)):
+            while worker.free:
+                job = self.queue.first(worker.model)
+                if job is None:
+                    break
+                self._start(job, worker, now)
+
+    def _start(self, job: Job, worker: Worker, now: float) -> None:
+        self.queue.serve(job)
+        self._last_key += 1
+        job.attempts += 1
+        key = self._last_key
+        job.worker, job.key, job.started_at = worker.name, key, now
+        worker.jobs[key] = job
+        self._deadlines.set(job, now + self.limits.max_run_seconds)
+        self._actions.append(Start(job, worker.name, key))
+
+    def _wake(self, jobs: Iterable[Job]) -> None:
+        """One sleeper for each of the jobs that no busy worker took."""
+        asleep = [w for w in self.workers.values() if w.state is WorkerState.ASLEEP]
+        for job in jobs if asleep else ():
+            worker = next((w for w in asleep if w.can_run(job)), None)
+            if worker is not None:
+                asleep.remove(worker)
+                worker.state = WorkerState.STARTING
+                self._actions.append(Wake(worker.name))
+
+    def _finish(self, job: Job, outcome: Any) -> None:
+        job.ended = True
+        worker, key = self.workers.get(job.worker or ""), job.key
+        if job.worker is None:
+            self.queue.remove(job)
+        elif worker is not None and key in worker.jobs:
+            worker.jobs[key] = None
+            self._actions.append(Abandon(worker.name, key))
+        self._actions.append(Finish(job, outcome))
+
+    def _answered(self, name: str, key: int) -> Job | None:
+        worker = self.workers[name]
+        if key not in worker.jobs:
+            raise UnknownKey(f"worker {name} answered for job {key}, which it does not run")
+        return worker.jobs.pop(key)
+
+    def _take_back(self, worker: Worker, how: str, now: float) -> None:
+        jobs = [job for job in worker.jobs.values() if job is not None]
+        worker.jobs.clear()
+        for job in reversed(jobs):
+            self._crashed(job, how, now)
+
+    def _crashed(self, job: Job, how: str, now: float) -> None:
+        if job.attempts >= self.limits.max_attempts:
+            text = f"its worker died each time it was tried ({job.attempts}); last: {how}"
+            self._finish(job, Failure(Code.WORKER_CRASHED, text))
+        else:
+            self.retried += 1
+            self._requeue(job, now)
+
+    def _requeue(self, job: Job, since: float) -> None:
+        job.worker = job.key = None
+        self.queue.put_back(job)
+        self._set_wait(job, since)
+
+    def _refuse_hopeless(self, now: float) -> list[Action]:
+        for job in list(self.queue):
+            failure = self._hopeless(job)
+            if failure is not None:
+                self._finish(job, failure)
+        return self._settle(now)

@@ -1,0 +1,281 @@
+"""`asrd serve`: the daemon as systemd starts it. Sockets, signals, connections, the watchdog."""
+
+import argparse
+import logging
+import math
+import resource
+import signal
+import socket
+import stat
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+from anyio.abc import TaskGroup
+
+from asrd import sd, wire
+from asrd.channel import Channel, Unread
+from asrd.config import FrontSettings, config_path, load_front
+from asrd.errors import Code, ConfigError
+from asrd.events import Error
+from asrd.fdsocket import READ_SIZE, peer_of
+from asrd.front import request, status
+from asrd.front.front import Front
+from asrd.front.scheduler import Failure
+from asrd.front.session import Session
+from asrd.journal import setup_logging
+
+log = logging.getLogger(__name__)
+
+# How soon a new worker's socket is found, and how fresh the STATUS line is.
+_HOUSEKEEPING_SECONDS = 0.5
+# Accepting is tried again so long after the process ran out of descriptors.
+_EXHAUSTED_SECONDS = 0.1
+# How often it is said that this goes on.
+_TOLD_AGAIN_SECONDS = 10.0
+# Time for clients to read their last answers when the daemon stops.
+_FAREWELL_SECONDS = 2.0
+# On the public socket there is nothing to say but short questions.
+_STRANGERS = wire.Limits(data=4096, payload=64 * 1024)
+# Some hundred answers.
+_STRANGERS_OUTPUT = 1 << 20
+# Above the busiest burst: a connection waits here, it is not refused (the units say the same).
+BACKLOG = 4096
+
+
+@dataclass
+class _Door:
+    """A kind of socket, with bounds of its own: who crowds the one does not close the other."""
+
+    restricted: bool
+    limits: wire.Limits
+    output_max: int
+    room: int
+    room_per_user: int
+    users: Counter[int] = field(default_factory=Counter)
+
+    def why_full(self, uid: int) -> str | None:
+        if self.users.total() >= self.room:
+            return f"{self.room} clients are connected already"
+        if self.users[uid] >= self.room_per_user:
+            return f"user {uid} has {self.users[uid]} connections already"
+        return None
+
+    def count(self, uid: int, sign: int) -> None:
+        self.users[uid] += sign
+        if not self.users[uid]:
+            del self.users[uid]
+
+
+def _main_door(settings: FrontSettings) -> _Door:
+    return _Door(
+        restricted=False,
+        limits=wire.Limits(payload=settings.max_payload_bytes),
+        output_max=settings.output_max_bytes,
+        room=settings.connections_max,
+        room_per_user=settings.connections_max_per_user,
+    )
+
+
+def _status_door(settings: FrontSettings) -> _Door:
+    return _Door(
+        restricted=True,
+        limits=_STRANGERS,
+        output_max=min(_STRANGERS_OUTPUT, settings.output_max_bytes),
+        room=settings.status_connections_max,
+        room_per_user=settings.status_connections_max_per_user,
+    )
+
+
+class Server:
+    """Owns the listeners: `main` for everybody with access, `public` for status alone."""
+
+    def __init__(
+        self, settings: FrontSettings, main: list[socket.socket], public: list[socket.socket]
+    ) -> None:
+        self.settings = settings
+        self._buffer = memoryview(bytearray(READ_SIZE))
+        self.front = Front(settings, self._buffer)
+        doors = _main_door(settings), _status_door(settings)
+        self._listeners = [
+            (sock, door)
+            for door, socks in zip(doors, (main, public), strict=True)
+            for sock in socks
+        ]
+        self._notifier = sd.Notifier()
+        self._channels: set[Channel] = set()
+        self._unread = Unread(settings.unread_max_bytes)
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then let accepted jobs finish."""
+        async with anyio.create_task_group() as tasks:
+            self.front.start(tasks)
+            tasks.start_soon(self._housekeeping)
+            async with anyio.create_task_group() as accepting:
+                for listener, door in self._listeners:
+                    accepting.start_soon(self._accept, listener, door, tasks)
+                self._notifier.ready()
+                log.info("serving")
+                await _signalled()
+                accepting.cancel_scope.cancel()
+            await self._stop()
+            tasks.cancel_scope.cancel()
+        self._notifier.close()
+
+    async def _stop(self) -> None:
+        # Who connects from now on waits in systemd's socket for the next daemon.
+        for listener, _ in self._listeners:
+            listener.close()
+        log.info("stopping, once every accepted job has its answer")
+        self._notifier.stopping()
+        await self.front.drain()
+        with anyio.move_on_after(_FAREWELL_SECONDS):
+            for channel in list(self._channels):
+                await channel.flush(_FAREWELL_SECONDS)
+
+    async def _housekeeping(self) -> None:
+        """Find workers, show the status line, ping the watchdog: all prove a live event loop."""
+        pause = min(_HOUSEKEEPING_SECONDS, sd.watchdog_seconds() or _HOUSEKEEPING_SECONDS)
+        while True:
+            self.front.find_workers()
+            self._notifier.status(status.status_line(self.front))
+            self._notifier.watchdog()
+            await anyio.sleep(pause)
+
+    async def _accept(self, listener: socket.socket, door: _Door, tasks: TaskGroup) -> None:
+        listener.setblocking(False)
+        told = -math.inf
+        while True:
+            try:
+                sock, _ = listener.accept()
+            except BlockingIOError:
+                await anyio.wait_readable(listener)
+            except OSError as error:
+                if anyio.current_time() > told + _TOLD_AGAIN_SECONDS:
+                    log.error("cannot accept a connection: %s", error.strerror)
+                    told = anyio.current_time()
+                await anyio.sleep(_EXHAUSTED_SECONDS)
+            else:
+                tasks.start_soon(self._serve, sock, door, tasks)
+                await anyio.lowlevel.checkpoint()
+
+    async def _serve(self, sock: socket.socket, door: _Door, tasks: TaskGroup) -> None:
+        session = Session(self.front, peer_of(sock), door.restricted)
+        channel = Channel(
+            sock,
+            wire.Decoder(door.limits, session.open_sink),
+            tasks,
+            self._buffer,
+            output_max=door.output_max,
+            unread=self._unread,
+            frame_timeout=self.settings.frame_timeout_seconds,
+        )
+        uid = session.peer.uid
+        full = door.why_full(uid)
+        self._count(channel, door, uid, 1)
+        try:
+            if full is None:
+                await session.run(channel)
+            else:
+                failure = Failure(Code.BUSY, full, retry_after_ms=1000)
+                self.front.refused(session, failure)
+                channel.send(Error.TYPE, request.error(failure, None, None))
+            if channel.overflowed:
+                log.warning("cut off: it does not read its answers", extra=session.log_fields)
+        except Exception:
+            # Our bug; it costs this client its connection, and nobody else anything.
+            log.exception("a connection failed", extra=session.log_fields)
+        finally:
+            self._count(channel, door, uid, -1)
+            channel.close()
+
+    def _count(self, channel: Channel, door: _Door, uid: int, sign: int) -> None:
+        if sign > 0:
+            self._channels.add(channel)
+        else:
+            self._channels.discard(channel)
+        door.count(uid, sign)
+        self.front.connections = len(self._channels)
+
+
+async def _signalled() -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("%s", signal.Signals(number).name)
+            return
+
+
+def bind(path: str, mode: int = 0o660) -> socket.socket:
+    """Listen at `path`, where a dead daemon may have left its socket.
+
+    Raises ConfigError if somebody listens there already, or the path can't be used.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        listener.bind(path)
+        Path(path).chmod(mode)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"cannot listen at {path}: {error.strerror or error}") from None
+    except ConfigError:
+        listener.close()
+        raise
+    return listener
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        if not stat.S_ISSOCK(Path(path).lstat().st_mode):
+            raise ConfigError(f"cannot listen at {path}: there is a file that is no socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink()
+            return
+    raise ConfigError(f"cannot listen at {path}: another daemon listens there")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", help="the settings' file (asrd.toml)")
+    parser.add_argument(
+        "--socket", metavar="PATH", help="where to listen, if not started by systemd"
+    )
+
+
+def _allow_descriptors() -> None:
+    """As many as we may have: shells and containers start with 1,024, for programs that select."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Raises ConfigError."""
+    sd.die_with_supervisor()
+    settings = load_front(config_path(args.config), {"socket": args.socket})
+    setup_logging(settings.log_level, "asrd")
+    _allow_descriptors()
+    passed = sd.listen_sockets()
+    main = passed.pop("asrd", [])
+    public = passed.pop("status", [])
+    for name, sockets in passed.items():
+        log.warning("a socket named %r was passed in: it is not used", name)
+        for sock in sockets:
+            sock.close()
+    bound = [] if main else [settings.socket]
+    main = main or [bind(settings.socket)]
+    if settings.status_socket and not public:
+        public = [bind(settings.status_socket, 0o666)]
+        bound.append(settings.status_socket)
+    try:
+        anyio.run(Server(settings, main, public).run)
+    finally:
+        for path in bound:
+            Path(path).unlink(missing_ok=True)
+    return 0

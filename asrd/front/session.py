@@ -1,0 +1,273 @@
+"""One client's connection: its events become requests, their outcomes become its answers."""
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from asrd import wire
+from asrd.channel import Channel
+from asrd.errors import BadAudio, BadRequest, Code, FieldError, JobError, ProtocolError
+from asrd.events import (
+    FROM_CLIENT,
+    Accepted,
+    AudioChunk,
+    AudioFormat,
+    AudioStart,
+    AudioStop,
+    Cancel,
+    CancelAnswer,
+    Describe,
+    Error,
+    JobProgress,
+    JobSegment,
+    Options,
+    Ping,
+    Pong,
+    Progress,
+    SegmentDecoded,
+    StatusRequest,
+    Transcribe,
+    Transcript,
+    parse_event,
+)
+from asrd.fdsocket import EXHAUSTED, Peer
+from asrd.fields import dump, parse
+from asrd.front.request import Request, error
+from asrd.front.scheduler import Failure
+from asrd.front.spool import Audio, ClientFile, Recording
+from asrd.front.stream import STREAMED, Stream
+
+if TYPE_CHECKING:
+    from asrd.front.front import Front
+
+# Time for a client that broke the framing to read why, before its connection ends.
+_LAST_WORDS_SECONDS = 1.0
+# How soon it is noticed that a client has left that had said all it had to say (`socat` does so).
+_HALF_CLOSED_SECONDS = 0.1
+
+
+class _Discard:
+    """Takes the payload of an event that has no use for one."""
+
+    def write(self, data: memoryview) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Session:
+    """`restricted`: on the public status socket, where nobody may transcribe or cancel."""
+
+    def __init__(self, front: "Front", peer: Peer, restricted: bool) -> None:
+        self._front = front
+        self.peer = peer
+        self._restricted = restricted
+        self.requests: dict[str, Request] = {}
+        self._stream = Stream(front.new_recording)
+        self._channel: Channel | None = None
+
+    def __repr__(self) -> str:
+        return f"<Session uid={self.peer.uid} pid={self.peer.pid} jobs={len(self.requests)}>"
+
+    @property
+    def log_fields(self) -> dict[str, object]:
+        """For the `extra` of a log line about this client."""
+        return {"fields": {"ASRD_PEER_UID": self.peer.uid, "ASRD_PEER_PID": self.peer.pid}}
+
+    async def run(self, channel: Channel) -> None:
+        """Serve the connection until its end; then what it still waited for is cancelled."""
+        self._channel = channel
+        try:
+            while (framed := await self._next_event(channel)) is not None:
+                try:
+                    self._handle(framed)
+                finally:
+                    framed.close()
+            while (self.requests or channel.unread) and channel.half_closed:
+                await anyio.sleep(_HALF_CLOSED_SECONDS)
+        except ProtocolError as problem:
+            self._send_error(Failure(Code.BAD_REQUEST, str(problem)))
+            await channel.flush(_LAST_WORDS_SECONDS)
+        except OSError as problem:
+            # If it was not us, the peer is gone, and there is nobody to tell.
+            if problem.errno in EXHAUSTED:
+                self._send_error(Failure(Code.BUSY, str(problem.strerror), retry_after_ms=1000))
+                await channel.flush(_LAST_WORDS_SECONDS)
+        finally:
+            self._channel = None
+            self._stream.drop()
+            for request in list(self.requests.values()):
+                self._front.cancel(request, "the client left")
+
+    async def _next_event(self, channel: Channel) -> wire.Event | None:
+        """As Channel.receive; meanwhile a recording that nobody goes on with is given up."""
+        seconds = self._front.settings.frame_timeout_seconds
+        while self._stream.is_open:
+            with anyio.move_on_after(seconds):
+                return await channel.receive()
+            # In the middle of an event the channel has a clock of its own.
+            if not channel.in_event:
+                text = f"nothing came for {seconds:g} s in the middle of a recording"
+                self._give_up_stream(AudioChunk.TYPE, Failure(Code.BAD_REQUEST, text))
+        return await channel.receive()
+
+    def open_sink(self, event: wire.Event) -> wire.Sink:
+        """Where the payload of an event goes, while it arrives."""
+        if not self._restricted:
+            if event.type == Transcribe.TYPE:
+                return self._front.new_recording()
+            if event.type == AudioChunk.TYPE:
+                return self._stream.sink() or _Discard()
+        return _Discard()
+
+    # --- what the client says ---------------------------------------------------------------------
+
+    def _handle(self, framed: wire.Event) -> None:
+        try:
+            event = parse_event(FROM_CLIENT, framed.type, framed.data)
+            if event is None:
+                self._front.metrics.ignored_events += 1
+                return
+            if self._restricted and not isinstance(event, (Describe, Ping, StatusRequest)):
+                raise BadRequest(f"{framed.type}: this socket answers status, ping and describe")
+            self._dispatch(event, framed)
+        except FieldError as problem:
+            self._refuse(framed, Failure(Code.BAD_REQUEST, f"{framed.type}: {problem}"))
+        except JobError as problem:
+            text = f"{framed.type}: {problem.text}"
+            failure = Failure(problem.code, text, retry_after_ms=problem.retry_after_ms)
+            self._refuse(framed, failure)
+
+    def _dispatch(self, event: Any, framed: wire.Event) -> None:
+        match event:
+            case Transcribe():
+                options = parse(Options, framed.data)
+                if event.audio is None:
+                    self._begin_stream(event, options, framed)
+                else:
+                    self._one_shot(event, options, framed)
+            case AudioStart():
+                self._stream.start(event)
+            case AudioChunk():
+                self._stream.chunk(event)
+            case AudioStop():
+                self._audio_stop()
+            case Cancel():
+                self._cancel(event.job_id)
+            case Describe():
+                self._send("info", self._front.info())
+            case Ping():
+                self._send(Pong.TYPE, dump(Pong(event.text)))
+            case StatusRequest():
+                self._send("status", self._front.status(self.peer))
+
+    def _one_shot(self, asked: Transcribe, options: Options, framed: wire.Event) -> None:
+        self._refuse_twice(asked)
+        audio = self._take_audio(framed)
+        try:
+            if isinstance(audio, Recording):
+                audio.seal()
+            format_ = asked.audio or AudioFormat("file")
+            request = self._front.make_request(self, asked, options, format_, audio)
+        except BaseException:
+            audio.close()
+            raise
+        self._submit(request)
+
+    def _take_audio(self, framed: wire.Event) -> Audio:
+        """The one place where an event's audio changes its owner."""
+        if len(framed.fds) + (framed.payload is not None) != 1:
+            raise FieldError("audio", "needs either a payload or exactly one descriptor")
+        if framed.fds:
+            return ClientFile(framed.fds.pop(), self._front.settings.max_file_bytes)
+        recording, framed.payload = framed.payload, None
+        if not isinstance(recording, Recording):
+            raise BadAudio("audio: is empty")
+        return recording
+
+    def _begin_stream(self, asked: Transcribe, options: Options, framed: wire.Event) -> None:
+        if framed.fds or framed.payload is not None:
+            raise FieldError("audio", "is missing, but there is a payload or a descriptor")
+        self._stream.ask(asked, options)
+
+    def _audio_stop(self) -> None:
+        recorded = self._stream.stop()
+        if recorded is None:
+            return
+        asked = recorded.asked
+        try:
+            self._refuse_twice(asked)
+            recorded.recording.seal()
+            request = self._front.make_request(
+                self, asked, recorded.options, recorded.format, recorded.recording
+            )
+        except BaseException:
+            recorded.recording.close()
+            raise
+        self._stream.accepted()
+        self._submit(request)
+
+    def _refuse_twice(self, asked: Transcribe) -> None:
+        if asked.job_id in self.requests:
+            raise FieldError("job_id", f"{asked.job_id!r} is in flight on this connection already")
+
+    def _submit(self, request: Request) -> None:
+        self.requests[request.job_id] = request
+        self._front.submit(request)
+
+    def _cancel(self, job_id: str) -> None:
+        request = self.requests.get(job_id)
+        if request is not None:
+            self._front.cancel(request, "the client cancelled it")
+            return
+        count = self._front.cancel_foreign(self.peer, job_id)
+        self._send(CancelAnswer.TYPE, dump(CancelAnswer(job_id, count)))
+
+    # --- what it is told --------------------------------------------------------------------------
+
+    def accepted(self, request: Request, queue_depth: int) -> None:
+        if not request.plain:
+            self._send(Accepted.TYPE, dump(Accepted(request.job_id, queue_depth)))
+
+    def segment(self, request: Request, event: JobSegment) -> None:
+        if request.stream:
+            data = {"job_id": request.job_id, "index": event.index, "segment": event.segment}
+            self._send(SegmentDecoded.TYPE, data)
+
+    def progress(self, request: Request, event: JobProgress) -> None:
+        if request.stream:
+            told = Progress(request.job_id, event.audio_seconds_done, event.audio_seconds)
+            self._send(Progress.TYPE, dump(told))
+
+    def finished(self, request: Request, transcript: dict[str, Any]) -> None:
+        self.requests.pop(request.job_id, None)
+        self._send(Transcript.TYPE, transcript)
+
+    def failed(self, request: Request, failure: Failure) -> None:
+        self.requests.pop(request.job_id, None)
+        self._send_error(failure, request.job_id, request.trace_id)
+
+    def _refuse(self, framed: wire.Event, failure: Failure) -> None:
+        """An event that came to nothing; the answer names its job if that could be read."""
+        if framed.type in STREAMED and not self._restricted:
+            self._give_up_stream(framed.type, failure)
+            return
+        self._front.refused(self, failure)
+        ids = (framed.data.get(key) for key in ("job_id", "trace_id"))
+        job_id, trace_id = (i if isinstance(i, str) and len(i) <= 128 else None for i in ids)
+        self._send_error(failure, job_id, trace_id)
+
+    def _give_up_stream(self, kind: str, failure: Failure) -> None:
+        self._front.refused(self, failure)
+        asked = self._stream.give_up(kind)
+        self._send_error(failure, asked.job_id, asked.trace_id)
+
+    def _send_error(
+        self, failure: Failure, job_id: str | None = None, trace_id: str | None = None
+    ) -> None:
+        self._send(Error.TYPE, error(failure, job_id, trace_id))
+
+    def _send(self, kind: str, data: dict[str, Any]) -> None:
+        if self._channel is not None:
+            self._channel.send(kind, data)

@@ -1,0 +1,153 @@
+"""One snapshot of how the daemon stands: for `status`, for `systemctl status`, and for `health`."""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from asrd.fdsocket import Peer
+from asrd.front.link import Link
+from asrd.front.scheduler import Scheduler, Worker, WorkerState
+from asrd.version import __version__
+
+if TYPE_CHECKING:
+    from asrd.front.front import Front
+
+
+def shown_state(worker: Worker) -> str:
+    """The scheduler's state, with `busy` for a ready worker that has no slot left."""
+    if worker.state is WorkerState.READY and not worker.free:
+        return "busy"
+    return worker.state.value
+
+
+def problems(scheduler: Scheduler) -> list[str]:
+    """What an admin should look at, one sentence each; empty if a request could be served now."""
+    found = []
+    if scheduler.draining:
+        found.append("asrd is shutting down")
+    if not scheduler.workers:
+        found.append("no worker is configured")
+    for worker in scheduler.workers.values():
+        if worker.retired:
+            found.append(f"worker {worker.name} is being removed: its socket is gone")
+        elif worker.state in (WorkerState.FAILED, WorkerState.DOWN):
+            found.append(f"worker {worker.name} is {worker.state}: {worker.reason}")
+        elif worker.state in (WorkerState.STARTING, WorkerState.LOADING):
+            found.append(f"worker {worker.name} is {worker.state}")
+    limit = scheduler.limits.queue_max
+    if limit and len(scheduler.queue) >= limit:
+        found.append(f"the queue is full ({len(scheduler.queue)} of {limit})")
+    return found
+
+
+def state(scheduler: Scheduler) -> str:
+    """`ok` if a request could be served now by every worker there is, `degraded` if by some,
+    `unavailable` if by none."""
+    usable = (WorkerState.READY, WorkerState.ASLEEP)
+    workers = scheduler.workers.values()
+    serving = any(worker.state in usable and not worker.retired for worker in workers)
+    if scheduler.draining or not serving:
+        return "unavailable"
+    return "degraded" if problems(scheduler) else "ok"
+
+
+def snapshot(front: "Front", peer: Peer, now: float) -> dict[str, Any]:
+    """The `status` event's data, as `peer` may see it: other users' job ids are left out."""
+    scheduler, metrics = front.scheduler, front.metrics
+    oldest = min((job.arrival for job in scheduler.queue), default=now)
+    return {
+        "state": state(scheduler),
+        "problems": problems(scheduler),
+        "version": __version__,
+        "uptime_s": round(now - front.started_at, 3),
+        "pid": os.getpid(),
+        "connections": front.connections,
+        "queue": {
+            "depth": len(scheduler.queue),
+            "max": scheduler.limits.queue_max,
+            "oldest_wait_ms": round((now - oldest) * 1000),
+        },
+        "jobs": metrics.jobs(scheduler.retried),
+        "ignored_events": metrics.ignored_events,
+        "audio_seconds": round(metrics.audio_seconds, 3),
+        "latency_ms": metrics.latency_ms(),
+        "real_time_factor": metrics.real_time_factor(),
+        "workers": [
+            _worker(worker, front.links[worker.name], peer, now)
+            for _, worker in sorted(scheduler.workers.items())
+        ],
+    }
+
+
+def _worker(worker: Worker, link: Link, peer: Peer, now: float) -> dict[str, Any]:
+    info = link.info
+    job = next((job for job in worker.jobs.values() if job is not None), None)
+    visible = job is not None and peer.may_see(job.uid)
+    return {
+        "name": worker.name,
+        "state": shown_state(worker),
+        "reason": worker.reason,
+        "retired": worker.retired,
+        "pid": info.pid,
+        "model": info.model,
+        "device": info.device,
+        "compute_type": info.compute_type,
+        "job_id": job.request.job_id if job is not None and visible else None,
+        "job_age_ms": round((now - job.started_at) * 1000) if job is not None else 0,
+        "jobs_done": info.jobs_done,
+        "restarts": info.restarts,
+        "load_seconds": info.load_seconds,
+        "last_death": info.last_death.told_to(peer) if info.last_death is not None else None,
+    }
+
+
+def status_line(front: "Front") -> str:
+    """What `systemctl status` shows: 2/2 workers ready · queue 0/1 · 1234 done · 3 failed …"""
+    scheduler, metrics = front.scheduler, front.metrics
+    workers = scheduler.workers.values()
+    ready = sum(w.state is WorkerState.READY for w in workers)
+    asleep = sum(w.state is WorkerState.ASLEEP for w in workers)
+    crashes = sum(link.info.restarts for link in front.links.values())
+    parts = [
+        f"{ready}/{len(workers)} workers ready" + (f" ({asleep} asleep)" if asleep else ""),
+        f"queue {len(scheduler.queue)}/{scheduler.limits.queue_max}",
+        f"{metrics.done} done",
+        f"{sum(metrics.failed.values())} failed",
+        f"{crashes} crash{'' if crashes == 1 else 'es'}",
+    ]
+    bad = [f"worker {w.name}: {w.reason}" for w in workers if w.reason]
+    return " · ".join(parts + bad)
+
+
+def info(front: "Front") -> dict[str, Any]:
+    """Wyoming's `info`: the models that the workers really have loaded."""
+    attribution = {"name": "asrd", "url": ""}
+    models = {}
+    for name, worker in sorted(front.scheduler.workers.items()):
+        link = front.links[name].info
+        if worker.state in (WorkerState.READY, WorkerState.ASLEEP) and link.model is not None:
+            models[link.model] = {
+                "name": link.model,
+                "attribution": attribution,
+                "installed": True,
+                "description": f"Whisper model {link.model} ({link.device}, {link.compute_type})",
+                "version": None,
+                "languages": list(link.languages),
+            }
+    program = {
+        "name": "asrd",
+        "attribution": attribution,
+        "installed": True,
+        "description": "Faster Whisper in isolated workers",
+        "version": __version__,
+        "models": list(models.values()),
+        "supports_transcript_streaming": False,
+    }
+    return {
+        "asr": [program],
+        "tts": [],
+        "handle": [],
+        "intent": [],
+        "wake": [],
+        "mic": [],
+        "snd": [],
+    }

@@ -1,0 +1,110 @@
+"""The recording that a Wyoming client sends in chunks: audio-start, audio-chunk …, audio-stop.
+
+1. `transcribe` without audio says what is asked of the next recording, and is used up by it.
+2. A refused event ends the recording; what still comes of it is skipped, up to its audio-stop: one
+   recording, one answer.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from asrd import wire
+from asrd.errors import FieldError
+from asrd.events import AudioChunk, AudioFormat, AudioStart, AudioStop, Options, Transcribe
+from asrd.front.spool import Recording
+
+STREAMED = frozenset({AudioStart.TYPE, AudioChunk.TYPE, AudioStop.TYPE})
+
+
+@dataclass(slots=True)
+class Recorded:
+    asked: Transcribe
+    options: Options
+    format: AudioFormat
+    recording: Recording
+
+
+class _Chunk:
+    """The payload of an audio-chunk: goes to the recording, which outlives the event."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.write = recording.write
+
+    def close(self) -> None:
+        pass
+
+
+class Stream:
+    """Owns the recording until `stop` gives it away."""
+
+    def __init__(self, new_recording: Callable[[], Recording]) -> None:
+        self._new_recording = new_recording
+        self._next = Transcribe(), Options()
+        self._open: Recorded | None = None
+        # Of the recording whose events are being handled, be it open or just over.
+        self._asked = Transcribe()
+        self._skipping = False
+
+    @property
+    def is_open(self) -> bool:
+        return self._open is not None
+
+    def sink(self) -> wire.Sink | None:
+        """Where a chunk's payload goes."""
+        return None if self._open is None else _Chunk(self._open.recording)
+
+    def ask(self, asked: Transcribe, options: Options) -> None:
+        self._next = asked, options
+
+    def start(self, event: AudioStart) -> None:
+        self.drop()
+        asked, options = self._begin()
+        format_ = AudioFormat("pcm_s16le", event.rate, event.channels)
+        self._open = Recorded(asked, options, format_, self._new_recording())
+
+    def _begin(self) -> tuple[Transcribe, Options]:
+        (self._asked, options), self._next = self._next, (Transcribe(), Options())
+        self._skipping = False
+        return self._asked, options
+
+    def chunk(self, event: AudioChunk) -> None:
+        """Raises FieldError."""
+        if self._open is None:
+            self._refuse_or_skip("audio-chunk")
+            return
+        format_ = self._open.format
+        if (event.rate, event.channels) != (format_.sample_rate, format_.channels):
+            raise FieldError("rate", "an audio-chunk must have its audio-start's rate and channels")
+
+    def stop(self) -> Recorded | None:
+        """The recording, which is the caller's from here on; None at the end of a refused one.
+
+        Raises FieldError.
+        """
+        recorded, self._open = self._open, None
+        if recorded is None:
+            self._refuse_or_skip("audio-stop")
+            self._skipping = False
+        return recorded
+
+    def _refuse_or_skip(self, kind: str) -> None:
+        if not self._skipping:
+            raise FieldError(kind, "came without an audio-start")
+
+    def accepted(self) -> None:
+        """What `stop` gave away has become a job, which has answers of its own."""
+        self._asked = Transcribe()
+
+    def give_up(self, kind: str) -> Transcribe:
+        """An event of this kind was refused: returns what was asked, to answer it."""
+        if kind == AudioStart.TYPE:
+            self._begin()
+        asked, self._asked = self._asked, Transcribe()
+        self.drop()
+        self._skipping = kind != AudioStop.TYPE
+        return asked
+
+    def drop(self) -> None:
+        if self._open is not None:
+            self._open.recording.close()
+            self._open = None

@@ -1,0 +1,1 @@
+"""`asrd run` and `asrd demo`: front and workers without systemd."""

@@ -1,0 +1,103 @@
+"""`asrd demo`: the whole daemon in a private directory, and what a crash in it costs."""
+
+import argparse
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import anyio
+
+from asrd.asrctl.table import page, read_snapshot
+from asrd.client.asyncclient import AsyncClient
+from asrd.config import FrontSettings
+from asrd.demo import SAMPLES, samples
+from asrd.errors import AsrdError
+from asrd.events import Transcript
+from asrd.standalone.run import supervised, worker_environment
+from asrd.standalone.supervisor import Patience, Supervisor
+
+_SHORT = "en-4.wav"
+_LONG = "en-minute.flac"
+_PATIENCE_SECONDS = 60.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--verbose", action="store_true", help="show the daemon's log, too")
+
+
+def demo(args: argparse.Namespace) -> int:
+    # SIGTERM as Ctrl-C: whatever ends it, nothing is left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # The traceback of a death that is part of the show would only be noise.
+    with (
+        tempfile.TemporaryDirectory(prefix="asrd-demo-") as directory,
+        open(os.devnull, "wb") as nowhere,
+    ):
+        stderr = None if args.verbose else nowhere.fileno()
+        anyio.run(_demo, Path(directory), stderr)
+    print("\nStopped; nothing is left behind.")
+    return 0
+
+
+async def _demo(directory: Path, stderr: int | None) -> None:
+    settings = FrontSettings(socket=str(directory / "asrd.sock"))
+    environment = worker_environment("demo", "cpu", None)
+    print("Starting front and worker, without systemd, in a private directory …")
+    started = time.monotonic()
+    async with supervised(
+        settings, directory / "asrd.toml", 1, environment, Patience(), stderr
+    ) as supervisor:
+        with anyio.move_on_after(_PATIENCE_SECONDS):
+            await supervisor.units[-1].ready.wait()
+        if not supervisor.units[-1].ready.is_set():
+            raise AsrdError("the worker can't start; `asrd demo --verbose` shows why")
+        print(f"  ready after {time.monotonic() - started:.2f} s\n")
+        async with AsyncClient(settings.socket) as client:
+            await _transcribe(client)
+            await _crash(client, supervisor)
+
+
+async def _transcribe(client: AsyncClient) -> None:
+    truth = {sample.name: sample.text for sample in samples()}
+    print(f"Transcribing {_SHORT} through the socket:")
+    started = time.monotonic()
+    transcript = await client.transcribe(SAMPLES / _SHORT, language="en")
+    print(f"  heard:  {transcript.text}")
+    print(f"  spoken: {truth[_SHORT]}")
+    print(
+        f"  {transcript.duration_ms / 1000:.1f} s of speech in {time.monotonic() - started:.2f} s\n"
+    )
+    print("asrctl status:")
+    table = page(read_snapshot(await client.status()))
+    print("".join(f"  {line}\n" for line in table.splitlines()))
+
+
+async def _crash(client: AsyncClient, supervisor: Supervisor) -> None:
+    print(f"Now {_LONG} twice; the second time the worker gets SIGSEGV in the middle of it:")
+    started = time.monotonic()
+    undisturbed = await client.transcribe(SAMPLES / _LONG, language="en")
+    print(f"  undisturbed: an answer after {time.monotonic() - started:.2f} s")
+    worker = supervisor.units[-1]
+    started = time.monotonic()
+    async with client.stream(SAMPLES / _LONG, language="en", timeout=60.0) as segments:
+        first = await anext(segments)
+        print(f"  segment 0: {first.text.strip()}")
+        died = time.monotonic()
+        worker.signal(signal.SIGSEGV)
+        print(f"  SIGSEGV to worker {worker.pid}, {died - started:.2f} s into the job")
+        async for _ in segments:
+            pass
+        transcript = segments.transcript
+    _report(transcript, undisturbed, time.monotonic() - started)
+    (row,) = (await client.status())["workers"]
+    print(f"  worker 0: {row['restarts']} restart; last death: {row['last_death']}")
+
+
+def _report(transcript: Transcript, undisturbed: Transcript, seconds: float) -> None:
+    same = "the same text" if transcript.text == undisturbed.text else "ANOTHER text"
+    print(
+        f"  the same request has its transcript after {seconds:.2f} s"
+        f" ({transcript.attempts} attempts, {same})"
+    )

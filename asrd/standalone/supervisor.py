@@ -1,0 +1,285 @@
+"""A small service manager for machines without systemd: as much of the units as asrd needs.
+
+It hands the very same programs their sockets (sd_listen_fds(3)), hears their notifications
+(sd_notify(3)), restarts them always, and kills those whose watchdog pings stop. This is the only
+place in asrd that starts processes.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+from anyio.abc import TaskGroup
+
+from asrd.ownedfd import OwnedFd
+from asrd.sd import LISTEN_FDS_START
+
+log = logging.getLogger(__name__)
+
+# Exit codes after which a unit is started again only when somebody connects (asrd.worker.worker).
+EXIT_IDLE, EXIT_CANNOT_LOAD = 77, 78
+# Seconds before a restart, doubling while the unit dies before it was ready. None after a crash in
+# service: recovery time is what asrd is for.
+_RESTART_FIRST, _RESTART_LAST = 0.1, 5.0
+# What SIGABRT leaves for a traceback before SIGKILL, as TimeoutAbortSec does.
+_ABORT_SECONDS = 1.0
+
+# $$ is the shell's own pid, and stays the program's across exec: what LISTEN_PID must be.
+_WITH_LISTEN_PID = 'export LISTEN_PID=$$; exec "$@"'
+_CAUGHT = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE}
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds: `start` until a program is ready, `watchdog` from one ping to the next after that
+    (TimeoutStartSec= and WatchdogSec= in the units)."""
+
+    start: float = 900.0
+    watchdog: float = 10.0
+
+
+@dataclass
+class Unit:
+    """One program to keep alive; `sockets` are its listening sockets by name.
+
+    `stderr` is a descriptor, if not the supervisor's own; `on_demand` is to
+    start it when somebody connects, not before.
+    """
+
+    name: str
+    argv: list[str]
+    sockets: dict[str, socket.socket]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    patience: Patience = Patience()
+    stderr: int | None = None
+    on_demand: bool = False
+    pid: int | None = None
+    starts: int = 0
+    ready: anyio.Event = field(default_factory=anyio.Event)
+    stopping: anyio.Event = field(default_factory=anyio.Event)
+    status: str = ""
+    last_exit: str | None = None
+    _pinged: float = 0.0
+    _pidfd: OwnedFd | None = None
+
+    def signal(self, number: int) -> None:
+        """To this very process, or to none: a pidfd can't hit a stranger with a recycled pid."""
+        if self._pidfd is not None:
+            try:
+                signal.pidfd_send_signal(self._pidfd.fileno(), number)
+            except ProcessLookupError:
+                return
+
+
+class Supervisor:
+    def __init__(self, units: list[Unit], directory: Path) -> None:
+        """`directory`: private, for the notification sockets."""
+        self.units = units
+        self._directory = directory
+        self._gone = {unit.name: anyio.Event() for unit in units}
+
+    def start(self, tasks: TaskGroup) -> None:
+        for unit in self.units:
+            tasks.start_soon(self._keep_alive, unit)
+
+    async def stop(self, grace: float) -> None:
+        """SIGTERM to one unit after the other, in their order; SIGKILL to those that need longer
+        than `grace` seconds each. Whose turn has not come is kept alive: the front's last jobs need
+        their workers."""
+        for unit in self.units:
+            unit.stopping.set()
+            unit.signal(signal.SIGTERM)
+            with anyio.move_on_after(grace):
+                await self._gone[unit.name].wait()
+            unit.signal(signal.SIGKILL)
+            await self._gone[unit.name].wait()
+
+    async def _keep_alive(self, unit: Unit) -> None:
+        delay = 0.0
+        notify = self._notify_socket(unit)
+        try:
+            while True:
+                if unit.on_demand:
+                    await self._somebody_connects(unit)
+                with anyio.move_on_after(delay):
+                    await unit.stopping.wait()
+                if unit.stopping.is_set():
+                    break
+                code = await self._try(unit, notify)
+                unit.on_demand = code in (EXIT_IDLE, EXIT_CANNOT_LOAD)
+                crashed_early = not unit.ready.is_set()
+                delay = min(_RESTART_LAST, max(_RESTART_FIRST, 2 * delay)) if crashed_early else 0
+        finally:
+            notify.close()
+            self._gone[unit.name].set()
+
+    async def _somebody_connects(self, unit: Unit) -> None:
+        async with anyio.create_task_group() as tasks:
+
+            async def watch(sock: socket.socket) -> None:
+                await anyio.wait_readable(sock)
+                tasks.cancel_scope.cancel()
+
+            for sock in unit.sockets.values():
+                tasks.start_soon(watch, sock)
+            await unit.stopping.wait()
+            tasks.cancel_scope.cancel()
+
+    def _notify_socket(self, unit: Unit) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        sock.setblocking(False)
+        sock.bind(str(self._directory / f"notify-{unit.name}"))
+        return sock
+
+    async def _try(self, unit: Unit, notify: socket.socket) -> int | None:
+        """One life of the program; returns its exit code, negative for a signal, None if it could
+        not be started."""
+        if unit.ready.is_set():
+            unit.ready = anyio.Event()
+        _forget(notify)
+        try:
+            unit.pid, pidfd = self._spawn(unit, notify.getsockname())
+        except OSError as error:
+            log.error("%s: cannot be started: %s", unit.name, error.strerror)
+            return None
+        return await self._run(unit, notify, pidfd)
+
+    async def _run(self, unit: Unit, notify: socket.socket, pidfd: OwnedFd) -> int:
+        unit.starts += 1
+        with pidfd:
+            unit._pidfd = pidfd
+            try:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._listen, unit, notify)
+                    tasks.start_soon(self._watch, unit)
+                    await anyio.wait_readable(pidfd)
+                    tasks.cancel_scope.cancel()
+            finally:
+                unit._pidfd = None
+                code = await self._reap(unit, pidfd)
+        return code
+
+    async def _reap(self, unit: Unit, pidfd: OwnedFd) -> int:
+        result = os.waitid(os.P_PIDFD, pidfd.fileno(), os.WEXITED | os.WNOHANG)
+        if result is None:
+            # Cancelled in the middle: the child must not outlive us.
+            signal.pidfd_send_signal(pidfd.fileno(), signal.SIGKILL)
+            result = os.waitid(os.P_PIDFD, pidfd.fileno(), os.WEXITED)
+        unit.pid = None
+        if result is None:
+            raise ChildProcessError(f"{unit.name} was reaped by somebody else")
+        code, unit.last_exit = _describe(result)
+        if not unit.stopping.is_set():
+            log.warning("%s: %s", unit.name, unit.last_exit)
+        return code
+
+    def _spawn(self, unit: Unit, notify_path: str) -> tuple[int, OwnedFd]:
+        """The new process: its pid and a pidfd. Raises OSError."""
+        names = ":".join(unit.sockets)
+        environment = {
+            **os.environ,
+            **unit.environment,
+            "LISTEN_FDS": str(len(unit.sockets)),
+            "LISTEN_FDNAMES": names,
+            "NOTIFY_SOCKET": notify_path,
+            "WATCHDOG_USEC": str(int(unit.patience.watchdog * 1_000_000)),
+            "ASRD_SUPERVISED": str(os.getpid()),
+            "ASRD_LAST_EXIT": unit.last_exit or "",
+        }
+        environment.pop("WATCHDOG_PID", None)
+        # First out of the way of the numbers that they are to have.
+        copies = [
+            OwnedFd(fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, 100))
+            for sock in unit.sockets.values()
+        ]
+        try:
+            pid = os.posix_spawn(
+                "/bin/sh",
+                ["sh", "-c", _WITH_LISTEN_PID, "sh", *unit.argv],
+                environment,
+                file_actions=[
+                    *(
+                        (os.POSIX_SPAWN_DUP2, copy.fileno(), LISTEN_FDS_START + index)
+                        for index, copy in enumerate(copies)
+                    ),
+                    (os.POSIX_SPAWN_DUP2, 2 if unit.stderr is None else unit.stderr, 2),
+                ],
+                # A group of its own: the terminal's Ctrl-C is for the supervisor alone.
+                setpgroup=0,
+                setsigmask=[],
+                setsigdef=_CAUGHT,
+            )
+        finally:
+            for copy in copies:
+                copy.close()
+        return pid, _pidfd_of(pid)
+
+    async def _listen(self, unit: Unit, notify: socket.socket) -> None:
+        unit._pinged = anyio.current_time()
+        while True:
+            await anyio.wait_readable(notify)
+            for line in notify.recv(4096).decode("utf-8", "replace").splitlines():
+                key, _, value = line.partition("=")
+                if key == "READY":
+                    unit._pinged = anyio.current_time()
+                    unit.ready.set()
+                elif key == "WATCHDOG":
+                    unit._pinged = anyio.current_time()
+                elif key == "STATUS":
+                    unit.status = value
+
+    async def _watch(self, unit: Unit) -> None:
+        """Kill the program once its pings stop; they count, as in systemd, from when it is ready,
+        for which it has a time of its own."""
+        patience = unit.patience
+        with anyio.move_on_after(patience.start) as starting:
+            await unit.ready.wait()
+        if starting.cancelled_caught:
+            log.error("%s: not ready after %g s: killed", unit.name, patience.start)
+        else:
+            while (due := unit._pinged + patience.watchdog) > anyio.current_time():
+                await anyio.sleep_until(due)
+            log.error("%s: no watchdog ping for %g s: killed", unit.name, patience.watchdog)
+        unit.signal(signal.SIGABRT)
+        await anyio.sleep(_ABORT_SECONDS)
+        unit.signal(signal.SIGKILL)
+
+
+def _pidfd_of(child: int) -> OwnedFd:
+    """Raises OSError, and leaves no child of which nothing could be heard."""
+    try:
+        return OwnedFd(os.pidfd_open(child))
+    except OSError:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise
+
+
+def _forget(notify: socket.socket) -> None:
+    """What the last process said at its end is no word of the next one's."""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            notify.recv(4096)
+
+
+def _describe(result: os.waitid_result) -> tuple[int, str]:
+    if result.si_code == os.CLD_EXITED:
+        return result.si_status, f"exited with {result.si_status}"
+    try:
+        name = signal.Signals(result.si_status).name
+    except ValueError:
+        name = f"signal {result.si_status}"
+    return -result.si_status, f"killed by {name}"
+
+
+def program(module: str, *arguments: str) -> list[str]:
+    """The command line that runs one of asrd's modules with this very interpreter."""
+    return [sys.executable, "-m", module, *arguments]

@@ -1,0 +1,1 @@
+"""asr-worker@N.service: the process with the engine, which may die at any moment."""

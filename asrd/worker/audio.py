@@ -1,0 +1,375 @@
+"""A descriptor's bytes as 16 kHz mono float32, block by block.
+
+The client keeps the descriptor: its offset is shared (so nothing here seeks it), it may be
+truncated at any time (so nothing here maps it), and its bytes are hostile. PyAV sees a read-only
+object over `pread`, never a name, and none of the demuxers that open what a file tells them to.
+"""
+
+import fcntl
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from asrd.errors import BadAudio, FieldError, TooLarge
+from asrd.events import AudioFormat
+
+Samples = NDArray[np.float32]
+
+RATE = 16_000
+# What is given out at a time, whatever the source: how far ahead a recording is known decides a
+# little about its text (asrd.worker.windows), and that must not hang on how it came.
+BLOCK_SECONDS = 30
+# Read and converted at a time: few enough bytes to be nothing, enough seconds to be few calls.
+_READ_BYTES = 1 << 20
+_CONVERT_SECONDS = 10
+# Far above any honest sample (1.0 is full scale); float32 overflows in the spectrum above it.
+_LOUDEST = 65_536.0
+# Outside of these a resampled second would be absurdly large, or no recorder ever wrote it.
+_RATES = range(1_000, 1_000_001)
+
+# Containers that hold audio and name no other file. Not among them, on purpose: hls, concat, dash,
+# sdp, rtsp, image2, lavfi ... (sdp opens a network port before it has read a sample).
+_CONTAINERS = (
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,eac3,flac,flv,gsm,iff,loas,matroska,mov,mp3,mpc,"
+    "mpc8,mpeg,mpegts,mxf,nut,ogg,qcp,rm,tak,tta,voc,w64,wav,wv"
+)
+_OPTIONS = {
+    "format_whitelist": _CONTAINERS,
+    # A second lock behind the list above: FFmpeg may open nothing by itself.
+    "protocol_whitelist": "none",
+    # A WAV of 16-bit samples may hold DTS instead; looking for it in all of the 2,500 packets
+    # that FFmpeg would read makes a short file ten times as slow to open.
+    "max_probe_packets": "4",
+}
+# These write the length down; the others' is a guess from their bit rate.
+_KNOW_THEIR_LENGTH = frozenset({"flac", "matroska", "mov", "ogg", "wav", "webm"})
+_INT16 = np.float32(1 / 32_768)
+_NOTHING = np.zeros(0, np.float32)
+
+
+class Recording(ABC):
+    """Iterate once for the samples; close it in any case.
+
+    Attributes: `seconds` read so far; `total_seconds`, None while nobody knows (a container's own
+    word for it may be a little wrong).
+    """
+
+    def __init__(self, total_seconds: float | None, max_seconds: float) -> None:
+        self.total_seconds = total_seconds
+        self._max_seconds = max_seconds
+        self._samples = 0
+        self._pieces = self._read()
+
+    def __iter__(self) -> Iterator[Samples]:
+        """Blocks of BLOCK_SECONDS, the last one shorter. Raises BadAudio, TooLarge."""
+        wanted = BLOCK_SECONDS * RATE
+        held = _NOTHING
+        for samples in self._pieces:
+            self._samples += len(samples)
+            self._refuse_longer(self.seconds)
+            held = np.concatenate((held, samples)) if len(held) else samples
+            while len(held) >= wanted:
+                yield held[:wanted]
+                held = held[wanted:]
+        if not self._samples:
+            raise BadAudio("audio: there is none in it")
+        self.total_seconds = self.seconds
+        if len(held):
+            yield held
+
+    def __enter__(self) -> "Recording":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def seconds(self) -> float:
+        return self._samples / RATE
+
+    @abstractmethod
+    def _read(self) -> Iterator[Samples]: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def _refuse_longer(self, seconds: float) -> None:
+        if seconds > self._max_seconds:
+            raise TooLarge(
+                f"audio: lasts more than the {self._max_seconds:g} seconds that are allowed"
+            )
+
+
+def open_recording(fd: int, audio: AudioFormat, max_seconds: float) -> Recording:
+    """Start to read `fd`, which stays the caller's and must stay open until `close`.
+
+    Raises BadAudio for what is no readable regular file, or holds no audio as `audio` says;
+    TooLarge if it is known to last longer than `max_seconds`.
+    """
+    file = _PreadFile(fd)
+    if audio.encoding == "file":
+        return _Media(file, max_seconds)
+    return _Pcm(file, audio, max_seconds)
+
+
+class _PreadFile:
+    """The read-only file object that PyAV gets, with an offset of its own.
+
+    It has no `name`: FFmpeg would look at the extension.
+    """
+
+    def __init__(self, fd: int) -> None:
+        try:
+            status = os.fstat(fd)
+            mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+        except OSError as error:
+            raise BadAudio(f"audio: {error.strerror}") from None
+        if not stat.S_ISREG(status.st_mode):
+            raise BadAudio(f"audio: is {_kind(status.st_mode)}, not a file")
+        if mode == os.O_WRONLY:
+            raise BadAudio("audio: the descriptor is open for writing only")
+        if not status.st_size:
+            raise BadAudio("audio: is empty")
+        self.size = status.st_size
+        self._fd = fd
+        self._offset = 0
+
+    def read(self, count: int) -> bytes:
+        """Raises BadAudio if the file can't be read or has become shorter."""
+        count = min(count, self.size - self._offset)
+        if count <= 0:
+            return b""
+        try:
+            data = os.pread(self._fd, count, self._offset)
+        except OSError as error:
+            raise BadAudio(f"audio: can't be read: {error.strerror}") from None
+        if not data:
+            raise BadAudio("audio: was truncated while it was read")
+        self._offset += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._offset, os.SEEK_END: self.size}[whence]
+        if base + offset < 0:
+            raise ValueError("a negative offset")
+        self._offset = base + offset
+        return self._offset
+
+    def tell(self) -> int:
+        return self._offset
+
+
+def _kind(mode: int) -> str:
+    names = {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a character device",
+        stat.S_IFBLK: "a block device",
+    }
+    return names.get(stat.S_IFMT(mode), "something else")
+
+
+class _Pcm(Recording):
+    def __init__(self, file: _PreadFile, audio: AudioFormat, max_seconds: float) -> None:
+        try:
+            seconds = audio.seconds(file.size)
+        except FieldError as error:
+            raise BadAudio(str(error)) from None
+        super().__init__(seconds, max_seconds)
+        self._file = file
+        self._audio = audio
+        self._refuse_longer(seconds or 0.0)
+
+    def close(self) -> None:
+        pass
+
+    def _read(self) -> Iterator[Samples]:
+        if self._audio.sample_rate == RATE:
+            yield from self._mono()
+            return
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
+        for block in self._mono():
+            frame = av.AudioFrame.from_ndarray(block[np.newaxis], format="flt", layout="mono")
+            frame.sample_rate = self._audio.sample_rate
+            yield from _samples(resampler.resample(frame))
+        yield from _samples(resampler.resample(None))
+
+    def _mono(self) -> Iterator[Samples]:
+        """At the client's own rate."""
+        step = _READ_BYTES - _READ_BYTES % self._audio.frame_bytes
+        while data := self._take(step):
+            if self._audio.encoding == "pcm_s16le":
+                samples = np.frombuffer(data, "<i2") * _INT16
+            else:
+                samples = np.frombuffer(data, "<f4").astype(np.float32, copy=False)
+                _refuse_nonsense(samples)
+            if self._audio.channels > 1:
+                samples = samples.reshape(-1, self._audio.channels).mean(axis=1, dtype=np.float32)
+            yield samples
+
+    def _take(self, count: int) -> bytes:
+        """`count` bytes, fewer only at the end: `pread` may give fewer at any time."""
+        data = self._file.read(count)
+        while 0 < len(data) < count and (more := self._file.read(count - len(data))):
+            data += more
+        return data
+
+
+class _Media(Recording):
+    """Whatever PyAV decodes; the first audio stream of it."""
+
+    def __init__(self, file: _PreadFile, max_seconds: float) -> None:
+        self._failure = "it holds no frame of audio"
+        try:
+            self._container = av.open(
+                file,
+                mode="r",
+                metadata_errors="ignore",
+                container_options=_OPTIONS,
+            )
+        except av.ArgumentError:
+            raise BadAudio("audio: this kind of file is not accepted") from None
+        except av.FFmpegError as error:
+            raise BadAudio(f"audio: is not a media file that can be read: {_said(error)}") from None
+        try:
+            super().__init__(self._claimed(), max_seconds)
+            self._stream = self._pick_stream()
+            if self._container.format.name.split(",")[0] in _KNOW_THEIR_LENGTH:
+                self._refuse_longer(self.total_seconds or 0.0)
+        except BaseException:
+            self._container.close()
+            raise
+
+    def close(self) -> None:
+        self._container.close()
+
+    def _claimed(self) -> float | None:
+        duration = self._container.duration
+        return duration / av.time_base if duration and duration > 0 else None
+
+    def _pick_stream(self) -> Any:
+        streams = self._container.streams.audio
+        if not streams:
+            raise BadAudio("audio: the file has no audio stream")
+        if streams[0].codec_context is None:
+            raise BadAudio("audio: no decoder for this codec")
+        return streams[0]
+
+    def _read(self) -> Iterator[Samples]:
+        converter: _Converter | None = None
+        for frame in self._frames():
+            if converter is None or not converter.takes(frame):
+                if converter is not None:
+                    yield from converter.finish()
+                converter = _Converter(frame)
+            yield from converter.convert(frame)
+        if converter is None:
+            raise BadAudio(f"audio: can't be decoded: {self._failure}")
+        yield from converter.finish()
+
+    def _frames(self) -> Iterator[Any]:
+        """Every frame that can be decoded; what is damaged in between is skipped."""
+        for packet in self._packets():
+            try:
+                frames = packet.decode()
+            except av.FFmpegError as error:
+                self._failure = _said(error)
+                continue
+            yield from frames
+
+    def _packets(self) -> Iterator[Any]:
+        packets = self._container.demux(self._stream)
+        damaged = False
+        while True:
+            try:
+                packet = next(packets)
+                damaged = False
+            except StopIteration:
+                return
+            except av.FFmpegError as error:
+                self._failure = _said(error)
+                if damaged:
+                    return
+                # One damaged place in the container: go on behind it. Two at once: no way on.
+                damaged = True
+                packets = self._container.demux(self._stream)
+                continue
+            yield packet
+
+
+class _Converter:
+    """Frames of one format to 16 kHz mono; 16 bit, as faster-whisper decodes files."""
+
+    def __init__(self, frame: Any) -> None:
+        if frame.sample_rate not in _RATES:
+            raise BadAudio(f"audio: a sample rate of {frame.sample_rate} Hz")
+        self._format = _format(frame)
+        self._fifo = av.AudioFifo()
+        self._resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
+        # One resampler call for many frames: most codecs' frames are only 20 ms long.
+        self._enough = _CONVERT_SECONDS * frame.sample_rate
+
+    def takes(self, frame: Any) -> bool:
+        return _format(frame) == self._format
+
+    def convert(self, frame: Any) -> Iterator[Samples]:
+        # Packed floats are as somebody wrote them; planar ones come from a codec, which is bounded.
+        if frame.format.name in ("flt", "dbl"):
+            _refuse_nonsense(frame.to_ndarray())
+        frame.pts = None
+        self._fifo.write(frame)
+        if self._fifo.samples >= self._enough:
+            yield from self._drain()
+
+    def finish(self) -> Iterator[Samples]:
+        yield from self._drain()
+        yield from self._resample(None)
+
+    def _drain(self) -> Iterator[Samples]:
+        if self._fifo.samples:
+            yield from self._resample(self._fifo.read())
+
+    def _resample(self, frame: Any) -> Iterator[Samples]:
+        try:
+            frames = self._resampler.resample(frame)
+        except (av.FFmpegError, ValueError) as error:
+            format_, layout, rate = self._format
+            raise BadAudio(
+                f"audio: {layout} of {format_} at {rate} Hz can't be made mono: {_said(error)}"
+            ) from None
+        for samples in _samples(frames):
+            yield samples * _INT16
+
+
+def _format(frame: Any) -> tuple[str, str, int]:
+    return frame.format.name, frame.layout.name, frame.sample_rate
+
+
+def _samples(frames: list[Any]) -> Iterator[NDArray[Any]]:
+    for frame in frames:
+        if frame.samples:
+            yield frame.to_ndarray()[0]
+
+
+def _refuse_nonsense(samples: NDArray[Any]) -> None:
+    # One comparison finds NaN, too: it is never <=.
+    if not (max(samples.max(), -samples.min()) <= _LOUDEST):
+        raise BadAudio(f"audio: a sample is not a number, infinite, or beyond ±{_LOUDEST:g}")
+
+
+def _said(error: Exception) -> str:
+    """FFmpeg's words without the number and the name that PyAV puts around them."""
+    return getattr(error, "strerror", None) or str(error)

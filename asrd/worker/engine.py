@@ -1,0 +1,311 @@
+"""Speech to text by faster-whisper: the only module that imports it.
+
+A job goes through `prepare` (check, open, decode, the first features; no model) and `run` (the
+model), so that the next job can be prepared while one runs:
+
+    descriptor -> audio.Recording -> [vad.SpeechFilter] -> windows.LogMel -> WhisperModel
+"""
+
+import os
+
+# Read by the libraries when they are imported, so these stand above all imports.
+# onnxruntime since 1.29 writes a device id into the home directory, and sends events.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# The features' one matrix product takes 0.1 ms in one thread, and 10 ms in two of two cores that
+# are busy with inference.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import contextlib
+import copy
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from asrd.config import WorkerSettings
+from asrd.errors import BadRequest, LoadError
+from asrd.events import AudioFormat, Options, Segment
+from asrd.worker import cuda, models
+from asrd.worker.audio import RATE, Samples, open_recording
+from asrd.worker.prepared import OnProgress, Prepared
+from asrd.worker.vad import SpeechFilter
+from asrd.worker.windows import LogMel
+
+log = logging.getLogger(__name__)
+
+OnSegment = Callable[[Segment], None]
+
+_NO_AUDIO = np.zeros(0, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Transcription:
+    """Plain data. `audio_seconds` is the length of the whole recording, silence included."""
+
+    text: str
+    language: str
+    language_probability: float
+    audio_seconds: float
+    segments: tuple[Segment, ...]
+
+
+class Engine(Protocol):
+    """What the worker needs of an engine; one thread calls it."""
+
+    model: str
+    languages: tuple[str, ...]
+    device: str
+    compute_type: str
+    load_seconds: float
+
+    def transcribe(
+        self,
+        fd: int,
+        audio: AudioFormat,
+        options: Options,
+        *,
+        max_audio_seconds: float,
+        on_progress: OnProgress,
+        on_segment: OnSegment,
+    ) -> Transcription:
+        """`fd` stays the caller's. What a callback raises ends the job and comes out unchanged.
+
+        Raises BadAudio, TooLarge, BadRequest, OutOfMemory; Poisoned if the process must end.
+        """
+
+
+class WhisperEngine:
+    """A loaded faster-whisper model. See Engine."""
+
+    def __init__(
+        self, model: Any, vad_session: Any, settings: WorkerSettings, facts: models.Facts
+    ) -> None:
+        self.model = settings.model or "demo"
+        self.languages: tuple[str, ...] = tuple(
+            code
+            for code in model.supported_languages
+            if not facts.multilingual or model.hf_tokenizer.token_to_id(f"<|{code}|>") is not None
+        )
+        self.device: str = model.model.device
+        self.compute_type: str = model.model.compute_type
+        self.load_seconds = 0.0
+        self._model = model
+        self._vad_session = vad_session
+        self._settings = settings
+        self._facts = facts
+
+    def transcribe(
+        self,
+        fd: int,
+        audio: AudioFormat,
+        options: Options,
+        *,
+        max_audio_seconds: float,
+        on_progress: OnProgress,
+        on_segment: OnSegment,
+    ) -> Transcription:
+        with self.prepare(
+            fd, audio, options, max_audio_seconds=max_audio_seconds, on_progress=on_progress
+        ) as prepared:
+            return self.run(prepared, on_progress, on_segment)
+
+    def prepare(
+        self,
+        fd: int,
+        audio: AudioFormat,
+        options: Options,
+        *,
+        max_audio_seconds: float,
+        on_progress: OnProgress,
+    ) -> Prepared:
+        """Everything that can be done without the model; may be called from another thread.
+
+        `fd` must stay open until the job is closed. Raises as `transcribe` does.
+        """
+        arguments = self._arguments(options)
+        vad = self._settings.vad_filter if options.vad_filter is None else options.vad_filter
+        recording = open_recording(fd, audio, max_audio_seconds)
+        with contextlib.ExitStack() as stack:
+            prepared = stack.enter_context(
+                Prepared(
+                    recording,
+                    arguments,
+                    on_progress,
+                    self._model.feature_extractor,
+                    self._vad_session if vad else None,
+                )
+            )
+            with prepared.honest_errors():
+                prepared.features.read_ahead()
+            stack.pop_all()
+        return prepared
+
+    def run(
+        self, prepared: Prepared, on_progress: OnProgress, on_segment: OnSegment
+    ) -> Transcription:
+        """Transcribe what was prepared, which stays the caller's to close."""
+        prepared.on_progress = on_progress
+        model = copy.copy(self._model)
+        model.feature_extractor = _Supply(self._model.feature_extractor, prepared.features)
+        segments: list[Segment] = []
+        with prepared.honest_errors():
+            found, info = model.transcribe(_NO_AUDIO, **prepared.arguments)
+            with contextlib.closing(found):
+                for item in found:
+                    segments.append(prepared.to_segment(item))
+                    prepared.call(on_segment, segments[-1])
+        return Transcription(
+            text="".join(segment.text for segment in segments).strip(),
+            language=info.language,
+            language_probability=float(info.language_probability),
+            audio_seconds=prepared.recording.seconds,
+            segments=tuple(segments),
+        )
+
+    def check(self) -> None:
+        """Raises LoadError for what would fail every job, or every job without a language."""
+        wants, makes = self._model.model.n_mels, len(self._model.feature_extractor.mel_filters)
+        if wants != makes:
+            raise LoadError(
+                f"the model takes {wants} mel bands but its preprocessor_config.json says {makes}"
+            )
+        language = self._settings.language
+        if language and language not in self.languages:
+            raise LoadError(f"language: the model does not know {language!r}")
+
+    def warm(self) -> None:
+        """Load whatever is loaded at first use: kernels and buffers.
+
+        A GPU gets a whole window, which tells at once if its memory is too small; a CPU a second
+        of one, since a window of a large model takes it as long as loading.
+        """
+        model, tokenizer = self._model.model, self._model.hf_tokenizer
+        frames = 3000 if self.device == "cuda" else 100
+        window = self._model.encode(np.zeros((model.n_mels, frames), np.float32))
+        names = ["<|startoftranscript|>"]
+        if self._facts.multilingual:
+            names += [f"<|{self.languages[0]}|>", "<|transcribe|>"]
+        prompt = [tokenizer.token_to_id(name) for name in names]
+        for how in ({"beam_size": self._settings.beam_size}, {"sampling_temperature": 0.2}):
+            model.generate(window, [prompt], max_length=16, return_no_speech_prob=True, **how)
+        if self._facts.word_timestamps and self._settings.check_model:
+            model.align(window, prompt, [[0]], frames)
+
+    def _arguments(self, options: Options) -> dict[str, Any]:
+        """faster-whisper's arguments. Raises BadRequest naming the field."""
+        settings = self._settings
+        language = options.language or settings.language or None
+        if language is not None and language not in self.languages:
+            known = ", ".join(self.languages[:3]) + (", …" if len(self.languages) > 3 else "")
+            raise BadRequest(f"language: this model does not know {language!r} (only {known})")
+        if options.task == "translate" and not self._facts.multilingual:
+            raise BadRequest("task: an English-only model can't translate")
+        if options.word_timestamps and not self._facts.word_timestamps:
+            raise BadRequest("word_timestamps: this model has no alignment_heads")
+        condition = options.condition_on_previous_text
+        arguments: dict[str, Any] = {
+            "language": language,
+            "task": options.task,
+            "beam_size": options.beam_size or settings.beam_size,
+            "initial_prompt": options.initial_prompt or None,
+            "condition_on_previous_text": (
+                settings.condition_on_previous_text if condition is None else condition
+            ),
+            "hotwords": options.hotwords or None,
+            "word_timestamps": bool(options.word_timestamps),
+        }
+        if options.temperature is not None:
+            if options.temperature == ():
+                raise BadRequest("temperature: the list is empty")
+            arguments["temperature"] = options.temperature
+        return arguments
+
+
+class _Supply:
+    """Stands in for the feature extractor: whatever it is asked, the job's features it is."""
+
+    def __init__(self, extractor: Any, features: LogMel) -> None:
+        self._extractor = extractor
+        self._features = features
+
+    def __call__(self, audio: Samples, chunk_length: int | None = None) -> LogMel:
+        return self._features
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._extractor, name)
+
+
+def load_engine(settings: WorkerSettings) -> WhisperEngine:
+    """Load and warm the model that is configured.
+
+    Raises LoadError: one sentence that says what to mend.
+    """
+    started = time.monotonic()
+    path = models.resolve(settings.model)
+    facts = models.check(path, alignment_heads=settings.check_model)
+    ctranslate2, faster_whisper = _import_libraries()
+    device = _choose_device(settings, ctranslate2.get_cuda_device_count)
+    index = settings.device_index if device == "cuda" else 0
+    _check_compute_type(settings, ctranslate2.get_supported_compute_types(device, index), device)
+    try:
+        with ThreadPoolExecutor(1) as beside:
+            # onnxruntime takes as long to import as a small model to load.
+            vad = beside.submit(_load_vad, faster_whisper)
+            model = faster_whisper.WhisperModel(
+                str(path),
+                device=device,
+                device_index=index,
+                compute_type=settings.compute_type,
+                cpu_threads=settings.cpu_threads,
+            )
+            engine = WhisperEngine(model, vad.result(), settings, facts)
+        engine.check()
+        engine.warm()
+    except LoadError:
+        raise
+    except Exception as error:
+        raise LoadError(f"the model in {path} can't be loaded on {device}: {error}") from error
+    engine.load_seconds = time.monotonic() - started
+    return engine
+
+
+def _import_libraries() -> tuple[Any, Any]:
+    import ctranslate2
+    import faster_whisper.vad
+
+    # At info it logs a line per job that knows nothing of jobs.
+    logging.getLogger("faster_whisper").setLevel(logging.WARNING)
+    return ctranslate2, faster_whisper
+
+
+def _load_vad(faster_whisper: Any) -> Any:
+    """The Silero model's session, used once."""
+    session = faster_whisper.vad.get_vad_model().session
+    for _ in SpeechFilter([np.zeros(RATE, np.float32)], session):
+        pass
+    return session
+
+
+def _choose_device(settings: WorkerSettings, count_devices: Callable[[], int]) -> str:
+    if settings.device == "cpu":
+        return "cpu"
+    reason = cuda.why_not(settings.device_index, count_devices)
+    if reason is None:
+        return "cuda"
+    if settings.device == "cuda":
+        raise LoadError(f"device cuda: {reason}")
+    log.log(logging.WARNING if count_devices() else logging.INFO, "using the CPU: %s", reason)
+    return "cpu"
+
+
+def _check_compute_type(settings: WorkerSettings, supported: set[str], device: str) -> None:
+    if settings.compute_type not in supported | {"default", "auto"}:
+        raise LoadError(
+            f"compute_type {settings.compute_type} is not supported on this {device}; "
+            f"default, auto, {', '.join(sorted(supported))} are"
+        )

@@ -1,0 +1,197 @@
+"""The one thread that runs the engine, and what it tells the worker's main thread.
+
+The thread may hang or crash inside the C extension; the main thread (asrd.worker.worker) goes on,
+sees no progress, and draws its conclusion. Nothing but plain data crosses between the two.
+"""
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from asrd.errors import BadAudio, Code, JobError, LoadError, Poisoned
+from asrd.events import SENTENCE_MAX, Done, Failed, Job, JobProgress, JobSegment, Segment
+from asrd.fields import dump
+from asrd.ownedfd import OwnedFd
+
+log = logging.getLogger(__name__)
+
+
+class _Cancelled(Exception):
+    """Raised between two segments or windows of a job that nobody wants any more."""
+
+
+def sentence(problem: object) -> str:
+    """As much of it as an event takes, and of characters that JSON has."""
+    text = str(problem).encode("utf-8", "backslashreplace").decode()
+    return text[:SENTENCE_MAX]
+
+
+@dataclass(eq=False)
+class Task:
+    """One job on its way through the engine. `moved_at` (monotonic seconds) is its last progress;
+    `cancelled` is set by the main thread and obeyed at the next window."""
+
+    job: Job
+    fd: OwnedFd
+    moved_at: float = field(default_factory=time.monotonic)
+    cancelled_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The model is loaded and warm; all plain data."""
+
+    model: str
+    languages: tuple[str, ...]
+    device: str
+    compute_type: str
+    load_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailed:
+    """`permanent`: as configured it can never load; else it is our bug, and worth a restart."""
+
+    reason: str
+    permanent: bool
+
+
+Message = Loaded | LoadFailed | JobSegment | JobProgress | Done | Failed
+
+
+class Inference:
+    """Loads the engine and runs one task after another in a thread of its own.
+
+    `fileno` becomes readable when `messages` has something new.
+    """
+
+    def __init__(self, load: Callable[[], Any]) -> None:
+        self.messages: deque[Message] = deque()
+        self._load = load
+        self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+        self._wake = OwnedFd(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        # A daemon thread: one that hangs in the C extension must not keep the process alive.
+        self._thread = threading.Thread(target=self._main, name="inference", daemon=True)
+        self._thread.start()
+
+    def fileno(self) -> int:
+        return self._wake.fileno()
+
+    def submit(self, task: Task) -> None:
+        self._tasks.put(task)
+
+    def take_messages(self) -> list[Message]:
+        try:
+            os.eventfd_read(self._wake.fileno())
+        except BlockingIOError:
+            return []
+        found = []
+        while self.messages:
+            found.append(self.messages.popleft())
+        return found
+
+    def _post(self, message: Message) -> None:
+        self.messages.append(message)
+        os.eventfd_write(self._wake.fileno(), 1)
+
+    def _main(self) -> None:
+        engine = self._load_engine()
+        while engine is not None:
+            task = self._tasks.get()
+            with task.fd:
+                answer = self._run(engine, task)
+            self._post(answer)
+
+    def _load_engine(self) -> Any:
+        try:
+            engine = self._load()
+        except LoadError as error:
+            self._post(LoadFailed(sentence(error), permanent=True))
+            return None
+        except ImportError as error:
+            reason = f"{error}: `pip install 'asrd[worker]'` brings what a worker needs"
+            self._post(LoadFailed(sentence(reason), permanent=True))
+            return None
+        except Exception as error:
+            log.exception("loading the model failed")
+            reason = f"{type(error).__name__}: {error}"
+            self._post(LoadFailed(sentence(reason), permanent=False))
+            return None
+        self._post(
+            Loaded(
+                engine.model,
+                tuple(engine.languages),
+                engine.device,
+                engine.compute_type,
+                engine.load_seconds,
+            )
+        )
+        return engine
+
+    def _run(self, engine: Any, task: Task) -> Done | Failed:
+        """Every way in which a job can end inside the process, as its one answer."""
+        key = task.job.key
+        started = time.monotonic()
+        try:
+            result = self._transcribe(engine, task)
+        except _Cancelled:
+            return Failed(key, Code.CANCELLED, "it was cancelled")
+        except JobError as error:
+            return Failed(key, error.code, sentence(error.text))
+        except MemoryError:
+            return Failed(key, Code.OUT_OF_MEMORY, "the worker ran out of memory for this job")
+        except Poisoned as error:
+            log.error("job %s poisoned the engine: %s", task.job.job_id, error)
+            return Failed(key, Code.INTERNAL, sentence(error), fatal=True)
+        except Exception as error:
+            log.exception("job %s failed in the engine", task.job.job_id)
+            return Failed(key, Code.INTERNAL, sentence(f"{type(error).__name__}: {error}"))
+        return Done(
+            key=key,
+            text=result.text,
+            language=result.language,
+            language_probability=result.language_probability,
+            audio_seconds=result.audio_seconds,
+            run_seconds=time.monotonic() - started,
+            segments=tuple(dump(segment) for segment in result.segments),
+        )
+
+    def _transcribe(self, engine: Any, task: Task) -> Any:
+        job, index = task.job, 0
+
+        def moved() -> None:
+            task.moved_at = time.monotonic()
+            if task.cancelled_at is not None:
+                raise _Cancelled
+
+        def on_segment(segment: Segment) -> None:
+            nonlocal index
+            moved()
+            if job.stream:
+                self._post(JobSegment(job.key, index, dump(segment)))
+            index += 1
+
+        def on_progress(done: float, total: float | None) -> None:
+            moved()
+            if job.stream:
+                self._post(JobProgress(job.key, done, total))
+
+        result = engine.transcribe(
+            task.fd.fileno(),
+            job.audio,
+            job.options,
+            max_audio_seconds=job.max_audio_seconds,
+            on_progress=on_progress,
+            on_segment=on_segment,
+        )
+        # Looked at last: a client may cut its file short at any time, and what was left of it
+        # would pass for the whole.
+        if os.fstat(task.fd.fileno()).st_size < job.size:
+            raise BadAudio("audio: was truncated after it was sent")
+        return result

@@ -1,0 +1,132 @@
+"""One job between its descriptor and the model: its audio, its features, and how it may fail."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any
+
+from asrd.errors import BadRequest, OutOfMemory, Poisoned
+from asrd.events import Segment, Word
+from asrd.worker.audio import Recording, Samples
+from asrd.worker.vad import SpeechFilter
+from asrd.worker.windows import FRAMES_PER_SECOND, LogMel
+
+# (seconds of the recording that are done, its length if known): a sign of life, too.
+OnProgress = Callable[[float, float | None], None]
+
+
+class Prepared:
+    """A job that is open, checked and decoded as far as its first window; close it."""
+
+    def __init__(
+        self,
+        recording: Recording,
+        arguments: dict[str, Any],
+        on_progress: OnProgress,
+        extractor: Any,
+        vad_session: Any | None,
+    ) -> None:
+        self.recording = recording
+        self.arguments = arguments
+        self.on_progress = on_progress
+        self._speech = None if vad_session is None else SpeechFilter(self._read(), vad_session)
+        self.features = LogMel(iter(self._speech or self._read()), extractor, self._on_window)
+        self._done = 0.0
+        self._raised: BaseException | None = None
+
+    def __enter__(self) -> "Prepared":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.recording.close()
+
+    def to_segment(self, found: Any) -> Segment:
+        """faster-whisper's segment as plain data, at its place in the recording."""
+        if self._speech is not None:
+            self._speech.map.restore(found)
+        return _segment(found)
+
+    def call(self, callback: Callable[..., None], *args: Any) -> None:
+        try:
+            callback(*args)
+        except BaseException as error:
+            self._raised = error
+            raise
+
+    @contextlib.contextmanager
+    def honest_errors(self) -> Iterator[None]:
+        """Tell the engine's errors apart; a callback's own pass."""
+        try:
+            yield
+        except Exception as error:
+            told = None if error is self._raised else _translate(error)
+            if told is None:
+                raise
+            raise told from error
+
+    def _read(self) -> Iterator[Samples]:
+        for block in self.recording:
+            # Long silence makes no window: this is a sign of life, and a place to stop.
+            self._report()
+            yield block
+
+    def _on_window(self, frame: int) -> None:
+        seconds = frame / FRAMES_PER_SECOND
+        self._done = seconds if self._speech is None else self._speech.map.original(seconds)
+        self._report()
+
+    def _report(self) -> None:
+        self.call(self.on_progress, self._done, self.recording.total_seconds)
+
+
+def _translate(error: Exception) -> Exception | None:
+    """What an error of the libraries means for the job; None if nobody knows.
+
+    CTranslate2 throws plain RuntimeErrors, so their words decide (its src/cuda/utils.h:
+    "CUDA failed with error ...", "cuBLAS failed with status ..."; thrust says "cudaError...").
+    """
+    if isinstance(error, MemoryError):
+        return OutOfMemory("the worker ran out of memory for this job")
+    if type(error) is not RuntimeError:
+        return None
+    text = str(error)
+    # An allocation that failed leaves the device as it was; every other error stays.
+    if "out of memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text:
+        return OutOfMemory(f"the GPU ran out of memory for this job: {text}")
+    if any(name in text.lower() for name in ("cuda", "cublas", "cudnn", "nccl")):
+        return Poisoned(text)
+    if "No position encodings are defined" in text:
+        return BadRequest("hotwords: too long to fit beside the text that goes before")
+    return None
+
+
+def _segment(found: Any) -> Segment:
+    words = None
+    if found.words is not None:
+        words = tuple(
+            Word(_seconds(word.start), _seconds(word.end), word.word, float(word.probability))
+            for word in found.words
+        )
+    return Segment(
+        id=found.id,
+        start=_seconds(found.start),
+        end=_seconds(found.end),
+        text=found.text,
+        avg_logprob=float(found.avg_logprob),
+        no_speech_prob=float(found.no_speech_prob),
+        temperature=float(found.temperature),
+        compression_ratio=float(found.compression_ratio),
+        words=words,
+    )
+
+
+def _seconds(value: float) -> float:
+    return round(float(value), 3)

@@ -1,0 +1,345 @@
+"""The worker: one model, one connection from the front at a time, and the courage to die.
+
+The main thread speaks with the front and the service manager and never touches the engine; the
+engine runs in `asrd.worker.inference`. Exit codes: 0 stopped, 77 idle for long enough, 78 can't
+load as it is configured (EX_CONFIG, sysexits.h), 70 a job could not be stopped or the process is
+poisoned (EX_SOFTWARE).
+"""
+
+import argparse
+import contextlib
+import faulthandler
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from asrd import sd
+from asrd.config import WorkerSettings, config_path, load_worker
+from asrd.errors import ConfigError, FieldError, LoadError, ProtocolError
+from asrd.events import (
+    PROTOCOL_VERSION,
+    Bye,
+    CancelJob,
+    CannotLoad,
+    Done,
+    Failed,
+    Hello,
+    Job,
+    Loading,
+)
+from asrd.journal import setup_logging
+from asrd.ownedfd import OwnedFd
+from asrd.version import __version__
+from asrd.worker.frontlink import FrontGone, FrontLink
+from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Task
+
+log = logging.getLogger(__name__)
+
+EXIT_STOPPED = 0
+EXIT_BROKEN = 70
+EXIT_IDLE = 77
+EXIT_CANNOT_LOAD = 78
+
+# A worker that can't load waits so long for the front to come and hear why.
+_LAST_WORDS_SECONDS = 2.0
+# The front reads at once, or it hangs.
+_FAREWELL_SECONDS = 5.0
+# How often the clock is looked at for stalls, cancels and idleness, in seconds.
+_TICK_SECONDS = 0.25
+
+
+class Worker:
+    """Owns the listener."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        listener: socket.socket,
+        notifier: sd.Notifier,
+        inference: Inference,
+    ) -> None:
+        listener.setblocking(False)
+        self.settings = settings
+        self._listener = listener
+        self._notifier = notifier
+        self._inference = inference
+        self._front: FrontLink | None = None
+        self._loaded: Loaded | None = None
+        self._cannot_load: tuple[LoadFailed, float] | None = None
+        self._task: Task | None = None
+        self._jobs_done = 0
+        self._idle_since = time.monotonic()
+        self._stopping = False
+        self._exit: int | None = None
+        self._ping_every = sd.watchdog_seconds()
+        self._pinged_at = 0.0
+
+    @property
+    def model(self) -> str:
+        return self.settings.model or "demo"
+
+    def run(self) -> int:
+        """Serve until there is a reason to exit; returns the exit code."""
+        self._notifier.status(f"loading {self.model}")
+        while self._exit is None:
+            self._wait()
+            self._tick()
+        if self._front is not None:
+            # A long transcript may be half written, and it is the answer.
+            with contextlib.suppress(FrontGone):
+                self._front.finish(_FAREWELL_SECONDS)
+        self._drop_front()
+        self._listener.close()
+        return self._exit
+
+    def stop(self) -> None:
+        """Finish the job that runs, then leave."""
+        self._stopping = True
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        poll.register(self._inference, select.POLLIN)
+        if self._front is not None:
+            write = select.POLLOUT if self._front.wants_write else 0
+            poll.register(self._front, select.POLLIN | write)
+        elif self._task is None:
+            # One front at a time, and no new one before the old one's job has stopped.
+            poll.register(self._listener, select.POLLIN)
+        ready = dict(poll.poll(1000 * min(_TICK_SECONDS, self._ping_every or _TICK_SECONDS)))
+        if self._inference.fileno() in ready:
+            for message in self._inference.take_messages():
+                self._hear_engine(message)
+        if self._front is not None and self._front.fileno() in ready:
+            self._hear_front(self._front)
+        elif self._listener.fileno() in ready:
+            self._accept()
+
+    # --- the clock ------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self._ping(now)
+        if self._cannot_load is not None:
+            failure, since = self._cannot_load
+            if self._front is not None or now - since > _LAST_WORDS_SECONDS:
+                self._exit = EXIT_CANNOT_LOAD if failure.permanent else EXIT_BROKEN
+        elif self._task is not None:
+            grace, asked = self.settings.cancel_grace_seconds, self._task.cancelled_at
+            if asked is not None and now - asked > grace:
+                log.error("job %s did not stop within %g s", self._task.job.job_id, grace)
+                self._exit = EXIT_BROKEN
+        elif self._stopping:
+            self._leave("stopping", EXIT_STOPPED)
+        elif self._loaded and 0 < self.settings.idle_exit_seconds < now - self._idle_since:
+            self._leave("idle", EXIT_IDLE)
+
+    def _ping(self, now: float) -> None:
+        """A ping means progress: none while the current job has not moved for too long."""
+        if self._ping_every is None or now - self._pinged_at < self._ping_every:
+            return
+        task = self._task
+        if task is None or now - task.moved_at < self.settings.stall_seconds:
+            self._pinged_at = now
+            self._notifier.watchdog()
+
+    def _leave(self, reason: str, code: int) -> None:
+        self._notifier.status(reason)
+        self._tell(Bye(reason))
+        self._exit = code
+
+    def _show(self) -> None:
+        if self._loaded is None:
+            return
+        # Everybody may read this line: whose job it is, and which, is in the log.
+        doing = "ready" if self._task is None else "busy"
+        what = f"{self._loaded.model} on {self._loaded.device} ({self._loaded.compute_type})"
+        self._notifier.status(f"{doing} · {what} · {self._jobs_done} done")
+
+    # --- the front ------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return
+        self._front = FrontLink(sock)
+        if self._cannot_load is not None:
+            self._tell(CannotLoad(self._cannot_load[0].reason))
+        elif self._loaded is None:
+            self._tell(Loading(os.getpid(), self.model, sd.last_exit()))
+        else:
+            self._tell(_hello(self._loaded))
+
+    def _tell(self, event: Any) -> None:
+        """Whatever the front can't be told any more, it learns from the end of the connection."""
+        if self._front is not None:
+            try:
+                self._front.send(event)
+            except FrontGone as reason:
+                self._lose_front(reason)
+
+    def _hear_front(self, front: FrontLink) -> None:
+        try:
+            front.flush()
+            while (received := front.receive()) is not None:
+                self._obey(*received)
+        except (FrontGone, ProtocolError, FieldError) as reason:
+            self._lose_front(reason)
+
+    def _obey(self, event: Any, fd: OwnedFd | None) -> None:
+        if isinstance(event, Job) and fd is not None:
+            self._begin(event, fd)
+        elif isinstance(event, CancelJob):
+            task = self._task
+            if task is not None and task.job.key == event.key:
+                self._cancel(task)
+
+    def _begin(self, job: Job, fd: OwnedFd) -> None:
+        if self._task is not None or self._loaded is None:
+            fd.close()
+            raise ProtocolError("a job came while there is no free slot")
+        self._task = Task(job, fd)
+        self._inference.submit(self._task)
+        self._show()
+
+    def _cancel(self, task: Task) -> None:
+        if task.cancelled_at is None:
+            task.cancelled_at = time.monotonic()
+
+    def _lose_front(self, reason: Exception) -> None:
+        log.info("the front is gone: %s", reason)
+        self._drop_front()
+        if self._task is not None:
+            self._cancel(self._task)
+
+    def _drop_front(self) -> None:
+        if self._front is not None:
+            self._front.close()
+            self._front = None
+
+    # --- the engine -----------------------------------------------------------------------------
+
+    def _hear_engine(self, message: Message) -> None:
+        if isinstance(message, Loaded):
+            self._on_loaded(message)
+        elif isinstance(message, LoadFailed):
+            self._on_load_failed(message)
+        else:
+            self._tell(message)
+            if isinstance(message, (Done, Failed)):
+                self._on_answer(message)
+
+    def _on_loaded(self, loaded: Loaded) -> None:
+        log.info(
+            "%s loaded on %s (%s) in %.2f s",
+            loaded.model,
+            loaded.device,
+            loaded.compute_type,
+            loaded.load_seconds,
+        )
+        self._loaded = loaded
+        self._idle_since = time.monotonic()
+        self._notifier.ready()
+        self._show()
+        self._tell(_hello(loaded))
+
+    def _on_load_failed(self, failure: LoadFailed) -> None:
+        log.error("cannot load: %s", failure.reason)
+        self._notifier.status(f"cannot load: {failure.reason}")
+        self._cannot_load = failure, time.monotonic()
+        self._tell(CannotLoad(failure.reason))
+
+    def _on_answer(self, answer: Done | Failed) -> None:
+        self._task = None
+        self._jobs_done += 1
+        self._idle_since = time.monotonic()
+        if isinstance(answer, Failed) and answer.fatal:
+            self._exit = EXIT_BROKEN
+        self._show()
+
+
+def _hello(loaded: Loaded) -> Hello:
+    return Hello(
+        version=PROTOCOL_VERSION,
+        pid=os.getpid(),
+        model=loaded.model,
+        languages=loaded.languages,
+        device=loaded.device,
+        compute_type=loaded.compute_type,
+        load_seconds=round(loaded.load_seconds, 3),
+        last_exit=sd.last_exit(),
+    )
+
+
+def _load_engine(settings: WorkerSettings) -> Any:
+    # Imported in the inference thread: it takes a fifth of a second and pulls in the C extensions.
+    from asrd.worker.engine import load_engine
+
+    return load_engine(settings)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="asr-worker",
+        description="One isolated Faster Whisper worker, as systemd or `asrd run` starts it.",
+    )
+    parser.add_argument("name", metavar="NAME", help="the worker's name: its settings' file too")
+    parser.add_argument("--config", metavar="FILE", help="the settings' file (asrd.toml)")
+    parser.add_argument("--version", action="version", version=f"asr-worker {__version__}")
+    return parser
+
+
+def _listener(name: str) -> socket.socket:
+    """Raises ConfigError unless exactly one socket named `worker` was passed in."""
+    sockets = sd.listen_sockets().get("worker", [])
+    if len(sockets) != 1:
+        raise ConfigError(
+            f"asr-worker {name} needs one listening socket named `worker`: start it through "
+            f"asr-worker@{name}.socket, or use `asrd run`"
+        )
+    return sockets[0]
+
+
+def _configure(args: argparse.Namespace) -> tuple[WorkerSettings, Callable[[], Any]]:
+    """The settings, and what loads the engine. Wrong settings are told where a model that can't be
+    loaded is told: to the front, too."""
+    try:
+        settings = load_worker(config_path(args.config), args.name)
+    except ConfigError as error:
+        reason = str(error)
+
+        def refuse() -> Any:
+            raise LoadError(reason)
+
+        return WorkerSettings(), refuse
+    return settings, lambda: _load_engine(settings)
+
+
+def main() -> int:
+    args = _parser().parse_args()
+    faulthandler.enable()
+    sd.die_with_supervisor()
+    settings, load = _configure(args)
+    setup_logging(settings.log_level, f"asr-worker@{args.name}")
+    try:
+        listener = _listener(args.name)
+    except ConfigError as error:
+        log.error("%s", error)
+        return EXIT_CANNOT_LOAD
+    worker = Worker(settings, listener, sd.Notifier(), Inference(load))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: worker.stop())
+    code = worker.run()
+    logging.shutdown()
+    # The engine's threads may be anywhere in the C extension: no interpreter shutdown for them.
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
