@@ -11,20 +11,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from asrd.errors import Code
+from asrd.front.actions import Abandon, Accept, Action, Failure, Finish, Refuse, Start, Wake
 from asrd.front.fairqueue import Job, Limits
-from asrd.front.scheduler import (
-    Abandon,
-    Accept,
-    Action,
-    Failure,
-    Finish,
-    Refuse,
-    Scheduler,
-    Start,
-    UnknownKey,
-    Wake,
-    WorkerState,
-)
+from asrd.front.scheduler import Scheduler, UnknownKey, WorkerState
 
 HOPELESS = {"failed", "down"}
 

@@ -20,6 +20,7 @@ PURE = {
     "events.py",
     "fastjson.py",
     "fields.py",
+    "front/actions.py",
     "front/deadlines.py",
     "front/fairqueue.py",
     "front/metrics.py",

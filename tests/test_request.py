@@ -10,8 +10,8 @@ from asrd.events import TO_CLIENT, AudioFormat, Done, Error, Options, Transcribe
 from asrd.fdsocket import Peer
 from asrd.fields import parse
 from asrd.front import request as answers
+from asrd.front.actions import Failure
 from asrd.front.request import Request, make_request
-from asrd.front.scheduler import Failure
 
 PCM = AudioFormat("pcm_s16le")
 

@@ -7,20 +7,9 @@ from typing import Any
 import pytest
 
 from asrd.errors import Code
+from asrd.front.actions import Abandon, Accept, Action, Failure, Finish, Refuse, Start, Wake
 from asrd.front.fairqueue import Job, Limits
-from asrd.front.scheduler import (
-    Abandon,
-    Accept,
-    Action,
-    Failure,
-    Finish,
-    Refuse,
-    Scheduler,
-    Start,
-    UnknownKey,
-    Wake,
-    WorkerState,
-)
+from asrd.front.scheduler import Scheduler, UnknownKey, WorkerState
 from tests.counting import calls_of
 
 CANCELLED = Failure(Code.CANCELLED, "the client left")

@@ -29,24 +29,12 @@ from asrd.events import (
 from asrd.fdsocket import ROOT, Peer
 from asrd.front import request as answers
 from asrd.front import status
+from asrd.front.actions import Abandon, Accept, Action, Failure, Finish, Refuse, Start, Wake
 from asrd.front.fairqueue import Limits
 from asrd.front.link import Death, Link
 from asrd.front.metrics import Metrics
 from asrd.front.request import Request
-from asrd.front.scheduler import (
-    Abandon,
-    Accept,
-    Action,
-    Failure,
-    Finish,
-    Refuse,
-    Scheduler,
-    Start,
-    UnknownKey,
-    Wake,
-    Worker,
-    WorkerState,
-)
+from asrd.front.scheduler import Scheduler, UnknownKey, Worker, WorkerState
 from asrd.front.session import Session
 from asrd.front.spool import Audio, Recording, Spool
 from asrd.front.workerdir import WorkerDirectory

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from asrd.errors import BadAudio, FieldError, TooLarge
 from asrd.events import AudioFormat, Done, Error, Options, Transcribe
 from asrd.fields import dump
+from asrd.front.actions import Failure
 from asrd.front.fairqueue import Job
-from asrd.front.scheduler import Failure
 
 if TYPE_CHECKING:
     from asrd.front.session import Session

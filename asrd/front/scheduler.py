@@ -30,6 +30,7 @@ from enum import StrEnum
 from typing import Any
 
 from asrd.errors import Code
+from asrd.front.actions import Abandon, Accept, Action, Failure, Finish, Refuse, Start, Wake
 from asrd.front.deadlines import Deadlines
 from asrd.front.fairqueue import FairQueue, Job, Limits
 
@@ -45,14 +46,6 @@ class WorkerState(StrEnum):
 
 # Nothing can be expected of a worker in these.
 _HOPELESS = (WorkerState.FAILED, WorkerState.DOWN)
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    code: Code
-    text: str
-    phase: str | None = None
-    retry_after_ms: int | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -80,51 +73,6 @@ class Worker:
     def can_run(self, job: Job) -> bool:
         """Whether the job may wait for this worker; one that never loaded may have any model."""
         return self.hopeful and (None in (job.model, self.model) or job.model == self.model)
-
-
-@dataclass(frozen=True, slots=True)
-class Accept:
-    job: Job
-    queue_depth: int
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    job: Job
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    job: Job
-    worker: str
-    key: int
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The job's end: a Failure, or what its worker answered, as it was given to `job_done`."""
-
-    job: Job
-    outcome: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Abandon:
-    """Tell the worker that nobody wants this answer any more."""
-
-    worker: str
-    key: int
-
-
-@dataclass(frozen=True, slots=True)
-class Wake:
-    """Connect to a worker that is asleep: systemd starts it."""
-
-    worker: str
-
-
-Action = Accept | Refuse | Start | Finish | Abandon | Wake
 
 
 class UnknownKey(Exception):

@@ -32,8 +32,8 @@ from asrd.events import (
 )
 from asrd.fdsocket import EXHAUSTED, Peer
 from asrd.fields import dump, parse
+from asrd.front.actions import Failure
 from asrd.front.request import Request, error
-from asrd.front.scheduler import Failure
 from asrd.front.spool import Audio, ClientFile, Recording
 from asrd.front.stream import STREAMED, Stream
 
