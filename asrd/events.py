@@ -257,7 +257,12 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Always with exactly one descriptor: the audio, `size` bytes long when it was accepted."""
+    """Always with exactly one descriptor: the audio, `size` bytes long when it was accepted.
+
+    `hold`: read it beside the job that runs, and wait for `run`; it may be cancelled, too, and then
+    nothing is to be said of it. `alone`: nothing may be read beside it, for what is read may crash
+    the process and this is its last attempt.
+    """
 
     TYPE: ClassVar = "job"
     key: int = field(integer(0, 1 << 53))
@@ -268,6 +273,17 @@ class Job:
     trace_id: str | None = field(identifier(), None)
     stream: bool = field(flag, False)
     max_audio_seconds: float = field(number(0, _WEEK_S), _WEEK_S)
+    hold: bool = field(flag, False)
+    alone: bool = field(flag, False)
+
+
+@dataclass(frozen=True, slots=True)
+class RunJob:
+    """The job that is held has its turn now."""
+
+    TYPE: ClassVar = "run"
+    key: int = field(integer(0, 1 << 53))
+    alone: bool = field(flag, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +307,8 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The model is loaded and warm: the worker takes jobs."""
+    """The model is loaded and warm: the worker takes jobs. `spare`: in reserve for others with this
+    model; `prefetch`: beside those that run it can hold one."""
 
     TYPE: ClassVar = "hello"
     version: int = field(integer(1, 1 << 31))
@@ -301,6 +318,8 @@ class Hello:
     device: str = field(identifier(64))
     compute_type: str = field(identifier(64))
     slots: int = field(integer(1, 256), 1)
+    spare: bool = field(flag, False)
+    prefetch: bool = field(flag, False)
     load_seconds: float = field(number(0, 1e6), 0.0)
     last_exit: str | None = field(string(_NAME), None)
 
@@ -366,7 +385,7 @@ ClientEvent = (
 )
 AnswerEvent = Accepted | SegmentDecoded | Progress | Transcript | Error | CancelAnswer | Pong
 WorkerEvent = Loading | Hello | JobSegment | JobProgress | Done | Failed | CannotLoad | Bye
-FrontEvent = Job | CancelJob
+FrontEvent = Job | RunJob | CancelJob
 
 
 def _by_type(*classes: type) -> dict[str, type]:
@@ -378,7 +397,7 @@ FROM_CLIENT = _by_type(
 )
 TO_CLIENT = _by_type(Accepted, SegmentDecoded, Progress, Transcript, Error, CancelAnswer, Pong)
 FROM_WORKER = _by_type(Loading, Hello, JobSegment, JobProgress, Done, Failed, CannotLoad, Bye)
-TO_WORKER = _by_type(Job, CancelJob)
+TO_WORKER = _by_type(Job, RunJob, CancelJob)
 
 
 def parse_event(table: Mapping[str, type], kind: str, data: Mapping[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import socket
 import threading
 from pathlib import Path
@@ -79,7 +80,7 @@ def test_a_reason_fits_its_event() -> None:
         raise LoadError("\udcff" + "x" * 5000)
 
     inference = Inference(load)
-    inference._thread.join()
+    select.select([inference], [], [])
     (failed,) = inference.take_messages()
     inference._wake.close()
     assert isinstance(failed, LoadFailed)

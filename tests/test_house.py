@@ -25,7 +25,9 @@ PURE = {
     "front/fairqueue.py",
     "front/metrics.py",
     "front/request.py",
+    "front/returns.py",
     "front/scheduler.py",
+    "front/workers.py",
     "version.py",
     "wire.py",
 }

@@ -30,6 +30,7 @@ from asrd.events import (
     JobProgress,
     JobSegment,
     Loading,
+    RunJob,
     parse_event,
 )
 from asrd.fdsocket import EXHAUSTED, Peer
@@ -125,9 +126,13 @@ class Link:
 
     # --- what the front asks ------------------------------------------------------------------
 
-    def start(self, job: Job, fd: int) -> None:
+    def send_job(self, job: Job, fd: int) -> None:
         if self._channel is not None:
             self._channel.send(Job.TYPE, dump(job), [fd])
+
+    def run_held(self, key: int, alone: bool) -> None:
+        if self._channel is not None:
+            self._channel.send(RunJob.TYPE, dump(RunJob(key, alone)))
 
     def cancel(self, key: int) -> None:
         if self._channel is not None:
