@@ -29,6 +29,7 @@ PURE = {
     "front/scheduler.py",
     "front/workers.py",
     "version.py",
+    "workerevents.py",
     "wire.py",
 }
 IMPURE = {

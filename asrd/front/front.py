@@ -15,17 +15,7 @@ from anyio.abc import TaskGroup
 
 from asrd.config import FrontSettings
 from asrd.errors import Code
-from asrd.events import (
-    AudioFormat,
-    Done,
-    Failed,
-    Hello,
-    Job,
-    JobProgress,
-    JobSegment,
-    Options,
-    Transcribe,
-)
+from asrd.events import AudioFormat, Options, Transcribe
 from asrd.fdsocket import ROOT, Peer
 from asrd.front import request as answers
 from asrd.front import status
@@ -49,6 +39,7 @@ from asrd.front.session import Session
 from asrd.front.spool import Audio, Recording, Spool
 from asrd.front.workerdir import WorkerDirectory
 from asrd.front.workers import Worker, WorkerState
+from asrd.workerevents import Done, Failed, Hello, Job, JobProgress, JobSegment
 
 log = logging.getLogger(__name__)
 

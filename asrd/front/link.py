@@ -17,7 +17,11 @@ from anyio.abc import TaskGroup
 from asrd import wire
 from asrd.channel import Channel
 from asrd.errors import FieldError, ProtocolError
-from asrd.events import (
+from asrd.events import parse_event
+from asrd.fdsocket import EXHAUSTED, Peer
+from asrd.fields import dump
+from asrd.front.scheduler import UnknownKey
+from asrd.workerevents import (
     FROM_WORKER,
     PROTOCOL_VERSION,
     Bye,
@@ -31,11 +35,7 @@ from asrd.events import (
     JobSegment,
     Loading,
     RunJob,
-    parse_event,
 )
-from asrd.fdsocket import EXHAUSTED, Peer
-from asrd.fields import dump
-from asrd.front.scheduler import UnknownKey
 
 log = logging.getLogger(__name__)
 

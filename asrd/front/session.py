@@ -18,8 +18,6 @@ from asrd.events import (
     CancelAnswer,
     Describe,
     Error,
-    JobProgress,
-    JobSegment,
     Options,
     Ping,
     Pong,
@@ -36,6 +34,7 @@ from asrd.front.actions import Failure
 from asrd.front.request import Request, error
 from asrd.front.spool import Audio, ClientFile, Recording
 from asrd.front.stream import STREAMED, Stream
+from asrd.workerevents import JobProgress, JobSegment
 
 if TYPE_CHECKING:
     from asrd.front.front import Front

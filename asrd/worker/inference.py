@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asrd.errors import BadAudio, Code, JobError, LoadError, Poisoned
-from asrd.events import SENTENCE_MAX, Done, Failed, Job, JobProgress, JobSegment, Segment
+from asrd.events import SENTENCE_MAX, Segment
 from asrd.fields import dump
 from asrd.ownedfd import OwnedFd
+from asrd.workerevents import Done, Failed, Job, JobProgress, JobSegment
 
 log = logging.getLogger(__name__)
 

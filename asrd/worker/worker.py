@@ -22,7 +22,12 @@ from typing import Any
 from asrd import sd
 from asrd.config import WorkerSettings, config_path, load_worker
 from asrd.errors import ConfigError, FieldError, LoadError, ProtocolError
-from asrd.events import (
+from asrd.journal import setup_logging
+from asrd.ownedfd import OwnedFd
+from asrd.version import __version__
+from asrd.worker.frontlink import FrontGone, FrontLink
+from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Task
+from asrd.workerevents import (
     PROTOCOL_VERSION,
     Bye,
     CancelJob,
@@ -34,11 +39,6 @@ from asrd.events import (
     Loading,
     RunJob,
 )
-from asrd.journal import setup_logging
-from asrd.ownedfd import OwnedFd
-from asrd.version import __version__
-from asrd.worker.frontlink import FrontGone, FrontLink
-from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Task
 
 log = logging.getLogger(__name__)
 
