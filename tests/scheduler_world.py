@@ -137,8 +137,12 @@ class World:
         self._check(self.scheduler.tick(self.now))
 
     def drain(self) -> None:
-        self.draining = True
-        self.scheduler.drain()
+        first, self.draining = not self.draining, True
+        for booked in self.jobs.values() if first else ():
+            if booked.waits and booked.job.timeout is not None:
+                booked.wait_limit = self._wait_limit(booked.job)
+                booked.deadline = min(booked.deadline, booked.wait_limit)
+        self._check(self.scheduler.drain(self.now))
 
     def add(self, name: str) -> None:
         self.workers.setdefault(name, BookedWorker()).retired = False
@@ -263,9 +267,11 @@ class World:
         return Code.MODEL_NOT_FOUND if hopeful else Code.UNAVAILABLE
 
     def _wait_limit(self, job: Job) -> float:
-        if job.timeout is not None:
-            return job.arrival + job.timeout
-        return self.now + self.limits.max_wait_seconds
+        longest = self.now + self.limits.max_wait_seconds
+        if job.timeout is None:
+            return longest
+        own = job.arrival + job.timeout
+        return min(own, longest) if self.draining else own
 
     def _crash(self, worker: BookedWorker) -> None:
         held = [number for number in worker.held.values() if number is not None]

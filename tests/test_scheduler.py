@@ -550,12 +550,28 @@ def test_where_nobody_may_wait_a_refused_job_wakes_the_sleeper_for_its_next_try(
 def test_draining_takes_nothing_more_and_ends_what_was_accepted() -> None:
     it, mine = scheduler("0"), job()
     it.submit(mine, 0.0)
-    it.drain()
+    it.drain(0.0)
     late = job()
     failure = Failure(Code.SHUTTING_DOWN, "asrd is shutting down", retry_after_ms=1000)
     assert it.submit(late, 1.0) == [Refuse(late, failure)]
     assert not it.idle
     it.job_done("0", 1, "text", 2.0)
+    assert it.idle
+
+
+def test_draining_waits_for_no_job_longer_than_any_job_may_wait() -> None:
+    it = scheduler("0", queue_max=5, max_wait_seconds=10.0)
+    running, hurried, patient = job(), job(), job(timeout=5000.0)
+    it.submit(running, 0.0)
+    it.submit(hurried, 4.0)
+    it.submit(patient, 4.0)
+    it.drain(6.0)
+    assert it.next_deadline() == 14.0
+    assert told(it.tick(14.0)) == ["Finish deadline-exceeded"]
+    assert it.next_deadline() == 16.0
+    it.worker_lost("0", "it died", 15.0)
+    assert told(it.tick(16.0)) == ["Finish deadline-exceeded"]
+    assert told(it.tick(25.0)) == ["Finish deadline-exceeded"]
     assert it.idle
 
 

@@ -243,7 +243,7 @@ def test_a_queue_that_lets_nobody_wait_is_no_problem() -> None:
 
 def test_a_daemon_that_drains_is_unavailable() -> None:
     made = front("0")
-    made.scheduler.drain()
+    made.scheduler.drain(0.0)
     assert status.state(made.scheduler) == "unavailable"
     assert status.problems(made.scheduler) == ["asrd is shutting down"]
 

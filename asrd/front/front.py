@@ -81,8 +81,7 @@ class Front:
 
     async def drain(self) -> None:
         """Take no more jobs, and wait until those accepted have their answers."""
-        self.scheduler.drain()
-        self._check_idle()
+        self._perform(self.scheduler.drain(anyio.current_time()))
         await self._idle.wait()
 
     def _check_idle(self) -> None:

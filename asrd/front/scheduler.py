@@ -125,9 +125,13 @@ class Scheduler:
         """End what is overdue."""
         return self._settle(now)
 
-    def drain(self) -> None:
-        """Accept nothing more; what was accepted goes on."""
+    def drain(self, now: float) -> list[Action]:
+        """Accept nothing more; what was accepted goes on, and waits max_wait_seconds at most."""
+        waiting = () if self.draining else self.queue
         self.draining = True
+        for job in waiting:
+            self._set_wait(job, job.waits_since if job.timeout is None else now)
+        return self._settle(now)
 
     # --- workers -----------------------------------------------------------------------------
 
@@ -254,8 +258,10 @@ class Scheduler:
 
     def _set_wait(self, job: Job, since: float) -> None:
         job.waits_since = since
-        # A job that says how long it may take may wait as long, be it the first time or a retry.
-        longest = self.limits.max_wait_seconds if job.timeout is None else math.inf
+        # A job that says how long it may take may wait as long, be it the first time or a retry;
+        # but not while the service manager waits for the daemon to end, and loses its patience.
+        patient = job.timeout is not None and not self.draining
+        longest = math.inf if patient else self.limits.max_wait_seconds
         self._deadlines.set(job, since + longest)
 
     def _settle(self, now: float) -> list[Action]:
