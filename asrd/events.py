@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from asrd.errors import FieldError
 from asrd.fields import (
     choice,
-    either,
     field,
     flag,
     identifier,
@@ -23,66 +21,16 @@ from asrd.fields import (
     sequence,
     string,
 )
+from asrd.records import NAME_MAX, TEXT_MAX, WEEK_S, LastProcess
+from asrd.records import SENTENCE_MAX as SENTENCE_MAX
+from asrd.records import AudioFormat as AudioFormat
+from asrd.records import Options as Options
+from asrd.records import Segment as Segment
+from asrd.records import Word as Word
 
 PROTOCOL_VERSION = 1
 
-# Whisper's window is 30 s and its prompt 224 tokens: longer prompts are cut by the engine anyway.
-_PROMPT = 4096
 _DAY_MS = 24 * 3600 * 1000
-_WEEK_S = 7 * 24 * 3600.0
-_NAME = 256
-SENTENCE_MAX = 4096
-# A transcript's text: the largest data part is the true bound.
-_TEXT = 1 << 26
-
-
-@dataclass(frozen=True, slots=True)
-class AudioFormat:
-    """How the bytes of a one-shot job are to be read. `file`: any container that PyAV decodes,
-    which then says rate and channels itself."""
-
-    encoding: str = field(choice("pcm_s16le", "pcm_f32le", "file"))
-    sample_rate: int = field(integer(1000, 384_000), 16_000)
-    channels: int = field(integer(1, 64), 1)
-
-    @property
-    def frame_bytes(self) -> int:
-        """Bytes of one sample of all channels; 0 where only the decoder knows (`file`)."""
-        return {"pcm_s16le": 2, "pcm_f32le": 4, "file": 0}[self.encoding] * self.channels
-
-    def seconds(self, size: int) -> float | None:
-        """Length of `size` bytes; None for `file`.
-
-        Raises FieldError where PCM is empty or does not end on a whole frame.
-        """
-        if self.encoding == "file":
-            return None
-        if size == 0:
-            raise FieldError("audio", "is empty")
-        if size % self.frame_bytes:
-            raise FieldError(
-                "audio",
-                f"is {size} bytes, not a multiple of {self.frame_bytes} "
-                f"({self.encoding}, {self.channels} channels)",
-            )
-        return size / self.frame_bytes / self.sample_rate
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """faster-whisper's options of the same names; absent means the worker's default."""
-
-    language: str | None = field(identifier(16), None)
-    task: str = field(choice("transcribe", "translate"), "transcribe")
-    beam_size: int | None = field(integer(1, 32), None)
-    initial_prompt: str | None = field(string(_PROMPT), None)
-    condition_on_previous_text: bool | None = field(flag, None)
-    hotwords: str | None = field(string(_PROMPT), None)
-    temperature: float | tuple[float, ...] | None = field(
-        either(number(0, 2), sequence(number(0, 2), 16)), None
-    )
-    vad_filter: bool | None = field(flag, None)
-    word_timestamps: bool | None = field(flag, None)
 
 
 # --- a client to asrd -------------------------------------------------------------------------
@@ -94,14 +42,14 @@ class Transcribe:
     it a Wyoming stream follows. Whisper's options stand beside these fields: see `Options`."""
 
     TYPE: ClassVar = "transcribe"
-    name: str | None = field(string(_NAME), None)
+    name: str | None = field(string(NAME_MAX), None)
     job_id: str | None = field(identifier(), None)
     trace_id: str | None = field(identifier(), None)
     audio: AudioFormat | None = field(nested(AudioFormat), None)
     timeout_ms: int | None = field(integer(1, _DAY_MS), None)
     stream: bool = field(flag, False)
-    transcript_names: tuple[str, ...] = field(sequence(string(_NAME), 1000), ())
-    transcript_terms: tuple[str, ...] = field(sequence(string(_NAME), 1000), ())
+    transcript_names: tuple[str, ...] = field(sequence(string(NAME_MAX), 1000), ())
+    transcript_terms: tuple[str, ...] = field(sequence(string(NAME_MAX), 1000), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,34 +93,10 @@ class Ping:
 @dataclass(frozen=True, slots=True)
 class StatusRequest:
     TYPE: ClassVar = "status"
+    crashes: bool = field(flag, False)
 
 
 # --- asrd to a client -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    """Times in seconds from the start of the recording; probability 0 to 1."""
-
-    start: float = field(number(0, _WEEK_S))
-    end: float = field(number(0, _WEEK_S))
-    word: str = field(string(SENTENCE_MAX))
-    probability: float = field(number(0, 1.001))
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """One of Whisper's segments; times in seconds from the start of the recording."""
-
-    id: int = field(integer(0, 1 << 31))
-    start: float = field(number(0, _WEEK_S))
-    end: float = field(number(0, _WEEK_S))
-    text: str = field(string(_TEXT))
-    avg_logprob: float | None = field(number(-1e6, 1e6), None)
-    no_speech_prob: float | None = field(number(-0.001, 1.001), None)
-    temperature: float | None = field(number(0, 2), None)
-    compression_ratio: float | None = field(number(0, 1e6), None)
-    words: tuple[Word, ...] | None = field(sequence(nested(Word), 1 << 20), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +122,8 @@ class Progress:
 
     TYPE: ClassVar = "progress"
     job_id: str = field(identifier())
-    audio_seconds_done: float = field(number(0, _WEEK_S))
-    audio_seconds: float | None = field(number(0, _WEEK_S), None)
+    audio_seconds_done: float = field(number(0, WEEK_S))
+    audio_seconds: float | None = field(number(0, WEEK_S), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +131,7 @@ class Transcript:
     """The answer. `text` and `language` are Wyoming's; durations in milliseconds."""
 
     TYPE: ClassVar = "transcript"
-    text: str = field(string(_TEXT))
+    text: str = field(string(TEXT_MAX))
     job_id: str | None = field(identifier(), None)
     trace_id: str | None = field(identifier(), None)
     language: str | None = field(identifier(16), None)
@@ -217,7 +141,7 @@ class Transcript:
     run_ms: int = field(integer(0, 7 * _DAY_MS), 0)
     worker: str | None = field(identifier(), None)
     attempts: int = field(integer(1, 100), 1)
-    model: str | None = field(string(_NAME), None)
+    model: str | None = field(string(NAME_MAX), None)
     segments: tuple[Segment, ...] = field(sequence(nested(Segment), 1 << 20), ())
 
 
@@ -267,7 +191,7 @@ class Job:
     size: int = field(integer(0, 1 << 53))
     trace_id: str | None = field(identifier(), None)
     stream: bool = field(flag, False)
-    max_audio_seconds: float = field(number(0, _WEEK_S), _WEEK_S)
+    max_audio_seconds: float = field(number(0, WEEK_S), WEEK_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,13 +204,12 @@ class CancelJob:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """The worker lives and has begun to load its model. `last_exit`: how the process before it
-    ended, as its service manager saw it."""
+    """The worker lives and has begun to load its model."""
 
     TYPE: ClassVar = "loading"
     pid: int = field(integer(1, 1 << 31))
-    model: str = field(string(_NAME))
-    last_exit: str | None = field(string(_NAME), None)
+    model: str = field(string(NAME_MAX))
+    last: LastProcess | None = field(nested(LastProcess), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,13 +219,26 @@ class Hello:
     TYPE: ClassVar = "hello"
     version: int = field(integer(1, 1 << 31))
     pid: int = field(integer(1, 1 << 31))
-    model: str = field(string(_NAME))
+    model: str = field(string(NAME_MAX))
     languages: tuple[str, ...] = field(sequence(identifier(16), 1000))
     device: str = field(identifier(64))
     compute_type: str = field(identifier(64))
     slots: int = field(integer(1, 256), 1)
     load_seconds: float = field(number(0, 1e6), 0.0)
-    last_exit: str | None = field(string(_NAME), None)
+    last: LastProcess | None = field(nested(LastProcess), None)
+    alive_seconds: float | None = field(number(0.05, 3600), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """The main thread's sign of life, every `alive_seconds` once it is loaded. `key`: the job at
+    hand, `audio_seconds` its audio's length if known, `stalled_seconds` how long it has not moved
+    if that is too long."""
+
+    TYPE: ClassVar = "alive"
+    key: int | None = field(integer(0, 1 << 53), None)
+    audio_seconds: float | None = field(number(0, WEEK_S), None)
+    stalled_seconds: float = field(number(0, WEEK_S), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,19 +253,19 @@ class JobSegment:
 class JobProgress:
     TYPE: ClassVar = "progress"
     key: int = field(integer(0, 1 << 53))
-    audio_seconds_done: float = field(number(0, _WEEK_S))
-    audio_seconds: float | None = field(number(0, _WEEK_S), None)
+    audio_seconds_done: float = field(number(0, WEEK_S))
+    audio_seconds: float | None = field(number(0, WEEK_S), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
     TYPE: ClassVar = "done"
     key: int = field(integer(0, 1 << 53))
-    text: str = field(string(_TEXT))
+    text: str = field(string(TEXT_MAX))
     language: str = field(identifier(16))
     language_probability: float = field(number(0, 1.001))
-    audio_seconds: float = field(number(0, _WEEK_S))
-    run_seconds: float = field(number(0, _WEEK_S))
+    audio_seconds: float = field(number(0, WEEK_S))
+    run_seconds: float = field(number(0, WEEK_S))
     # Passed on as it is: the front has no use for a segment, the client's library checks them.
     segments: tuple[dict[str, Any], ...] = field(sequence(mapping, 1 << 20), ())
 
@@ -365,7 +301,7 @@ ClientEvent = (
     Transcribe | AudioStart | AudioChunk | AudioStop | Cancel | Describe | Ping | StatusRequest
 )
 AnswerEvent = Accepted | SegmentDecoded | Progress | Transcript | Error | CancelAnswer | Pong
-WorkerEvent = Loading | Hello | JobSegment | JobProgress | Done | Failed | CannotLoad | Bye
+WorkerEvent = Loading | Hello | Alive | JobSegment | JobProgress | Done | Failed | CannotLoad | Bye
 FrontEvent = Job | CancelJob
 
 
@@ -377,7 +313,9 @@ FROM_CLIENT = _by_type(
     Transcribe, AudioStart, AudioChunk, AudioStop, Cancel, Describe, Ping, StatusRequest
 )
 TO_CLIENT = _by_type(Accepted, SegmentDecoded, Progress, Transcript, Error, CancelAnswer, Pong)
-FROM_WORKER = _by_type(Loading, Hello, JobSegment, JobProgress, Done, Failed, CannotLoad, Bye)
+FROM_WORKER = _by_type(
+    Loading, Hello, Alive, JobSegment, JobProgress, Done, Failed, CannotLoad, Bye
+)
 TO_WORKER = _by_type(Job, CancelJob)
 
 

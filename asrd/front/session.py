@@ -160,7 +160,14 @@ class Session:
             case Ping():
                 self._send(Pong.TYPE, dump(Pong(event.text)))
             case StatusRequest():
-                self._send("status", self._front.status(self.peer))
+                self._status(event)
+
+    def _status(self, event: StatusRequest) -> None:
+        answer = self._front.status(self.peer)
+        if event.crashes:
+            crashes = self._front.crashes
+            answer["crashes"] = [crash.as_data(self.peer, self._restricted) for crash in crashes]
+        self._send("status", answer)
 
     def _one_shot(self, asked: Transcribe, options: Options, framed: wire.Event) -> None:
         self._refuse_twice(asked)

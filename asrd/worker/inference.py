@@ -35,12 +35,14 @@ def sentence(problem: object) -> str:
 @dataclass(eq=False)
 class Task:
     """One job on its way through the engine. `moved_at` (monotonic seconds) is its last progress;
-    `cancelled` is set by the main thread and obeyed at the next window."""
+    `audio_seconds` the length of its audio, once known; `cancelled_at` is set by the main thread
+    and obeyed at the next window."""
 
     job: Job
     fd: OwnedFd
     moved_at: float = field(default_factory=time.monotonic)
     cancelled_at: float | None = None
+    audio_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,7 @@ class Inference:
             index += 1
 
         def on_progress(done: float, total: float | None) -> None:
+            task.audio_seconds = total
             moved()
             if job.stream:
                 self._post(JobProgress(job.key, done, total))
