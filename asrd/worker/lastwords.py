@@ -107,10 +107,15 @@ class CapturedStderr:
 
 
 def _write(fd: int, data: bytes) -> int:
-    """How much of it is done with; a stderr that is broken takes everything."""
+    """As much of it as the descriptor takes without waiting, and how much that was; one that is
+    broken takes everything."""
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
+    done = 0
     try:
-        return os.write(fd, data) if data and poll.poll(0) else 0
+        while done < len(data) and poll.poll(0):
+            # Of a pipe that is ready no more than this is known to fit.
+            done += os.write(fd, data[done : done + select.PIPE_BUF])
     except OSError:
         return len(data)
+    return done
