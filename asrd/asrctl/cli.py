@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from asrd.asrctl import doctor, transcribing
+from asrd.asrctl import doctor, prometheus, transcribing
 from asrd.asrctl.exitcode import HEALTH, HEALTH_CODES, Exit, exit_code
 from asrd.asrctl.table import crash_page, health_line, page, read_snapshot
 from asrd.asrctl.transcribing import complain
@@ -47,6 +47,11 @@ def health(args: argparse.Namespace) -> int:
         return Exit.UNREACHABLE
     print(health_line(snapshot))
     return HEALTH.get(snapshot.state, HEALTH["unavailable"])
+
+
+def metrics(args: argparse.Namespace) -> int:
+    print(prometheus.metrics(read_snapshot(_ask(args, Client.status))), end="")
+    return Exit.OK
 
 
 def watch(args: argparse.Namespace) -> int:
@@ -157,6 +162,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help=f"without an answer for so long it is unreachable (default: {_HEALTH_SECONDS:g})",
     )
+    command(metrics, "the same in Prometheus' text format")
     watched = command(watch, "status again and again, until Ctrl-C")
     watched.add_argument("--interval", type=_seconds, default=2.0, metavar="SECONDS")
     command(ping, "whether the daemon answers, and how fast")

@@ -36,7 +36,7 @@ class _Jobs:
 
 
 @dataclass(frozen=True, slots=True)
-class _Percentiles:
+class Percentiles:
     p50: float = field(_MILLISECONDS, 0.0)
     p95: float = field(_MILLISECONDS, 0.0)
     p99: float = field(_MILLISECONDS, 0.0)
@@ -44,8 +44,8 @@ class _Percentiles:
 
 @dataclass(frozen=True, slots=True)
 class _Latency:
-    wait: _Percentiles = field(nested(_Percentiles), _Percentiles())
-    run: _Percentiles = field(nested(_Percentiles), _Percentiles())
+    wait: Percentiles = field(nested(Percentiles), Percentiles())
+    run: Percentiles = field(nested(Percentiles), Percentiles())
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +96,12 @@ class Snapshot:
     uptime_s: float = field(_MILLISECONDS, 0.0)
     pid: int | None = field(_COUNT, None)
     problems: tuple[str, ...] = field(sequence(_TEXT, 1000), ())
+    connections: int = field(_COUNT, 0)
     queue: _Queue = field(nested(_Queue), _Queue())
     jobs: _Jobs = field(nested(_Jobs), _Jobs())
     audio_seconds: float = field(_MILLISECONDS, 0.0)
     latency_ms: _Latency = field(nested(_Latency), _Latency())
-    real_time_factor: _Percentiles = field(nested(_Percentiles), _Percentiles())
+    real_time_factor: Percentiles = field(nested(Percentiles), Percentiles())
     workers: tuple[_Worker, ...] = field(sequence(nested(_Worker), 10_000), ())
     crashes: tuple[_Crash, ...] = field(sequence(nested(_Crash), 1000), ())
 
