@@ -118,6 +118,18 @@ def test_a_worker_that_loads_owes_no_signs_of_life() -> None:
     assert health.problems(made, 103.5) == ["worker 0 is starting"]
 
 
+@pytest.mark.parametrize(
+    ("now", "problem"),
+    [(109.0, "worker 0 is starting"), (112.0, "worker 0 is starting for 12 s")],
+)
+def test_a_start_that_takes_long_is_told_with_its_length(now: float, problem: str) -> None:
+    """As of a worker that dies each time before it says a word."""
+    made = front()
+    add(made, "0")
+    made.links["0"].info.expected_at = 100.0
+    assert health.problems(made, now) == [problem]
+
+
 def test_a_job_that_does_not_move_shows() -> None:
     made = front("0")
     submit(made, "stuck")

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 _LOOP_CRASHES, _LOOP_SECONDS = 3, 60.0
 # A job may fail by its own fault; so many in a row are ours.
 _FAILURES = 3
+# A start that takes so many seconds is worth telling how long it takes.
+_LONG = 10.0
 # Signs of life may come a little late: a worker is silent once so many are due.
 _MISSED = 2.0
 
@@ -78,7 +80,8 @@ def _of_worker(worker: Worker, info: WorkerInfo, now: float) -> Iterator[str]:
     elif worker.state in (WorkerState.FAILED, WorkerState.DOWN):
         yield f"{name} is {worker.state}: {worker.reason}"
     elif worker.state in (WorkerState.STARTING, WorkerState.LOADING):
-        yield f"{name} is {worker.state}"
+        seconds = 0.0 if info.expected_at is None else now - info.expected_at
+        yield f"{name} is {worker.state}" + (f" for {seconds:.0f} s" if seconds >= _LONG else "")
     elif worker.state is WorkerState.ASLEEP and not info.loads:
         yield f"{name} is asleep, and has not been seen to load its model"
     elif silent:

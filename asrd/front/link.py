@@ -60,8 +60,9 @@ class Broken(Exception):
 class WorkerInfo:
     """What the front knows of the process behind the socket; for `status`.
 
-    `loads`: it has loaded its model, and nothing has kept it from that since. `heard_at`: of
-    anyio's clock. `alive_seconds`: how often it said it would give a sign of life.
+    `loads`: it has loaded its model, and nothing has kept it from that since. `alive_seconds`: how
+    often it said it would give a sign of life. Of anyio's clock: `expected_at`, since when a
+    process should be there; `heard_at`, when it said something last.
     """
 
     pid: int | None = None
@@ -74,6 +75,7 @@ class WorkerInfo:
     restarts: int = 0
     last_death: Crash | None = None
     loads: bool = False
+    expected_at: float | None = None
     heard_at: float = 0.0
     alive_seconds: float | None = None
     stalled_seconds: float = 0.0
@@ -134,6 +136,7 @@ class Link:
             self._channel.send(CancelJob.TYPE, {"key": key})
 
     def wake(self) -> None:
+        self.info.expected_at = anyio.current_time()
         self._woken.set()
 
     def close(self) -> None:
@@ -144,6 +147,7 @@ class Link:
 
     async def run(self) -> None:
         """Keep a connection to the worker until `close`."""
+        self.info.expected_at = anyio.current_time()
         with self._scope:
             while True:
                 try:
@@ -292,6 +296,7 @@ class Link:
 
     def _lost(self, how: str) -> None:
         self.info.restarts += 1
+        self.info.expected_at = anyio.current_time()
         self._owner.worker_lost(self, how, tuple(self._running.values()))
         self.info.pid = None
         self._unexplained = True

@@ -11,7 +11,9 @@ import pytest
 
 from asrd.client.client import Client
 from tests.process.daemons import Daemon, Front
-from tests.process.raw import HELLO, wait_for
+from tests.process.raw import HELLO, done, wait_for
+from tests.process.test_front import ask as send
+from tests.process.test_front import ready
 from tests.process.test_run import LONG, ask, transcript
 from tests.subprocesses import started
 
@@ -109,6 +111,62 @@ def test_an_idle_worker_s_death(daemon: Daemon, number: signal.Signals, said: st
     assert (crash["jobs"], crash["other_jobs"]) == ([], 0)
     assert crash["stderr"] is None if said is None else crash["stderr"].startswith(said)
     assert printed(daemon, "status", "--crashes").splitlines()[1].endswith("-    -      -        -")
+
+
+def test_whatever_ran_is_named_though_it_had_been_answered(tmp_path: Path) -> None:
+    """One that poisoned its process was answered before that ended; one that was cancelled, too."""
+    with Front(tmp_path, "0") as front, front.connect() as client:
+        with ready(front) as worker:
+            send(client, "poison")
+            job, fd = worker.take_job()
+            fd.close()
+            failed = {"key": job["key"], "code": "internal", "text": "a CUDA error"}
+            worker.send("failed", {**failed, "fatal": True})
+        with ready(front) as worker:
+            worker.take_job()[1].close()
+            client.send("cancel", {"job_id": "poison"})
+            assert client.answer("poison").data["code"] == "cancelled"
+        front.wait_for_state("starting")
+        with Client(front.socket) as asking:
+            told = asking.status(crashes=True)["crashes"]
+        lines = [line for line in front.log.splitlines() if " lost: " in line]
+    jobs = [[(job["job_id"], job["attempt"]) for job in crash["jobs"]] for crash in told]
+    assert jobs == [[("poison", 1)], [("poison", 2)]]
+    assert told[0]["jobs"][0]["audio_seconds"] == 1.0
+    assert "job poison (attempt 2, 1.0 s, 32000 bytes)" in lines[1]
+
+
+def test_an_answered_job_is_none_of_a_later_death(tmp_path: Path) -> None:
+    with Front(tmp_path, "0") as front, front.connect() as client:
+        with ready(front) as worker:
+            for name, answer in (("done", done), ("failed", failed)):
+                send(client, name)
+                job, fd = worker.take_job()
+                fd.close()
+                worker.send(name, answer(job["key"]))
+                client.answer(name)
+        front.wait_for_state("starting")
+        with Client(front.socket) as asking:
+            (crash,) = asking.status(crashes=True)["crashes"]
+    assert crash["jobs"] == []
+
+
+def failed(key: int) -> dict[str, Any]:
+    return {"key": key, "code": "bad-audio", "text": "noise"}
+
+
+def test_the_word_of_another_process_explains_nothing(tmp_path: Path) -> None:
+    """More may have died before one of them said anything: its predecessor is not the one that
+    the front lost."""
+    with Front(tmp_path, "0") as front:
+        for pid, last in ((1, None), (2, {"exit": "killed by SIGBUS", "pid": 1}), (9, {"pid": 8})):
+            with front.accept() as worker:
+                told = {} if last is None else {"last": {"exit": "killed by SIGKILL", **last}}
+                worker.send("hello", {**HELLO, "pid": pid, **told})
+        front.wait_for_state("starting")
+        with Client(front.socket) as asking:
+            told_of = asking.status(crashes=True)["crashes"]
+    assert [crash["exit"] for crash in told_of] == ["killed by SIGBUS", None, None]
 
 
 def test_no_more_than_twenty_are_told(tmp_path: Path) -> None:
