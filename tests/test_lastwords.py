@@ -177,3 +177,33 @@ os._exit(0)
 """
     assert "went on" in manager.run(code).stdout
     assert manager.run("").stderr == "waits\n"
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        b"",
+        b"short",
+        b"\xff" * 16 + b"lies\n",
+        b"\0" * 16 + b"lies\n",
+        (1 << 40).to_bytes(8, "little") + b"\0" * 8,
+    ],
+)
+def test_a_predecessor_that_was_taken_over_forges_no_more_than_its_words(
+    manager: Manager, forged: bytes
+) -> None:
+    manager.run("os._exit(1)")
+    assert manager.stored is not None
+    os.ftruncate(manager.stored.fileno(), 0)
+    os.pwrite(manager.stored.fileno(), forged, 0)
+    words = "lies" if b"lies" in forged else "None"
+    assert manager.run("libc.abort()").stdout == f"None {words}\n"
+    assert " Aborted" in manager.run("").stdout
+
+
+def test_what_is_no_memfd_is_refused_and_stderr_stays_what_it_was(manager: Manager) -> None:
+    reader, writer = os.pipe()
+    manager.stored = OwnedFd(reader)
+    done = manager.run("")
+    os.close(writer)
+    assert "OSError: [Errno 29]" in done.stderr

@@ -71,29 +71,30 @@ class CapturedStderr:
         if stored is None:
             stored = OwnedFd(os.memfd_create("stderr", os.MFD_CLOEXEC))
             notifier.store(STORED, stored.fileno())
-        else:
-            self._inherit(stored.fileno())
         with stored:
+            self._inherit(stored.fileno())
+            self._start_over(stored.fileno())
             os.dup2(stored.fileno(), 2)
-        self._start_over()
 
     def _inherit(self, fd: int) -> None:
+        """Whoever wrote it may have been taken over: it is read with care, and told as hearsay."""
         header, size = os.pread(fd, _HEADER.size, 0), os.fstat(fd).st_size
         if len(header) < _HEADER.size:
             return
-        passed_on, self.last_pid = _HEADER.unpack(header)
+        passed_on, pid = _HEADER.unpack(header)
+        self.last_pid = pid if 0 < pid < 1 << 31 else None
         self.last_words = last_words(os.pread(fd, _TAIL, max(_HEADER.size, size - _TAIL)))
-        _write(self._real, os.pread(fd, _PIECE, max(passed_on, size - _PIECE)))
+        _write(self._real, os.pread(fd, _PIECE, max(min(passed_on, size), size - _PIECE)))
 
-    def _start_over(self) -> None:
-        os.ftruncate(2, 0)
-        self._mark(_HEADER.size)
-        # Whoever writes to 2 shares this offset.
-        os.lseek(2, _HEADER.size, os.SEEK_SET)
+    def _start_over(self, fd: int = 2) -> None:
+        os.ftruncate(fd, 0)
+        self._mark(_HEADER.size, fd)
+        # Whoever writes to it shares this offset.
+        os.lseek(fd, _HEADER.size, os.SEEK_SET)
 
-    def _mark(self, passed_on: int) -> None:
+    def _mark(self, passed_on: int, fd: int = 2) -> None:
         self._passed_on = passed_on
-        os.pwrite(2, _HEADER.pack(passed_on, os.getpid()), 0)
+        os.pwrite(fd, _HEADER.pack(passed_on, os.getpid()), 0)
 
     def pass_on(self) -> None:
         """What came since the last time, as far as the real stderr takes it; never waits."""
