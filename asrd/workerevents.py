@@ -7,15 +7,7 @@ an answer that comes late can't be taken for another job's.
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from asrd.events import (
-    NAME_MAX,
-    SENTENCE_MAX,
-    TEXT_MAX,
-    WEEK_SECONDS,
-    AudioFormat,
-    Options,
-    by_type,
-)
+from asrd.events import by_type
 from asrd.fields import (
     choice,
     field,
@@ -28,6 +20,7 @@ from asrd.fields import (
     sequence,
     string,
 )
+from asrd.records import NAME_MAX, SENTENCE_MAX, TEXT_MAX, WEEK_S, AudioFormat, LastProcess, Options
 
 PROTOCOL_VERSION = 1
 
@@ -49,7 +42,7 @@ class Job:
     size: int = field(integer(0, 1 << 53))
     trace_id: str | None = field(identifier(), None)
     stream: bool = field(flag, False)
-    max_audio_seconds: float = field(number(0, WEEK_SECONDS), WEEK_SECONDS)
+    max_audio_seconds: float = field(number(0, WEEK_S), WEEK_S)
     hold: bool = field(flag, False)
     alone: bool = field(flag, False)
 
@@ -73,13 +66,12 @@ class CancelJob:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """The worker lives and has begun to load its model. `last_exit`: how the process before it
-    ended, as its service manager saw it."""
+    """The worker lives and has begun to load its model."""
 
     TYPE: ClassVar = "loading"
     pid: int = field(integer(1, 1 << 31))
     model: str = field(string(NAME_MAX))
-    last_exit: str | None = field(string(NAME_MAX), None)
+    last: LastProcess | None = field(nested(LastProcess), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +90,20 @@ class Hello:
     spare: bool = field(flag, False)
     prefetch: bool = field(flag, False)
     load_seconds: float = field(number(0, 1e6), 0.0)
-    last_exit: str | None = field(string(NAME_MAX), None)
+    last: LastProcess | None = field(nested(LastProcess), None)
+    alive_seconds: float | None = field(number(0.05, 3600), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """The main thread's sign of life, every `alive_seconds` once it is loaded. `key`: the job at
+    hand, `audio_seconds` its audio's length if known, `stalled_seconds` how long it has not moved
+    if that is too long."""
+
+    TYPE: ClassVar = "alive"
+    key: int | None = field(integer(0, 1 << 53), None)
+    audio_seconds: float | None = field(number(0, WEEK_S), None)
+    stalled_seconds: float = field(number(0, WEEK_S), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +118,8 @@ class JobSegment:
 class JobProgress:
     TYPE: ClassVar = "progress"
     key: int = field(integer(0, 1 << 53))
-    audio_seconds_done: float = field(number(0, WEEK_SECONDS))
-    audio_seconds: float | None = field(number(0, WEEK_SECONDS), None)
+    audio_seconds_done: float = field(number(0, WEEK_S))
+    audio_seconds: float | None = field(number(0, WEEK_S), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +129,8 @@ class Done:
     text: str = field(string(TEXT_MAX))
     language: str = field(identifier(16))
     language_probability: float = field(number(0, 1.001))
-    audio_seconds: float = field(number(0, WEEK_SECONDS))
-    run_seconds: float = field(number(0, WEEK_SECONDS))
+    audio_seconds: float = field(number(0, WEEK_S))
+    run_seconds: float = field(number(0, WEEK_S))
     # Passed on as it is: the front has no use for a segment, the client's library checks them.
     segments: tuple[dict[str, Any], ...] = field(sequence(mapping, 1 << 20), ())
 
@@ -157,8 +162,8 @@ class Bye:
     reason: str = field(choice("idle", "stopping"))
 
 
-WorkerEvent = Loading | Hello | JobSegment | JobProgress | Done | Failed | CannotLoad | Bye
+WorkerEvent = Loading | Hello | Alive | JobSegment | JobProgress | Done | Failed | CannotLoad | Bye
 FrontEvent = Job | RunJob | CancelJob
 
-FROM_WORKER = by_type(Loading, Hello, JobSegment, JobProgress, Done, Failed, CannotLoad, Bye)
+FROM_WORKER = by_type(Loading, Hello, Alive, JobSegment, JobProgress, Done, Failed, CannotLoad, Bye)
 TO_WORKER = by_type(Job, RunJob, CancelJob)

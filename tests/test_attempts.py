@@ -27,11 +27,13 @@ from asrd.errors import (
 )
 from asrd.events import (
     Accepted,
-    AudioFormat,
     Progress,
-    Segment,
     SegmentDecoded,
     Transcript,
+)
+from asrd.records import (
+    AudioFormat,
+    Segment,
 )
 
 AUDIO = AudioFormat("file")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from asrd import events, wire, workerevents
+from asrd import events, records, wire, workerevents
 from asrd.config import TABLES, FrontSettings
 from asrd.errors import Code
 from asrd.fdsocket import Peer
@@ -31,7 +31,7 @@ DIRECTIONS = {
 # Answers without a dataclass: their data is made elsewhere (asrd.front.status).
 UNDECLARED = {"## asrd to client": {"info", "status"}}
 EVENTS = [(heading, kind) for heading, table in DIRECTIONS.items() for kind in table]
-RECORDS = [events.AudioFormat, events.Options, events.Segment, events.Word]
+RECORDS = [records.AudioFormat, records.Options, records.Segment, records.Word, records.LastProcess]
 
 
 def section(page: str, heading: str) -> str:

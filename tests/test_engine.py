@@ -17,8 +17,12 @@ import pytest
 from asrd.config import WorkerSettings
 from asrd.demo import MODEL, samples
 from asrd.errors import BadAudio, BadRequest, LoadError, OutOfMemory, Poisoned, TooLarge
-from asrd.events import AudioFormat, Options, Segment
 from asrd.fields import dump
+from asrd.records import (
+    AudioFormat,
+    Options,
+    Segment,
+)
 from asrd.worker import cuda
 from asrd.worker.audio import RATE, Samples
 from asrd.worker.engine import Transcription, WhisperEngine, load_engine

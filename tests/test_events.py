@@ -9,16 +9,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asrd import events, wire, workerevents
+from asrd import events, records, wire, workerevents
 from asrd.errors import FieldError
-from asrd.events import FROM_CLIENT, TO_CLIENT, AudioFormat, Options, parse_event
+from asrd.events import (
+    FROM_CLIENT,
+    TO_CLIENT,
+    parse_event,
+)
 from asrd.fields import dump, parse
+from asrd.records import (
+    AudioFormat,
+    Options,
+)
 from asrd.workerevents import FROM_WORKER, TO_WORKER
 from tests.strategies import instances
 
 TABLES = {"client": FROM_CLIENT, "answer": TO_CLIENT, "worker": FROM_WORKER, "front": TO_WORKER}
 CLASSES = [cls for table in TABLES.values() for cls in table.values()]
-RECORDS = [*CLASSES, AudioFormat, Options, events.Segment, events.Word]
+RECORDS = [*CLASSES, AudioFormat, Options, records.Segment, records.Word]
 FIELDS = [(cls, spec) for cls in RECORDS for spec in dataclasses.fields(cls)]
 
 

@@ -12,7 +12,9 @@ import pytest
 
 from asrd.config import WorkerSettings
 from asrd.errors import Code, LoadError
-from asrd.events import SENTENCE_MAX
+from asrd.records import (
+    SENTENCE_MAX,
+)
 from asrd.sd import Notifier
 from asrd.worker.frontlink import FrontLink
 from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Task

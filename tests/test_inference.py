@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from asrd.errors import BadAudio, Code
-from asrd.events import AudioFormat, Options
 from asrd.ownedfd import OwnedFd
+from asrd.records import (
+    AudioFormat,
+    Options,
+)
 from asrd.worker.engine import Transcription
 from asrd.worker.inference import Inference, Loaded, Message, Task
 from asrd.workerevents import Done, Failed, Job, JobProgress

@@ -8,9 +8,7 @@ import pytest
 from asrd.errors import BadAudio, Code, TooLarge
 from asrd.events import (
     TO_CLIENT,
-    AudioFormat,
     Error,
-    Options,
     Transcribe,
     Transcript,
 )
@@ -19,6 +17,10 @@ from asrd.fields import parse
 from asrd.front import request as answers
 from asrd.front.actions import Failure
 from asrd.front.request import Request, make_request
+from asrd.records import (
+    AudioFormat,
+    Options,
+)
 from asrd.workerevents import Done
 
 PCM = AudioFormat("pcm_s16le")

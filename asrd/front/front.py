@@ -8,6 +8,7 @@ and signals.
 import logging
 import math
 import os
+import time
 from typing import Any
 
 import anyio
@@ -15,8 +16,10 @@ from anyio.abc import TaskGroup
 
 from asrd.config import FrontSettings
 from asrd.errors import Code
-from asrd.events import AudioFormat, Options, Transcribe
-from asrd.fdsocket import ROOT, Peer
+from asrd.events import (
+    Transcribe,
+)
+from asrd.fdsocket import Peer
 from asrd.front import request as answers
 from asrd.front import status
 from asrd.front.actions import (
@@ -30,8 +33,9 @@ from asrd.front.actions import (
     Start,
     Wake,
 )
+from asrd.front.crashes import Crash, Crashes, Ran
 from asrd.front.fairqueue import Limits
-from asrd.front.link import Death, Link
+from asrd.front.link import Link
 from asrd.front.metrics import Metrics
 from asrd.front.request import Request
 from asrd.front.scheduler import Scheduler, UnknownKey
@@ -39,6 +43,10 @@ from asrd.front.session import Session
 from asrd.front.spool import Audio, Recording, Spool
 from asrd.front.workerdir import WorkerDirectory
 from asrd.front.workers import Worker, WorkerState
+from asrd.records import (
+    AudioFormat,
+    Options,
+)
 from asrd.workerevents import Done, Failed, Hello, Job, JobProgress, JobSegment
 
 log = logging.getLogger(__name__)
@@ -57,6 +65,7 @@ class Front:
         names = Limits.__dataclass_fields__
         self.scheduler = Scheduler(Limits(**{name: getattr(settings, name) for name in names}))
         self.metrics = Metrics()
+        self.crashes = Crashes()
         self.links: dict[str, Link] = {}
         self.started_at = 0.0
         self.connections = 0
@@ -210,11 +219,19 @@ class Front:
             )
         )
 
-    def worker_lost(self, link: Link, how: str) -> None:
-        link.info.last_death = Death(how, self._jobs_of(link))
-        log.warning("worker %s: lost: %s", link.name, link.info.last_death.told_to(ROOT))
-        how = f"worker {link.name}: {how}"
-        self._perform(self.scheduler.worker_lost(link.name, how, anyio.current_time()))
+    def worker_lost(self, link: Link, how: str, jobs: tuple[Ran, ...]) -> None:
+        name, info, now = link.name, link.info, anyio.current_time()
+        crash = Crash(name, time.time(), now, how, jobs, info.pid, info.model)
+        info.last_death = crash
+        self.crashes.add(crash)
+        _log_crash(crash, f"lost: {how}", "")
+        how = f"worker {name}: {how}"
+        self._perform(self.scheduler.worker_lost(name, how, now))
+
+    def worker_explained(self, link: Link, crash: Crash) -> None:
+        """The next process has told what its service manager knows of the end of the one before."""
+        said = "" if crash.stderr is None else f"; its last words: {crash.stderr}"
+        _log_crash(crash, f"pid {crash.pid}: {crash.exit or 'ended'}", said)
 
     def worker_left(self, link: Link, asleep: bool) -> None:
         log.info("worker %s: %s", link.name, "asleep" if asleep else "stopping")
@@ -257,10 +274,6 @@ class Front:
         job = jobs[key]
         return None if job is None else job.request
 
-    def _jobs_of(self, link: Link) -> tuple[tuple[int, str], ...]:
-        running = self.scheduler.workers[link.name].jobs.values()
-        return tuple((job.uid, job.request.job_id) for job in running if job is not None)
-
     # --- what the scheduler wants done ------------------------------------------------------------
 
     def _perform(self, actions: list[Action]) -> None:
@@ -292,7 +305,7 @@ class Front:
         request, link = start.job.request, self.links[start.worker]
         log.debug("worker %s: started", link.name, extra={"fields": request.log_fields})
         if start.prefetched:
-            link.run_held(start.key, start.alone)
+            link.run_held(start.key, start.alone, _ran(request))
         else:
             self._send_job(request, link, start.key, alone=start.alone)
 
@@ -311,10 +324,10 @@ class Front:
             hold=hold,
             alone=alone,
         )
-        link.send_job(job, request.audio.fd.fileno())
+        link.send_job(job, request.audio.fd.fileno(), _ran(request))
 
     def _give_up(self, request: Request, failure: Failure) -> None:
-        self.metrics.failed[failure.code.value] += 1
+        self.metrics.job_failed(failure.code, request.job.timeout is not None)
         text = f"{failure.code}: {failure.text}"
         log.info("failed: %s", text, extra={"fields": request.log_fields})
         self._fail(request, failure)
@@ -327,7 +340,7 @@ class Front:
         request.audio.close()
         job, now = request.job, anyio.current_time()
         wait, run = job.started_at - job.arrival, now - job.started_at
-        self.metrics.job_done(wait, run, done.audio_seconds)
+        self.metrics.job_done(wait, run, done.audio_seconds, now)
         log.info(
             "done: %.1f s of audio, waited %.3f s, ran %.3f s on worker %s",
             done.audio_seconds,
@@ -338,3 +351,27 @@ class Front:
         )
         model = self.scheduler.workers[job.worker or ""].model
         request.session.finished(request, answers.transcript(request, done, model, now))
+
+
+def _ran(request: Request) -> Ran:
+    job = request.job
+    return Ran(
+        job_id=request.job_id,
+        uid=job.uid,
+        audio_bytes=job.size,
+        audio_seconds=job.seconds or None,
+        attempt=job.attempts,
+        trace_id=request.trace_id,
+        log_fields=request.log_fields,
+    )
+
+
+def _log_crash(crash: Crash, how: str, said: str) -> None:
+    """An entry for each job that ran, so that `journalctl ASRD_JOB_ID=` finds it."""
+    fields = {"ASRD_WORKER": crash.worker, "ASRD_WORKER_PID": crash.pid, "ASRD_EXIT": crash.exit}
+    for job in crash.jobs:
+        running = f"{'running' if job.attempt else 'holding'} {job}{said}"
+        extra = {"fields": {**fields, **job.log_fields}}
+        log.warning("worker %s: %s, %s", crash.worker, how, running, extra=extra)
+    if not crash.jobs:
+        log.warning("worker %s: %s, idle%s", crash.worker, how, said, extra={"fields": fields})

@@ -139,7 +139,7 @@ class Server:
         pause = min(_HOUSEKEEPING_SECONDS, sd.watchdog_seconds() or _HOUSEKEEPING_SECONDS)
         while True:
             self.front.find_workers()
-            self._notifier.status(status.status_line(self.front))
+            self._notifier.status(status.status_line(self.front, anyio.current_time()))
             self._notifier.watchdog()
             await anyio.sleep(pause)
 

@@ -11,14 +11,12 @@ from asrd.events import (
     FROM_CLIENT,
     Accepted,
     AudioChunk,
-    AudioFormat,
     AudioStart,
     AudioStop,
     Cancel,
     CancelAnswer,
     Describe,
     Error,
-    Options,
     Ping,
     Pong,
     Progress,
@@ -34,6 +32,10 @@ from asrd.front.actions import Failure
 from asrd.front.request import Request, error
 from asrd.front.spool import Audio, ClientFile, Recording
 from asrd.front.stream import STREAMED, Stream
+from asrd.records import (
+    AudioFormat,
+    Options,
+)
 from asrd.workerevents import JobProgress, JobSegment
 
 if TYPE_CHECKING:
@@ -159,7 +161,14 @@ class Session:
             case Ping():
                 self._send(Pong.TYPE, dump(Pong(event.text)))
             case StatusRequest():
-                self._send("status", self._front.status(self.peer))
+                self._status(event)
+
+    def _status(self, event: StatusRequest) -> None:
+        answer = self._front.status(self.peer)
+        if event.crashes:
+            crashes = self._front.crashes
+            answer["crashes"] = [crash.as_data(self.peer, self._restricted) for crash in crashes]
+        self._send("status", answer)
 
     def _one_shot(self, asked: Transcribe, options: Options, framed: wire.Event) -> None:
         self._refuse_twice(asked)

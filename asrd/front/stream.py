@@ -12,13 +12,15 @@ from asrd import wire
 from asrd.errors import FieldError
 from asrd.events import (
     AudioChunk,
-    AudioFormat,
     AudioStart,
     AudioStop,
-    Options,
     Transcribe,
 )
 from asrd.front.spool import Recording
+from asrd.records import (
+    AudioFormat,
+    Options,
+)
 
 STREAMED = frozenset({AudioStart.TYPE, AudioChunk.TYPE, AudioStop.TYPE})
 

@@ -29,7 +29,11 @@ import numpy as np
 
 from asrd.config import WorkerSettings
 from asrd.errors import BadRequest, LoadError
-from asrd.events import AudioFormat, Options, Segment
+from asrd.records import (
+    AudioFormat,
+    Options,
+    Segment,
+)
 from asrd.worker import cuda, models
 from asrd.worker.audio import RATE, Samples, open_recording
 from asrd.worker.prepared import OnProgress, Prepared

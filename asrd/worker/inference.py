@@ -17,9 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asrd.errors import BadAudio, Code, JobError, LoadError, Poisoned
-from asrd.events import SENTENCE_MAX, Segment
 from asrd.fields import dump
 from asrd.ownedfd import OwnedFd
+from asrd.records import (
+    SENTENCE_MAX,
+    Segment,
+)
 from asrd.workerevents import Done, Failed, Job, JobProgress, JobSegment
 
 log = logging.getLogger(__name__)
@@ -38,12 +41,14 @@ def sentence(problem: object) -> str:
 @dataclass(eq=False)
 class Task:
     """One job on its way through the engine; owns its descriptor. `moved_at` (monotonic seconds) is
-    its last progress; `cancelled_at` is set by the main thread and obeyed at the next window."""
+    its last progress; `audio_seconds` the length of its audio, once known; `cancelled_at` is set by
+    the main thread and obeyed at the next window."""
 
     job: Job
     fd: OwnedFd
     moved_at: float = field(default_factory=time.monotonic)
     cancelled_at: float | None = None
+    audio_seconds: float | None = None
     alone: bool = False
     closed: bool = False
     _prepared: Any = None
@@ -51,9 +56,10 @@ class Task:
     _claim: threading.Lock = field(default_factory=threading.Lock)
     _is_prepared: threading.Event = field(default_factory=threading.Event)
 
-    def moved(self) -> None:
-        """Raises _Cancelled if nobody wants it any more."""
+    def moved(self, done: float = 0.0, total: float | None = None) -> None:
+        """In seconds of the audio. Raises _Cancelled if nobody wants it any more."""
         self.moved_at = time.monotonic()
+        self.audio_seconds = total or self.audio_seconds
         if self.cancelled_at is not None:
             raise _Cancelled
 
@@ -69,7 +75,7 @@ class Task:
                 self.job.audio,
                 self.job.options,
                 max_audio_seconds=self.job.max_audio_seconds,
-                on_progress=lambda done, total: self.moved(),
+                on_progress=self.moved,
             )
         except Exception as error:
             self._problem = error
@@ -241,7 +247,7 @@ class Inference:
             index += 1
 
         def on_progress(done: float, total: float | None) -> None:
-            task.moved()
+            task.moved(done, total)
             if job.stream:
                 self._post(JobProgress(job.key, done, total))
 

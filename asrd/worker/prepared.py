@@ -6,7 +6,10 @@ from types import TracebackType
 from typing import Any
 
 from asrd.errors import BadRequest, OutOfMemory, Poisoned
-from asrd.events import Segment, Word
+from asrd.records import (
+    Segment,
+    Word,
+)
 from asrd.worker.audio import Recording, Samples
 from asrd.worker.vad import SpeechFilter
 from asrd.worker.windows import FRAMES_PER_SECOND, LogMel
