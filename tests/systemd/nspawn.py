@@ -50,10 +50,12 @@ def bookworm() -> Path:
 
 
 class Machine:
-    """A running one. `root` is its / as this side sees it."""
+    """A running one. `root` is its / as this side sees it; `inside` as its own processes do, with
+    all that is mounted there, for root alone."""
 
     def __init__(self, root: Path, leader: int) -> None:
         self.root = root
+        self.inside = Path(f"/proc/{leader}/root")
         self._enter = [
             "nsenter",
             f"--target={leader}",
