@@ -22,33 +22,37 @@ _LIARS_SHARE = 0.2
 _QUEUE_MAX = 8
 
 
-def standalone(seed: int, seconds: float, clients: int) -> list[str]:
+def standalone(seed: int, seconds: float, clients: int, keep: Path | None = None) -> list[str]:
     """Workers that lie, then the real ones under `asrd run`; prints both tables, and returns the
-    broken promises."""
-    with _directory() as tmp:
+    broken promises. `keep`: where to leave the logs."""
+    with _directory(keep) as tmp:
         liars = Liars(tmp, seed, clients)
         failures = _told(liars.run(_LIARS_SHARE * seconds), liars.figures)
         model = crashing_model(tmp)
         host = Standalone(tmp / "standalone", config(str(model), _QUEUE_MAX))
-        campaign = Campaign(host, tmp, seed, clients)
+        campaign = Campaign(host, seed, clients)
         return failures + _told(campaign.run(model, (1 - _LIARS_SHARE) * seconds), campaign.figures)
 
 
-def systemd(seed: int, seconds: float, clients: int, debs: Path | None = None) -> list[str]:
+def systemd(
+    seed: int, seconds: float, clients: int, debs: Path | None, keep: Path | None = None
+) -> list[str]:
     """The packages (`debs`; otherwise they are built) under a real systemd; needs root."""
-    with _directory() as tmp:
+    with _directory(keep) as tmp:
         if debs is None:
             (tmp / "debs").mkdir()
             debs = built(tmp / "debs")
-        campaign = Campaign(Units(tmp / "systemd", debs), tmp, seed, clients)
+        campaign = Campaign(Units(tmp / "systemd", debs), seed, clients)
         return _told(campaign.run(crashing_model(tmp), seconds), campaign.figures)
 
 
 @contextmanager
-def _directory() -> Iterator[Path]:
-    """One that other users can look into."""
+def _directory(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        keep.mkdir(parents=True)
+        yield keep
+        return
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
-        Path(name).chmod(0o755)
         yield Path(name)
 
 
@@ -63,13 +67,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=180)
     parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--keep", type=Path, help="a new directory, for the daemons' logs")
     args = parser.parse_args()
     if args.systemd:
         ready = os.environ.get("ASRD_DEBS")
         debs = Path(ready) if ready else None
-        failures = systemd(args.seed, args.seconds, args.clients, debs)
+        failures = systemd(args.seed, args.seconds, args.clients, debs, args.keep)
     else:
-        failures = standalone(args.seed, args.seconds, args.clients)
+        failures = standalone(args.seed, args.seconds, args.clients, args.keep)
     for failure in failures:
         print(f"BROKEN: {failure}\n")
     return 1 if failures else 0

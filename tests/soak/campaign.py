@@ -4,7 +4,6 @@ import json
 import random
 import shutil
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 from asrd.demo import MODEL
@@ -60,16 +59,15 @@ _WARM_UP = 12
 class Campaign:
     """`run` it, then look at the ledger that it returns and at the figures."""
 
-    def __init__(self, host: Host, tmp: Path, seed: int, clients: int) -> None:
+    def __init__(self, host: Host, seed: int, clients: int) -> None:
         self._host = host
-        self._tmp = tmp
         self._seed = seed
         self._clients = clients
         self.figures: list[tuple[str, str]] = []
 
     def run(self, model: Path, seconds: float) -> Ledger:
         host, seed = self._host, self._seed
-        known = _copied(clips.known(model, random.Random(f"{seed} clips")), self._tmp / "clips")
+        known = clips.known(model, random.Random(f"{seed} clips"))
         ledger = Ledger(host.title, seed, host.log, LIMITS)
         with ledger.told_of_failures(), host:
             self._run(ledger, known, seconds)
@@ -96,10 +94,10 @@ class Campaign:
 
         def context(chance: random.Random, number: int = 0) -> Context:
             uid = users[number % len(users)] if users else None
-            return Context(chance, ledger, known, host.socket, uid, host.group)
+            return Context(chance, ledger, known, host.socket, uid)
 
         def quiet(chance: random.Random, number: int) -> Context:
-            return Context(chance, ledger, known, host.socket, host.quiet_user, host.group)
+            return Context(chance, ledger, known, host.socket, host.quiet_user)
 
         first = self._warm(Context(random.Random(self._seed), ledger, known, host.socket))
         watch = Watch(ledger, host)
@@ -154,13 +152,6 @@ class Campaign:
         self.figures.append(("fronts", str(watch.fronts)))
         told = status(self._host.socket)
         self.figures.append(("the last front's jobs", json.dumps(told["jobs"])))
-
-
-def _copied(known: list[clips.Clip], directory: Path) -> list[clips.Clip]:
-    """Where every user can read them."""
-    directory.mkdir()
-    paths = [Path(shutil.copyfile(clip.path, directory / clip.path.name)) for clip in known]
-    return [replace(clip, path=path) for clip, path in zip(known, paths, strict=True)]
 
 
 def crashing_model(parent: Path) -> Path:

@@ -51,7 +51,7 @@ class Crowd:
 
     def _live(self, context: Context, stop: threading.Event) -> None:
         if context.uid is not None:
-            become(context.uid, context.gid)
+            become(context.uid)
         while not stop.wait(context.chance.uniform(0, _REST_SECONDS)):
             behaviour = context.chance.choices(self._behaviours, self._weights)[0]
             if behaviour in self.withheld:

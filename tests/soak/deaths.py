@@ -51,10 +51,11 @@ def unexplained(found: Deaths, ledger: Ledger) -> list[str]:
     for (what, target), number in ledger.struck.items():
         done[f"{target.split()[0]} {what}"] += number
     poison = ledger.opened(Kind.POISON)
-    stopped = done["worker SIGSTOP"]
+    stopped, front_stopped = done["worker SIGSTOP"], done["front SIGSTOP"]
     allowed = {
         "asrd exited with 0": done["front SIGTERM"],
-        "asrd killed by SIGKILL": done["front SIGKILL"],
+        "asrd killed by SIGABRT": front_stopped,
+        "asrd killed by SIGKILL": done["front SIGKILL"] + front_stopped,
         "asr-worker exited with 0": done["worker SIGTERM"],
         "asr-worker exited with 70": found["jobs that did not stop when cancelled"],
         # Tried again and again while its model is away.
@@ -62,7 +63,7 @@ def unexplained(found: Deaths, ledger: Ledger) -> list[str]:
         "asr-worker killed by SIGABRT": done["worker SIGABRT"] + stopped,
         "asr-worker killed by SIGKILL": done["worker SIGKILL"] + stopped,
         "asr-worker killed by SIGSEGV": done["worker SIGSEGV"] + 2 * poison,
-        "killed by the watchdog": stopped,
+        "killed by the watchdog": stopped + front_stopped,
         "jobs that did not stop when cancelled": sum(ledger.outcomes.values()),
     }
     return [

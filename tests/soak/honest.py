@@ -33,7 +33,6 @@ class Context:
     socket: str
     # Whose client it is, where that is not the campaign's own user.
     uid: int | None = None
-    gid: int = 0
 
     def clip(self) -> Clip:
         """Mostly a short one: the long ones come first."""

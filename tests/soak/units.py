@@ -18,7 +18,7 @@ from tests.soak.campaign import crashing_model
 from tests.soak.host import Host
 from tests.soak.killer import Killer
 from tests.soak.limits import PATIENCE, config
-from tests.soak.resources import Holding
+from tests.soak.resources import Holding, children
 from tests.systemd.nspawn import Machine, booted
 from tests.systemd.packages import install
 from tests.systemd.service import Service
@@ -63,7 +63,6 @@ class Units(Host):
             install(machine, *self._debs.glob("*.deb"))
             self.users = tuple(map(self._add_user, _USERS))
             self.quiet_user = self._add_user(_QUIET)
-            self.group = int(machine.output("getent", "group", "asr").split(":")[2])
             # /proc of another is root's alone, but one's own descriptors are there for everybody.
             directory = OwnedFd(os.open(machine.inside / "run/asrd", os.O_PATH | os.O_CLOEXEC))
             stack.enter_context(directory)
@@ -92,7 +91,8 @@ class Units(Host):
         return {}
 
     def signal(self, pid: int, number: signal.Signals) -> None:
-        self._machine.run("kill", f"-{number.value}", str(pid), check=False)
+        script = 'kill "-$1" "$2"'
+        self._machine.run("sh", "-c", script, "sh", str(number.value), str(pid), check=False)
 
     def holding(self, pid: int) -> Holding:
         return Holding.of(self._machine.inside / "proc" / str(pid))
@@ -112,7 +112,9 @@ class Units(Host):
         # systemd's private directories have new names each time.
         named = "s/^(.*systemd-private-).*(-asr.*service)-[^/]*/\\1\\2/"
         script = f'find "$@" | sed -E "{named}"'
-        return set(self._machine.output("sh", "-c", script, "sh", *places).splitlines())
+        found = set(self._machine.output("sh", "-c", script, "sh", *places).splitlines())
+        # restart-backoff's, from a worker's first death on.
+        return found - {f"/run/asrd/backoff/{name}{end}" for name in "01" for end in ("", ".env")}
 
     def settings(self, worker: str) -> Path:
         return self._machine.root / f"etc/asrd/worker-{worker}.toml"
@@ -166,7 +168,10 @@ class Units(Host):
         try:
             yield
         finally:
-            process.kill()
+            # nsenter(1) waits for it, and would not take it along.
+            for pid in children(process.pid):
+                os.kill(pid, signal.SIGTERM)
+            process.wait()
             thread.join()
             process.communicate()
 

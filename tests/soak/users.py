@@ -6,22 +6,18 @@ import ctypes
 import os
 import platform
 
-# setgroups, setresgid, setresuid
-_CALLS = {"x86_64": (116, 119, 117), "aarch64": (159, 149, 147)}
+# setresuid, setfsuid
+_CALLS = {"x86_64": (117, 122), "aarch64": (147, 151)}
 _UNCHANGED = -1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def become(uid: int, gid: int) -> None:
-    """This thread, from now on and for good; its one other group is none."""
-    setgroups, setresgid, setresuid = _CALLS[platform.machine()]
-    _call(setgroups, 0, None)
-    _call(setresgid, _UNCHANGED, gid, _UNCHANGED)
-    _call(setresuid, _UNCHANGED, uid, _UNCHANGED)
-
-
-def _call(number: int, *arguments: int | None) -> None:
-    if _libc.syscall(number, *arguments) != 0:
+def become(uid: int) -> None:
+    """This thread, from now on, to every peer; files it still opens as root, since Python and the
+    checkout may lie where no other user may look."""
+    setresuid, setfsuid = _CALLS[platform.machine()]
+    if _libc.syscall(setresuid, _UNCHANGED, uid, _UNCHANGED) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
+    _libc.syscall(setfsuid, 0)
