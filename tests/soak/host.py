@@ -22,7 +22,7 @@ class Host(ABC):
     # Whom the clients are, in turn, and one who asks little; none: whoever runs the campaign.
     users: tuple[int, ...] = ()
     quiet_user: int | None = None
-    # What only this manager can do, by weight; `front_acts` end the front.
+    # What only this manager can do, and how often in a pack; `front_acts` end the front.
     acts: Mapping[Act, int]
     front_acts: Mapping[Act, int]
 

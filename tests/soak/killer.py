@@ -3,7 +3,8 @@
 import random
 import signal
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from tests.soak.ledger import Ledger
@@ -39,13 +40,24 @@ class Killer:
 
     def run(self, stop: threading.Event) -> None:
         self.stop = stop
-        harmless = {**_ACTS, **self.host.acts}
-        everything = {**harmless, **_FRONT_ACTS, **self.host.front_acts}
-        while not stop.wait(self.chance.expovariate(1 / self._every)):
-            acts = harmless if self.spare_front.is_set() else everything
-            act = self.chance.choices(list(acts), list(acts.values()))[0]
+        for act in self._dealt():
+            if stop.wait(self.chance.expovariate(1 / self._every)):
+                return
             if not self.truce.is_set():
                 act(self)
+
+    def _dealt(self) -> Iterator["Act"]:
+        """From a pack that is shuffled again when it is out: in a minute each comes at least once."""
+        acts = {**_ACTS, **self.host.acts}
+        front_acts = {**_FRONT_ACTS, **self.host.front_acts}
+        while True:
+            pack = list(
+                Counter(acts if self.spare_front.is_set() else acts | front_acts).elements()
+            )
+            self.chance.shuffle(pack)
+            for act in pack:
+                if not (act in front_acts and self.spare_front.is_set()):
+                    yield act
 
     def worker(self) -> str | None:
         """The name of one that lives."""
@@ -115,9 +127,9 @@ def _fill_the_disk(killer: Killer) -> None:
 
 
 _ACTS: dict[Act, int] = {
-    _strike_worker: 70,
-    _take_model_away: 4,
-    _load_slowly: 4,
-    _fill_the_disk: 4,
+    _strike_worker: 12,
+    _take_model_away: 1,
+    _load_slowly: 1,
+    _fill_the_disk: 1,
 }
-_FRONT_ACTS: dict[Act, int] = {_strike_front: 22}
+_FRONT_ACTS: dict[Act, int] = {_strike_front: 4}

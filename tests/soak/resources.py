@@ -51,8 +51,10 @@ class Holding:
 
 
 # How much more a process may hold than it did: interpreter, arenas and allocator settle within
-# this, a leak of a few jobs' audio would not.
+# this, a leak of a few jobs' audio would not. A worker's allocator gives nothing back: it holds what
+# the largest job that it has met once needed, which the one measured before may not have met.
 AT_REST = Holding(24 * 1024, 0, 0)
+WORKER_AT_REST = Holding(64 * 1024, 0, 0)
 AT_WORK = Holding(24 * 1024, 8, 2)
 
 
@@ -99,11 +101,10 @@ class Trend:
         rise = self.rise()
         if rise is None:
             return f"no trend: the longest lived {self.seconds:.0f} s"
-        hours = (1 - self._SETTLING) * self.seconds / 3600
         return (
             f"{rise.rss_kib / 1024:+.1f} MiB, {rise.descriptors:+d} descriptors, "
-            f"{rise.threads:+d} threads in {self.seconds:.0f} s "
-            f"({rise.rss_kib / 1024 / hours:+.1f} MiB an hour)"
+            f"{rise.threads:+d} threads in the last {(1 - self._SETTLING) * self.seconds:.0f} s "
+            f"of {self.seconds:.0f} s"
         )
 
 
@@ -139,7 +140,7 @@ class Snapshot:
             f"{name} grew: {was}, then {now}"
             for name, was in self.holdings.items()
             for now in [later.holdings[name]]
-            if (now - was).exceeds(AT_REST)
+            if (now - was).exceeds(WORKER_AT_REST if name.startswith("worker") else AT_REST)
         ]
         left = later.files - self.files
         return grown + ([f"files left behind: {sorted(left)}"] if left else [])

@@ -53,8 +53,8 @@ class Units(Host):
         self.log = home / "log"
         self.log.touch()
         self._units = ["asrd.service", *(f"asr-worker@{name}.service" for name in self.workers)]
-        self.acts = {self._restart_workers: 5, self._stop_socket: 5}
-        self.front_acts = {self._restart_front: 8, self._stop_front: 2}
+        self.acts = {self._restart_workers: 1, self._stop_socket: 1}
+        self.front_acts = {self._restart_front: 2, self._stop_front: 1}
         self._machine: Machine
 
     def __enter__(self) -> "Units":
