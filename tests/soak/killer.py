@@ -24,7 +24,7 @@ _FRONT_SIGNALS = {signal.SIGTERM: 1, signal.SIGKILL: 1}
 _WITHOUT_MODEL_SECONDS = 3.0
 _SLOW_START_SECONDS = 2.0
 _REPLACED_SECONDS = 3.0
-_FULL_DISK_SECONDS = 2.0
+_FULL_DISK_SECONDS = 3.0
 
 
 class Killer:
@@ -47,13 +47,12 @@ class Killer:
                 act(self)
 
     def _dealt(self) -> Iterator["Act"]:
-        """From a pack that is shuffled again when it is out: in a minute each comes at least once."""
-        acts = {**_ACTS, **self.host.acts}
+        """From a pack that is shuffled when it is out: each comes within a minute or so."""
+        harmless = Counter({**_ACTS, **self.host.acts})
         front_acts = {**_FRONT_ACTS, **self.host.front_acts}
         while True:
-            pack = list(
-                Counter(acts if self.spare_front.is_set() else acts | front_acts).elements()
-            )
+            spared = self.spare_front.is_set()
+            pack = list((harmless if spared else harmless + Counter(front_acts)).elements())
             self.chance.shuffle(pack)
             for act in pack:
                 if not (act in front_acts and self.spare_front.is_set()):
@@ -119,9 +118,9 @@ def _load_slowly(killer: Killer) -> None:
 
 
 def _fill_the_disk(killer: Killer) -> None:
-    """And, in half the cases, have a worker die while it is full."""
+    """And have a worker die while it is full."""
     with killer.ledger.lasting_fault("no space left", "disk"), killer.host.full_disk():
-        if killer.chance.random() < 0.5 and (name := killer.worker()):
+        if name := killer.worker():
             killer.send(name, signal.SIGKILL)
         killer.stop.wait(_FULL_DISK_SECONDS)
 

@@ -51,8 +51,8 @@ class Holding:
 
 
 # How much more a process may hold than it did: interpreter, arenas and allocator settle within
-# this, a leak of a few jobs' audio would not. A worker's allocator gives nothing back: it holds what
-# the largest job that it has met once needed, which the one measured before may not have met.
+# this, a leak of a few jobs' audio would not. A worker's allocator gives nothing back: it holds
+# what the largest job that it has met once needed, and the one before may not have met it.
 AT_REST = Holding(24 * 1024, 0, 0)
 WORKER_AT_REST = Holding(64 * 1024, 0, 0)
 AT_WORK = Holding(24 * 1024, 8, 2)
