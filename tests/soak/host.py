@@ -19,6 +19,8 @@ class Host(ABC):
     socket: str
     log: Path
     workers: tuple[str, ...] = ("0", "1")
+    # Processes that stand by beside the front and the workers.
+    spares: int = 0
     # Whom the clients are, in turn, and one who asks little; none: whoever runs the campaign.
     users: tuple[int, ...] = ()
     quiet_user: int | None = None

@@ -172,7 +172,7 @@ class Watch:
 
     def _look(self) -> None:
         born = self._host.processes()
-        if born > 1 + len(self._host.workers):
+        if born > 1 + len(self._host.workers) + self._host.spares:
             self._ledger.fail(f"{born} processes: more than one front, or worker of a name")
         try:
             told = status(self._host.socket)

@@ -291,7 +291,9 @@ def test_at_rest_one_descriptor_too_many_is_growth() -> None:
 def watch(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Look once at a daemon that has this front, these workers and this many processes."""
     told: dict[str, Any] = {}
-    host = SimpleNamespace(socket="", workers=("0", "1"), helpers=dict, holding=lambda pid: SMALL)
+    host = SimpleNamespace(
+        socket="", workers=("0", "1"), spares=0, helpers=dict, holding=lambda pid: SMALL
+    )
     monkeypatch.setattr(resources, "status", lambda socket: told)
     watching = Watch(ledger, cast(Host, host))
 
