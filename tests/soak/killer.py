@@ -3,6 +3,7 @@
 import random
 import signal
 import threading
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -44,7 +45,13 @@ class Killer:
             if stop.wait(self.chance.expovariate(1 / self._every)):
                 return
             if not self.truce.is_set():
-                act(self)
+                self._do(act)
+
+    def _do(self, act: "Act") -> None:
+        try:
+            act(self)
+        except Exception:
+            self.ledger.fail(f"{act.__name__} failed:\n{traceback.format_exc()}")
 
     def _dealt(self) -> Iterator["Act"]:
         """From a pack that is shuffled when it is out: each comes within a minute or so."""

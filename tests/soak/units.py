@@ -37,9 +37,9 @@ TimeoutStopSec={PATIENCE.stop}
 _DISKS = ("/run", "/tmp", "/var/cache/asrd")
 _FILL = """for d; do
     set -- $(df -k --output=used,iused "$d" | tail -n 1)
-    mount -o "remount,size=$(($1 + 4))k,nr_inodes=$(($2 + 1))" "$d"
+    mount -o "remount,size=$(($1 ? $1 : 4))k,nr_inodes=$2" "$d"
 done"""
-_EMPTY = 'for d; do mount -o remount,size=64m,nr_inodes=100k "$d"; done'
+_EMPTY = 'for d; do mount -o remount,size=1g,nr_inodes=100k "$d"; done'
 _OUT_SECONDS = 2.0
 
 
@@ -151,7 +151,7 @@ class Units(Host):
         for unit in ("asrd.service", "asr-worker@.service"):
             machine.write(f"/etc/systemd/system/{unit}.d/soak.conf", _TIMES)
         machine.run("mkdir", "-p", "/var/cache/asrd")
-        machine.run("mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", "/var/cache/asrd")
+        machine.run("mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", "/var/cache/asrd")
         self._systemctl("daemon-reload")
         self._systemctl("enable", "--now", *(f"asr-worker@{name}.socket" for name in self.workers))
 
