@@ -154,6 +154,9 @@ class Line:
             self._transcript(job, data)
         elif kind == "error":
             del self._open[job.id]
+            if "no room for the audio" in data["text"]:
+                # That the full disk was felt: the daemon's log is full as well.
+                self._ledger.trick("told that there is no room")
             self._ledger.close(job, data["code"])
         job.note(kind)
 
