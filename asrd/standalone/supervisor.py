@@ -19,6 +19,7 @@ from pathlib import Path
 import anyio
 from anyio.abc import TaskGroup
 
+from asrd import fdsocket
 from asrd.ownedfd import OwnedFd
 from asrd.sd import LISTEN_FDS_START
 
@@ -227,16 +228,19 @@ class Supervisor:
 
     async def _listen(self, unit: Unit, notify: socket.socket) -> None:
         unit._pinged = anyio.current_time()
+        buffer = memoryview(bytearray(4096))
         while True:
             await anyio.wait_readable(notify)
-            text, fds, _, _ = socket.recv_fds(notify, 4096, 1, socket.MSG_CMSG_CLOEXEC)
-            told = dict(line.partition("=")[::2] for line in _lines(text))
+            # Not socket.recv_fds: it drops its flags, and what is not close-on-exec would go on to
+            # every process that is started from here on.
+            count, fds = fdsocket.receive_into(notify, buffer)
+            told = dict(line.partition("=")[::2] for line in _lines(bytes(buffer[:count])))
             if "READY" in told or "WATCHDOG" in told:
                 unit._pinged = anyio.current_time()
             if "READY" in told:
                 unit.ready.set()
             unit.status = told.get("STATUS", unit.status)
-            for fd in map(OwnedFd, fds):
+            for fd in fds:
                 self._store(unit, told, fd)
 
     def _store(self, unit: Unit, told: Mapping[str, str], fd: OwnedFd) -> None:

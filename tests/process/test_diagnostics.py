@@ -1,6 +1,7 @@
 """A real worker dies under `asrd run`: what is known of it afterwards, and by whom."""
 
 import json
+import os
 import re
 import signal
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from asrd.client.client import Client
-from tests.process.daemons import Daemon, Front
+from tests.process.daemons import Daemon, Front, alive
 from tests.process.raw import HELLO, done, wait_for
 from tests.process.test_front import ask as send
 from tests.process.test_front import ready
@@ -179,3 +180,19 @@ def test_no_more_than_twenty_are_told(tmp_path: Path) -> None:
         with Client(front.socket) as client:
             told = client.status(crashes=True)["crashes"]
     assert [crash["pid"] for crash in told] == list(range(4, 24))
+
+
+def test_what_a_worker_has_stored_goes_to_its_next_process_alone(daemon: Daemon) -> None:
+    """A descriptor that is not close-on-exec in the supervisor would be in every later process."""
+
+    def kept(pid: int) -> int:
+        links = [entry.readlink().name for entry in Path(f"/proc/{pid}/fd").iterdir()]
+        return sum(name.startswith("memfd:stderr") for name in links)
+
+    front = daemon.front_pid()
+    daemon.kill(number=signal.SIGSEGV)
+    explained(daemon)
+    os.kill(front, signal.SIGKILL)
+    wait_for("the front's death", lambda: not alive(front))
+    daemon.wait_until_serving()
+    assert (kept(daemon.front_pid()), kept(daemon.pid_of())) == (0, 1)
