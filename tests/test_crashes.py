@@ -4,7 +4,7 @@ import pytest
 
 from asrd.fdsocket import Peer
 from asrd.front.crashes import KEPT, Crash, Crashes, Ran, rfc3339
-from asrd.records import LastProcess
+from asrd.workerevents import LastProcess
 
 ALICE, BOB, ROOT = (Peer(1, uid, uid) for uid in (1000, 1001, 0))
 
@@ -33,6 +33,7 @@ def test_all_of_it_as_root_sees_it() -> None:
                 "job_id": "hers",
                 "trace_id": "t1",
                 "uid": 1000,
+                "running": True,
                 "attempt": 2,
                 "audio_bytes": 320,
                 "audio_seconds": 0.01,
@@ -104,3 +105,9 @@ def test_counting_the_recent_ones_of_a_worker() -> None:
 
 def test_time_as_rfc_3339_has_it() -> None:
     assert rfc3339(0.0) == "1970-01-01T00:00:00.000Z"
+
+
+def test_a_job_that_was_only_read_ahead_did_not_run() -> None:
+    made = crash(HERS, Ran("next", 1000, running=False))
+    assert made.told_to(ROOT) == "it closed, running job hers"
+    assert [job["running"] for job in made.as_data(ROOT, outsider=False)["jobs"]] == [True, False]

@@ -4,7 +4,7 @@ import pytest
 
 from asrd.errors import Code
 from asrd.front import health, status
-from asrd.front.scheduler import WorkerState
+from asrd.front.workers import WorkerState
 from tests.test_status import ALICE, ROOT, add, death, front, peer, submit, worker
 
 R, S, L = WorkerState.READY, WorkerState.STARTING, WorkerState.LOADING
@@ -57,7 +57,7 @@ def test_a_queue_that_lets_nobody_wait_is_no_problem() -> None:
 
 def test_a_daemon_that_drains_is_unavailable() -> None:
     made = front("0")
-    made.scheduler.drain()
+    made.scheduler.drain(103.0)
     assert health.state(made, 103.5) == "unavailable"
     assert health.problems(made, 103.5) == ["asrd is shutting down"]
 

@@ -10,7 +10,7 @@ from asrd.asrctl.exitcode import Exit
 from asrd.asrctl.prometheus import STATES, WORKER_STATES, metrics
 from asrd.asrctl.table import read_snapshot
 from asrd.front import status
-from asrd.front.scheduler import WorkerState
+from asrd.front.workers import WorkerState
 from tests.fakes import FakeDaemon
 from tests.test_status import ALICE, front, peer
 from tests.test_table import SNAPSHOT

@@ -11,10 +11,10 @@ from typing import cast
 import pytest
 
 from asrd.config import WorkerSettings
-from asrd.events import Alive, Hello
 from asrd.sd import Notifier
 from asrd.worker.inference import Inference, Loaded, Message, Task
 from asrd.worker.worker import Worker
+from asrd.workerevents import Alive, Hello
 from tests.process.raw import Peer, memfd
 
 JOB = {"key": 3, "job_id": "a", "audio": {"encoding": "file"}, "size": 5, "options": {}}

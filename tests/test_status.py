@@ -17,7 +17,8 @@ from asrd.front.crashes import Crash, Crashes, Ran
 from asrd.front.fairqueue import Job, Limits
 from asrd.front.link import WorkerInfo
 from asrd.front.metrics import Metrics
-from asrd.front.scheduler import Scheduler, WorkerState
+from asrd.front.scheduler import Scheduler
+from asrd.front.workers import WorkerState
 from asrd.version import __version__
 
 ALICE, BOB, ROOT = 1000, 1001, 0
@@ -81,7 +82,14 @@ def test_the_snapshot_of_a_busy_daemon() -> None:
         "pid": os.getpid(),
         "connections": 3,
         "queue": {"depth": 2, "max": 5, "oldest_wait_ms": 1000},
-        "jobs": {"accepted": 0, "done": 0, "retried": 0, "failed": {}, "refused": {}},
+        "jobs": {
+            "accepted": 0,
+            "done": 0,
+            "retried": 0,
+            "prefetched": 0,
+            "failed": {},
+            "refused": {},
+        },
         "ignored_events": 0,
         "audio_seconds": 0.0,
         "latency_ms": {"wait": nothing, "run": nothing},
@@ -92,6 +100,7 @@ def test_the_snapshot_of_a_busy_daemon() -> None:
                 "state": "busy",
                 "reason": None,
                 "retired": False,
+                "spare": False,
                 "pid": 100,
                 "model": "tiny",
                 "device": "cpu",
@@ -128,6 +137,7 @@ def test_what_was_counted_is_in_the_snapshot() -> None:
         "accepted": 4,
         "done": 1,
         "retried": 2,
+        "prefetched": 0,
         "failed": {"bad-audio": 1},
         "refused": {"busy": 7},
     }

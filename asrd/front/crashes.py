@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from asrd.plaintext import one_line
-from asrd.records import LastProcess
+from asrd.workerevents import LastProcess
 
 if TYPE_CHECKING:
     from asrd.fdsocket import Peer
@@ -17,8 +17,8 @@ KEPT = 20
 
 @dataclass(eq=False, slots=True)
 class Ran:
-    """A job that a worker was given. `audio_seconds` is None as long as nobody knows them;
-    `log_fields` is what each log line about it carries."""
+    """A job that a worker was given; not `running` if it was only read ahead. `audio_seconds` is
+    None as long as nobody knows them; `log_fields` is what each log line about it carries."""
 
     job_id: str
     uid: int
@@ -26,6 +26,7 @@ class Ran:
     audio_seconds: float | None = None
     attempt: int = 1
     trace_id: str | None = None
+    running: bool = True
     log_fields: Mapping[str, object] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -68,15 +69,16 @@ class Crash:
 
     def told_to(self, peer: "Peer") -> str:
         """One line. Root may know every job, anybody else their own: others are only counted."""
-        seen = self._seen_by(peer)
-        others = len(self.jobs) - len(seen)
+        ran = [job for job in self.jobs if job.running]
+        seen = [job for job in ran if peer.may_see(job.uid)]
+        others = len(ran) - len(seen)
         told = [f"job {job.job_id}" for job in seen] + [f"{others} of others"] * bool(others)
         return f"{self.how}, " + (f"running {', '.join(told)}" if told else "idle")
 
     def as_data(self, peer: "Peer", outsider: bool) -> dict[str, Any]:
         """As `status` tells it. What the engine wrote may name files: root knows it, and who may
         send audio, but no `outsider`."""
-        seen = self._seen_by(peer)
+        seen = [job for job in self.jobs if peer.may_see(job.uid)]
         return {
             "time": rfc3339(self.time),
             "worker": self.worker,
@@ -90,6 +92,7 @@ class Crash:
                     "job_id": job.job_id,
                     "trace_id": job.trace_id,
                     "uid": job.uid,
+                    "running": job.running,
                     "attempt": job.attempt,
                     "audio_bytes": job.audio_bytes,
                     "audio_seconds": job.audio_seconds,
@@ -98,9 +101,6 @@ class Crash:
             ],
             "other_jobs": len(self.jobs) - len(seen),
         }
-
-    def _seen_by(self, peer: "Peer") -> list[Ran]:
-        return [job for job in self.jobs if peer.may_see(job.uid)]
 
 
 class Crashes:

@@ -16,42 +16,32 @@ from anyio.abc import TaskGroup
 
 from asrd.config import FrontSettings
 from asrd.errors import Code
-from asrd.events import (
-    AudioFormat,
-    Done,
-    Failed,
-    Hello,
-    Job,
-    JobProgress,
-    JobSegment,
-    Options,
-    Transcribe,
-)
+from asrd.events import AudioFormat, Options, Transcribe
 from asrd.fdsocket import Peer
 from asrd.front import request as answers
 from asrd.front import status
-from asrd.front.crashes import Crash, Crashes, Ran
-from asrd.front.fairqueue import Limits
-from asrd.front.link import Link
-from asrd.front.metrics import Metrics
-from asrd.front.request import Request
-from asrd.front.scheduler import (
+from asrd.front.actions import (
     Abandon,
     Accept,
     Action,
     Failure,
     Finish,
+    Prefetch,
     Refuse,
-    Scheduler,
     Start,
-    UnknownKey,
     Wake,
-    Worker,
-    WorkerState,
 )
+from asrd.front.crashes import Crash, Crashes, Ran
+from asrd.front.fairqueue import Limits
+from asrd.front.link import Link
+from asrd.front.metrics import Metrics
+from asrd.front.request import Request
+from asrd.front.scheduler import Scheduler, UnknownKey
 from asrd.front.session import Session
 from asrd.front.spool import Audio, Recording, Spool
 from asrd.front.workerdir import WorkerDirectory
+from asrd.front.workers import Worker, WorkerState
+from asrd.workerevents import Done, Failed, Hello, Job, JobProgress, JobSegment
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +84,7 @@ class Front:
 
     async def drain(self) -> None:
         """Take no more jobs, and wait until those accepted have their answers."""
-        self.scheduler.drain()
-        self._check_idle()
+        self._perform(self.scheduler.drain(anyio.current_time()))
         await self._idle.wait()
 
     def _check_idle(self) -> None:
@@ -138,16 +127,16 @@ class Front:
         if not self.scheduler.workers:
             # Right after an installation the sockets may be newer than the last look for them.
             self.find_workers()
-        limit = self.settings.jobs_max_per_connection
+        limit, now = self.settings.jobs_max_per_connection, anyio.current_time()
         if len(request.session.requests) > limit:
             failure = Failure(
                 Code.BUSY,
                 f"{limit} jobs of this connection are unanswered",
-                retry_after_ms=self.scheduler.retry_after_ms(),
+                retry_after_ms=self.scheduler.retry_after_ms(request.job.uid, now),
             )
             self._perform([Refuse(request.job, failure)])
         else:
-            self._perform(self.scheduler.submit(request.job, anyio.current_time()))
+            self._perform(self.scheduler.submit(request.job, now))
 
     def cancel(self, request: Request, why: str) -> None:
         failure = Failure(Code.CANCELLED, why)
@@ -218,7 +207,11 @@ class Front:
     def worker_ready(self, link: Link, hello: Hello) -> None:
         log.info("worker %s: ready in %.2f s (pid %s)", link.name, hello.load_seconds, hello.pid)
         now = anyio.current_time()
-        self._perform(self.scheduler.worker_ready(link.name, hello.model, hello.slots, now))
+        self._perform(
+            self.scheduler.worker_ready(
+                link.name, hello.model, hello.slots, now, hello.spare, hello.prefetch
+            )
+        )
 
     def worker_lost(self, link: Link, how: str, jobs: tuple[Ran, ...]) -> None:
         name, info, now = link.name, link.info, anyio.current_time()
@@ -286,8 +279,10 @@ class Front:
                 case Refuse(job, failure):
                     self.refused(job.request.session, failure)
                     self._fail(job.request, failure)
-                case Start(job, worker, key):
-                    self._start(job.request, self.links[worker], key)
+                case Prefetch(job, worker, key):
+                    self._send_job(job.request, self.links[worker], key, hold=True)
+                case Start():
+                    self._start(action)
                 case Finish(job, Failure() as failure):
                     self._give_up(job.request, failure)
                 case Finish(job, done):
@@ -300,8 +295,17 @@ class Front:
             self._timer_changed.set()
         self._check_idle()
 
-    def _start(self, request: Request, link: Link, key: int) -> None:
+    def _start(self, start: Start) -> None:
+        request, link = start.job.request, self.links[start.worker]
         log.debug("worker %s: started", link.name, extra={"fields": request.log_fields})
+        if start.prefetched:
+            link.run_held(start.key, start.alone, start.job.attempts)
+        else:
+            self._send_job(request, link, start.key, alone=start.alone)
+
+    def _send_job(
+        self, request: Request, link: Link, key: int, hold: bool = False, alone: bool = False
+    ) -> None:
         job = Job(
             key=key,
             job_id=request.job_id,
@@ -311,8 +315,12 @@ class Front:
             size=request.audio.size,
             stream=request.stream,
             max_audio_seconds=self.settings.max_audio_seconds,
+            hold=hold,
+            alone=alone,
         )
-        link.start(job, request.audio.fd.fileno(), _ran(request))
+        ran = _ran(request)
+        ran.running = not hold
+        link.send_job(job, request.audio.fd.fileno(), ran)
 
     def _give_up(self, request: Request, failure: Failure) -> None:
         self.metrics.job_failed(failure.code, request.job.timeout is not None)
@@ -358,7 +366,7 @@ def _log_crash(crash: Crash, how: str, said: str) -> None:
     """An entry for each job that ran, so that `journalctl ASRD_JOB_ID=` finds it."""
     fields = {"ASRD_WORKER": crash.worker, "ASRD_WORKER_PID": crash.pid, "ASRD_EXIT": crash.exit}
     for job in crash.jobs:
-        running = f"running {job}{said}"
+        running = f"{'running' if job.running else 'reading ahead'} {job}{said}"
         extra = {"fields": {**fields, **job.log_fields}}
         log.warning("worker %s: %s, %s", crash.worker, how, running, extra=extra)
     if not crash.jobs:

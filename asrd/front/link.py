@@ -17,7 +17,12 @@ from anyio.abc import TaskGroup
 from asrd import wire
 from asrd.channel import Channel
 from asrd.errors import FieldError, ProtocolError
-from asrd.events import (
+from asrd.events import parse_event
+from asrd.fdsocket import EXHAUSTED
+from asrd.fields import dump
+from asrd.front.crashes import Crash, Ran
+from asrd.front.scheduler import UnknownKey
+from asrd.workerevents import (
     FROM_WORKER,
     PROTOCOL_VERSION,
     Alive,
@@ -31,12 +36,8 @@ from asrd.events import (
     JobProgress,
     JobSegment,
     Loading,
-    parse_event,
+    RunJob,
 )
-from asrd.fdsocket import EXHAUSTED
-from asrd.fields import dump
-from asrd.front.crashes import Crash, Ran
-from asrd.front.scheduler import UnknownKey
 
 log = logging.getLogger(__name__)
 
@@ -126,13 +127,21 @@ class Link:
 
     # --- what the front asks ------------------------------------------------------------------
 
-    def start(self, job: Job, fd: int, ran: Ran) -> None:
+    def send_job(self, job: Job, fd: int, ran: Ran) -> None:
         if self._channel is not None:
             self._running[job.key] = ran
             self._channel.send(Job.TYPE, dump(job), [fd])
 
+    def run_held(self, key: int, alone: bool, attempt: int) -> None:
+        if self._channel is not None:
+            self._running[key].running, self._running[key].attempt = True, attempt
+            self._channel.send(RunJob.TYPE, dump(RunJob(key, alone)))
+
     def cancel(self, key: int) -> None:
         if self._channel is not None:
+            if key in self._running and not self._running[key].running:
+                # Of one that is only held nothing will be said.
+                del self._running[key]
             self._channel.send(CancelJob.TYPE, {"key": key})
 
     def wake(self) -> None:

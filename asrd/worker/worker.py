@@ -6,7 +6,6 @@ load as it is configured (EX_CONFIG, sysexits.h), 70 a job could not be stopped 
 poisoned (EX_SOFTWARE).
 """
 
-import argparse
 import contextlib
 import faulthandler
 import logging
@@ -16,13 +15,18 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 from asrd import sd
-from asrd.config import WorkerSettings, config_path, load_worker
-from asrd.errors import ConfigError, FieldError, LoadError, ProtocolError
-from asrd.events import (
+from asrd.config import WorkerSettings
+from asrd.errors import ConfigError, FieldError, ProtocolError
+from asrd.journal import setup_logging
+from asrd.ownedfd import OwnedFd
+from asrd.worker.beginning import captured_stderr, configure, listener, parser
+from asrd.worker.frontlink import FrontGone, FrontLink
+from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Task
+from asrd.worker.lastwords import STORED, CapturedStderr, keep_real_stderr
+from asrd.workerevents import (
     PROTOCOL_VERSION,
     Alive,
     Bye,
@@ -32,15 +36,10 @@ from asrd.events import (
     Failed,
     Hello,
     Job,
+    LastProcess,
     Loading,
+    RunJob,
 )
-from asrd.journal import setup_logging
-from asrd.ownedfd import OwnedFd
-from asrd.records import LastProcess
-from asrd.version import __version__
-from asrd.worker.frontlink import FrontGone, FrontLink
-from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Task
-from asrd.worker.lastwords import STORED, CapturedStderr, keep_real_stderr
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +79,9 @@ class Worker:
         self._loaded: Loaded | None = None
         self._cannot_load: tuple[LoadFailed, float] | None = None
         self._task: Task | None = None
+        # What is prepared beside it, and what was until the front changed its mind.
+        self._held: Task | None = None
+        self._discarded: list[Task] = []
         self._jobs_done = 0
         self._idle_since = time.monotonic()
         self._stopping = False
@@ -139,15 +141,26 @@ class Worker:
             failure, since = self._cannot_load
             if self._front is not None or now - since > _LAST_WORDS_SECONDS:
                 self._exit = EXIT_CANNOT_LOAD if failure.permanent else EXIT_BROKEN
+        elif (stuck := self._stuck(now)) is not None:
+            grace = self.settings.cancel_grace_seconds
+            log.error("job %s did not stop within %g s", stuck.job.job_id, grace)
+            self._exit = EXIT_BROKEN
         elif self._task is not None:
-            grace, asked = self.settings.cancel_grace_seconds, self._task.cancelled_at
-            if asked is not None and now - asked > grace:
-                log.error("job %s did not stop within %g s", self._task.job.job_id, grace)
-                self._exit = EXIT_BROKEN
+            return
         elif self._stopping:
             self._leave("stopping", EXIT_STOPPED)
         elif self._loaded and 0 < self.settings.idle_exit_seconds < now - self._idle_since:
             self._leave("idle", EXIT_IDLE)
+
+    def _stuck(self, now: float) -> Task | None:
+        """A task that was cancelled too long ago. One that was only prepared costs nobody anything
+        but a thread while another runs."""
+        self._discarded = [task for task in self._discarded if not task.closed]
+        for task in self._discarded if self._task is None else [self._task]:
+            asked = task.cancelled_at
+            if asked is not None and now - asked > self.settings.cancel_grace_seconds:
+                return task
+        return None
 
     def _ping(self, now: float) -> None:
         """A ping means progress: none while the current job has not moved for too long."""
@@ -215,6 +228,8 @@ class Worker:
             languages=loaded.languages,
             device=loaded.device,
             compute_type=loaded.compute_type,
+            spare=self.settings.spare,
+            prefetch=self.settings.prefetch,
             load_seconds=round(loaded.load_seconds, 3),
             last=self._last_process(),
             alive_seconds=_ALIVE_SECONDS,
@@ -238,29 +253,61 @@ class Worker:
 
     def _obey(self, event: Any, fd: OwnedFd | None) -> None:
         if isinstance(event, Job) and fd is not None:
-            self._begin(event, fd)
+            task = Task(event, fd)
+            if event.hold:
+                self._hold(task)
+            else:
+                self._begin(task, event.alone)
+        elif isinstance(event, RunJob):
+            self._run_held(event)
         elif isinstance(event, CancelJob):
-            task = self._task
-            if task is not None and task.job.key == event.key:
-                self._cancel(task)
+            self._cancel(event.key)
 
-    def _begin(self, job: Job, fd: OwnedFd) -> None:
+    def _begin(self, task: Task, alone: bool) -> None:
         if self._task is not None or self._loaded is None:
-            fd.close()
+            task.close()
             raise ProtocolError("a job came while there is no free slot")
-        self._task = Task(job, fd)
-        self._inference.submit(self._task)
+        task.alone, task.moved_at = alone, time.monotonic()
+        self._task = task
+        self._inference.submit(task)
         self._show()
 
-    def _cancel(self, task: Task) -> None:
-        if task.cancelled_at is None:
-            task.cancelled_at = time.monotonic()
+    def _hold(self, task: Task) -> None:
+        if self._held is not None or self._loaded is None or not self.settings.prefetch:
+            task.close()
+            raise ProtocolError("a job came to be held while there is no place for it")
+        self._held = task
+        self._inference.prepare(task)
+
+    def _run_held(self, event: RunJob) -> None:
+        task = self._held
+        if task is None or task.job.key != event.key or self._task is not None:
+            raise ProtocolError(f"job {event.key} is not held, or another one runs")
+        self._held = None
+        self._begin(task, event.alone)
+
+    def _cancel(self, key: int) -> None:
+        if self._task is not None and self._task.job.key == key:
+            self._stop_task()
+        elif self._held is not None and self._held.job.key == key:
+            self._discard_held()
+
+    def _stop_task(self) -> None:
+        if self._task is not None and self._task.cancelled_at is None:
+            self._task.cancelled_at = time.monotonic()
+
+    def _discard_held(self) -> None:
+        if self._held is not None:
+            self._held.cancelled_at = time.monotonic()
+            self._inference.discard(self._held)
+            self._discarded.append(self._held)
+            self._held = None
 
     def _lose_front(self, reason: Exception) -> None:
         log.info("the front is gone: %s", reason)
         self._drop_front()
-        if self._task is not None:
-            self._cancel(self._task)
+        self._stop_task()
+        self._discard_held()
 
     def _drop_front(self) -> None:
         if self._front is not None:
@@ -308,75 +355,21 @@ class Worker:
         self._show()
 
 
-def _load_engine(settings: WorkerSettings) -> Any:
-    # Imported in the inference thread: it takes a fifth of a second and pulls in the C extensions.
-    from asrd.worker.engine import load_engine
-
-    return load_engine(settings)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="asr-worker",
-        description="One isolated Faster Whisper worker, as systemd or `asrd run` starts it.",
-    )
-    parser.add_argument("name", metavar="NAME", help="the worker's name: its settings' file too")
-    parser.add_argument("--config", metavar="FILE", help="the settings' file (asrd.toml)")
-    parser.add_argument("--version", action="version", version=f"asr-worker {__version__}")
-    return parser
-
-
-def _listener(name: str, passed: list[int]) -> socket.socket:
-    """Raises ConfigError unless exactly one socket was passed in."""
-    if len(passed) != 1:
-        raise ConfigError(
-            f"asr-worker {name} needs one listening socket named `worker`: start it through "
-            f"asr-worker@{name}.socket, or use `asrd run`"
-        )
-    return socket.socket(fileno=passed[0])
-
-
-def _captured_stderr(stored: list[int], notifier: sd.Notifier) -> CapturedStderr | None:
-    """None where no service manager would keep it, or there is no memory for it."""
-    if not notifier.managed:
-        return None
-    try:
-        return CapturedStderr(OwnedFd(stored[0]) if stored else None, notifier)
-    except OSError as error:
-        log.warning("what the engine writes to stderr is not kept: %s", error.strerror)
-        return None
-
-
-def _configure(args: argparse.Namespace) -> tuple[WorkerSettings, Callable[[], Any]]:
-    """The settings, and what loads the engine. Wrong settings are told where a model that can't be
-    loaded is told: to the front, too."""
-    try:
-        settings = load_worker(config_path(args.config), args.name)
-    except ConfigError as error:
-        reason = str(error)
-
-        def refuse() -> Any:
-            raise LoadError(reason)
-
-        return WorkerSettings(), refuse
-    return settings, lambda: _load_engine(settings)
-
-
 def main() -> int:
-    args = _parser().parse_args()
+    args = parser().parse_args()
     faulthandler.enable(2)
     keep_real_stderr()
     sd.die_with_supervisor()
-    settings, load = _configure(args)
+    settings, load = configure(args)
     setup_logging(settings.log_level, f"asr-worker@{args.name}")
     passed, notifier = sd.listen_fds(), sd.Notifier()
     try:
-        listener = _listener(args.name, passed.get("worker", []))
+        socket_ = listener(args.name, passed.get("worker", []))
     except ConfigError as error:
         log.error("%s", error)
         return EXIT_CANNOT_LOAD
-    stderr = _captured_stderr(passed.get(STORED, []), notifier)
-    worker = Worker(settings, listener, notifier, Inference(load), stderr)
+    stderr = captured_stderr(passed.get(STORED, []), notifier)
+    worker = Worker(settings, socket_, notifier, Inference(load), stderr)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     code = worker.run()
