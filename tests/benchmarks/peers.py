@@ -44,6 +44,9 @@ class Peer(Protocol):
 
     def worker_pid(self) -> int: ...
 
+    def another(self) -> "Peer":
+        """A second client of the same server, for another thread."""
+
     def close(self) -> None: ...
 
 
@@ -149,6 +152,9 @@ class Wyoming:
             raise RuntimeError("not started here")
         return self._process.pid
 
+    def another(self) -> "Wyoming":
+        return Wyoming(self.path, self._process)
+
     def close(self) -> None:
         self._loop.close()
 
@@ -202,6 +208,9 @@ class _Http:
 
     def worker_pid(self) -> int:
         return int(self._request("GET", "/health", b"", 10)["worker"])
+
+    def another(self) -> "_Http":
+        return _Http(self.path)
 
     def close(self) -> None:
         if self._connection is not None:
