@@ -55,7 +55,7 @@ def missing(name: str) -> str | None:
     absent = [need for need in _NEEDS[name] if importlib.util.find_spec(need) is None]
     if not absent:
         return None
-    return f"NOT MEASURED: {', '.join(absent)} is not installed (pip install -e '.[bench]')"
+    return "NOT INSTALLED: .[bench]"
 
 
 @contextmanager
