@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks [--only NAME ...] [--seconds S]
 
-About a quarter of an hour with the defaults, on a machine that should have nothing else to do. For
+About half an hour with the defaults, on a machine that should have nothing else to do. For
 other settings run the one benchmark: `python -m tests.benchmarks.NAME --help`.
 """
 

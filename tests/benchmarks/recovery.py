@@ -34,6 +34,7 @@ from tests.benchmarks.measure import (
     seconds_of,
     speech,
     table,
+    wait_until_ready,
 )
 from tests.benchmarks.peers import PEERS, SEED, Peer, missing, serving
 
@@ -41,8 +42,6 @@ _CONFIG = f"[front]\nqueue_max = 4\n{CONFIG}"
 _SPARES = "--spares"
 # The seed design does not come back from these: each takes the whole patience.
 _SEED_IDLE_KILLS = 2
-# In none of these is a worker on its way to being ready.
-_SETTLED = {"ready", "busy", "spare", "standby"}
 
 
 class Scenario(Protocol):
@@ -63,6 +62,7 @@ class Asrd:
 
     def __init__(self, name: str, path: str, client: Client, log: DeathLog | None = None) -> None:
         self.name = name
+        self._path = path
         self._client = client
         self._log = log
         self._audio = speech(3)
@@ -70,8 +70,7 @@ class Asrd:
         self.parts: list[Parts] = []
 
     def settle(self) -> None:
-        while any(worker["state"] not in _SETTLED for worker in self._workers()):
-            time.sleep(0.02)
+        wait_until_ready(self._path)
 
     def undisturbed(self) -> float:
         return seconds_of(self._ask)

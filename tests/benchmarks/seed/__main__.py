@@ -15,7 +15,14 @@ def main() -> None:
     parser.add_argument("--repaired", action="store_true")
     arguments = parser.parse_args()
     app = build(arguments.model, arguments.repaired)
-    uvicorn.run(app, uds=arguments.socket, log_level="error", access_log=False)
+    uvicorn.run(
+        app,
+        uds=arguments.socket,
+        log_level="error",
+        access_log=False,
+        # A client's turn may come once in minutes.
+        timeout_keep_alive=3600,
+    )
 
 
 if __name__ == "__main__":
