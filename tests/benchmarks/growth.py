@@ -11,10 +11,12 @@ processor time tells its share. Twice, in the opposite order the second time.
 
 import argparse
 import contextlib
+import itertools
 import resource
 import statistics
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +47,8 @@ _STATUS_ASKED = 20
 _LENGTHS_SHARE = 0.2
 _LENGTHS = {"5 s": 5, "10 min": 600, "1 h": 3600}
 _BLOCK = 50
+# Sent at once while the queue is filled.
+_BURST = 50
 
 
 @dataclass(frozen=True)
@@ -102,9 +106,11 @@ def _measure(waiting: int, connected: int, seconds: float) -> Cost:
         audio = stack.enter_context(memfd(_AUDIO))
         for _ in range(connected):
             stack.enter_context(front.connect())
-        client = stack.enter_context(front.connect())
-        loop = stack.enter_context(_loop(client, worker, waiting, audio.fileno()))
-        return _run(front, client, loop, seconds)
+        # Two, since ten thousand are the most that one connection may leave unanswered.
+        clients = [stack.enter_context(front.connect()) for _ in range(2)]
+        loop = _loop(clients, worker, waiting, audio.fileno())
+        next(loop)
+        return _run(front, loop, seconds)
 
 
 def _lengths(seconds: float) -> None:
@@ -120,7 +126,7 @@ def _lengths(seconds: float) -> None:
         for name, length in _LENGTHS.items():
             file = stack.enter_context(open(directory / name, "w+b"))
             file.truncate(32_000 * length)
-            loops[name] = stack.enter_context(_loop(client, worker, 0, file.fileno()))
+            loops[name] = _loop([client], worker, 0, file.fileno())
         end, jobs = time.monotonic() + seconds, 0
         while not jobs or time.monotonic() < end:
             for name, loop in loops.items():
@@ -143,7 +149,7 @@ def _front(stack: contextlib.ExitStack, directory: Path) -> tuple[Front, Peer]:
     return front, worker
 
 
-def _run(front: Front, client: Peer, loop: Iterator[None], seconds: float) -> Cost:
+def _run(front: Front, loop: Iterator[None], seconds: float) -> Cost:
     pid = int(front.status()["pid"])
     before, started = processor_seconds(pid), time.monotonic()
     jobs = 0
@@ -156,33 +162,32 @@ def _run(front: Front, client: Peer, loop: Iterator[None], seconds: float) -> Co
     return Cost(1000 * taken / jobs, 1000 * used / jobs, memory, 1000 * status)
 
 
-@contextlib.contextmanager
-def _loop(client: Peer, worker: Peer, waiting: int, audio: int) -> Iterator[Iterator[None]]:
-    """One job sent and one answered at each step, with so many waiting all the while; at the end
-    all that wait are answered."""
-    running = 1 if waiting else 0
+def _loop(clients: list[Peer], worker: Peer, waiting: int, audio: int) -> Iterator[None]:
+    """One job sent and one answered at each step, with so many waiting all the while. The queue is
+    first in, first out."""
+    turns = itertools.cycle(clients)
+    unanswered: deque[Peer] = deque()
 
-    def send() -> None:
-        client.send("transcribe", _REQUEST, fds=(audio,))
-        client.expect("accepted")
+    def send(count: int) -> None:
+        client = next(turns)
+        for _ in range(count):
+            client.send("transcribe", _REQUEST, fds=(audio,))
+        for _ in range(count):
+            client.expect("accepted")
+            unanswered.append(client)
 
-    def answer() -> None:
+    # One runs and the others wait.
+    left = waiting + 1 if waiting else 0
+    while left:
+        send(min(left, _BURST))
+        left -= min(left, _BURST)
+    while True:
+        send(1)
         job, fd = worker.take_job()
         fd.close()
         worker.send("done", done(job["key"]))
-        client.expect("transcript")
-
-    def steps() -> Iterator[None]:
-        while True:
-            send()
-            answer()
-            yield
-
-    for _ in range(waiting + running):
-        send()
-    yield steps()
-    for _ in range(waiting + running):
-        answer()
+        unanswered.popleft().expect("transcript")
+        yield
 
 
 if __name__ == "__main__":

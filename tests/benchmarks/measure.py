@@ -1,6 +1,7 @@
 """What the benchmarks share: the daemon under test, paired samples, and the table."""
 
 import argparse
+import math
 import os
 import platform
 import statistics
@@ -133,8 +134,8 @@ def median_ms(times: list[float]) -> float:
 
 
 def percentile(times: list[float], share: float) -> float:
-    ordered = sorted(times)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    """The nearest rank: a value that was seen."""
+    return sorted(times)[max(0, math.ceil(share * len(times)) - 1)]
 
 
 def percentiles(times: list[float]) -> str:
