@@ -42,6 +42,8 @@ from tests.process.raw import Peer as RawPeer
 
 _OPTIONS: dict[str, Any] = {"language": "en", "temperature": 0.0}
 _BASE, _FLOOR = "in process", "floor, no model"
+# Ten minutes on a busy machine.
+_PATIENCE = 600.0
 Ways = dict[str, Callable[[], object]]
 
 
@@ -76,6 +78,7 @@ class _Bench:
         self._floor: Floor = stack.enter_context(floor(directory))
         self._client = stack.enter_context(Client(path))
         self._raw = stack.enter_context(RawPeer.connect(path))
+        self._raw.sock.settimeout(_PATIENCE)
         self._wyoming = stack.enter_context(contextlib.closing(Wyoming(path)))
         self._absent = {name: told for name in PEERS if (told := missing(name))}
         self._peers: dict[str, Peer] = {
@@ -84,7 +87,8 @@ class _Bench:
 
     def measure(self, length: float, seconds: float) -> None:
         audio = speech(length)
-        times = interleave(self._ways(audio), seconds, warm=1 if length > 60 else 3)
+        warm, least = (1, 2) if length > 60 else (3, 3)
+        times = interleave(self._ways(audio), seconds, warm, least)
         base, bare = times[_BASE], median_ms(times[_FLOOR])
         rows = []
         for name, taken in times.items():
