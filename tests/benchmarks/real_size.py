@@ -47,7 +47,8 @@ def main() -> None:
             made = seconds_of(lambda: make(arguments.shape, directory, arguments.compute_type))
             print(f"made in {made:.1f} s")
         with _daemon(directory, arguments.threads) as path:
-            _report(directory / "model.bin", *_measure(directory, path, arguments))
+            name = f"{arguments.shape}, {arguments.compute_type}"
+            _report(name, directory / "model.bin", *_measure(directory, path, arguments))
 
 
 def _arguments() -> argparse.Namespace:
@@ -137,17 +138,17 @@ def _recover(path: str) -> tuple[float, float]:
         time.sleep(0.005)
 
 
-def _report(file: Path, times: Times, cached: float, loads: list[float]) -> None:
+def _report(name: str, file: Path, times: Times, cached: float, loads: list[float]) -> None:
     size = file.stat().st_size / 1e6
     base = times[_LOAD_WARM]
     rows = []
-    for name, taken in times.items():
+    for way, taken in times.items():
         middle = statistics.median(taken)
         ratio = statistics.median(a / b for a, b in zip(taken, base, strict=True))
-        rows.append([name, f"{middle:.2f}", f"{max(taken):.2f}", f"{ratio:.2f}"])
+        rows.append([way, f"{middle:.2f}", f"{max(taken):.2f}", f"{ratio:.2f}"])
     own = f"{statistics.median(loads):.2f}", f"{max(loads):.2f}"
     rows.append(["  of which its own load_seconds", *own, ""])
-    title = f"{file.parent.name}: model.bin of {size:.0f} MB, {len(base)} rounds"
+    title = f"{name}: model.bin of {size:.0f} MB, {len(base)} rounds"
     table(title, ["", "p50 s", "max s", "÷ bare warm, paired p50"], rows)
     if cached > 0.01:
         print(f"\nUp to {cached:.0%} of the file was still cached when it was to be cold.")
