@@ -201,7 +201,8 @@ def out_of_memory(stage: Stage) -> Seen:
         "the neighbour": left,
         "jobs beside it": ", ".join(told),
         "worker then": f"{there['state']} ({there['reason']})",
-        "ready again": f"{back:.1f} s after it had gone, {'the same' if same else 'another'} process",
+        "ready again": f"{back:.1f} s after it had gone",
+        "process": "the same" if same else "another",
         "jobs after it": ", ".join(after),
     }
     honest = {Code.OUT_OF_MEMORY, Code.UNAVAILABLE, Code.WORKER_CRASHED}

@@ -32,7 +32,7 @@ def replace_engine() -> None:
     load = engine.load_engine
 
     def load_faulty(settings: Any) -> Any:
-        loaded = load(settings)
+        loaded: Any = load(settings)
         run = loaded.run
 
         def fault_or_run(prepared: Any, *callbacks: Any) -> Any:

@@ -82,5 +82,6 @@ def service(directory: Path, device: str, *arguments: str, worker: str = "") -> 
     """`worker`: more lines of [worker]."""
     directory.mkdir()
     config = f"{CONFIG}cpu_threads = 1\n{worker}"
-    with Service(directory, "--device", device, *arguments, config=config) as running:
+    running = Service(directory, "--device", device, *arguments, config=config)
+    with running:
         yield running
