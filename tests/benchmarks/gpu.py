@@ -56,7 +56,11 @@ def measure(plan: Plan) -> dict[str, Any]:
 
 def decide(ways: dict[str, float]) -> str:
     """Whether to build batching across clients, by the rule."""
-    one = max(rate for way, rate in ways.items() if way.startswith("asrd, 1 worker,"))
+    one = max(
+        rate
+        for way, rate in ways.items()
+        if way.startswith("asrd, 1 worker, ") and "prefetch" not in way
+    )
     most = max(rate for way, rate in ways.items() if way.startswith("asrd,"))
     batched = max(rate for way, rate in ways.items() if way.startswith("batched"))
     verdict = "build it" if batched / one >= WORTH_BUILDING else "not worth building"
