@@ -27,6 +27,8 @@ from tests.gpu.checks import Seen, Stage
 
 # Left at the end for the report.
 _RESERVE = 6.0
+# Of each daemon's log, if a check failed: characters.
+_LOG = 20_000
 
 
 @dataclass(frozen=True)
@@ -84,16 +86,22 @@ def main() -> int:
         found = cublas.find(work / "links") if args.device == "cuda" else None
         os.environ.update(WORKER_ENVIRONMENT)
         os.environ.setdefault("CUDA_CACHE_PATH", str(work / "cache"))
+        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         if found is not None:
             os.environ.update(found.changes)
+        about = report.machine(args.device, found.told if found else "not looked for")
+        results: list[report.Result] = []
         makers = [_make(shape, work / "models", args.device) for shape in _wanted(chosen, args)]
         try:
-            results = [_watch(check, args.device, work, deadline) for check in chosen]
+            for check in chosen:
+                results.append(_watch(check, args.device, work, deadline))
+                # At once: whoever lent the machine may take it back.
+                if args.report:
+                    report.write(about, results, args.report)
         finally:
             for maker in makers:
                 _end(maker)
-    about = report.machine(args.device, found.told if found else "not looked for")
-    report.write(about, results, args.report)
+    print(report.markdown(about, results))
     return int(any(result.verdict == "failed" for result in results))
 
 
@@ -104,7 +112,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--budget", type=float, default=540, help="seconds, for all of it")
     parser.add_argument("--only", nargs="+", choices=[check.name for check in CHECKS])
-    parser.add_argument("--report", type=Path, help="where gpu.md and gpu.json go; else stdout")
+    parser.add_argument("--report", type=Path, help="where gpu.md and gpu.json go, too")
     # How this program starts itself for one check.
     parser.add_argument("--run", help=argparse.SUPPRESS)
     for name in ("--work", "--models", "--facts"):
@@ -152,10 +160,12 @@ def _watch(check: Check, device: str, work: Path, deadline: float) -> report.Res
     finally:
         _end(process)
     took = time.monotonic() - started
+    verdict = "failed"
     if facts.exists():
         told = json.loads(facts.read_text())
-        return report.Result(check.name, told["verdict"], took, told["seen"])
-    return report.Result(check.name, "failed", took, seen)
+        verdict, seen = told["verdict"], told["seen"]
+    logs = "\n".join(log.read_text(errors="replace")[-_LOG:] for log in own.rglob("log"))
+    return report.Result(check.name, verdict, took, seen, logs if verdict == "failed" else "")
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

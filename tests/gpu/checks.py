@@ -140,7 +140,8 @@ def crash(stage: Stage, *arguments: str) -> Seen:
     card = stage.maybe_card()
     with stage.service("crash", *arguments) as running, running.client() as client:
         running.ready(COLD)
-        says(client)
+        # As after the crash: a worker keeps what its longest job took.
+        says(client, MINUTE)
         before = card.memory().used if card else 0
         to_answer, to_ready = _kill_in_a_job(running, client)
         after = card.settle(lambda m: m.used <= before + SLACK_MIB).used if card else 0

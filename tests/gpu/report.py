@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import sys
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,12 +15,14 @@ _PACKAGES = ("ctranslate2", "faster-whisper", "av", "onnxruntime", "numpy", "tok
 
 @dataclass(frozen=True)
 class Result:
-    """`verdict`: passed, failed or not run; `seen` says what was seen, or the reason."""
+    """`verdict`: passed, failed or not run; `seen` says what was seen, or the reason; `logs` are
+    the daemons', if it failed."""
 
     check: str
     verdict: str
     seconds: float
     seen: dict[str, Any]
+    logs: str = ""
 
 
 def machine(device: str, cublas: str) -> dict[str, str]:
@@ -46,16 +47,11 @@ def _version(name: str) -> str:
         return "not there"
 
 
-def write(about: dict[str, str], results: list[Result], directory: Path | None) -> None:
-    page = markdown(about, results)
-    if directory is None:
-        print(page)
-        return
+def write(about: dict[str, str], results: list[Result], directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "gpu.md").write_text(page)
+    (directory / "gpu.md").write_text(markdown(about, results))
     data = {"machine": about, "results": [asdict(result) for result in results]}
     (directory / "gpu.json").write_text(json.dumps(data, indent=2))
-    print(page, file=sys.stderr)
 
 
 def markdown(about: dict[str, str], results: list[Result]) -> str:
