@@ -201,6 +201,7 @@ def test_a_gpu_out_of_reach(
     monkeypatch.setattr(checks, "CUBLAS", tmp_path / "libcublas.so.12")
     mends = [mend for _, mend in wrongs(checks.gpu(host))]
     assert mends == [
+        "sudo nvidia-modprobe -u -c=0",
         f"sudo chmod a+rw {node}",
         "sudo apt install asrd-cuda",
         "sudo systemctl revert asr-worker@0.service",
@@ -219,10 +220,10 @@ def test_a_gpu_is_there_and_the_worker_uses_it_or_not(
     configured: str,
     wrong: list[str],
 ) -> None:
-    node = tmp_path / "nvidia0"
-    node.touch()
-    node.chmod(0o666)
-    host.nodes = [node]
+    for name in ("nvidia0", "nvidia-uvm"):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(0o666)
+    host.nodes = [tmp_path / "nvidia0"]
     host.config.write_text(f"[worker]\ndevice = '{configured}'\n")
     host.workers = [{**WORKER, "device": device}]
     # Wherever it lies: a worker that runs on a GPU has it.

@@ -202,7 +202,11 @@ def gpu(host: Host) -> Iterator[Finding]:
     yield ok("gpu", f"{len(gpus)} found")
     if devices == {"cpu"}:
         return
-    for node in gpus:
+    # The node of unified memory, which the CUDA runtime opens too, comes with a module of its own.
+    uvm = gpus[0].with_name("nvidia-uvm")
+    if not uvm.exists():
+        yield wrong("gpu", f"there is no {uvm}", "sudo nvidia-modprobe -u -c=0")
+    for node in filter(Path.exists, (*gpus, uvm)):
         if stat.S_IMODE(node.stat().st_mode) & 0o006 != 0o006:
             text = f"the workers may not use {node}"
             yield wrong("gpu", text, f"sudo chmod a+rw {node}")
