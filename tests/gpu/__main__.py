@@ -69,7 +69,7 @@ CHECKS = (
     Check("throughput-large-v3", _throughput("large-v3", 2), 60, 150),
     Check("crash-without-cache", checks.crash_without_cache, 60, 300),
     Check("every-option", checks.every_option, 60, 300),
-    Check("throughput-tiny", _throughput("tiny", 0.5), 20, 120),
+    Check("throughput-demo", _throughput("demo", 0.5), 20, 120),
 )
 SHAPES = {"cuda": ("small", "large-v3-turbo", "large-v3"), "cpu": ("tiny",)}
 
