@@ -144,6 +144,14 @@ class WorkerSettings:
     check_model: bool = field(
         flag, True, help="Refuse a model whose alignment_heads would crash CTranslate2."
     )
+    spare: bool = field(
+        flag,
+        False,
+        help="Keep it in reserve, for when no other worker with its model is ready.",
+    )
+    prefetch: bool = field(
+        flag, True, help="Read the next job's audio and compute its features while one runs."
+    )
     stall_seconds: float = field(
         number(0.1, _DAY), 120.0, help="Time without progress after which watchdog pings stop."
     )

@@ -25,7 +25,14 @@ from asrd.errors import (
     ProtocolError,
     ShuttingDown,
 )
-from asrd.events import Accepted, AudioFormat, Progress, Segment, SegmentDecoded, Transcript
+from asrd.events import (
+    Accepted,
+    AudioFormat,
+    Progress,
+    Segment,
+    SegmentDecoded,
+    Transcript,
+)
 
 AUDIO = AudioFormat("file")
 NOON = 1000.0

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from asrd import events, wire
+from asrd import events, wire, workerevents
 from asrd.config import TABLES, FrontSettings
 from asrd.errors import Code
 from asrd.fdsocket import Peer
@@ -25,8 +25,8 @@ SETTINGS = (DOCS / "settings.md").read_text()
 DIRECTIONS = {
     "## Client to asrd": events.FROM_CLIENT,
     "## asrd to client": events.TO_CLIENT,
-    "### Front to worker": events.TO_WORKER,
-    "### Worker to front": events.FROM_WORKER,
+    "### Front to worker": workerevents.TO_WORKER,
+    "### Worker to front": workerevents.FROM_WORKER,
 }
 # Answers without a dataclass: their data is made elsewhere (asrd.front.status).
 UNDECLARED = {"## asrd to client": {"info", "status"}}

@@ -77,14 +77,21 @@ def transcribe(
     is_file = isinstance(audio, bytes)
     data = audio if isinstance(audio, bytes) else audio.astype("<f4").tobytes()
     with memory_file(data) as fd:
-        return engine.transcribe(
-            fd,
-            AudioFormat("file") if is_file else F32,
-            dataclasses.replace(options, **changes),
-            max_audio_seconds=3600,
-            on_progress=listener.on_progress,
-            on_segment=listener.on_segment,
-        )
+        format_ = AudioFormat("file") if is_file else F32
+        return read_and_run(engine, fd, format_, dataclasses.replace(options, **changes), listener)
+
+
+def read_and_run(
+    engine: WhisperEngine,
+    fd: int,
+    format_: AudioFormat,
+    options: Options,
+    listener: Any,
+) -> Transcription:
+    with engine.prepare(
+        fd, format_, options, max_audio_seconds=3600, on_progress=listener.on_progress
+    ) as prepared:
+        return engine.run(prepared, listener.on_progress, listener.on_segment)
 
 
 def bare(engine: WhisperEngine, audio: Samples, **options: Any) -> tuple[list[Any], Any]:
@@ -334,14 +341,7 @@ def test_memory_does_not_grow_with_the_length(engine: WhisperEngine, minute: Sam
     with memory_file(audio) as fd:
         del audio
         watcher = Watcher()
-        engine.transcribe(
-            fd,
-            S16,
-            GREEDY,
-            max_audio_seconds=3600,
-            on_progress=watcher.on_progress,
-            on_segment=watcher.on_segment,
-        )
+        read_and_run(engine, fd, S16, GREEDY, watcher)
     early = max(resident[: len(resident) // 3])
     assert max(resident) - early < 8 << 20
 
@@ -388,15 +388,10 @@ def test_bad_audio_is_told(engine: WhisperEngine, data: bytes) -> None:
 def test_audio_that_is_truncated_while_it_is_transcribed_is_told(
     engine: WhisperEngine, minute: Samples
 ) -> None:
+    listener = Listener()
     with memory_file(s16(np.tile(minute, 7)).tobytes()) as fd, pytest.raises(BadAudio) as caught:
-        engine.transcribe(
-            fd,
-            S16,
-            GREEDY,
-            max_audio_seconds=3600,
-            on_progress=Listener().on_progress,
-            on_segment=lambda segment: os.truncate(fd, 1000),
-        )
+        listener.on_segment = lambda segment: os.truncate(fd, 1000)  # type: ignore[method-assign]
+        read_and_run(engine, fd, S16, GREEDY, listener)
     assert "truncated" in caught.value.text
 
 

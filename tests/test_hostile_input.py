@@ -292,7 +292,7 @@ def test_health_counts_nobody_who_takes_no_job() -> None:
     scheduler.worker_retired("0", 0.0)
     assert state(scheduler) == "unavailable"
     scheduler.worker_added("0", 0.0)
-    scheduler.drain()
+    scheduler.drain(0.0)
     assert state(scheduler) == "unavailable"
 
 

@@ -20,12 +20,16 @@ PURE = {
     "events.py",
     "fastjson.py",
     "fields.py",
+    "front/actions.py",
     "front/deadlines.py",
     "front/fairqueue.py",
     "front/metrics.py",
     "front/request.py",
+    "front/returns.py",
     "front/scheduler.py",
+    "front/workers.py",
     "version.py",
+    "workerevents.py",
     "wire.py",
 }
 IMPURE = {

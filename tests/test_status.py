@@ -16,7 +16,8 @@ from asrd.front import status
 from asrd.front.fairqueue import Job, Limits
 from asrd.front.link import Death, WorkerInfo
 from asrd.front.metrics import Metrics
-from asrd.front.scheduler import Scheduler, WorkerState
+from asrd.front.scheduler import Scheduler
+from asrd.front.workers import WorkerState
 from asrd.version import __version__
 
 ALICE, BOB, ROOT = 1000, 1001, 0
@@ -75,7 +76,14 @@ def test_the_snapshot_of_a_busy_daemon() -> None:
         "pid": os.getpid(),
         "connections": 3,
         "queue": {"depth": 2, "max": 5, "oldest_wait_ms": 1000},
-        "jobs": {"accepted": 0, "done": 0, "retried": 0, "failed": {}, "refused": {}},
+        "jobs": {
+            "accepted": 0,
+            "done": 0,
+            "retried": 0,
+            "prefetched": 0,
+            "failed": {},
+            "refused": {},
+        },
         "ignored_events": 0,
         "audio_seconds": 0.0,
         "latency_ms": {"wait": nothing, "run": nothing},
@@ -86,6 +94,7 @@ def test_the_snapshot_of_a_busy_daemon() -> None:
                 "state": "busy",
                 "reason": None,
                 "retired": False,
+                "spare": False,
                 "pid": 100,
                 "model": "tiny",
                 "device": "cpu",
@@ -122,6 +131,7 @@ def test_what_was_counted_is_in_the_snapshot() -> None:
         "accepted": 4,
         "done": 1,
         "retried": 2,
+        "prefetched": 0,
         "failed": {"bad-audio": 1},
         "refused": {"busy": 7},
     }
@@ -233,7 +243,7 @@ def test_a_queue_that_lets_nobody_wait_is_no_problem() -> None:
 
 def test_a_daemon_that_drains_is_unavailable() -> None:
     made = front("0")
-    made.scheduler.drain()
+    made.scheduler.drain(0.0)
     assert status.state(made.scheduler) == "unavailable"
     assert status.problems(made.scheduler) == ["asrd is shutting down"]
 

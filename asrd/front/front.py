@@ -15,41 +15,31 @@ from anyio.abc import TaskGroup
 
 from asrd.config import FrontSettings
 from asrd.errors import Code
-from asrd.events import (
-    AudioFormat,
-    Done,
-    Failed,
-    Hello,
-    Job,
-    JobProgress,
-    JobSegment,
-    Options,
-    Transcribe,
-)
+from asrd.events import AudioFormat, Options, Transcribe
 from asrd.fdsocket import ROOT, Peer
 from asrd.front import request as answers
 from asrd.front import status
-from asrd.front.fairqueue import Limits
-from asrd.front.link import Death, Link
-from asrd.front.metrics import Metrics
-from asrd.front.request import Request
-from asrd.front.scheduler import (
+from asrd.front.actions import (
     Abandon,
     Accept,
     Action,
     Failure,
     Finish,
+    Prefetch,
     Refuse,
-    Scheduler,
     Start,
-    UnknownKey,
     Wake,
-    Worker,
-    WorkerState,
 )
+from asrd.front.fairqueue import Limits
+from asrd.front.link import Death, Link
+from asrd.front.metrics import Metrics
+from asrd.front.request import Request
+from asrd.front.scheduler import Scheduler, UnknownKey
 from asrd.front.session import Session
 from asrd.front.spool import Audio, Recording, Spool
 from asrd.front.workerdir import WorkerDirectory
+from asrd.front.workers import Worker, WorkerState
+from asrd.workerevents import Done, Failed, Hello, Job, JobProgress, JobSegment
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +81,7 @@ class Front:
 
     async def drain(self) -> None:
         """Take no more jobs, and wait until those accepted have their answers."""
-        self.scheduler.drain()
-        self._check_idle()
+        self._perform(self.scheduler.drain(anyio.current_time()))
         await self._idle.wait()
 
     def _check_idle(self) -> None:
@@ -135,16 +124,16 @@ class Front:
         if not self.scheduler.workers:
             # Right after an installation the sockets may be newer than the last look for them.
             self.find_workers()
-        limit = self.settings.jobs_max_per_connection
+        limit, now = self.settings.jobs_max_per_connection, anyio.current_time()
         if len(request.session.requests) > limit:
             failure = Failure(
                 Code.BUSY,
                 f"{limit} jobs of this connection are unanswered",
-                retry_after_ms=self.scheduler.retry_after_ms(),
+                retry_after_ms=self.scheduler.retry_after_ms(request.job.uid, now),
             )
             self._perform([Refuse(request.job, failure)])
         else:
-            self._perform(self.scheduler.submit(request.job, anyio.current_time()))
+            self._perform(self.scheduler.submit(request.job, now))
 
     def cancel(self, request: Request, why: str) -> None:
         failure = Failure(Code.CANCELLED, why)
@@ -215,7 +204,11 @@ class Front:
     def worker_ready(self, link: Link, hello: Hello) -> None:
         log.info("worker %s: ready in %.2f s (pid %s)", link.name, hello.load_seconds, hello.pid)
         now = anyio.current_time()
-        self._perform(self.scheduler.worker_ready(link.name, hello.model, hello.slots, now))
+        self._perform(
+            self.scheduler.worker_ready(
+                link.name, hello.model, hello.slots, now, hello.spare, hello.prefetch
+            )
+        )
 
     def worker_lost(self, link: Link, how: str) -> None:
         link.info.last_death = Death(how, self._jobs_of(link))
@@ -279,8 +272,10 @@ class Front:
                 case Refuse(job, failure):
                     self.refused(job.request.session, failure)
                     self._fail(job.request, failure)
-                case Start(job, worker, key):
-                    self._start(job.request, self.links[worker], key)
+                case Prefetch(job, worker, key):
+                    self._send_job(job.request, self.links[worker], key, hold=True)
+                case Start():
+                    self._start(action)
                 case Finish(job, Failure() as failure):
                     self._give_up(job.request, failure)
                 case Finish(job, done):
@@ -293,8 +288,17 @@ class Front:
             self._timer_changed.set()
         self._check_idle()
 
-    def _start(self, request: Request, link: Link, key: int) -> None:
+    def _start(self, start: Start) -> None:
+        request, link = start.job.request, self.links[start.worker]
         log.debug("worker %s: started", link.name, extra={"fields": request.log_fields})
+        if start.prefetched:
+            link.run_held(start.key, start.alone)
+        else:
+            self._send_job(request, link, start.key, alone=start.alone)
+
+    def _send_job(
+        self, request: Request, link: Link, key: int, hold: bool = False, alone: bool = False
+    ) -> None:
         job = Job(
             key=key,
             job_id=request.job_id,
@@ -304,8 +308,10 @@ class Front:
             size=request.audio.size,
             stream=request.stream,
             max_audio_seconds=self.settings.max_audio_seconds,
+            hold=hold,
+            alone=alone,
         )
-        link.start(job, request.audio.fd.fileno())
+        link.send_job(job, request.audio.fd.fileno())
 
     def _give_up(self, request: Request, failure: Failure) -> None:
         self.metrics.failed[failure.code.value] += 1

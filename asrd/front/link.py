@@ -17,7 +17,11 @@ from anyio.abc import TaskGroup
 from asrd import wire
 from asrd.channel import Channel
 from asrd.errors import FieldError, ProtocolError
-from asrd.events import (
+from asrd.events import parse_event
+from asrd.fdsocket import EXHAUSTED, Peer
+from asrd.fields import dump
+from asrd.front.scheduler import UnknownKey
+from asrd.workerevents import (
     FROM_WORKER,
     PROTOCOL_VERSION,
     Bye,
@@ -30,11 +34,8 @@ from asrd.events import (
     JobProgress,
     JobSegment,
     Loading,
-    parse_event,
+    RunJob,
 )
-from asrd.fdsocket import EXHAUSTED, Peer
-from asrd.fields import dump
-from asrd.front.scheduler import UnknownKey
 
 log = logging.getLogger(__name__)
 
@@ -125,9 +126,13 @@ class Link:
 
     # --- what the front asks ------------------------------------------------------------------
 
-    def start(self, job: Job, fd: int) -> None:
+    def send_job(self, job: Job, fd: int) -> None:
         if self._channel is not None:
             self._channel.send(Job.TYPE, dump(job), [fd])
+
+    def run_held(self, key: int, alone: bool) -> None:
+        if self._channel is not None:
+            self._channel.send(RunJob.TYPE, dump(RunJob(key, alone)))
 
     def cancel(self, key: int) -> None:
         if self._channel is not None:

@@ -56,11 +56,12 @@ class Metrics:
         if audio_seconds > 0:
             self._factors.add(run / audio_seconds)
 
-    def jobs(self, retried: int) -> dict[str, object]:
+    def jobs(self, retried: int, prefetched: int) -> dict[str, object]:
         return {
             "accepted": self.accepted,
             "done": self.done,
             "retried": retried,
+            "prefetched": prefetched,
             "failed": dict(self.failed),
             "refused": dict(self.refused),
         }

@@ -21,8 +21,8 @@ from asrd.errors import Code, ConfigError
 from asrd.events import Error
 from asrd.fdsocket import READ_SIZE, peer_of
 from asrd.front import request, status
+from asrd.front.actions import Failure
 from asrd.front.front import Front
-from asrd.front.scheduler import Failure
 from asrd.front.session import Session
 from asrd.journal import setup_logging
 

@@ -18,8 +18,6 @@ from asrd.events import (
     CancelAnswer,
     Describe,
     Error,
-    JobProgress,
-    JobSegment,
     Options,
     Ping,
     Pong,
@@ -32,10 +30,11 @@ from asrd.events import (
 )
 from asrd.fdsocket import EXHAUSTED, Peer
 from asrd.fields import dump, parse
+from asrd.front.actions import Failure
 from asrd.front.request import Request, error
-from asrd.front.scheduler import Failure
 from asrd.front.spool import Audio, ClientFile, Recording
 from asrd.front.stream import STREAMED, Stream
+from asrd.workerevents import JobProgress, JobSegment
 
 if TYPE_CHECKING:
     from asrd.front.front import Front

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from asrd.fdsocket import Peer
 from asrd.front.link import Link
-from asrd.front.scheduler import Scheduler, Worker, WorkerState
+from asrd.front.scheduler import Scheduler
+from asrd.front.workers import Worker, WorkerState
 from asrd.version import __version__
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def snapshot(front: "Front", peer: Peer, now: float) -> dict[str, Any]:
             "max": scheduler.limits.queue_max,
             "oldest_wait_ms": round((now - oldest) * 1000),
         },
-        "jobs": metrics.jobs(scheduler.retried),
+        "jobs": metrics.jobs(scheduler.retried, scheduler.prefetched),
         "ignored_events": metrics.ignored_events,
         "audio_seconds": round(metrics.audio_seconds, 3),
         "latency_ms": metrics.latency_ms(),
@@ -87,6 +88,7 @@ def _worker(worker: Worker, link: Link, peer: Peer, now: float) -> dict[str, Any
         "state": shown_state(worker),
         "reason": worker.reason,
         "retired": worker.retired,
+        "spare": worker.spare,
         "pid": info.pid,
         "model": info.model,
         "device": info.device,

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 
 from asrd import wire
 from asrd.errors import FieldError
-from asrd.events import AudioChunk, AudioFormat, AudioStart, AudioStop, Options, Transcribe
+from asrd.events import (
+    AudioChunk,
+    AudioFormat,
+    AudioStart,
+    AudioStop,
+    Options,
+    Transcribe,
+)
 from asrd.front.spool import Recording
 
 STREAMED = frozenset({AudioStart.TYPE, AudioChunk.TYPE, AudioStop.TYPE})

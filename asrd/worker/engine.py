@@ -55,7 +55,7 @@ class Transcription:
 
 
 class Engine(Protocol):
-    """What the worker needs of an engine; one thread calls it."""
+    """What the worker needs of an engine; one thread calls `run`, another may call `prepare`."""
 
     model: str
     languages: tuple[str, ...]
@@ -63,7 +63,7 @@ class Engine(Protocol):
     compute_type: str
     load_seconds: float
 
-    def transcribe(
+    def prepare(
         self,
         fd: int,
         audio: AudioFormat,
@@ -71,11 +71,19 @@ class Engine(Protocol):
         *,
         max_audio_seconds: float,
         on_progress: OnProgress,
-        on_segment: OnSegment,
-    ) -> Transcription:
-        """`fd` stays the caller's. What a callback raises ends the job and comes out unchanged.
+    ) -> Prepared:
+        """Everything that can be done without the model. `fd` stays the caller's, and open until
+        what comes of it is closed.
 
-        Raises BadAudio, TooLarge, BadRequest, OutOfMemory; Poisoned if the process must end.
+        Raises BadAudio, TooLarge, BadRequest, OutOfMemory, and what the callback raises.
+        """
+
+    def run(
+        self, prepared: Prepared, on_progress: OnProgress, on_segment: OnSegment
+    ) -> Transcription:
+        """Transcribe what was prepared, which stays the caller's to close.
+
+        Raises as `prepare` does; Poisoned if the process must end.
         """
 
 
@@ -100,21 +108,6 @@ class WhisperEngine:
         self._facts = facts
         self._ran_out = False
 
-    def transcribe(
-        self,
-        fd: int,
-        audio: AudioFormat,
-        options: Options,
-        *,
-        max_audio_seconds: float,
-        on_progress: OnProgress,
-        on_segment: OnSegment,
-    ) -> Transcription:
-        with self.prepare(
-            fd, audio, options, max_audio_seconds=max_audio_seconds, on_progress=on_progress
-        ) as prepared:
-            return self.run(prepared, on_progress, on_segment)
-
     def prepare(
         self,
         fd: int,
@@ -124,10 +117,6 @@ class WhisperEngine:
         max_audio_seconds: float,
         on_progress: OnProgress,
     ) -> Prepared:
-        """Everything that can be done without the model; may be called from another thread.
-
-        `fd` must stay open until the job is closed. Raises as `transcribe` does.
-        """
         arguments = self._arguments(options)
         vad = self._settings.vad_filter if options.vad_filter is None else options.vad_filter
         recording = open_recording(fd, audio, max_audio_seconds)
@@ -149,7 +138,6 @@ class WhisperEngine:
     def run(
         self, prepared: Prepared, on_progress: OnProgress, on_segment: OnSegment
     ) -> Transcription:
-        """Transcribe what was prepared, which stays the caller's to close."""
         prepared.on_progress = on_progress
         if self._ran_out:
             self._clear_error(prepared)

@@ -22,7 +22,12 @@ from typing import Any
 from asrd import sd
 from asrd.config import WorkerSettings, config_path, load_worker
 from asrd.errors import ConfigError, FieldError, LoadError, ProtocolError
-from asrd.events import (
+from asrd.journal import setup_logging
+from asrd.ownedfd import OwnedFd
+from asrd.version import __version__
+from asrd.worker.frontlink import FrontGone, FrontLink
+from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Task
+from asrd.workerevents import (
     PROTOCOL_VERSION,
     Bye,
     CancelJob,
@@ -32,12 +37,8 @@ from asrd.events import (
     Hello,
     Job,
     Loading,
+    RunJob,
 )
-from asrd.journal import setup_logging
-from asrd.ownedfd import OwnedFd
-from asrd.version import __version__
-from asrd.worker.frontlink import FrontGone, FrontLink
-from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Task
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,9 @@ class Worker:
         self._loaded: Loaded | None = None
         self._cannot_load: tuple[LoadFailed, float] | None = None
         self._task: Task | None = None
+        # What is prepared beside it, and what was until the front changed its mind.
+        self._held: Task | None = None
+        self._discarded: list[Task] = []
         self._jobs_done = 0
         self._idle_since = time.monotonic()
         self._stopping = False
@@ -129,15 +133,26 @@ class Worker:
             failure, since = self._cannot_load
             if self._front is not None or now - since > _LAST_WORDS_SECONDS:
                 self._exit = EXIT_CANNOT_LOAD if failure.permanent else EXIT_BROKEN
+        elif (stuck := self._stuck(now)) is not None:
+            grace = self.settings.cancel_grace_seconds
+            log.error("job %s did not stop within %g s", stuck.job.job_id, grace)
+            self._exit = EXIT_BROKEN
         elif self._task is not None:
-            grace, asked = self.settings.cancel_grace_seconds, self._task.cancelled_at
-            if asked is not None and now - asked > grace:
-                log.error("job %s did not stop within %g s", self._task.job.job_id, grace)
-                self._exit = EXIT_BROKEN
+            return
         elif self._stopping:
             self._leave("stopping", EXIT_STOPPED)
         elif self._loaded and 0 < self.settings.idle_exit_seconds < now - self._idle_since:
             self._leave("idle", EXIT_IDLE)
+
+    def _stuck(self, now: float) -> Task | None:
+        """A task that was cancelled too long ago. One that was only prepared costs nobody anything
+        but a thread while another runs."""
+        self._discarded = [task for task in self._discarded if not task.closed]
+        for task in self._discarded if self._task is None else [self._task]:
+            asked = task.cancelled_at
+            if asked is not None and now - asked > self.settings.cancel_grace_seconds:
+                return task
+        return None
 
     def _ping(self, now: float) -> None:
         """A ping means progress: none while the current job has not moved for too long."""
@@ -174,7 +189,21 @@ class Worker:
         elif self._loaded is None:
             self._tell(Loading(os.getpid(), self.model, sd.last_exit()))
         else:
-            self._tell(_hello(self._loaded))
+            self._tell(self._hello(self._loaded))
+
+    def _hello(self, loaded: Loaded) -> Hello:
+        return Hello(
+            version=PROTOCOL_VERSION,
+            pid=os.getpid(),
+            model=loaded.model,
+            languages=loaded.languages,
+            device=loaded.device,
+            compute_type=loaded.compute_type,
+            spare=self.settings.spare,
+            prefetch=self.settings.prefetch,
+            load_seconds=round(loaded.load_seconds, 3),
+            last_exit=sd.last_exit(),
+        )
 
     def _tell(self, event: Any) -> None:
         """Whatever the front can't be told any more, it learns from the end of the connection."""
@@ -194,29 +223,61 @@ class Worker:
 
     def _obey(self, event: Any, fd: OwnedFd | None) -> None:
         if isinstance(event, Job) and fd is not None:
-            self._begin(event, fd)
+            task = Task(event, fd)
+            if event.hold:
+                self._hold(task)
+            else:
+                self._begin(task, event.alone)
+        elif isinstance(event, RunJob):
+            self._run_held(event)
         elif isinstance(event, CancelJob):
-            task = self._task
-            if task is not None and task.job.key == event.key:
-                self._cancel(task)
+            self._cancel(event.key)
 
-    def _begin(self, job: Job, fd: OwnedFd) -> None:
+    def _begin(self, task: Task, alone: bool) -> None:
         if self._task is not None or self._loaded is None:
-            fd.close()
+            task.close()
             raise ProtocolError("a job came while there is no free slot")
-        self._task = Task(job, fd)
-        self._inference.submit(self._task)
+        task.alone, task.moved_at = alone, time.monotonic()
+        self._task = task
+        self._inference.submit(task)
         self._show()
 
-    def _cancel(self, task: Task) -> None:
-        if task.cancelled_at is None:
-            task.cancelled_at = time.monotonic()
+    def _hold(self, task: Task) -> None:
+        if self._held is not None or self._loaded is None or not self.settings.prefetch:
+            task.close()
+            raise ProtocolError("a job came to be held while there is no place for it")
+        self._held = task
+        self._inference.prepare(task)
+
+    def _run_held(self, event: RunJob) -> None:
+        task = self._held
+        if task is None or task.job.key != event.key or self._task is not None:
+            raise ProtocolError(f"job {event.key} is not held, or another one runs")
+        self._held = None
+        self._begin(task, event.alone)
+
+    def _cancel(self, key: int) -> None:
+        if self._task is not None and self._task.job.key == key:
+            self._stop_task()
+        elif self._held is not None and self._held.job.key == key:
+            self._discard_held()
+
+    def _stop_task(self) -> None:
+        if self._task is not None and self._task.cancelled_at is None:
+            self._task.cancelled_at = time.monotonic()
+
+    def _discard_held(self) -> None:
+        if self._held is not None:
+            self._held.cancelled_at = time.monotonic()
+            self._inference.discard(self._held)
+            self._discarded.append(self._held)
+            self._held = None
 
     def _lose_front(self, reason: Exception) -> None:
         log.info("the front is gone: %s", reason)
         self._drop_front()
-        if self._task is not None:
-            self._cancel(self._task)
+        self._stop_task()
+        self._discard_held()
 
     def _drop_front(self) -> None:
         if self._front is not None:
@@ -247,7 +308,7 @@ class Worker:
         self._idle_since = time.monotonic()
         self._notifier.ready()
         self._show()
-        self._tell(_hello(loaded))
+        self._tell(self._hello(loaded))
 
     def _on_load_failed(self, failure: LoadFailed) -> None:
         log.error("cannot load: %s", failure.reason)
@@ -262,19 +323,6 @@ class Worker:
         if isinstance(answer, Failed) and answer.fatal:
             self._exit = EXIT_BROKEN
         self._show()
-
-
-def _hello(loaded: Loaded) -> Hello:
-    return Hello(
-        version=PROTOCOL_VERSION,
-        pid=os.getpid(),
-        model=loaded.model,
-        languages=loaded.languages,
-        device=loaded.device,
-        compute_type=loaded.compute_type,
-        load_seconds=round(loaded.load_seconds, 3),
-        last_exit=sd.last_exit(),
-    )
 
 
 def _load_engine(settings: WorkerSettings) -> Any:
