@@ -446,6 +446,8 @@ def with_settings(engine: WhisperEngine, **changes: Any) -> WhisperEngine:
     ("thrown", "told"),
     [
         (MemoryError("std::bad_alloc"), OutOfMemory),
+        (MemoryError("std::bad_alloc: cudaErrorMemoryAllocation: out of memory"), OutOfMemory),
+        (RuntimeError("mkl_malloc: failed to allocate memory"), OutOfMemory),
         (RuntimeError("CUDA failed with error out of memory"), OutOfMemory),
         (RuntimeError("cuBLAS failed with status CUBLAS_STATUS_ALLOC_FAILED"), OutOfMemory),
         (
@@ -475,6 +477,64 @@ def test_the_libraries_errors_are_told_apart(
     with pytest.raises(told) as caught:
         transcribe(engine, sample("en-0.wav"))
     assert type(caught.value) is told
+
+
+class Failing:
+    """A model whose first windows fail, each with its own error."""
+
+    def __init__(self, model: Any, *errors: str) -> None:
+        self.model = model
+        self.errors = list(errors)
+
+    def __call__(self, features: Any) -> Any:
+        if self.errors:
+            raise RuntimeError(self.errors.pop(0))
+        return self.model(features)
+
+
+STALE = "parallel_for failed: cudaErrorMemoryAllocation: out of memory"
+
+
+def on_cuda(
+    engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch, *errors: str
+) -> tuple[WhisperEngine, Failing]:
+    other = copy.copy(engine)
+    other.device = "cuda"
+    failing = Failing(engine._model.encode, "CUDA failed with error out of memory", *errors)
+    monkeypatch.setattr(engine._model, "encode", failing)
+    with pytest.raises(OutOfMemory):
+        transcribe(other, sample("en-0.wav"))
+    return other, failing
+
+
+def test_the_error_that_a_full_gpu_leaves_is_not_the_next_job_s(
+    engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, failing = on_cuda(engine, monkeypatch, STALE)
+    assert transcribe(other, sample("en-0.wav")).text == samples()[0].text
+    # Once is enough.
+    failing.errors = ["CUDA failed with error out of memory"]
+    with pytest.raises(OutOfMemory):
+        transcribe(other, sample("en-0.wav"))
+
+
+def test_a_gpu_that_is_found_broken_after_it_was_full_poisons(
+    engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, _ = on_cuda(engine, monkeypatch, "CUDA failed with error unspecified launch failure")
+    with pytest.raises(Poisoned):
+        transcribe(other, sample("en-0.wav"))
+
+
+def test_a_gpu_that_cannot_be_asked_for_its_types_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def throw(device: str, index: int) -> set[str]:
+        raise RuntimeError("CUDA failed with error CUDA-capable device(s) is/are busy")
+
+    monkeypatch.setattr("ctranslate2.get_supported_compute_types", throw)
+    with pytest.raises(LoadError, match="can't be loaded on cpu: CUDA failed with error CUDA-cap"):
+        load(MODEL)
 
 
 # --- loading ------------------------------------------------------------------------------------
@@ -617,5 +677,6 @@ def test_a_gpu_gives_the_same_text(compute_type: str) -> None:
     found = load(MODEL, device="cuda", compute_type=compute_type)
     assert found.device == "cuda"
     for each in samples():
-        if each.seconds < 5:
+        # The tiny model hears a Spanish word otherwise with int8 weights, on a CPU, too.
+        if each.seconds < 5 and each.language == "en":
             assert transcribe(found, each.path.read_bytes()).text == each.text

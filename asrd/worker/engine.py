@@ -28,7 +28,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from asrd.config import WorkerSettings
-from asrd.errors import BadRequest, LoadError
+from asrd.errors import BadRequest, LoadError, OutOfMemory
 from asrd.records import (
     AudioFormat,
     Options,
@@ -110,6 +110,7 @@ class WhisperEngine:
         self._vad_session = vad_session
         self._settings = settings
         self._facts = facts
+        self._ran_out = False
 
     def prepare(
         self,
@@ -142,6 +143,22 @@ class WhisperEngine:
         self, prepared: Prepared, on_progress: OnProgress, on_segment: OnSegment
     ) -> Transcription:
         prepared.on_progress = on_progress
+        if self._ran_out:
+            self._clear_error(prepared)
+        try:
+            return self._run(prepared, on_segment)
+        except OutOfMemory:
+            self._ran_out = self.device == "cuda"
+            raise
+
+    def _clear_error(self, prepared: Prepared) -> None:
+        """CUDA keeps the error of a failed allocation for whoever looks for errors next, and that
+        must not be another's job. Raises Poisoned if more than that is wrong."""
+        with contextlib.suppress(OutOfMemory), prepared.honest_errors():
+            self.warm()
+        self._ran_out = False
+
+    def _run(self, prepared: Prepared, on_segment: OnSegment) -> Transcription:
         model = copy.copy(self._model)
         model.feature_extractor = _Supply(self._model.feature_extractor, prepared.features)
         segments: list[Segment] = []
@@ -243,8 +260,9 @@ def load_engine(settings: WorkerSettings) -> WhisperEngine:
     ctranslate2, faster_whisper = _import_libraries()
     device = _choose_device(settings, ctranslate2.get_cuda_device_count)
     index = settings.device_index if device == "cuda" else 0
-    _check_compute_type(settings, ctranslate2.get_supported_compute_types(device, index), device)
     try:
+        supported = ctranslate2.get_supported_compute_types(device, index)
+        _check_compute_type(settings, supported, device)
         with ThreadPoolExecutor(1) as beside:
             # onnxruntime takes as long to import as a small model to load.
             vad = beside.submit(_load_vad, faster_whisper)
