@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from asrd import wire
 from asrd.errors import ProtocolError
 from asrd.version import __version__
-from tests.feeding import Fd, Feed, Sink, payload_of
+from tests.feeding import Feed, payload_of
+
 
 @pytest.fixture
 def feed() -> Iterator[Feed]:

@@ -15,8 +15,8 @@ from typing import Any
 import orjson
 
 from asrd import config, events, fastjson, wire
-from asrd.errors import BadAudio, Code, ConfigError, FieldError, TooLarge
-from asrd.events import AudioFormat, Error, Options, parse_event
+from asrd.errors import BadAudio, ConfigError, FieldError, TooLarge
+from asrd.events import SENTENCE_MAX, AudioFormat, Options, parse_event
 from asrd.fields import dump, parse
 from asrd.worker.audio import RATE, open_recording
 from tests.feeding import Feed, payload_of
@@ -33,8 +33,8 @@ _LIMITS = tuple(
     for data, payload in ((wire.MAX_DATA, 1 << 20), (24, 9))
     for strict in (True, False)
 )
-# What is fed in pieces of one byte; longer streams in a few larger ones.
-_BYTEWISE = 64
+# Of the streams up to this length an eighth is fed byte by byte, all else in a few pieces.
+_BYTEWISE = 200
 _PIECES = 8
 
 
@@ -45,10 +45,11 @@ def codec(data: bytes) -> None:
     limits = _LIMITS[how & 3]
     arrivals = {0: source.byte() % 7, source.byte(): source.byte() % 7}
     stream = source.rest()
-    if how & 4:
+    if how & 0xE0 == 0xE0:
         # To the bound of a header line, and a little beyond.
         stream = b" " * (wire.MAX_HEADER - 64) + stream
-    step = 1 if len(stream) <= _BYTEWISE else len(stream) // _PIECES
+    bytewise = how & 0x1C == 0x1C and len(stream) <= _BYTEWISE
+    step = 1 if bytewise else len(stream) // _PIECES + 1
     whole = _fed(stream, arrivals, len(stream) or 1, limits)
     pieces = _fed(stream, arrivals, step, limits)
     _same(whole, pieces)
@@ -101,9 +102,7 @@ def _events_of(framed: wire.Event) -> None:
 
 def _is_a_sentence(problem: str) -> None:
     """It can be told to the peer, and stands in one line of the log."""
-    told = dump(Error(problem, Code.BAD_REQUEST))
-    assert parse(Error, fastjson.loads(fastjson.dumps(told))).text == problem
-    assert problem.isprintable(), repr(problem)
+    assert 0 < len(problem) <= SENTENCE_MAX and problem.isprintable(), repr(problem)
 
 
 # --- events ---------------------------------------------------------------------------------------
