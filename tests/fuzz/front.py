@@ -41,6 +41,8 @@ _UNTYPED = frozenset({"status", "info"})
 
 
 class FrontUnderFire:
+    slack_kib = 24 * 1024
+
     def __init__(self, home: Path) -> None:
         self._home = home
         self._stack = contextlib.ExitStack()
@@ -76,7 +78,7 @@ class FrontUnderFire:
                 if chance.random() < 0.5:
                     data |= {"audio": _PCM, "name": "honest", "job_id": str(chance.random())}
 
-        mutants = Mutants(chance, weights, Transcribe, _AUDIO, self._home, touch)
+        mutants = Mutants(chance, weights, Transcribe, True, _AUDIO, self._home, touch)
         with contextlib.ExitStack() as stack:
             clients = [
                 stack.enter_context(

@@ -103,7 +103,10 @@ _ARTIFACT = re.compile(r"Test unit written to (\S+)")
 def _merge(target: str, corpus: Path, finds: Path, small: Path) -> None:
     small.mkdir()
     _run(target, ["-merge=1", str(small), str(corpus), str(finds)])
+    kept = list(small.iterdir())
+    if not kept:
+        raise RuntimeError(f"{target}: the corpus could not be merged")
     for old in corpus.iterdir():
         old.unlink()
-    for new in small.iterdir():
+    for new in kept:
         shutil.move(new, corpus / new.name)

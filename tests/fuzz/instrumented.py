@@ -8,5 +8,9 @@ with atheris.instrument_imports(include=["asrd", "tomllib"]):
     from tests.fuzz.targets import TARGETS
 
 if __name__ == "__main__":
-    atheris.Setup([sys.argv[0], *sys.argv[2:]], TARGETS[sys.argv[1]])
+    target, *arguments = sys.argv[1:]
+    # libFuzzer starts itself again for a merge: its name must be a command.
+    atheris.Setup(
+        [f"{sys.executable} -m tests.fuzz.instrumented {target}", *arguments], TARGETS[target]
+    )
     atheris.Fuzz()

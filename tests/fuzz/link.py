@@ -59,6 +59,8 @@ _PASSED_ON = frozenset({"segment", "segments"})
 
 
 class LinkUnderFire:
+    slack_kib = 24 * 1024
+
     def __init__(self, home: Path) -> None:
         self._home = home
         self._stack = contextlib.ExitStack()
@@ -146,7 +148,7 @@ class _Liar:
         self._listener = listener
         self._chance = chance
         self._keys: list[int] = []
-        self._mutants = Mutants(chance, dict(_WEIGHTS), Job, b"audio", home, self._touch)
+        self._mutants = Mutants(chance, dict(_WEIGHTS), None, False, b"audio", home, self._touch)
         self._said = 0
 
     def _touch(self, cls: type, data: dict[str, Any]) -> None:

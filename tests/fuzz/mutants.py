@@ -18,7 +18,7 @@ _DATA_WRONG = 0.05
 _BYTES_WRONG = 0.05
 _CUT_SHORT = 0.02
 _UNKNOWN_TYPE = 0.05
-_FDS_WRONG = 0.15
+_AUDIO_WRONG = 0.1
 
 
 def source_of(chance: random.Random, size: int = 256) -> Source:
@@ -52,16 +52,19 @@ class Mutants:
         self,
         chance: random.Random,
         classes: dict[type, float],
-        with_audio: type,
+        with_audio: type | None,
+        with_payload: bool,
         audio: bytes,
         home: Path,
         touch: Callable[[type, dict[str, Any]], None] = lambda cls, data: None,
     ) -> None:
-        """`classes` with their weights; those of `with_audio` have bytes or descriptors."""
+        """`classes` with their weights. `with_audio` has a descriptor, or with `with_payload` like
+        all the others bytes; some have what they must not have."""
         self._chance = chance
         self._classes = classes
         self._makers: dict[type, Maker] = {cls: record(cls) for cls in classes}
         self._with_audio = with_audio
+        self._with_payload = with_payload
         self._audio = audio
         self._home = home
         self._touch = touch
@@ -79,12 +82,11 @@ class Mutants:
     def _audio_of(self, cls: type) -> tuple[bytes, list[int]]:
         chance = self._chance
         payload = self._audio[: chance.choice((0, 1, 2, 1000, len(self._audio)))]
-        wrong = chance.random() < _FDS_WRONG
-        if wrong:
+        if chance.random() < _AUDIO_WRONG:
             return payload, [self._descriptor() for _ in range(chance.randint(0, 6))]
-        if cls is self._with_audio and chance.random() < 0.7:
+        if cls is self._with_audio and chance.random() < (0.5 if self._with_payload else 0.95):
             return b"", [self._descriptor()]
-        return (payload if chance.random() < 0.5 else b""), []
+        return (payload if self._with_payload else b""), []
 
     def _descriptor(self) -> int:
         return self._chance.choice(_DESCRIPTORS)(self._audio, self._home)
