@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 CORPUS = HERE / "corpus"
 FINDINGS = HERE / "findings"
 # In bytes: enough for a few events, or for some frames of audio behind a header.
-_LONGEST = {"codec": 512, "events": 256, "json": 128, "settings": 2048, "recordings": 8192}
+_LONGEST = {"codec": 512, "events": 256, "json": 128, "settings": 512, "recordings": 8192}
 # Of one execution, each far above what any takes.
 _SECONDS_MAX = 20
 _MEMORY_MIB_MAX = 2048
