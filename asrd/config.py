@@ -216,7 +216,8 @@ def _read(path: Path, cls: type, table: str | None) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # Not only TOMLDecodeError: an integer may be too long for Python, or a list too deep.
         raise ConfigError(f"{path}: {error}") from None
     if table is not None:
         for key in data:

@@ -27,7 +27,7 @@ from asrd.events import (
     parse_event,
 )
 from asrd.fdsocket import EXHAUSTED, Peer
-from asrd.fields import dump, parse
+from asrd.fields import dump, identifier, parse
 from asrd.front.actions import Failure
 from asrd.front.request import Request, error
 from asrd.front.spool import Audio, ClientFile, Recording
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 _LAST_WORDS_SECONDS = 1.0
 # How soon it is noticed that a client has left that had said all it had to say (`socat` does so).
 _HALF_CLOSED_SECONDS = 0.1
+_GET_ID = identifier()
 
 
 class _Discard:
@@ -262,9 +263,7 @@ class Session:
             self._give_up_stream(framed.type, failure)
             return
         self._front.refused(self, failure)
-        ids = (framed.data.get(key) for key in ("job_id", "trace_id"))
-        job_id, trace_id = (i if isinstance(i, str) and len(i) <= 128 else None for i in ids)
-        self._send_error(failure, job_id, trace_id)
+        self._send_error(failure, _id(framed, "job_id"), _id(framed, "trace_id"))
 
     def _give_up_stream(self, kind: str, failure: Failure) -> None:
         self._front.refused(self, failure)
@@ -279,3 +278,12 @@ class Session:
     def _send(self, kind: str, data: dict[str, Any]) -> None:
         if self._channel is not None:
             self._channel.send(kind, data)
+
+
+def _id(framed: wire.Event, key: str) -> str | None:
+    """What an answer may repeat: what is no id would make the answer itself malformed."""
+    try:
+        value: str = _GET_ID(key, framed.data.get(key))
+    except FieldError:
+        return None
+    return value

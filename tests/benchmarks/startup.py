@@ -162,8 +162,8 @@ def _cold() -> float:
 
 
 def _under_systemd(rounds: int) -> list[float]:
-    from tests.systemd.conftest import TOP, install
     from tests.systemd.nspawn import booted
+    from tests.systemd.packages import built, install
     from tests.systemd.service import INSIDER, SAMPLE, Service
 
     def measure(debs: Path) -> list[float]:
@@ -182,10 +182,7 @@ def _under_systemd(rounds: int) -> list[float]:
     if ready := os.environ.get("ASRD_DEBS"):
         return measure(Path(ready))
     with tempfile.TemporaryDirectory() as directory:
-        environment = os.environ | {"DEB_BUILD_OPTIONS": "fast"}
-        build = [str(TOP / "packaging" / "build-deb"), directory]
-        subprocess.run(build, env=environment, capture_output=True, check=True)
-        return measure(Path(directory))
+        return measure(built(Path(directory)))
 
 
 if __name__ == "__main__":
