@@ -190,18 +190,22 @@ class WhisperEngine:
     def warm(self) -> None:
         """Load whatever is loaded at first use: kernels and buffers.
 
-        A GPU gets a whole window, which tells at once if its memory is too small; a CPU a second
-        of one, since a window of a large model takes it as long as loading.
+        A GPU gets a whole window and both ways to decode it, which tells at once if its memory is
+        too small; a CPU a second of one and a word: more of a large model takes it longer than
+        loading does, and each recovery would wait for it.
         """
         model, tokenizer = self._model.model, self._model.hf_tokenizer
-        frames = 3000 if self.device == "cuda" else 100
+        on_gpu = self.device == "cuda"
+        frames = 3000 if on_gpu else 100
         window = self._model.encode(np.zeros((model.n_mels, frames), np.float32))
         names = ["<|startoftranscript|>"]
         if self._facts.multilingual:
             names += [f"<|{self.languages[0]}|>", "<|transcribe|>"]
         prompt = [tokenizer.token_to_id(name) for name in names]
-        for how in ({"beam_size": self._settings.beam_size}, {"sampling_temperature": 0.2}):
-            model.generate(window, [prompt], max_length=16, return_no_speech_prob=True, **how)
+        ways = [{"beam_size": self._settings.beam_size}, {"sampling_temperature": 0.2}]
+        longest = 16 if on_gpu else len(prompt) + 1
+        for how in ways if on_gpu else ways[:1]:
+            model.generate(window, [prompt], max_length=longest, return_no_speech_prob=True, **how)
         if self._facts.word_timestamps and self._settings.check_model:
             model.align(window, prompt, [[0]], frames)
 
