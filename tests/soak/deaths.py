@@ -20,6 +20,8 @@ _STARVED = re.compile(
 )
 _LOST = re.compile(r" asrd(?:\[\d+\])?: worker \w+: lost: .*, running (.*)")
 _JOB = re.compile(r"job (\w+)")
+_NOT_STARTED = range(200, 246)
+_TRIES = 1_000
 
 Deaths = Counter[str]
 
@@ -59,13 +61,17 @@ def unexplained(found: Deaths, ledger: Ledger) -> list[str]:
         "asr-worker exited with 0": done["worker SIGTERM"],
         "asr-worker exited with 70": found["jobs that did not stop when cancelled"],
         # Tried again and again while its model is away.
-        "asr-worker exited with 78": 10 * ledger.tricks["model taken away"],
+        "asr-worker exited with 78": 10 * done["worker no model"],
         "asr-worker killed by SIGABRT": done["worker SIGABRT"] + stopped,
         "asr-worker killed by SIGKILL": done["worker SIGKILL"] + stopped,
         "asr-worker killed by SIGSEGV": done["worker SIGSEGV"] + 2 * poison,
         "killed by the watchdog": stopped + front_stopped,
         "jobs that did not stop when cancelled": sum(ledger.outcomes.values()),
     }
+    # systemd's own codes for what it could not set up, again and again for as long as /run is full.
+    for code in _NOT_STARTED:
+        allowed[f"asr-worker exited with {code}"] = _TRIES * done["disk no space left"]
+        allowed[f"asrd exited with {code}"] = _TRIES * done["disk no space left"]
     return [
         f"{what}: {number} times, explained {allowed.get(what, 0)} times"
         for what, number in found.items()

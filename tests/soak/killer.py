@@ -102,12 +102,12 @@ def _take_model_away(killer: Killer) -> None:
         return
     settings = killer.host.settings(name.removeprefix("worker "))
     settings.write_text("model = '/nowhere'\n")
-    try:
-        killer.send(name, signal.SIGKILL)
-        killer.ledger.trick("model taken away")
-        killer.stop.wait(_WITHOUT_MODEL_SECONDS)
-    finally:
-        settings.unlink()
+    with killer.ledger.lasting_fault("no model", name):
+        try:
+            killer.send(name, signal.SIGKILL)
+            killer.stop.wait(_WITHOUT_MODEL_SECONDS)
+        finally:
+            settings.unlink()
 
 
 def _load_slowly(killer: Killer) -> None:

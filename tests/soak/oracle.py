@@ -18,6 +18,8 @@ _PROMISED = {
 
 # Faults that ask a process to end: what it has accepted is answered first.
 GENTLE = frozenset({"SIGTERM", "restart", "stop of its socket"})
+# Faults that leave a worker alone but keep it from serving; where every worker has one, nobody can.
+ABSENT = frozenset({"stop of its socket", "no model"})
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,13 @@ class Limits:
     quick_death: float = 2.0
     grace: float = 10.0
     attempts: int = 2
+    workers: int = 2
     patience: float = 60.0
 
     def lasting(self, what: str) -> float:
         if what in GENTLE:
             return self.quick_death + self.wait + self.run
-        return self.slow_death if what == "SIGSTOP" else self.quick_death
+        return self.slow_death if what in ("SIGSTOP", "no model") else self.quick_death
 
 
 def judge(job: "Job", around: "list[Fault]", limits: Limits) -> str | None:
@@ -66,11 +69,13 @@ def _longest(job: "Job", limits: Limits) -> float:
 
 def _excused(job: "Job", around: "list[Fault]", limits: Limits) -> bool:
     front = {fault.what for fault in around if fault.target == "front"}
-    deaths = [f for f in around if f.target.startswith("worker") and f.what not in GENTLE]
+    deaths = [f for f in around if f.target.startswith("worker") and f.what not in GENTLE | ABSENT]
     if job.outcome == "busy":
         return job.accepted is None
     if job.outcome == "shutting-down":
         return job.accepted is None and bool(front)
+    if job.outcome == "unavailable":
+        return len({f.target for f in around if f.what in ABSENT}) >= limits.workers
     if job.outcome == "lost":
         # A front that is asked to stop answers what it has accepted; one that is killed can't.
         return bool(front - GENTLE) or (bool(front) and job.accepted is None)

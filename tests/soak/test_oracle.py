@@ -185,6 +185,23 @@ def test_a_full_disk_is_no_excuse_for_anything_but_busy(ledger: Ledger, outcome:
     assert len(ledger.failures) == 1
 
 
+def test_nobody_can_serve_only_where_every_worker_was_kept_from_it(ledger: Ledger) -> None:
+    ledger.fault("no model", "worker 0", 0, nothing)
+    ledger.close(innocent(ledger), "unavailable")
+    assert len(ledger.failures) == 1
+    ledger.fault("stop of its socket", "worker 1", 0, nothing)
+    ledger.close(innocent(ledger), "unavailable")
+    assert len(ledger.failures) == 1
+
+
+def test_what_systemd_cannot_start_is_the_full_disks_fault_only(ledger: Ledger) -> None:
+    line = "asr-worker@0.service: Main process exited, code=exited, status=217/USER"
+    found = deaths.count([f"2026-01-31 12:00:00,000 systemd[1]: {line}"])
+    assert len(deaths.unexplained(found, ledger)) == 1
+    ledger.fault("no space left", "disk", 0, nothing)
+    assert not deaths.unexplained(found, ledger)
+
+
 def test_poison_that_is_heard_is_a_failure(ledger: Ledger) -> None:
     ledger.close(ledger.open(Kind.POISON, "file", "yes"), "transcript", "yes")
     assert len(ledger.failures) == 1

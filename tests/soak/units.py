@@ -35,9 +35,14 @@ TimeoutStopSec={PATIENCE.stop}
 """
 # What front, workers and systemd for them write to. Full: not a page more, not a file more.
 _DISKS = ("/run", "/tmp", "/var/cache/asrd")
-_FILL = """for d; do
-    set -- $(df -k --output=used,iused "$d" | tail -n 1)
-    mount -o "remount,size=$(($1 ? $1 : 4))k,nr_inodes=$2" "$d"
+# Again where somebody has written meanwhile: none can be made smaller than what is in it.
+_FILL = """full() {
+    set -- "$1" $(df -k --output=used,iused "$1" | tail -n 1)
+    mount -o "remount,size=$(($2 ? $2 : 4))k,nr_inodes=$3" "$1" 2>/dev/null
+}
+for d; do
+    for try in 1 2 3 4 5 6 7 8 9 10; do ! full "$d" || continue 2; done
+    exit 1
 done"""
 _EMPTY = 'for d; do mount -o remount,size=1g,nr_inodes=100k "$d"; done'
 _OUT_SECONDS = 2.0
@@ -124,9 +129,9 @@ class Units(Host):
         """And no memory for audio: the front's memfds can't grow."""
         run = self._machine.run
         front = self.pids().get("front", 0)
-        run("sh", "-ec", _FILL, "sh", *_DISKS)
-        self._limit_files(front, "0")
         try:
+            run("sh", "-ec", _FILL, "sh", *_DISKS)
+            self._limit_files(front, "0")
             yield
         finally:
             self._limit_files(front, "unlimited")

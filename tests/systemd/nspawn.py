@@ -149,8 +149,8 @@ def _nspawn(root: Path, groups: list[Path], read_only: tuple[Path, ...]) -> Iter
             stdout=console,
             stderr=console,
         )
+    children = Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children")
     try:
-        children = Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children")
         leader = until("the first process", lambda: _first_process(children), _BOOT_SECONDS)
         try:
             yield leader
@@ -161,6 +161,10 @@ def _nspawn(root: Path, groups: list[Path], read_only: tuple[Path, ...]) -> Iter
         if nspawn.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 nspawn.wait(10)
+        if nspawn.poll() is None:
+            # What it has started would outlive it.
+            for pid in children.read_text().split():
+                os.kill(int(pid), 9)
             nspawn.kill()
         nspawn.wait()
 
