@@ -121,7 +121,7 @@ class FrontSettings:
     unread_max_bytes: int = field(
         integer(64 * _KIB, 1 << 45),
         256 * _MIB,
-        help="Unread answers and half events of all clients; past it the user with most is cut off.",
+        help="Unread answers and half events of all; past it, who has most of them is cut off.",
     )
     log_level: str = field(_LEVEL, "info", help="debug, info, warning or error.")
 
