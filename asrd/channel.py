@@ -9,7 +9,7 @@ import os
 import select
 import socket
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,37 +17,44 @@ import anyio
 from anyio.abc import TaskGroup
 
 from asrd import fdsocket, wire
-from asrd.errors import ProtocolError
+from asrd.errors import Busy, ProtocolError
 from asrd.ownedfd import OwnedFd
 
 # Seconds for which one busy peer may have the event loop before the others get their turn.
 TURN_SECONDS = 0.002
 
 
-class Unread:
-    """What the peers of all channels together have not read yet, in bytes. Past `limit`, the one
-    that keeps most is cut off."""
+class Kept:
+    """What is kept for the peers of all channels together, in bytes: answers that they have not
+    read yet, and events that have not arrived whole. Past `limit`, the owner for whom most is kept
+    loses the channel that keeps most."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.total = 0
+        self._of_owner: Counter[int] = Counter()
         self._channels: set[Channel] = set()
 
     def count(self, channel: "Channel", change: int) -> None:
         self.total += change
-        if channel.unread:
+        self._of_owner[channel.owner] += change
+        if not self._of_owner[channel.owner]:
+            del self._of_owner[channel.owner]
+        if channel.kept:
             self._channels.add(channel)
         else:
             self._channels.discard(channel)
-        if self.total > self.limit:
-            max(self._channels, key=lambda kept: kept.unread).cut_off()
+        if self.total > self.limit and change > 0:
+            owner = max(self._of_owner, key=self._of_owner.__getitem__)
+            theirs = (kept for kept in self._channels if kept.owner == owner)
+            max(theirs, key=lambda channel: channel.kept).cut_off()
 
 
 class Channel:
     """Owns the socket. One task may receive; `send` may be called from anywhere in the loop.
 
     `buffer` is where reads go; channels of one event loop may share it, since what is read is
-    consumed, or copied, before anything else runs.
+    consumed, or copied, before anything else runs. `owner`: the peer's user.
     """
 
     def __init__(
@@ -58,7 +65,8 @@ class Channel:
         buffer: memoryview,
         *,
         output_max: int,
-        unread: Unread | None = None,
+        kept: Kept | None = None,
+        owner: int = -1,
         frame_timeout: float | None = None,
     ) -> None:
         sock.setblocking(False)
@@ -69,13 +77,15 @@ class Channel:
         # Bytes and the descriptors that go with the first of them.
         self._output: deque[tuple[bytearray, list[OwnedFd]]] = deque()
         self._output_max = output_max
-        self._all_unread = unread
+        self._all_kept = kept
+        self.owner = owner
         self.unread = 0
+        self._half = 0
         self._frame_timeout = frame_timeout
         self._frame_deadline: float | None = None
         self._turn_ends = 0.0
         self._flushed = anyio.Event()
-        self.overflowed = False
+        self.overflowed = self._may_be_told = False
 
     def __repr__(self) -> str:
         return f"<Channel fd={self._sock.fileno()} unread={self.unread} {self._decoder!r}>"
@@ -84,6 +94,11 @@ class Channel:
     def in_event(self) -> bool:
         """Whether an event has begun and is not complete."""
         return self._decoder.in_frame
+
+    @property
+    def kept(self) -> int:
+        """Bytes that are kept for the peer: what it has not read, and its half event."""
+        return self.unread + self._half
 
     @property
     def half_closed(self) -> bool:
@@ -95,16 +110,21 @@ class Channel:
     async def receive(self) -> wire.Event | None:
         """The next event, None at the end of the connection. The caller owns the event.
 
-        Raises ProtocolError, OSError.
+        Raises ProtocolError, OSError; Busy if the peer was cut off, and can be told.
         """
         while True:
             if time.monotonic() >= self._turn_ends:
                 await self._give_way()
+            if self._may_be_told:
+                raise Busy("too much is kept for all clients, and most of it for you")
+            if self.overflowed:
+                return None
             event = self._decoder.next_event()
             if event is not None:
                 self._frame_deadline = None
+                self._count_half(0)
                 return event
-            if not await self._read():
+            if not await self._read() and not self.overflowed:
                 # Says so if the end came in the middle of an event.
                 self._decoder.receive_eof()
                 return self._decoder.next_event()
@@ -112,6 +132,7 @@ class Channel:
     async def _give_way(self) -> None:
         # Whoever runs meanwhile may read into the same buffer.
         self._decoder.keep()
+        self._count_half(self._decoder.held)
         await anyio.lowlevel.checkpoint()
         self._begin_turn()
 
@@ -121,7 +142,9 @@ class Channel:
     async def _read(self) -> int:
         while True:
             try:
-                count, fds = fdsocket.receive_into(self._sock, self._buffer)
+                count, fds = fdsocket.receive_into(
+                    self._sock, self._buffer, self._decoder.limits.fds
+                )
             except BlockingIOError:
                 await self._wait_readable()
                 self._begin_turn()
@@ -131,6 +154,7 @@ class Channel:
         return count
 
     async def _wait_readable(self) -> None:
+        self._count_half(self._decoder.held)
         if self._frame_timeout is None or not self._decoder.in_frame:
             self._frame_deadline = None
             await anyio.wait_readable(self._sock)
@@ -179,10 +203,15 @@ class Channel:
         self._output[-1][0].extend(rest)
         self._count(len(rest))
 
-    def _count(self, change: int) -> None:
-        self.unread += change
-        if self._all_unread is not None:
-            self._all_unread.count(self, change)
+    def _count(self, unread: int, half: int = 0) -> None:
+        self.unread += unread
+        self._half += half
+        if self._all_kept is not None and unread + half:
+            self._all_kept.count(self, unread + half)
+
+    def _count_half(self, held: int) -> None:
+        if held != self._half and not self.overflowed:
+            self._count(0, held - self._half)
 
     async def _flush(self) -> None:
         try:
@@ -215,25 +244,32 @@ class Channel:
             with anyio.move_on_after(seconds):
                 await self._flushed.wait()
 
-    def shutdown(self) -> None:
+    def shutdown(self, how: int = socket.SHUT_RDWR) -> None:
         """End the connection; `receive` sees it."""
         try:
-            self._sock.shutdown(socket.SHUT_RDWR)
+            self._sock.shutdown(how)
         except OSError:
             return
 
     def cut_off(self) -> None:
-        """End the connection of a peer that does not read."""
+        """End the connection of a peer for which too much is kept."""
         self.overflowed = True
+        # What it has not read is cut in the middle: no answer could follow.
+        self._may_be_told = not self._output
         self._drop_output()
-        self.shutdown()
+        self._drop_input()
+        self.shutdown(socket.SHUT_RD if self._may_be_told else socket.SHUT_RDWR)
 
     def close(self) -> None:
         if self._sock.fileno() >= 0:
             anyio.notify_closing(self._sock)
             self._sock.close()
-        self._decoder.close()
+        self._drop_input()
         self._drop_output()
+
+    def _drop_input(self) -> None:
+        self._decoder.close()
+        self._count(0, -self._half)
 
     def _drop_output(self) -> None:
         while self._output:

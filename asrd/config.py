@@ -79,6 +79,9 @@ class FrontSettings:
     spool_max_bytes: int = field(
         integer(_KIB, 1 << 45), 2 * _GIB, help="Memory for the inline audio of all clients."
     )
+    spool_max_bytes_per_user: int = field(
+        integer(_KIB, 1 << 45), _GIB, help="Memory for the inline audio of one user's clients."
+    )
     max_file_bytes: int = field(
         integer(_KIB, 1 << 45), 4 * _GIB, help="Largest audio given as a descriptor."
     )
@@ -89,7 +92,7 @@ class FrontSettings:
         integer(1, 500_000), 4096, help="Clients connected at once; one more is `busy`."
     )
     connections_max_per_user: int = field(
-        integer(1, 500_000), 4096, help="Clients of one user connected at once."
+        integer(1, 500_000), 1024, help="Clients of one user connected at once."
     )
     status_connections_max: int = field(
         integer(1, 500_000), 256, help="As connections_max, for the status socket alone."
@@ -99,6 +102,11 @@ class FrontSettings:
     )
     jobs_max_per_connection: int = field(
         integer(1, 10_000), 64, help="Unanswered jobs of one connection."
+    )
+    jobs_max_per_user: int = field(
+        integer(0, 1_000_000),
+        0,
+        help="Unanswered jobs of one user, waiting or running; 0: no bound of its own.",
     )
     frame_timeout_seconds: float = field(
         number(0.01, _DAY),
@@ -113,7 +121,7 @@ class FrontSettings:
     unread_max_bytes: int = field(
         integer(64 * _KIB, 1 << 45),
         256 * _MIB,
-        help="Unread answers of all clients, past which who has most of them is cut off.",
+        help="Unread answers and half events of all; past it, who has most of them is cut off.",
     )
     log_level: str = field(_LEVEL, "info", help="debug, info, warning or error.")
 
@@ -260,11 +268,14 @@ def _names(line: str, key: str) -> bool:
 
 def _environment(cls: type, table: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for spec in dataclasses.fields(cls):
-        variable = f"ASRD_{table}_{spec.name}".upper()
-        raw = os.environ.get(variable)
-        if raw is None:
+    prefix = f"ASRD_{table}_".upper()
+    specs = {prefix + spec.name.upper(): spec for spec in dataclasses.fields(cls)}
+    for variable, raw in os.environ.items():
+        if not variable.startswith(prefix):
             continue
+        spec = specs.get(variable)
+        if spec is None:
+            raise ConfigError(f"{variable}: [{table}] has no such key")
         try:
             found[spec.name] = spec.metadata["get"](spec.name, _from_text(raw, spec.type))
         except (FieldError, ValueError) as error:

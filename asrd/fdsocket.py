@@ -17,7 +17,7 @@ from asrd.wire import MAX_FDS
 
 # As much as a Unix socket holds by default (net.core.wmem_default, 208 KiB): one read empties it.
 READ_SIZE = 256 * 1024
-_ANCILLARY = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+_FD_SIZE = array.array("i").itemsize
 # What the kernel says when this machine, not the peer, is at fault.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 # What the kernel says of a user without a number in our namespace (user_namespaces(7)).
@@ -46,20 +46,24 @@ def peer_of(sock: socket.socket) -> Peer:
     return Peer(*_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
 
 
-def receive_into(sock: socket.socket, buffer: memoryview) -> tuple[int, list[OwnedFd]]:
+def receive_into(
+    sock: socket.socket, buffer: memoryview, max_fds: int = MAX_FDS
+) -> tuple[int, list[OwnedFd]]:
     """One recvmsg: how many bytes came (0 at the end), and the descriptors that came with them.
+    Of more than `max_fds` the kernel drops the rest, before they are ours.
 
     Raises ProtocolError if it were too many descriptors, OSError (EMFILE) if this process can take
     no more, BlockingIOError.
     """
-    count, ancillary, flags, _ = sock.recvmsg_into([buffer], _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+    room = socket.CMSG_SPACE(max_fds * _FD_SIZE)
+    count, ancillary, flags, _ = sock.recvmsg_into([buffer], room, socket.MSG_CMSG_CLOEXEC)
     fds = [OwnedFd(fd) for fd in _rights(ancillary)]
     if flags & socket.MSG_CTRUNC:
         for fd in fds:
             fd.close()
-        if len(fds) < MAX_FDS:
+        if len(fds) < max_fds:
             raise OSError(errno.EMFILE, "no descriptor is left for one that came")
-        raise ProtocolError(f"fds: more than {MAX_FDS} descriptors came at once")
+        raise ProtocolError(f"fds: more than {max_fds} descriptors came at once")
     return count, fds
 
 

@@ -13,6 +13,8 @@ Sans-I/O: bytes and descriptors go in by `receive`, events come out of `next_eve
    over after an event is one that nobody declared: an error.
 4. Payload bytes go to the sink that the owner's `open_sink` gave for this event, as they come.
 5. No event is begun before the one before it was handed out: a sink may depend on that one.
+6. While an event waits for more bytes, its data is kept as JSON: as objects it may be forty times
+   as large.
 """
 
 import json
@@ -37,6 +39,9 @@ MAX_FDS = 4
 # Two levels are in use (`audio`, Wyoming's `context`); deeper JSON is an attack on the parser.
 MAX_DEPTH = 32
 MAX_TYPE = 64
+# Commas and opening brackets, for one that is nothing else takes the parser 150 ms and 20 MB. An
+# honest event has two thousand hints and the commas of two prompts.
+MAX_VALUES = 8192
 _LINE_STEP = 512
 
 
@@ -97,17 +102,18 @@ class _State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one event may measure, in bytes. `strict` also refuses duplicate keys; off for what
-    asrd itself wrote, where a faster parser matters more."""
+    """What one event may measure, in bytes, and how many descriptors it may have. `strict` also
+    refuses duplicate keys; off for what asrd itself wrote, where a faster parser matters more."""
 
     data: int = MAX_DATA
     payload: int = 0
     strict: bool = True
+    fds: int = MAX_FDS
 
 
 class Decoder:
     def __init__(self, limits: Limits, open_sink: OpenSink = lambda event: BytesSink()) -> None:
-        self._limits = limits
+        self.limits = limits
         self._open_sink = open_sink
         self._state = _State.HEADER
         self._buffer = bytearray()
@@ -117,6 +123,7 @@ class Decoder:
         self._fd_count = 0
         self._missing = 0
         self._pending = memoryview(b"")
+        self._parked: bytearray | None = None
         self._error: ProtocolError | None = None
 
     def __repr__(self) -> str:
@@ -126,6 +133,11 @@ class Decoder:
     def in_frame(self) -> bool:
         """Whether an event has begun and is not complete."""
         return bool(self._buffer) or self._state in (_State.DATA, _State.PAYLOAD)
+
+    @property
+    def held(self) -> int:
+        """Bytes that are kept of what has not become an event yet (after `keep`)."""
+        return len(self._buffer) + len(self._parked or b"") + len(self._pending)
 
     def receive(self, data: memoryview | bytes, fds: Iterable[Closable] = ()) -> None:
         """Take what one read brought; `data` must stay as it is until `next_event` gives None, or
@@ -175,6 +187,7 @@ class Decoder:
         self._buffer.clear()
         self._event.close()
         self._event = Event("", {})
+        self._parked = None
         self._drop()
 
     def _drop(self) -> None:
@@ -192,14 +205,28 @@ class Decoder:
             elif self._state is _State.DATA:
                 self._buffer += self._take(self._data_length - len(self._buffer))
                 if len(self._buffer) < self._data_length:
-                    return None
+                    break
                 self._end_data()
             else:
                 part = self._take(self._missing)
                 if part and self._event.payload is not None:
                     self._event.payload.write(part)
                 self._missing -= len(part)
-                return None if self._missing else self._complete()
+                if self._missing:
+                    break
+                return self._complete()
+        self._park()
+        return None
+
+    def _park(self) -> None:
+        if self._event.data:
+            # A copy, since orjson's own bytes keep the room of sixteen times their length.
+            self._parked = bytearray(fastjson.dumps(self._event.data))
+            self._event.data = {}
+
+    def _unpark(self) -> None:
+        if self._parked is not None:
+            self._event.data, self._parked = fastjson.loads(bytes(self._parked)), None
 
     def _take(self, count: int) -> memoryview:
         part, self._pending = self._pending[:count], self._pending[count:]
@@ -229,22 +256,24 @@ class Decoder:
         data = header.get("data")
         if data is not None and not isinstance(data, dict):
             raise ProtocolError("data: must be an object")
-        self._data_length = _length(header, "data_length", self._limits.data)
-        self._missing = _length(header, "payload_length", self._limits.payload)
-        self._fd_count = _length(header, "fds", MAX_FDS)
+        self._data_length = _length(header, "data_length", self.limits.data)
+        self._missing = _length(header, "payload_length", self.limits.payload)
+        self._fd_count = _length(header, "fds", self.limits.fds)
         self._event = Event(kind, data or {}, payload_length=self._missing)
         self._state = _State.DATA
 
     def _end_data(self) -> None:
+        self._unpark()
         if self._data_length:
             raw = bytes(self._buffer)
             self._buffer.clear()
-            self._event.data.update(_parse_object(raw, "data", self._limits.strict))
+            self._event.data.update(_parse_object(raw, "data", self.limits.strict))
         if self._missing:
             self._event.payload = self._open_sink(self._event)
         self._state = _State.PAYLOAD
 
     def _complete(self) -> Event:
+        self._unpark()
         if len(self._fds) < self._fd_count:
             raise ProtocolError(f"fds: {self._fd_count} declared, {len(self._fds)} came")
         event, self._event = self._event, Event("", {})
@@ -281,6 +310,8 @@ def _length(header: dict[str, Any], key: str, limit: int) -> int:
 
 
 def _parse_object(raw: bytes, what: str, strict: bool) -> dict[str, Any]:
+    if strict and sum(map(raw.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise ProtocolError(f"{what} has more than {MAX_VALUES} values")
     try:
         # The fast one first: it refuses what is not JSON at all (NaN, bad UTF-8, lone surrogates).
         value = fastjson.loads(raw)

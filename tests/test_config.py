@@ -262,6 +262,29 @@ def test_a_mistake_in_the_environment_is_told_with_the_variable(
     assert refused(table, file).startswith(f"{variable}={text!r}: {error}")
 
 
+@pytest.mark.parametrize(
+    ("variable", "table"),
+    [
+        ("ASRD_FRONT_QUEUE_MX", "front"),
+        ("ASRD_FRONT_queue_max", "front"),
+        ("ASRD_FRONT_", "front"),
+        ("ASRD_WORKER_QUEUE_MAX", "worker"),
+    ],
+)
+def test_a_variable_that_sets_nothing_is_told(
+    variable: str, table: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "8")
+    assert refused(table, file) == f"{variable}: [{table}] has no such key"
+
+
+def test_other_variables_are_no_settings(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CONFIG", "SOCKET", "DEBUG", "LAST_EXIT", "SUPERVISED", "SOAK_SECONDS", "FRONT"):
+        monkeypatch.setenv(f"ASRD_{name}", "x")
+    monkeypatch.setenv("ASRD_WORKER_NONSENSE", "x")
+    assert load_front(file) == FrontSettings()
+
+
 def test_a_mistake_in_a_flag_is_told(file: Path) -> None:
     with pytest.raises(ConfigError, match="flag for socket: is longer than 4096 characters"):
         load_front(file, {"socket": "x" * 5000})

@@ -16,7 +16,7 @@ from asrd.fdsocket import Peer
 from asrd.fields import parse
 from asrd.front import request as answers
 from asrd.front.actions import Failure
-from asrd.front.request import Request, make_request
+from asrd.front.request import Request, make_request, with_hints
 from asrd.records import (
     AudioFormat,
     Options,
@@ -89,11 +89,11 @@ def test_the_length_of_a_file_is_for_the_worker_to_find_out() -> None:
 
 def test_wyomings_hints_are_whispers_hotwords() -> None:
     asked = Transcribe(transcript_names=("Ada", "Grace"), transcript_terms=("COBOL",))
-    assert made(asked).options.hotwords == "Ada, Grace, COBOL"
+    assert with_hints(asked, Options()).hotwords == "Ada, Grace, COBOL"
     own = Options(hotwords="mine")
-    assert made(asked, options=own).options is own
+    assert with_hints(asked, own) is own
     many = Transcribe(transcript_terms=("x" * 256,) * 100)
-    assert len(made(many).options.hotwords or "") == 4096
+    assert len(with_hints(many, Options()).hotwords or "") == 4096
 
 
 def test_the_transcript_says_what_was_done() -> None:

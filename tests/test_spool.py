@@ -14,17 +14,18 @@ from asrd.errors import BadAudio, Busy, TooLarge
 from asrd.front.spool import ClientFile, Recording, Spool
 from asrd.ownedfd import OwnedFd
 
+ALICE, BOB = 1000, 1001
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
 @pytest.fixture
 def spool() -> Spool:
-    return Spool(limit=100)
+    return Spool(limit=100, limit_per_user=80)
 
 
 @pytest.fixture
 def recording(spool: Spool) -> Iterator[Recording]:
-    made = Recording(spool, limit=60)
+    made = Recording(spool, ALICE, limit=60)
     yield made
     made.close()
     assert spool.used == 0
@@ -62,13 +63,13 @@ def test_past_its_limit_a_recording_is_too_large_whatever_follows(recording: Rec
     write(recording, b"x" * 50)
     write(recording, b"x" * 11)
     write(recording, b"x")
-    assert recording.size == 50
+    assert recording.size == 0
     with pytest.raises(TooLarge, match="audio: is over the limit of 60 bytes"):
         recording.seal()
 
 
 def test_all_recordings_together_are_bounded(spool: Spool) -> None:
-    first, second = Recording(spool, 60), Recording(spool, 60)
+    first, second = Recording(spool, ALICE, 60), Recording(spool, BOB, 60)
     write(first, b"x" * 60)
     write(second, b"x" * 40)
     assert spool.used == 100
@@ -76,18 +77,34 @@ def test_all_recordings_together_are_bounded(spool: Spool) -> None:
     with pytest.raises(Busy, match="the inline audio of all clients is over 100 bytes") as caught:
         second.seal()
     assert caught.value.retry_after_ms == 1000
+    # What is of no more use is given back before its client is through.
+    assert spool.used == 60
     first.seal()
     first.close()
-    assert spool.used == 40
     second.close()
     second.close()
     assert spool.used == 0
 
 
+def test_the_recordings_of_a_user_are_bounded_and_leave_room_for_others(spool: Spool) -> None:
+    mine, more, other = (Recording(spool, uid, 60) for uid in (ALICE, ALICE, BOB))
+    write(mine, b"x" * 60)
+    write(more, b"x" * 20)
+    write(more, b"x")
+    with pytest.raises(Busy, match="the inline audio of user 1000 is over 80 bytes") as caught:
+        more.seal()
+    assert caught.value.retry_after_ms == 1000
+    write(other, b"x" * 40)
+    other.seal()
+    for recording in (mine, more, other):
+        recording.close()
+    assert spool.used == 0
+
+
 def test_what_was_given_back_can_be_used_again(spool: Spool) -> None:
     for _ in range(5):
-        recording = Recording(spool, 100)
-        write(recording, b"x" * 100)
+        recording = Recording(spool, ALICE, 100)
+        write(recording, b"x" * 80)
         recording.seal()
         recording.close()
 
@@ -103,7 +120,7 @@ def test_without_memory_a_recording_is_busy(
         patch.setattr(os, "write", full)
         write(recording, b"x" * 10)
     write(recording, b"x" * 10)
-    assert recording.size == 10
+    assert recording.size == 0
     with pytest.raises(Busy, match="no room for the audio: No space left on device"):
         recording.seal()
 

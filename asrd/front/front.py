@@ -41,6 +41,7 @@ from asrd.front.request import Request
 from asrd.front.scheduler import Scheduler, UnknownKey
 from asrd.front.session import Session
 from asrd.front.spool import Audio, Recording, Spool
+from asrd.front.unanswered import Unanswered
 from asrd.front.workerdir import WorkerDirectory
 from asrd.front.workers import Worker, WorkerState
 from asrd.records import (
@@ -56,6 +57,7 @@ log = logging.getLogger(__name__)
 _WORKERS_CODES = frozenset(
     {Code.BAD_REQUEST, Code.BAD_AUDIO, Code.TOO_LARGE, Code.OUT_OF_MEMORY, Code.INTERNAL}
 )
+_FROM_ELSEWHERE = "it was cancelled from another connection"
 
 
 class Front:
@@ -70,7 +72,9 @@ class Front:
         self.started_at = 0.0
         self.connections = 0
         self._directory = WorkerDirectory(settings.worker_dir)
-        self._spool = Spool(settings.spool_max_bytes)
+        self.sessions: set[Session] = set()
+        self._unanswered = Unanswered()
+        self._spool = Spool(settings.spool_max_bytes, settings.spool_max_bytes_per_user)
         self._buffer = buffer
         self._refusal_logged = -math.inf
         self._refusals_untold = 0
@@ -107,8 +111,8 @@ class Front:
 
     # --- what sessions ask ----------------------------------------------------------------------
 
-    def new_recording(self) -> Recording:
-        return Recording(self._spool, self.settings.max_payload_bytes)
+    def new_recording(self, uid: int) -> Recording:
+        return Recording(self._spool, uid, self.settings.max_payload_bytes)
 
     def make_request(
         self,
@@ -133,16 +137,22 @@ class Front:
         if not self.scheduler.workers:
             # Right after an installation the sockets may be newer than the last look for them.
             self.find_workers()
-        limit, now = self.settings.jobs_max_per_connection, anyio.current_time()
-        if len(request.session.requests) > limit:
-            failure = Failure(
-                Code.BUSY,
-                f"{limit} jobs of this connection are unanswered",
-                retry_after_ms=self.scheduler.retry_after_ms(request.job.uid, now),
-            )
+        full, now = self._why_full(request), anyio.current_time()
+        if full is not None:
+            later = self.scheduler.retry_after_ms(request.job.uid, now)
+            failure = Failure(Code.BUSY, full, retry_after_ms=later)
             self._perform([Refuse(request.job, failure)])
         else:
             self._perform(self.scheduler.submit(request.job, now))
+
+    def _why_full(self, request: Request) -> str | None:
+        limit, uid = self.settings.jobs_max_per_connection, request.job.uid
+        if len(request.session.requests) > limit:
+            return f"{limit} jobs of this connection are unanswered"
+        limit = self.settings.jobs_max_per_user
+        if limit and self._unanswered.count(uid) >= limit:
+            return f"{limit} jobs of user {uid} are unanswered"
+        return None
 
     def cancel(self, request: Request, why: str) -> None:
         failure = Failure(Code.CANCELLED, why)
@@ -150,14 +160,13 @@ class Front:
 
     def cancel_foreign(self, peer: Peer, job_id: str) -> int:
         """End the jobs of that id that this user has on other connections (root: that anyone
-        has); returns how many. Whether others have such a job is not told."""
-        jobs = [*self.scheduler.queue, *self.scheduler.running()]
-        mine = [
-            job.request for job in jobs if job.request.job_id == job_id and peer.may_see(job.uid)
-        ]
+        has), also those still recorded; how many is told, not whether others have such a job."""
+        mine = list(self._unanswered.named(job_id, peer))
         for request in mine:
-            self.cancel(request, "it was cancelled from another connection")
-        return len(mine)
+            self.cancel(request, _FROM_ELSEWHERE)
+        recording = [s for s in self.sessions if peer.may_see(s.peer.uid)]
+        failure = Failure(Code.CANCELLED, _FROM_ELSEWHERE)
+        return len(mine) + sum(s.cancel_recording(job_id, failure) for s in recording)
 
     def refused(self, session: Session, failure: Failure) -> None:
         """A request of a client was not accepted. One a second is logged: overload, or a client
@@ -281,6 +290,7 @@ class Front:
             match action:
                 case Accept(job, depth):
                     self.metrics.accepted += 1
+                    self._unanswered.add(job.request)
                     job.request.session.accepted(job.request, depth)
                 case Refuse(job, failure):
                     self.refused(job.request.session, failure)
@@ -333,11 +343,15 @@ class Front:
         self._fail(request, failure)
 
     def _fail(self, request: Request, failure: Failure) -> None:
-        request.audio.close()
+        self._end(request)
         request.session.failed(request, failure)
 
-    def _deliver(self, request: Request, done: Done) -> None:
+    def _end(self, request: Request) -> None:
         request.audio.close()
+        self._unanswered.remove(request)
+
+    def _deliver(self, request: Request, done: Done) -> None:
+        self._end(request)
         job, now = request.job, anyio.current_time()
         wait, run = job.started_at - job.arrival, now - job.started_at
         self.metrics.job_done(wait, run, done.audio_seconds, now)

@@ -42,7 +42,7 @@ from asrd.workerevents import (
 log = logging.getLogger(__name__)
 
 # A worker's answer may be a transcript of many hours; asrd wrote it, so the fast parser will do.
-_LIMITS = wire.Limits(data=wire.MAX_TRANSCRIPT_DATA, strict=False)
+_LIMITS = wire.Limits(data=wire.MAX_TRANSCRIPT_DATA, strict=False, fds=0)
 _OUTPUT_MAX = 16 * 1024 * 1024
 # Seconds between tries, doubling. A worker that can't load asks for an admin, not for haste.
 _RETRY_FIRST, _RETRY_LAST = 0.05, 5.0

@@ -85,7 +85,7 @@ def make_request(
         trace_id=asked.trace_id,
         audio=audio,
         format=format_,
-        options=_with_hints(asked, options),
+        options=options,
         stream=asked.stream,
         plain=asked.audio is None and asked.job_id is None and not asked.stream,
     )
@@ -93,7 +93,7 @@ def make_request(
     return request
 
 
-def _with_hints(asked: Transcribe, options: Options) -> Options:
+def with_hints(asked: Transcribe, options: Options) -> Options:
     """Wyoming's names and terms are hints to the recogniser: Whisper's hotwords."""
     hints = asked.transcript_names + asked.transcript_terms
     if not hints or options.hotwords is not None:

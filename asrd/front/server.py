@@ -6,23 +6,22 @@ import math
 import resource
 import signal
 import socket
-import stat
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import anyio
 from anyio.abc import TaskGroup
 
 from asrd import sd, wire
-from asrd.channel import Channel, Unread
+from asrd.channel import Channel, Kept
 from asrd.config import FrontSettings, config_path, load_front
-from asrd.errors import Code, ConfigError
+from asrd.errors import Code
 from asrd.events import Error
 from asrd.fdsocket import READ_SIZE, peer_of
-from asrd.front import request, status
+from asrd.front import bounds, request, status
 from asrd.front.actions import Failure
 from asrd.front.front import Front
+from asrd.front.listener import bind, unbind
 from asrd.front.session import Session
 from asrd.journal import setup_logging
 
@@ -37,11 +36,9 @@ _TOLD_AGAIN_SECONDS = 10.0
 # Time for clients to read their last answers when the daemon stops.
 _FAREWELL_SECONDS = 2.0
 # On the public socket there is nothing to say but short questions.
-_STRANGERS = wire.Limits(data=4096, payload=64 * 1024)
+_STRANGERS = wire.Limits(data=4096, payload=64 * 1024, fds=0)
 # Some hundred answers.
 _STRANGERS_OUTPUT = 1 << 20
-# Above the busiest burst: a connection waits here, it is not refused (the units say the same).
-BACKLOG = 4096
 
 
 @dataclass
@@ -105,7 +102,7 @@ class Server:
         ]
         self._notifier = sd.Notifier()
         self._channels: set[Channel] = set()
-        self._unread = Unread(settings.unread_max_bytes)
+        self._kept = Kept(settings.unread_max_bytes)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then let accepted jobs finish."""
@@ -116,7 +113,11 @@ class Server:
                 for listener, door in self._listeners:
                     accepting.start_soon(self._accept, listener, door, tasks)
                 self._notifier.ready()
-                log.info("serving")
+                log.info(
+                    "serving; all clients together can take %d MiB, and %d MiB for recordings",
+                    bounds.memory(self.settings) >> 20,
+                    bounds.recordings(self.settings) >> 20,
+                )
                 await _signalled()
                 accepting.cancel_scope.cancel()
             await self._stop()
@@ -168,7 +169,8 @@ class Server:
             tasks,
             self._buffer,
             output_max=door.output_max,
-            unread=self._unread,
+            kept=self._kept,
+            owner=session.peer.uid,
             frame_timeout=self.settings.frame_timeout_seconds,
         )
         uid = session.peer.uid
@@ -182,7 +184,8 @@ class Server:
                 self.front.refused(session, failure)
                 channel.send(Error.TYPE, request.error(failure, None, None))
             if channel.overflowed:
-                log.warning("cut off: it does not read its answers", extra=session.log_fields)
+                text = "cut off: it does not read its answers, or does not finish its events"
+                log.warning(text, extra=session.log_fields)
         except Exception:
             # Our bug; it costs this client its connection, and nobody else anything.
             log.exception("a connection failed", extra=session.log_fields)
@@ -206,42 +209,6 @@ async def _signalled() -> None:
             return
 
 
-def bind(path: str, mode: int = 0o660) -> socket.socket:
-    """Listen at `path`, where a dead daemon may have left its socket.
-
-    Raises ConfigError if somebody listens there already, or the path can't be used.
-    """
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        _remove_stale(path)
-        listener.bind(path)
-        Path(path).chmod(mode)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(f"cannot listen at {path}: {error.strerror or error}") from None
-    except ConfigError:
-        listener.close()
-        raise
-    return listener
-
-
-def _remove_stale(path: str) -> None:
-    try:
-        if not stat.S_ISSOCK(Path(path).lstat().st_mode):
-            raise ConfigError(f"cannot listen at {path}: there is a file that is no socket")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            Path(path).unlink()
-            return
-    raise ConfigError(f"cannot listen at {path}: another daemon listens there")
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="the settings' file (asrd.toml)")
     parser.add_argument(
@@ -249,10 +216,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _allow_descriptors() -> None:
+def _allow_descriptors(settings: FrontSettings) -> None:
     """As many as we may have: shells and containers start with 1,024, for programs that select."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    needed = bounds.descriptors(settings)
+    if needed > hard:
+        text = "%d descriptors may be open here, and clients may need %d: a crowd will be told busy"
+        log.warning(text, hard, needed)
 
 
 def serve(args: argparse.Namespace) -> int:
@@ -260,7 +231,7 @@ def serve(args: argparse.Namespace) -> int:
     sd.die_with_supervisor()
     settings = load_front(config_path(args.config), {"socket": args.socket})
     setup_logging(settings.log_level, "asrd")
-    _allow_descriptors()
+    _allow_descriptors(settings)
     passed = sd.listen_sockets()
     main = passed.pop("asrd", [])
     public = passed.pop("status", [])
@@ -276,6 +247,8 @@ def serve(args: argparse.Namespace) -> int:
     try:
         anyio.run(Server(settings, main, public).run)
     finally:
+        for listener in main + public:
+            listener.close()
         for path in bound:
-            Path(path).unlink(missing_ok=True)
+            unbind(path)
     return 0

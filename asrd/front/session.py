@@ -1,12 +1,13 @@
 """One client's connection: its events become requests, their outcomes become its answers."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from asrd import wire
 from asrd.channel import Channel
-from asrd.errors import BadAudio, BadRequest, Code, FieldError, JobError, ProtocolError
+from asrd.errors import BadAudio, BadRequest, Busy, Code, FieldError, JobError, ProtocolError
 from asrd.events import (
     FROM_CLIENT,
     Accepted,
@@ -29,7 +30,7 @@ from asrd.events import (
 from asrd.fdsocket import EXHAUSTED, Peer
 from asrd.fields import dump, identifier, parse
 from asrd.front.actions import Failure
-from asrd.front.request import Request, error
+from asrd.front.request import Request, error, with_hints
 from asrd.front.spool import Audio, ClientFile, Recording
 from asrd.front.stream import STREAMED, Stream
 from asrd.records import (
@@ -46,6 +47,7 @@ _LAST_WORDS_SECONDS = 1.0
 # How soon it is noticed that a client has left that had said all it had to say (`socat` does so).
 _HALF_CLOSED_SECONDS = 0.1
 _GET_ID = identifier()
+_BY_CLIENT = "the client cancelled it"
 
 
 class _Discard:
@@ -66,7 +68,9 @@ class Session:
         self.peer = peer
         self._restricted = restricted
         self.requests: dict[str, Request] = {}
-        self._stream = Stream(front.new_recording)
+        self._stream = Stream(self._new_recording)
+        # When the recording is given up: after a pause, and after all of its time.
+        self._pause_ends = self._stream_ends = math.inf
         self._channel: Channel | None = None
 
     def __repr__(self) -> str:
@@ -80,6 +84,7 @@ class Session:
     async def run(self, channel: Channel) -> None:
         """Serve the connection until its end; then what it still waited for is cancelled."""
         self._channel = channel
+        self._front.sessions.add(self)
         try:
             while (framed := await self._next_event(channel)) is not None:
                 try:
@@ -91,6 +96,9 @@ class Session:
         except ProtocolError as problem:
             self._send_error(Failure(Code.BAD_REQUEST, str(problem)))
             await channel.flush(_LAST_WORDS_SECONDS)
+        except Busy as problem:
+            self._send_error(Failure(Code.BUSY, problem.text, retry_after_ms=1000))
+            await channel.flush(_LAST_WORDS_SECONDS)
         except OSError as problem:
             # If it was not us, the peer is gone, and there is nobody to tell.
             if problem.errno in EXHAUSTED:
@@ -98,27 +106,45 @@ class Session:
                 await channel.flush(_LAST_WORDS_SECONDS)
         finally:
             self._channel = None
+            self._front.sessions.discard(self)
             self._stream.drop()
             for request in list(self.requests.values()):
                 self._front.cancel(request, "the client left")
 
     async def _next_event(self, channel: Channel) -> wire.Event | None:
-        """As Channel.receive; meanwhile a recording that nobody goes on with is given up."""
-        seconds = self._front.settings.frame_timeout_seconds
-        while self._stream.is_open:
-            with anyio.move_on_after(seconds):
+        """As Channel.receive; meanwhile a recording that takes too long is given up."""
+        if self._stream.is_open:
+            with anyio.CancelScope(deadline=min(self._pause_ends, self._stream_ends)):
                 return await channel.receive()
             # In the middle of an event the channel has a clock of its own.
             if not channel.in_event:
-                text = f"nothing came for {seconds:g} s in the middle of a recording"
-                self._give_up_stream(AudioChunk.TYPE, Failure(Code.BAD_REQUEST, text))
+                self._give_up_stream(AudioChunk.TYPE, self._overdue())
         return await channel.receive()
+
+    def _overdue(self) -> Failure:
+        settings = self._front.settings
+        if anyio.current_time() >= self._stream_ends:
+            text = f"audio: it took longer to come than {settings.max_audio_seconds:g} s"
+            return Failure(Code.TOO_LARGE, text)
+        text = f"nothing came for {settings.frame_timeout_seconds:g} s in the middle of a recording"
+        return Failure(Code.BAD_REQUEST, text)
+
+    def _on_audio(self, begins: bool = False) -> None:
+        """Chunks, and nothing else, keep a recording alive; longer than what they tell may last,
+        with a pause more, it can't take to tell it."""
+        settings = self._front.settings
+        self._pause_ends = anyio.current_time() + settings.frame_timeout_seconds
+        if begins:
+            self._stream_ends = self._pause_ends + settings.max_audio_seconds
+
+    def _new_recording(self) -> Recording:
+        return self._front.new_recording(self.peer.uid)
 
     def open_sink(self, event: wire.Event) -> wire.Sink:
         """Where the payload of an event goes, while it arrives."""
         if not self._restricted:
             if event.type == Transcribe.TYPE:
-                return self._front.new_recording()
+                return self._new_recording()
             if event.type == AudioChunk.TYPE:
                 return self._stream.sink() or _Discard()
         return _Discard()
@@ -132,7 +158,7 @@ class Session:
                 self._front.metrics.ignored_events += 1
                 return
             if self._restricted and not isinstance(event, (Describe, Ping, StatusRequest)):
-                raise BadRequest(f"{framed.type}: this socket answers status, ping and describe")
+                raise BadRequest("this socket answers status, ping and describe")
             self._dispatch(event, framed)
         except FieldError as problem:
             self._refuse(framed, Failure(Code.BAD_REQUEST, f"{framed.type}: {problem}"))
@@ -144,15 +170,17 @@ class Session:
     def _dispatch(self, event: Any, framed: wire.Event) -> None:
         match event:
             case Transcribe():
-                options = parse(Options, framed.data)
+                options = with_hints(event, parse(Options, framed.data))
                 if event.audio is None:
                     self._begin_stream(event, options, framed)
                 else:
                     self._one_shot(event, options, framed)
             case AudioStart():
                 self._stream.start(event)
+                self._on_audio(begins=True)
             case AudioChunk():
                 self._stream.chunk(event)
+                self._on_audio()
             case AudioStop():
                 self._audio_stop()
             case Cancel():
@@ -228,8 +256,20 @@ class Session:
     def _cancel(self, job_id: str) -> None:
         request = self.requests.get(job_id)
         if request is not None:
-            self._front.cancel(request, "the client cancelled it")
-            return
+            self._front.cancel(request, _BY_CLIENT)
+        elif not self.cancel_recording(job_id, Failure(Code.CANCELLED, _BY_CLIENT)):
+            self._cancel_elsewhere(job_id)
+
+    def cancel_recording(self, job_id: str, failure: Failure) -> bool:
+        """End a job whose audio is still on its way, if there is one of this id."""
+        asked = self._stream.cancel(job_id)
+        if asked is None:
+            return False
+        self._front.refused(self, failure)
+        self._send_error(failure, asked.job_id, asked.trace_id)
+        return True
+
+    def _cancel_elsewhere(self, job_id: str) -> None:
         count = self._front.cancel_foreign(self.peer, job_id)
         self._send(CancelAnswer.TYPE, dump(CancelAnswer(job_id, count)))
 
@@ -262,6 +302,8 @@ class Session:
         if framed.type in STREAMED and not self._restricted:
             self._give_up_stream(framed.type, failure)
             return
+        if framed.type == Transcribe.TYPE and _asks_for_stream(framed):
+            self._stream.refuse()
         self._front.refused(self, failure)
         self._send_error(failure, _id(framed, "job_id"), _id(framed, "trace_id"))
 
@@ -287,3 +329,8 @@ def _id(framed: wire.Event, key: str) -> str | None:
     except FieldError:
         return None
     return value
+
+
+def _asks_for_stream(framed: wire.Event) -> bool:
+    bare = framed.payload_length == 0 and not framed.fds
+    return bare and framed.data.get("audio") is None

@@ -6,6 +6,7 @@ The front moves audio only this way, never as a Python bytes object that grows w
 import fcntl
 import os
 import stat
+from collections import Counter
 
 from asrd.errors import BadAudio, Busy, TooLarge
 from asrd.ownedfd import OwnedFd
@@ -24,22 +25,41 @@ _KINDS = {
 
 
 class Spool:
-    """The budget of memory that inline audio may hold at once, over all clients, in bytes."""
+    """The budget of memory that inline audio may hold at once, in bytes: of all clients, and of
+    each user's."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, limit_per_user: int) -> None:
         self.limit = limit
+        self.limit_per_user = limit_per_user
         self.used = 0
+        self._of_user: Counter[int] = Counter()
+
+    def why_full(self, uid: int, more: int) -> str | None:
+        if self.used + more > self.limit:
+            return f"the inline audio of all clients is over {self.limit} bytes"
+        if self._of_user[uid] + more > self.limit_per_user:
+            return f"the inline audio of user {uid} is over {self.limit_per_user} bytes"
+        return None
+
+    def count(self, uid: int, change: int) -> None:
+        self.used += change
+        self._of_user[uid] += change
+        if not self._of_user[uid]:
+            del self._of_user[uid]
 
 
 class Recording:
-    """A memfd that grows with what is written to it, up to `limit` bytes; a wire.Sink.
+    """A memfd of user `uid` that grows with what is written to it, up to `limit` bytes; a
+    wire.Sink.
 
     A write past a bound, or without memory, is swallowed and remembered: `seal` raises it once the
-    event is complete, so that the framing stays intact.
+    event is complete, so that the framing stays intact. What was written before is given back at
+    once: it is of no more use.
     """
 
-    def __init__(self, spool: Spool, limit: int) -> None:
+    def __init__(self, spool: Spool, uid: int, limit: int) -> None:
         self._spool = spool
+        self._uid = uid
         self._limit = limit
         self._problem: TooLarge | Busy | None = None
         self.size = 0
@@ -50,27 +70,27 @@ class Recording:
         self.fd = OwnedFd(fd)
 
     def write(self, data: memoryview) -> None:
-        if self._problem is not None:
-            return
-        if self.size + len(data) > self._limit:
-            self._problem = TooLarge(f"audio: is over the limit of {self._limit} bytes")
-        elif self._spool.used + len(data) > self._spool.limit:
-            self._problem = Busy(
-                f"the inline audio of all clients is over {self._spool.limit} bytes",
-                retry_after_ms=1000,
-            )
-        else:
-            self._append(data)
+        if self._problem is None:
+            self._problem = self._refusal(len(data)) or self._append(data)
+            if self._problem is not None:
+                self.close()
 
-    def _append(self, data: memoryview) -> None:
-        done = 0
+    def _refusal(self, more: int) -> TooLarge | Busy | None:
+        if self.size + more > self._limit:
+            return TooLarge(f"audio: is over the limit of {self._limit} bytes")
+        full = self._spool.why_full(self._uid, more)
+        return None if full is None else Busy(full, retry_after_ms=1000)
+
+    def _append(self, data: memoryview) -> Busy | None:
+        done, problem = 0, None
         try:
             while done < len(data):
                 done += os.write(self.fd.fileno(), data[done:])
         except OSError as error:
-            self._problem = _exhausted(error)
+            problem = _exhausted(error)
         self.size += done
-        self._spool.used += done
+        self._spool.count(self._uid, done)
+        return problem
 
     def seal(self) -> None:
         """No byte changes from here on. Raises TooLarge or Busy if some were not taken."""
@@ -79,7 +99,7 @@ class Recording:
         fcntl.fcntl(self.fd.fileno(), fcntl.F_ADD_SEALS, _SEALS)
 
     def close(self) -> None:
-        self._spool.used -= self.size
+        self._spool.count(self._uid, -self.size)
         self.size = 0
         self.fd.close()
 

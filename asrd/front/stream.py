@@ -2,11 +2,12 @@
 
 1. `transcribe` without audio says what is asked of the next recording, and is used up by it.
 2. A refused event ends the recording; what still comes of it is skipped, up to its audio-stop: one
-   recording, one answer.
+   recording, one answer. A refused `transcribe` is such an event: the recording that follows must
+   not be transcribed as if nothing had been asked.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from asrd import wire
 from asrd.errors import FieldError
@@ -23,6 +24,8 @@ from asrd.records import (
 )
 
 STREAMED = frozenset({AudioStart.TYPE, AudioChunk.TYPE, AudioStop.TYPE})
+
+_NOTHING_ASKED = Transcribe(), Options()
 
 
 @dataclass(slots=True)
@@ -48,7 +51,8 @@ class Stream:
 
     def __init__(self, new_recording: Callable[[], Recording]) -> None:
         self._new_recording = new_recording
-        self._next = Transcribe(), Options()
+        # None: that was refused.
+        self._next: tuple[Transcribe, Options] | None = _NOTHING_ASKED
         self._open: Recorded | None = None
         # Of the recording whose events are being handled, be it open or just over.
         self._asked = Transcribe()
@@ -63,17 +67,25 @@ class Stream:
         return None if self._open is None else _Chunk(self._open.recording)
 
     def ask(self, asked: Transcribe, options: Options) -> None:
-        self._next = asked, options
+        # Until the recording comes, which may be never: without the hints, which may be long and
+        # are among the options.
+        self._next = replace(asked, transcript_names=(), transcript_terms=()), options
+
+    def refuse(self) -> None:
+        """What was asked of the next recording can't be had."""
+        self._next = None
 
     def start(self, event: AudioStart) -> None:
         self.drop()
         asked, options = self._begin()
-        format_ = AudioFormat("pcm_s16le", event.rate, event.channels)
-        self._open = Recorded(asked, options, format_, self._new_recording())
+        if not self._skipping:
+            format_ = AudioFormat("pcm_s16le", event.rate, event.channels)
+            self._open = Recorded(asked, options, format_, self._new_recording())
 
     def _begin(self) -> tuple[Transcribe, Options]:
-        (self._asked, options), self._next = self._next, (Transcribe(), Options())
-        self._skipping = False
+        self._skipping = self._next is None
+        self._asked, options = self._next or _NOTHING_ASKED
+        self._next = _NOTHING_ASKED
         return self._asked, options
 
     def chunk(self, event: AudioChunk) -> None:
@@ -112,6 +124,16 @@ class Stream:
         self.drop()
         self._skipping = kind != AudioStop.TYPE
         return asked
+
+    def cancel(self, job_id: str) -> Transcribe | None:
+        """Give up the recording, begun or only asked for, if it is of this id: what was asked."""
+        if self._open is not None and self._open.asked.job_id == job_id:
+            return self.give_up(AudioChunk.TYPE)
+        if self._next is not None and self._next[0].job_id == job_id:
+            asked, _ = self._next
+            self.refuse()
+            return asked
+        return None
 
     def drop(self) -> None:
         if self._open is not None:

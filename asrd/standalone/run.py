@@ -16,7 +16,7 @@ from pathlib import Path
 import anyio
 
 from asrd.config import FrontSettings, config_path, load_front, load_worker
-from asrd.front.server import bind
+from asrd.front.listener import bind, unbind
 from asrd.journal import setup_logging
 from asrd.standalone.supervisor import Patience, Supervisor, Unit, program
 from asrd.worker.tuning import WORKER_ENVIRONMENT
@@ -204,6 +204,7 @@ async def supervised(front: FrontSettings, config: Path, crew: Crew) -> AsyncIte
                 tasks.cancel_scope.cancel()
     finally:
         for sock in sockets:
-            Path(sock.getsockname()).unlink(missing_ok=True)
+            path = sock.getsockname()
             sock.close()
+            unbind(path)
         shutil.rmtree(directory, ignore_errors=True)

@@ -202,6 +202,7 @@ class WhisperEngine:
         if self._facts.multilingual:
             names += [f"<|{self.languages[0]}|>", "<|transcribe|>"]
         prompt = [tokenizer.token_to_id(name) for name in names]
+        ways: list[dict[str, Any]]
         ways = [{"beam_size": self._settings.beam_size}, {"sampling_temperature": 0.2}]
         longest = 16 if on_gpu else len(prompt) + 1
         for how in ways if on_gpu else ways[:1]:

@@ -1,0 +1,96 @@
+"""A listening socket in the file system: made where nobody listens, removed unless it is another's.
+
+A daemon that drains may outlive the start of the next one at the same path, and two may start at
+the same moment: each looks, binds and removes only while it holds `PATH.lock`.
+"""
+
+import fcntl
+import os
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from asrd.errors import ConfigError
+from asrd.ownedfd import OwnedFd
+
+# Above the busiest burst: a connection waits here, it is not refused (the units say the same).
+BACKLOG = 4096
+# Nobody holds the lock for longer than it takes to bind.
+_LOCK_SECONDS = 5.0
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def bind(path: str, mode: int = 0o660) -> socket.socket:
+    """Listen at `path`, where a dead daemon may have left its socket.
+
+    Raises ConfigError if somebody listens there already, or the path can't be used.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _locked(path):
+            _remove_stale(path)
+            listener.bind(path)
+            Path(path).chmod(mode)
+            listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"cannot listen at {path}: {error.strerror or error}") from None
+    except ConfigError:
+        listener.close()
+        raise
+    return listener
+
+
+def unbind(path: str) -> None:
+    """Remove the socket of a listener that is closed; another daemon's stays."""
+    try:
+        with _locked(path):
+            _remove_stale(path)
+    except (OSError, ConfigError):
+        return
+
+
+@contextmanager
+def _locked(path: str) -> Iterator[None]:
+    """Raises ConfigError if another holds the lock and does not let go, OSError."""
+    lock = f"{path}.lock"
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        with OwnedFd(os.open(lock, _LOCK_FLAGS, 0o600)) as fd:
+            if _is_taken(fd.fileno(), lock):
+                try:
+                    yield
+                finally:
+                    Path(lock).unlink()
+                return
+        if time.monotonic() > deadline:
+            raise ConfigError(f"cannot listen at {path}: another program holds {lock}")
+        time.sleep(0.01)
+
+
+def _is_taken(fd: int, lock: str) -> bool:
+    """Whether the lock is ours, and still the one that others look at."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(fd), Path(lock).stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        if not stat.S_ISSOCK(Path(path).lstat().st_mode):
+            raise ConfigError(f"cannot listen at {path}: there is a file that is no socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink()
+            return
+    raise ConfigError(f"cannot listen at {path}: another daemon listens there")
