@@ -20,9 +20,10 @@ from asrd.errors import BadAudio, BadRequest, LoadError, OutOfMemory, Poisoned, 
 from asrd.events import AudioFormat, Options, Segment
 from asrd.fields import dump
 from asrd.worker import cuda
+from asrd.worker.ahead import READ_AHEAD_SECONDS
 from asrd.worker.audio import RATE, Samples
 from asrd.worker.engine import Transcription, WhisperEngine, load_engine
-from asrd.worker.windows import READ_AHEAD_SECONDS
+from tests.exact import make_exact
 from tests.sounds import encoded, memory_file, noise, s16, sample, silence, wav
 from tests.subprocesses import run_python
 
@@ -35,7 +36,9 @@ GREEDY = Options(language="en", beam_size=1, temperature=0.0)
 
 @pytest.fixture(scope="module")
 def engine() -> WhisperEngine:
-    return load_engine(SETTINGS)
+    loaded = load_engine(SETTINGS)
+    make_exact(loaded._model.feature_extractor)
+    return loaded
 
 
 @pytest.fixture(scope="module")
