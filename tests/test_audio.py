@@ -20,7 +20,7 @@ from asrd.errors import BadAudio, TooLarge
 from asrd.records import (
     AudioFormat,
 )
-from asrd.worker.audio import _OPTIONS, RATE, Recording, Samples, open_recording
+from asrd.worker.audio import _OPTIONS, BLOCK_SECONDS, RATE, Recording, Samples, open_recording
 from tests.sounds import encoded, memory_file, s16, sample, silence, wav
 
 FILE = AudioFormat("file")
@@ -61,9 +61,12 @@ def test_pcm_at_16_khz_is_taken_as_it_is(speech: Samples) -> None:
 
 
 @pytest.mark.parametrize("seconds", [29.5, 30, 30.5, 60, 91])
-def test_blocks_are_of_thirty_seconds_however_it_comes(speech: Samples, seconds: float) -> None:
+def test_blocks_are_of_one_length_however_it_comes(speech: Samples, seconds: float) -> None:
     samples = s16(np.tile(speech, 30)[: round(seconds * RATE)])
-    expected = [min(30, seconds - start) * RATE for start in range(0, math.ceil(seconds), 30)]
+    expected = [
+        min(BLOCK_SECONDS, seconds - start) * RATE
+        for start in range(0, math.ceil(seconds), BLOCK_SECONDS)
+    ]
     floats = (samples * np.float32(1 / 32768)).tobytes()
     for data, audio in ((samples.tobytes(), S16), (wav(samples.tobytes()), FILE), (floats, F32)):
         with recording(data, audio) as opened:

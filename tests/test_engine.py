@@ -24,9 +24,10 @@ from asrd.records import (
     Segment,
 )
 from asrd.worker import cuda
+from asrd.worker.ahead import READ_AHEAD_SECONDS
 from asrd.worker.audio import RATE, Samples
 from asrd.worker.engine import Transcription, WhisperEngine, load_engine
-from asrd.worker.windows import READ_AHEAD_SECONDS
+from tests.exact import make_exact
 from tests.sounds import encoded, memory_file, noise, s16, sample, silence, wav
 from tests.subprocesses import run_python
 
@@ -39,7 +40,9 @@ GREEDY = Options(language="en", beam_size=1, temperature=0.0)
 
 @pytest.fixture(scope="module")
 def engine() -> WhisperEngine:
-    return load_engine(SETTINGS)
+    loaded = load_engine(SETTINGS)
+    make_exact(loaded._model.feature_extractor)
+    return loaded
 
 
 @pytest.fixture(scope="module")
@@ -309,6 +312,53 @@ def test_a_job_may_be_prepared_in_another_thread_while_one_runs(
         with prepared[0] as job:
             found = engine.run(job, Listener().on_progress, Listener().on_segment)
     assert found == alone
+
+
+def test_jobs_prepared_while_others_run_get_the_same_answers(
+    engine: WhisperEngine, minute: Samples
+) -> None:
+    short = encoded(sample("en-4.wav"), "flac", "flac")
+    plain, spoken = transcribe(engine, short), transcribe(engine, short, vad_filter=True)
+    alone = transcribe(engine, minute, vad_filter=True)
+    ended = threading.Event()
+
+    def others() -> list[Any]:
+        return [
+            engine.prepare(
+                fd,
+                AudioFormat("file"),
+                dataclasses.replace(GREEDY, vad_filter=vad_filter),
+                max_audio_seconds=60,
+                on_progress=Listener().on_progress,
+            )
+            for vad_filter in (False, True)
+        ]
+
+    def run(job: Any) -> Transcription:
+        with job:
+            return engine.run(job, Listener().on_progress, Listener().on_segment)
+
+    prepared: list[list[Any]] = []
+
+    def keep_preparing() -> None:
+        while not ended.is_set():
+            prepared.append(others())
+
+    with memory_file(short) as fd:
+        thread = threading.Thread(target=keep_preparing)
+        thread.start()
+        try:
+            again = transcribe(engine, minute, vad_filter=True)
+        finally:
+            ended.set()
+            thread.join()
+        found = [(run(first), run(second)) for first, second in prepared[-3:]]
+        for jobs in prepared[:-3]:
+            for job in jobs:
+                job.close()
+    assert again == alone
+    assert len(prepared) > 1
+    assert set(map(repr, found)) == {repr((plain, spoken))}
 
 
 # --- how much is read, and kept -----------------------------------------------------------------

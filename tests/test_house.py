@@ -58,7 +58,14 @@ HEAVY = {
     "ctranslate2": {"worker/engine.py"},
     "faster_whisper": {"worker/engine.py"},
     "huggingface_hub": {"worker/models.py"},
-    "numpy": {"worker/audio.py", "worker/engine.py", "worker/vad.py", "worker/windows.py"},
+    "numpy": {
+        "worker/ahead.py",
+        "worker/audio.py",
+        "worker/engine.py",
+        "worker/spectrum.py",
+        "worker/vad.py",
+        "worker/windows.py",
+    },
     "onnxruntime": {"worker/engine.py", "worker/vad.py"},
     "tokenizers": set(),
 }

@@ -220,7 +220,9 @@ class SegmentStream:
     def _next_answer(self, source: Source) -> Answer:
         limit = self._attempts.limit
         if self._connection is None or self._call is None:
-            time.sleep(self._attempts.pause)
+            # Even a sleep of nothing gives the processor away.
+            if self._attempts.pause:
+                time.sleep(self._attempts.pause)
             self._connection = self._client._acquire(limit)
             request = self._attempts.request(source.format, time.monotonic())
             self._call = self._connection.open(

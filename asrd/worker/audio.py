@@ -5,9 +5,6 @@ truncated at any time (so nothing here maps it), and its bytes are hostile. PyAV
 object over `pread`, never a name, and none of the demuxers that open what a file tells them to.
 """
 
-import fcntl
-import os
-import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from types import TracebackType
@@ -21,13 +18,14 @@ from asrd.errors import BadAudio, FieldError, TooLarge
 from asrd.records import (
     AudioFormat,
 )
+from asrd.worker.preadfile import PreadFile
 
 Samples = NDArray[np.float32]
 
 RATE = 16_000
-# What is given out at a time, whatever the source: how far ahead a recording is known decides a
-# little about its text (asrd.worker.windows), and that must not hang on how it came.
-BLOCK_SECONDS = 30
+# What is given out at a time, whatever the source: how far ahead a recording is known may decide a
+# little about its text (asrd.worker.ahead), and that must not hang on the size of its packets.
+BLOCK_SECONDS = 10
 # Read and converted at a time: few enough bytes to be nothing, enough seconds to be few calls.
 _READ_BYTES = 1 << 20
 _CONVERT_SECONDS = 10
@@ -48,10 +46,13 @@ _OPTIONS = {
     "protocol_whitelist": "none",
     # A WAV of 16-bit samples may hold DTS instead; looking for it in all of the 2,500 packets
     # that FFmpeg would read makes a short file ten times as slow to open.
-    "max_probe_packets": "4",
+    "max_probe_packets": "1",
+    # A WAV's packets of half a second instead of 64 ms take a quarter of the time.
+    "max_size": "16384",
 }
 # These write the length down; the others' is a guess from their bit rate.
 _KNOW_THEIR_LENGTH = frozenset({"flac", "matroska", "mov", "ogg", "wav", "webm"})
+_PLAIN_CODECS = frozenset({"pcm_s16le", "pcm_f32le"})
 _INT16 = np.float32(1 / 32_768)
 _NOTHING = np.zeros(0, np.float32)
 
@@ -60,11 +61,15 @@ class Recording(ABC):
     """Iterate once for the samples; close it in any case.
 
     Attributes: `seconds` read so far; `total_seconds`, None while nobody knows (a container's own
-    word for it may be a little wrong).
+    word for it may be a little wrong); `packets` decoded so far, which is what reading costs;
+    `plain`: nothing is to be decoded, resampled or mixed, so that it may be read `again`.
     """
+
+    plain = False
 
     def __init__(self, total_seconds: float | None, max_seconds: float) -> None:
         self.total_seconds = total_seconds
+        self.packets = 0
         self._max_seconds = max_seconds
         self._samples = 0
         self._pieces = self._read()
@@ -72,19 +77,24 @@ class Recording(ABC):
     def __iter__(self) -> Iterator[Samples]:
         """Blocks of BLOCK_SECONDS, the last one shorter. Raises BadAudio, TooLarge."""
         wanted = BLOCK_SECONDS * RATE
-        held = _NOTHING
+        held: list[Samples] = []
+        count = 0
         for samples in self._pieces:
             self._samples += len(samples)
             self._refuse_longer(self.seconds)
-            held = np.concatenate((held, samples)) if len(held) else samples
-            while len(held) >= wanted:
-                yield held[:wanted]
-                held = held[wanted:]
+            held.append(samples)
+            count += len(samples)
+            if count >= wanted:
+                joined = np.concatenate(held) if len(held) > 1 else samples
+                while count >= wanted:
+                    yield joined[:wanted]
+                    joined, count = joined[wanted:], count - wanted
+                held = [joined]
         if not self._samples:
             raise BadAudio("audio: there is none in it")
         self.total_seconds = self.seconds
-        if len(held):
-            yield held
+        if count:
+            yield np.concatenate(held)
 
     def __enter__(self) -> "Recording":
         return self
@@ -100,6 +110,10 @@ class Recording(ABC):
     @property
     def seconds(self) -> float:
         return self._samples / RATE
+
+    def again(self) -> "Recording":
+        """A `plain` recording of which a block was read, from its start."""
+        raise NotImplementedError
 
     @abstractmethod
     def _read(self) -> Iterator[Samples]: ...
@@ -120,83 +134,33 @@ def open_recording(fd: int, audio: AudioFormat, max_seconds: float) -> Recording
     Raises BadAudio for what is no readable regular file, or holds no audio as `audio` says;
     TooLarge if it is known to last longer than `max_seconds`.
     """
-    file = _PreadFile(fd)
+    file = PreadFile(fd)
     if audio.encoding == "file":
         return _Media(file, max_seconds)
     return _Pcm(file, audio, max_seconds)
 
 
-class _PreadFile:
-    """The read-only file object that PyAV gets, with an offset of its own.
-
-    It has no `name`: FFmpeg would look at the extension.
-    """
-
-    def __init__(self, fd: int) -> None:
-        try:
-            status = os.fstat(fd)
-            mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
-        except OSError as error:
-            raise BadAudio(f"audio: {error.strerror}") from None
-        if not stat.S_ISREG(status.st_mode):
-            raise BadAudio(f"audio: is {_kind(status.st_mode)}, not a file")
-        if mode == os.O_WRONLY:
-            raise BadAudio("audio: the descriptor is open for writing only")
-        if not status.st_size:
-            raise BadAudio("audio: is empty")
-        self.size = status.st_size
-        self._fd = fd
-        self._offset = 0
-
-    def read(self, count: int) -> bytes:
-        """Raises BadAudio if the file can't be read or has become shorter."""
-        count = min(count, self.size - self._offset)
-        if count <= 0:
-            return b""
-        try:
-            data = os.pread(self._fd, count, self._offset)
-        except OSError as error:
-            raise BadAudio(f"audio: can't be read: {error.strerror}") from None
-        if not data:
-            raise BadAudio("audio: was truncated while it was read")
-        self._offset += len(data)
-        return data
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._offset, os.SEEK_END: self.size}[whence]
-        if base + offset < 0:
-            raise ValueError("a negative offset")
-        self._offset = base + offset
-        return self._offset
-
-    def tell(self) -> int:
-        return self._offset
-
-
-def _kind(mode: int) -> str:
-    names = {
-        stat.S_IFDIR: "a directory",
-        stat.S_IFIFO: "a pipe",
-        stat.S_IFSOCK: "a socket",
-        stat.S_IFCHR: "a character device",
-        stat.S_IFBLK: "a block device",
-    }
-    return names.get(stat.S_IFMT(mode), "something else")
-
-
 class _Pcm(Recording):
-    def __init__(self, file: _PreadFile, audio: AudioFormat, max_seconds: float) -> None:
+    def __init__(self, file: PreadFile, audio: AudioFormat, max_seconds: float) -> None:
         try:
-            seconds = audio.seconds(file.size)
+            seconds = audio.seconds(file.size - file.tell())
         except FieldError as error:
             raise BadAudio(str(error)) from None
         super().__init__(seconds, max_seconds)
         self._file = file
+        self._start = file.tell()
         self._audio = audio
         self._refuse_longer(seconds or 0.0)
 
     def close(self) -> None:
         pass
+
+    @property
+    def plain(self) -> bool:  # type: ignore[override]
+        return (self._audio.sample_rate, self._audio.channels) == (RATE, 1)
+
+    def again(self) -> Recording:
+        return _Pcm(self._file.part(self._start, self._file.size), self._audio, self._max_seconds)
 
     def _read(self) -> Iterator[Samples]:
         if self._audio.sample_rate == RATE:
@@ -211,7 +175,9 @@ class _Pcm(Recording):
 
     def _mono(self) -> Iterator[Samples]:
         """At the client's own rate."""
-        step = _READ_BYTES - _READ_BYTES % self._audio.frame_bytes
+        audio = self._audio
+        frames = min(_READ_BYTES // audio.frame_bytes, BLOCK_SECONDS * audio.sample_rate)
+        step = frames * audio.frame_bytes
         while data := self._take(step):
             if self._audio.encoding == "pcm_s16le":
                 samples = np.frombuffer(data, "<i2") * _INT16
@@ -233,7 +199,10 @@ class _Pcm(Recording):
 class _Media(Recording):
     """Whatever PyAV decodes; the first audio stream of it."""
 
-    def __init__(self, file: _PreadFile, max_seconds: float) -> None:
+    def __init__(self, file: PreadFile, max_seconds: float) -> None:
+        self._file = file
+        # Where the first packet begins, once it was read.
+        self._start = 0
         self._failure = "it holds no frame of audio"
         try:
             self._container = av.open(
@@ -257,6 +226,23 @@ class _Media(Recording):
 
     def close(self) -> None:
         self._container.close()
+
+    @property
+    def plain(self) -> bool:  # type: ignore[override]
+        codec = self._stream.codec_context
+        return (
+            self._container.format.name == "wav"
+            and codec.name in _PLAIN_CODECS
+            and (codec.sample_rate, codec.channels) == (RATE, 1)
+        )
+
+    def again(self) -> Recording:
+        """The bytes behind the header: what FFmpeg gives, at a tenth of the price."""
+        audio = AudioFormat(self._stream.codec_context.name)
+        frames = self._stream.duration or self._file.size
+        length = min(frames * audio.frame_bytes, self._file.size - self._start)
+        end = self._start + length - length % audio.frame_bytes
+        return _Pcm(self._file.part(self._start, end), audio, self._max_seconds)
 
     def _claimed(self) -> float | None:
         duration = self._container.duration
@@ -309,6 +295,9 @@ class _Media(Recording):
                 damaged = True
                 packets = self._container.demux(self._stream)
                 continue
+            if not self.packets:
+                self._start = packet.pos or 0
+            self.packets += 1
             yield packet
 
 
@@ -321,6 +310,7 @@ class _Converter:
         self._format = _format(frame)
         self._fifo = av.AudioFifo()
         self._resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
+        self._finished = self._format == ("s16", "mono", RATE)
         # One resampler call for many frames: most codecs' frames are only 20 ms long.
         self._enough = _CONVERT_SECONDS * frame.sample_rate
 
@@ -331,6 +321,9 @@ class _Converter:
         # Packed floats are as somebody wrote them; planar ones come from a codec, which is bounded.
         if frame.format.name in ("flt", "dbl"):
             _refuse_nonsense(frame.to_ndarray())
+        if self._finished:
+            yield from _scaled([frame])
+            return
         frame.pts = None
         self._fifo.write(frame)
         if self._fifo.samples >= self._enough:
@@ -352,8 +345,7 @@ class _Converter:
             raise BadAudio(
                 f"audio: {layout} of {format_} at {rate} Hz can't be made mono: {_said(error)}"
             ) from None
-        for samples in _samples(frames):
-            yield samples * _INT16
+        yield from _scaled(frames)
 
 
 def _format(frame: Any) -> tuple[str, str, int]:
@@ -364,6 +356,11 @@ def _samples(frames: list[Any]) -> Iterator[NDArray[Any]]:
     for frame in frames:
         if frame.samples:
             yield frame.to_ndarray()[0]
+
+
+def _scaled(frames: list[Any]) -> Iterator[Samples]:
+    for samples in _samples(frames):
+        yield samples * _INT16
 
 
 def _refuse_nonsense(samples: NDArray[Any]) -> None:

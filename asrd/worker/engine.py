@@ -130,12 +130,12 @@ class WhisperEngine:
                     recording,
                     arguments,
                     on_progress,
-                    self._model.feature_extractor,
+                    self._model.feature_extractor.mel_filters,
                     self._vad_session if vad else None,
                 )
             )
             with prepared.honest_errors():
-                prepared.features.read_ahead()
+                prepared.read_ahead()
             stack.pop_all()
         return prepared
 

@@ -1,7 +1,7 @@
 """One job between its descriptor and the model: its audio, its features, and how it may fail."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -10,9 +10,11 @@ from asrd.records import (
     Segment,
     Word,
 )
-from asrd.worker.audio import Recording, Samples
+from asrd.worker.ahead import SEARCHED_SECONDS, SPEECH_SECONDS, ReadAhead, search, search_speech
+from asrd.worker.audio import BLOCK_SECONDS, Recording, Samples
+from asrd.worker.spectrum import FRAMES_PER_SECOND
 from asrd.worker.vad import SpeechFilter
-from asrd.worker.windows import FRAMES_PER_SECOND, LogMel
+from asrd.worker.windows import LogMel
 
 # (seconds of the recording that are done, its length if known): a sign of life, too.
 OnProgress = Callable[[float, float | None], None]
@@ -28,14 +30,17 @@ class Prepared:
         recording: Recording,
         arguments: dict[str, Any],
         on_progress: OnProgress,
-        extractor: Any,
+        filters: Any,
         vad_session: Any | None,
     ) -> None:
         self.recording = recording
         self.arguments = arguments
         self.on_progress = on_progress
-        self._speech = None if vad_session is None else SpeechFilter(self._read(), vad_session)
-        self.features = LogMel(iter(self._speech or self._read()), extractor, self._on_window)
+        self._filters = filters
+        self._vad_session = vad_session
+        self._blocks = ReadAhead(recording, self._read(recording))
+        self._speech = None if vad_session is None else SpeechFilter(self._blocks, vad_session)
+        self.features = LogMel(self._speech or self._blocks, filters, self._on_window)
         self._done = 0.0
         self._raised: BaseException | None = None
 
@@ -52,6 +57,34 @@ class Prepared:
 
     def close(self) -> None:
         self.recording.close()
+
+    def read_ahead(self) -> None:
+        """Make the first window ready, and find the loudest place (asrd.worker.ahead)."""
+        if self.recording.plain:
+            if self._first_window():
+                with self.recording.again() as again:
+                    self._search(self._read(again), SEARCHED_SECONDS // BLOCK_SECONDS)
+        else:
+            held, count = self._blocks.hold()
+            if self._first_window():
+                self._search(held, count)
+
+    def _first_window(self) -> bool:
+        """Whether the recording goes on behind what was read for it."""
+        goes_on = self.features.read_ahead()
+        if self._vad_session is not None:
+            while goes_on and self._blocks.given * BLOCK_SECONDS < SPEECH_SECONDS:
+                goes_on = self.features.read_block()
+        return goes_on
+
+    def _search(self, blocks: Iterable[Samples], count: int) -> None:
+        known = self.features.peak
+        if self._vad_session is None:
+            found = search(blocks, count, self._filters, known)
+        else:
+            found = search_speech(blocks, count, self._filters, known, self._vad_session)
+        if found > known:
+            self.features.hear_of(found)
 
     def to_segment(self, found: Any) -> Segment:
         """faster-whisper's segment as plain data, at its place in the recording."""
@@ -77,8 +110,8 @@ class Prepared:
                 raise
             raise told from error
 
-    def _read(self) -> Iterator[Samples]:
-        for block in self.recording:
+    def _read(self, recording: Recording) -> Iterator[Samples]:
+        for block in recording:
             # Long silence makes no window: this is a sign of life, and a place to stop.
             self._report()
             yield block

@@ -6,61 +6,67 @@ hour costs it gigabytes and many seconds in which nobody can cancel. But its loo
 another, forwards. `LogMel` stands in for the array: it reads and computes when it is asked, and
 forgets what lies behind. Seek points, prompts, temperatures and segments stay faster-whisper's.
 
-One thing must differ: faster-whisper raises the quietest places to 80 dB under the loudest of the
-whole recording, and here the loudest is known only as far as it was read. So some minutes are read
-ahead: a recording of up to `READ_AHEAD_SECONDS` gives the very same numbers, and a longer one whose
-loudest place lies in them.
+One thing may differ: faster-whisper raises the quietest places to 80 dB under the loudest of the
+whole recording. Here the loudest is known as far as it was read, or somebody has looked ahead for
+it (asrd.worker.ahead).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-from asrd.worker.audio import BLOCK_SECONDS, RATE, Samples
+from asrd.worker.audio import Samples
+from asrd.worker.spectrum import FFT, FRAMES_PER_SECOND, HOP, framed, log_power, mel_power
 
-HOP = 160
-FRAMES_PER_SECOND = RATE // HOP
-# How much of the recording is read before the first window. It costs 0.07 s for PCM, 0.3 s for MP3,
-# 0.6 s for Opus, and 0.6 s more with the VAD.
-READ_AHEAD_SECONDS = 300
 _WINDOW = 3000
 # Word times may lie a little behind the window that they come from; the map of speech
 # (asrd.worker.vad) must know as far as they can.
 _AHEAD = _WINDOW + FRAMES_PER_SECOND
-_FFT = 400
 _STEP = 500
-_HANN = np.hanning(_FFT + 1)[:-1].astype(np.float32)
-_NOTHING = np.zeros(0, np.float32)
 
 
 class LogMel:
     """Whisper's features, shape (mels, frames) of float32, 100 frames a second.
 
-    `blocks` come from a Recording, or are what the VAD left of its blocks. `extractor` is
-    faster-whisper's FeatureExtractor. `on_window(frame)` is called before each window is handed
-    out; what it raises ends the transcription.
+    `blocks` come from a Recording, or are what the VAD left of its blocks; `filters` are the
+    model's mel bands. `on_window(frame)` is called before each window is handed out; what it raises
+    ends the transcription.
     """
 
     def __init__(
-        self, blocks: Iterator[Samples], extractor: Any, on_window: Callable[[int], None]
+        self, blocks: Iterable[Samples], filters: Any, on_window: Callable[[int], None]
     ) -> None:
-        self._blocks = _marked(blocks)
-        self._extractor = extractor
+        self._framed = framed(blocks)
+        self._filters = filters
         self._on_window = on_window
-        # Blocks that must be read before the first window.
-        self._ahead = READ_AHEAD_SECONDS // BLOCK_SECONDS
-        self._begun = self._ended = False
-        # The samples that the next frames share with the last ones.
-        self._rest = _NOTHING
+        self._ended = False
         # The frames from `_first` to `_end` (exclusive), not yet limited to the peak.
-        self._frames = np.zeros((len(extractor.mel_filters), 0), np.float32)
+        self._frames = np.zeros((len(filters), 0), np.float32)
         self._first = self._end = 0
         self._peak = np.float32(-np.inf)
 
-    def read_ahead(self) -> None:
-        """Read what must be known before the first window."""
-        self._reach(0)
+    def read_ahead(self) -> bool:
+        """Compute the first window; whether the recording goes on behind what was read for it."""
+        self._reach(_AHEAD)
+        return not self._ended
+
+    def read_block(self) -> bool:
+        """Compute what one more block gives; whether there was one."""
+        samples = next(self._framed, None)
+        self._ended = samples is None
+        if samples is not None and len(samples):
+            self._add(self._spectrum(samples))
+        return not self._ended
+
+    @property
+    def peak(self) -> float:
+        """The greatest power in any band of any frame that is known."""
+        return float(10.0**self._peak)
+
+    def hear_of(self, power: float) -> None:
+        """That a place not read yet is so loud."""
+        self._peak = max(self._peak, log_power(np.float32(power)))
 
     @property
     def shape(self) -> tuple[int, Any]:
@@ -86,31 +92,12 @@ class LogMel:
         return self._end - 1 - seek
 
     def _reach(self, frame: int) -> None:
-        while (self._ahead > 0 or self._end < frame) and not self._ended:
-            self._ahead -= 1
-            self._read_block()
+        while self._end < frame and not self._ended:
+            self.read_block()
 
     def _forget(self, frame: int) -> None:
         self._frames = self._frames[:, frame - self._first :]
         self._first = frame
-
-    def _read_block(self) -> None:
-        """The recording is padded at both ends as Whisper does: reflected, and zeros at the end."""
-        block, self._ended = next(self._blocks)
-        parts = [self._rest, block]
-        if self._ended:
-            parts.append(np.zeros(HOP, np.float32))
-        samples = np.concatenate(parts)
-        before, after = 0, _FFT // 2 if self._ended else 0
-        if not self._begun and (self._ended or len(samples) > _FFT // 2):
-            before, self._begun = _FFT // 2, True
-        if before or after:
-            samples = np.pad(samples, (before, after), mode="reflect")
-        count = max(0, 1 + (len(samples) - _FFT) // HOP) if self._begun else 0
-        self._rest = samples[count * HOP :]
-        if count:
-            # The last frame of all is padding alone.
-            self._add(self._spectrum(samples, count - 1 if self._ended else count))
 
     def _add(self, frames: Any) -> None:
         self._peak = max(self._peak, frames.max())
@@ -118,30 +105,14 @@ class LogMel:
         self._frames = np.concatenate((known, frames), axis=1) if known.size else frames
         self._end += frames.shape[1]
 
-    def _spectrum(self, samples: Samples, count: int) -> Any:
-        """The same arithmetic as FeatureExtractor.__call__, up to the logarithm; in steps that
-        stay in the processor's cache, which takes half the time."""
+    def _spectrum(self, samples: Samples) -> Any:
+        """In steps that stay in the processor's cache, which takes half the time."""
+        count = 1 + (len(samples) - FFT) // HOP
         steps = []
         for first in range(0, count, _STEP):
             last = min(first + _STEP, count) - 1
-            bins = self._extractor.stft(
-                samples[first * HOP : last * HOP + _FFT],
-                *(_FFT, HOP),
-                window=_HANN,
-                center=False,
-                return_complex=True,
-            ).astype(np.complex64)
-            steps.append(self._extractor.mel_filters @ (np.abs(bins) ** 2))
-        return np.log10(np.clip(np.concatenate(steps, axis=1), a_min=1e-10, a_max=None))
-
-
-def _marked(blocks: Iterator[Samples]) -> Iterator[tuple[Samples, bool]]:
-    """Each block, at least one, and whether it is the last."""
-    upcoming = next(blocks, _NOTHING)
-    for following in blocks:
-        yield upcoming, False
-        upcoming = following
-    yield upcoming, True
+            steps.append(mel_power(samples[first * HOP : last * HOP + FFT], self._filters))
+        return log_power(np.concatenate(steps, axis=1))
 
 
 class _Frames:
