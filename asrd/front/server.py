@@ -18,7 +18,7 @@ from asrd.config import FrontSettings, config_path, load_front
 from asrd.errors import Code
 from asrd.events import Error
 from asrd.fdsocket import READ_SIZE, peer_of
-from asrd.front import request, status
+from asrd.front import bounds, request, status
 from asrd.front.front import Front
 from asrd.front.listener import bind, unbind
 from asrd.front.scheduler import Failure
@@ -113,7 +113,11 @@ class Server:
                 for listener, door in self._listeners:
                     accepting.start_soon(self._accept, listener, door, tasks)
                 self._notifier.ready()
-                log.info("serving")
+                log.info(
+                    "serving; all clients together can take %d MiB, and %d MiB for recordings",
+                    bounds.memory(self.settings) >> 20,
+                    bounds.recordings(self.settings) >> 20,
+                )
                 await _signalled()
                 accepting.cancel_scope.cancel()
             await self._stop()
@@ -212,10 +216,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _allow_descriptors() -> None:
+def _allow_descriptors(settings: FrontSettings) -> None:
     """As many as we may have: shells and containers start with 1,024, for programs that select."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    needed = bounds.descriptors(settings)
+    if needed > hard:
+        text = "%d descriptors may be open here, and clients may need %d: a crowd will be told busy"
+        log.warning(text, hard, needed)
 
 
 def serve(args: argparse.Namespace) -> int:
@@ -223,7 +231,7 @@ def serve(args: argparse.Namespace) -> int:
     sd.die_with_supervisor()
     settings = load_front(config_path(args.config), {"socket": args.socket})
     setup_logging(settings.log_level, "asrd")
-    _allow_descriptors()
+    _allow_descriptors(settings)
     passed = sd.listen_sockets()
     main = passed.pop("asrd", [])
     public = passed.pop("status", [])

@@ -156,7 +156,7 @@ class Session:
                 self._front.metrics.ignored_events += 1
                 return
             if self._restricted and not isinstance(event, (Describe, Ping, StatusRequest)):
-                raise BadRequest(f"{framed.type}: this socket answers status, ping and describe")
+                raise BadRequest("this socket answers status, ping and describe")
             self._dispatch(event, framed)
         except FieldError as problem:
             self._refuse(framed, Failure(Code.BAD_REQUEST, f"{framed.type}: {problem}"))

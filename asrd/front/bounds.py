@@ -1,0 +1,46 @@
+"""What all clients together can make the front hold at most, summed up from its settings.
+
+`docs/security.md` has the sum item by item; `tests/process/test_memory.py` puts it to the test.
+"""
+
+from asrd import wire
+from asrd.config import FrontSettings
+
+_KIB, _MIB = 1 << 10, 1 << 20
+
+# The program at rest, with the buffer that all reads go into, and one event while it is parsed.
+_AT_REST = 48 * _MIB
+# Task, session, channel and decoder, and the room that a small buffer takes.
+_CONNECTION = 32 * _KIB
+# Two prompts of 4,096 characters, of up to four bytes each, and the names.
+_ASKED = 40 * _KIB
+# Of a recording that is on its way, and of the next one, which may be asked for already.
+_ASKED_OF_CONNECTION = 2 * _ASKED
+# A buffer that was partly read keeps its room until half of it is empty.
+_SLACK = 2
+# An answer that is passed on just now, however large its client's bound.
+_LARGEST_ANSWER = wire.MAX_TRANSCRIPT_DATA
+_PAGE = 4 * _KIB
+# The connection itself, a recording, a payload, and what waits for the event that declares it.
+_DESCRIPTORS_OF_CLIENT = 3 + wire.MAX_FDS
+# Listeners, workers, standard streams, the event loop's own.
+_DESCRIPTORS_AT_REST = 128
+
+
+def memory(settings: FrontSettings) -> int:
+    """Bytes of the process, but for recordings."""
+    clients = settings.connections_max * (_CONNECTION + _ASKED_OF_CONNECTION)
+    strangers = settings.status_connections_max * _CONNECTION
+    kept = _SLACK * settings.unread_max_bytes + _LARGEST_ANSWER
+    return _AT_REST + clients + strangers + kept + settings.queue_max * _ASKED
+
+
+def recordings(settings: FrontSettings) -> int:
+    """Bytes of inline audio, in whole pages; they count as this service's, in memfds."""
+    number = 2 * settings.connections_max + settings.queue_max
+    return settings.spool_max_bytes + number * _PAGE
+
+
+def descriptors(settings: FrontSettings) -> int:
+    clients = settings.connections_max * _DESCRIPTORS_OF_CLIENT
+    return clients + settings.status_connections_max + settings.queue_max + _DESCRIPTORS_AT_REST

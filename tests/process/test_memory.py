@@ -1,0 +1,161 @@
+"""The worst mix of clients, against the sum that docs/security.md states."""
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from asrd import fdsocket, wire
+from asrd.config import FrontSettings
+from asrd.front import bounds
+from tests.process.daemons import Front, descriptors, resident_kib
+from tests.process.raw import Peer, wait_for
+
+_MIB = 1 << 20
+CLIENTS, QUEUED = 200, 30
+PAYLOAD = 256 * 1024
+SETTINGS = {
+    "connections_max": CLIENTS,
+    "connections_max_per_user": CLIENTS,
+    "queue_max": QUEUED,
+    "jobs_max_per_connection": 10,
+    "max_payload_bytes": PAYLOAD,
+    "spool_max_bytes": 6 * _MIB,
+    "spool_max_bytes_per_user": 6 * _MIB,
+    "output_max_bytes": 512 * 1024,
+    "unread_max_bytes": 16 * _MIB,
+    "frame_timeout_seconds": 300,
+    "max_wait_seconds": 300,
+}
+START = {"rate": 16_000, "width": 2, "channels": 1}
+# Characters of four bytes: the most that a prompt can take.
+LONG = "\N{GRINNING FACE}" * 4000
+
+
+def _half_a_header(client: socket.socket) -> None:
+    client.sendall(b'{"type": "' + b"x" * (wire.MAX_HEADER - 100))
+
+
+def _most_of_the_largest_data(client: socket.socket) -> None:
+    client.sendall(b'{"type": "x", "data_length": %d}\n' % wire.MAX_DATA + b"x" * 180_000)
+
+
+def _data_without_its_payload(client: socket.socket) -> None:
+    """Of as many values as may be, and as many characters of four bytes as fit."""
+    values = ",".join(["[]"] * (wire.MAX_VALUES // 2 - 8))
+    data = f'{{"a": [{values}], "b": "{LONG * 10}"}}'.encode()
+    head = b'{"type": "transcribe", "data_length": %d, "payload_length": %d}\n'
+    client.sendall(head % (len(data), PAYLOAD) + data + b"x")
+
+
+def _unread_answers(client: socket.socket) -> None:
+    client.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        for _ in range(2000):
+            client.send(wire.encode("ping", {"text": LONG}))
+
+
+def _a_recording_and_the_next_one(client: socket.socket) -> None:
+    asked = {"initial_prompt": LONG, "hotwords": LONG}
+    chunk = b"x" * 100_000
+    client.sendall(
+        wire.encode("transcribe", asked)
+        + wire.encode("audio-start", START)
+        + wire.encode("audio-chunk", START, len(chunk))
+        + chunk
+        + wire.encode("transcribe", asked | {"transcript_names": ["n" * 200] * 1000})
+    )
+
+
+def _descriptors_that_wait(client: socket.socket) -> None:
+    raw = b'{"type": "transcribe", "fds": 4, "data_length": 5}\n{'
+    fdsocket.send(client, [raw], [0] * wire.MAX_FDS)
+
+
+def _jobs(client: socket.socket) -> None:
+    asked = {"audio": {"encoding": "pcm_s16le"}, "initial_prompt": LONG, "hotwords": LONG}
+    for _ in range(10):
+        client.sendall(wire.encode("transcribe", asked, 2) + b"xx")
+
+
+# How many do what.
+MIX: list[tuple[int, Callable[[socket.socket], None]]] = [
+    (40, _half_a_header),
+    (40, _most_of_the_largest_data),
+    (30, _data_without_its_payload),
+    (20, _unread_answers),
+    (40, _a_recording_and_the_next_one),
+    (20, _descriptors_that_wait),
+    (CLIENTS - 190 - 2, _jobs),
+]
+
+
+class _Crowd:
+    def __init__(self, front: Front) -> None:
+        self.clients = contextlib.ExitStack()
+        for count, act in MIX:
+            for _ in range(count):
+                client = socket.socket(socket.AF_UNIX)
+                self.clients.enter_context(client)
+                client.settimeout(30)
+                client.connect(front.socket)
+                # Who is refused or cut off may hear of it in the middle.
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    act(client)
+
+
+def _recorded(pid: int) -> int:
+    """Bytes in memfds."""
+    found = 0
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if "memfd:" in str(entry.readlink()):
+                found += entry.stat().st_blocks * 512
+    return found
+
+
+def _resident(pid: int) -> int:
+    return resident_kib(pid) * 1024
+
+
+def test_the_worst_mix_of_clients_takes_no_more_than_the_stated_sum(tmp_path: Path) -> None:
+    settings = FrontSettings(**SETTINGS)
+    config = "".join(f"{name} = {value}\n" for name, value in SETTINGS.items())
+    with Front(tmp_path, "0", config=config) as front, front.connect() as honest:
+        pid = front.process.pid
+        at_rest, open_at_rest = _resident(pid), descriptors(pid)
+        rounds = []
+        for _ in range(3):
+            crowd = _Crowd(front)
+            with crowd.clients:
+                _wait_until_all_is_read(honest)
+                taken, recorded = _resident(pid), _recorded(pid)
+                # The mix really makes the front hold something of each kind.
+                assert taken - at_rest > 8 * _MIB
+                assert recorded > 2 * _MIB
+                assert descriptors(pid) - open_at_rest > CLIENTS + 20 * wire.MAX_FDS
+                assert taken < bounds.memory(settings)
+                assert recorded < bounds.recordings(settings)
+                assert descriptors(pid) < bounds.descriptors(settings)
+            wait_for("the crowd to be gone", lambda: _connections(honest) == 1)
+            assert _recorded(pid) == 0
+            assert descriptors(pid) == open_at_rest
+            rounds.append(_resident(pid))
+        # The allocator keeps some for the next crowd, which takes no more than the one before.
+        assert rounds[0] - at_rest < 16 * _MIB
+        assert rounds[-1] - rounds[0] < 4 * _MIB
+        assert "Traceback" not in front.log
+    print([at_rest >> 20, taken >> 20, recorded >> 20, [r >> 20 for r in rounds]], os.getpid())
+
+
+def _connections(client: Peer) -> int:
+    client.send("status")
+    return int(client.expect("status")["connections"])
+
+
+def _wait_until_all_is_read(client: Peer) -> None:
+    """The loop has come round so often that everybody's bytes were read."""
+    for _ in range(20):
+        client.send("ping")
+        client.expect("pong")

@@ -1,0 +1,121 @@
+"""Several users of one front, without root: the kernel's word on who connected is made up."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any, cast
+
+import anyio
+from anyio.abc import TaskGroup
+
+from asrd import fdsocket, wire
+from asrd.channel import Channel
+from asrd.config import FrontSettings
+from asrd.fdsocket import Peer
+from asrd.front.front import Front
+from asrd.front.link import WorkerInfo
+from asrd.front.session import Session
+
+ALICE, BOB, ROOT = 1000, 1001, 0
+START = {"rate": 16_000, "width": 2, "channels": 1}
+PCM = {"encoding": "pcm_s16le"}
+# Longer than any of this takes on the slowest machine; nothing waits for it to pass.
+PATIENCE = 100
+
+
+class User:
+    """A client's end of a connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self._decoder = wire.Decoder(wire.Limits())
+        self._buffer = memoryview(bytearray(1 << 16))
+
+    def send(
+        self,
+        kind: str,
+        data: dict[str, Any] | None = None,
+        payload: bytes = b"",
+        fds: tuple[int, ...] = (),
+    ) -> None:
+        self.send_raw(wire.encode(kind, data, len(payload), len(fds)) + payload, fds)
+
+    def send_raw(self, raw: bytes, fds: tuple[int, ...] = ()) -> None:
+        assert fdsocket.send(self.sock, [raw], fds) == len(raw), "more than the kernel takes"
+
+    async def expect(self, kind: str) -> dict[str, Any]:
+        event = await self._receive()
+        assert event is not None, f"the connection ended instead of {kind}"
+        assert event.type == kind, f"{event.type} {event.data} instead of {kind}"
+        return event.data
+
+    async def at_end(self) -> bool:
+        return await self._receive() is None
+
+    async def _receive(self) -> wire.Event | None:
+        while (event := self._decoder.next_event()) is None:
+            await anyio.wait_readable(self.sock)
+            try:
+                count, _ = fdsocket.receive_into(self.sock, self._buffer)
+            except ConnectionResetError:
+                count = 0
+            if not count:
+                return None
+            self._decoder.receive(self._buffer[:count])
+        return event
+
+
+class Users:
+    """A front whose one worker has yet to load its model: whatever is accepted waits."""
+
+    def __init__(self, tasks: TaskGroup, **settings: Any) -> None:
+        self.settings = FrontSettings(worker_dir="/nonexistent", **settings)
+        self._buffer = memoryview(bytearray(fdsocket.READ_SIZE))
+        self.front = Front(self.settings, self._buffer)
+        self.front.scheduler.worker_added("0", anyio.current_time())
+        link = SimpleNamespace(info=WorkerInfo(), cancel=lambda key: None, wake=lambda: None)
+        self.front.links["0"] = cast(Any, link)
+        self._tasks = tasks
+        self._users: list[User] = []
+
+    def connect(self, uid: int, restricted: bool = False) -> User:
+        ours, theirs = socket.socketpair()
+        session = Session(self.front, Peer(pid=7, uid=uid, gid=uid), restricted)
+        limits = wire.Limits(payload=self.settings.max_payload_bytes)
+        channel = Channel(
+            ours,
+            wire.Decoder(limits, session.open_sink),
+            self._tasks,
+            self._buffer,
+            output_max=self.settings.output_max_bytes,
+            frame_timeout=self.settings.frame_timeout_seconds,
+        )
+
+        async def serve() -> None:
+            try:
+                await session.run(channel)
+            finally:
+                channel.close()
+
+        self._tasks.start_soon(serve)
+        self._users.append(User(theirs))
+        return self._users[-1]
+
+    def leave(self) -> None:
+        for user in self._users:
+            user.sock.close()
+
+
+@asynccontextmanager
+async def users(**settings: Any) -> AsyncIterator[Users]:
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            made = Users(tasks, **settings)
+            # As Front.start does, without a look for workers.
+            made.front._tasks = tasks
+            try:
+                yield made
+            finally:
+                made.leave()
