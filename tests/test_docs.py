@@ -95,7 +95,10 @@ def test_every_limit_of_the_codec() -> None:
         f"{wire.MAX_DATA:,} bytes; between front and worker {wire.MAX_TRANSCRIPT_DATA:,}"
     )
     assert cells["nesting of JSON"] == f"{wire.MAX_DEPTH} levels"
-    assert cells["`fds` of one event, and waiting for theirs"] == f"{wire.MAX_FDS}"
+    values = "values in `data`: commas and opening brackets, also those in texts"
+    assert cells[values] == f"{wire.MAX_VALUES:,}"
+    fds = cells["`fds` of one event, and waiting for theirs"]
+    assert fds == f"{wire.MAX_FDS}; on the status socket none"
 
 
 def test_every_setting_that_bounds_a_client_is_among_the_limits() -> None:

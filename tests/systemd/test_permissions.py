@@ -58,6 +58,24 @@ def test_who_may_connect_where(service: Service, user: str, path: str, allowed: 
     assert may_connect(service.machine, user, path) == allowed
 
 
+def test_a_member_neither_sees_nor_ends_the_job_of_another(service: Service) -> None:
+    """While it runs, on a worker that is stopped meanwhile."""
+    machine, worker = service.machine, "asr-worker@0.service"
+    machine.run("useradd", "--groups", "asr", "eve")
+    service.systemctl("kill", "--signal=STOP", worker)
+    try:
+        job = machine.start("asrctl", "transcribe", SAMPLE, user=INSIDER)
+        job_id = until("it runs", lambda: service.worker().get("job_id"))
+        assert job_id in machine.output("asrctl", "status", "--json", user=INSIDER)
+        assert job_id not in machine.output("asrctl", "status", "--json", user="eve")
+        assert machine.output("asrctl", "cancel", job_id, user="eve") == "cancelled 0 jobs"
+    finally:
+        service.systemctl("kill", "--signal=CONT", worker)
+        machine.run("userdel", "eve")
+    said, errors = job.communicate(timeout=60)
+    assert (said.strip(), job.returncode) == (TEXT, 0), errors
+
+
 def probe(service: Service) -> dict[str, Any]:
     """What a program reaches that runs in the place of a worker, in the unit as it is shipped."""
     machine = service.machine
