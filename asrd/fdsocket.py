@@ -55,7 +55,7 @@ def receive_into(
     Raises ProtocolError if it were too many descriptors, OSError (EMFILE) if this process can take
     no more, BlockingIOError.
     """
-    room = socket.CMSG_SPACE(max_fds * _FD_SIZE) if max_fds else 0
+    room = socket.CMSG_SPACE(max_fds * _FD_SIZE)
     count, ancillary, flags, _ = sock.recvmsg_into([buffer], room, socket.MSG_CMSG_CLOEXEC)
     fds = [OwnedFd(fd) for fd in _rights(ancillary)]
     if flags & socket.MSG_CTRUNC:

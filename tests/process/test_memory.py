@@ -4,6 +4,7 @@ import contextlib
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from asrd import fdsocket, wire
 from asrd.config import FrontSettings
@@ -14,7 +15,7 @@ from tests.process.raw import Peer, wait_for
 _MIB = 1 << 20
 CLIENTS, QUEUED = 200, 30
 PAYLOAD = 256 * 1024
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "connections_max": CLIENTS,
     "connections_max_per_user": CLIENTS,
     "queue_max": QUEUED,

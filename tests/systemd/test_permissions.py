@@ -65,7 +65,7 @@ def test_a_member_neither_sees_nor_ends_the_job_of_another(service: Service) -> 
     service.systemctl("kill", "--signal=STOP", worker)
     try:
         job = machine.start("asrctl", "transcribe", SAMPLE, user=INSIDER)
-        job_id = until("it runs", lambda: service.worker().get("job_id"))
+        job_id = str(until("it runs", lambda: service.worker().get("job_id")))
         assert job_id in machine.output("asrctl", "status", "--json", user=INSIDER)
         assert job_id not in machine.output("asrctl", "status", "--json", user="eve")
         assert machine.output("asrctl", "cancel", job_id, user="eve") == "cancelled 0 jobs"
