@@ -63,17 +63,18 @@ def test_a_member_neither_sees_nor_ends_the_job_of_another(service: Service) -> 
     machine, worker = service.machine, "asr-worker@0.service"
     machine.run("useradd", "--groups", "asr", "eve")
     service.systemctl("kill", "--signal=STOP", worker)
-    try:
-        job = machine.start("asrctl", "transcribe", SAMPLE, user=INSIDER)
-        job_id = str(until("it runs", lambda: service.worker().get("job_id")))
-        assert job_id in machine.output("asrctl", "status", "--json", user=INSIDER)
-        assert job_id not in machine.output("asrctl", "status", "--json", user="eve")
-        assert machine.output("asrctl", "cancel", job_id, user="eve") == "cancelled 0 jobs"
-    finally:
-        service.systemctl("kill", "--signal=CONT", worker)
-        machine.run("userdel", "eve")
-    said, errors = job.communicate(timeout=60)
-    assert (said.strip(), job.returncode) == (TEXT, 0), errors
+    with machine.start("asrctl", "transcribe", SAMPLE, user=INSIDER) as asking:
+        try:
+            job_id = str(until("it runs", lambda: service.worker().get("job_id")))
+            assert job_id in machine.output("asrctl", "status", "--json", user=INSIDER)
+            assert job_id not in machine.output("asrctl", "status", "--json", user="eve")
+            refused = machine.run("asrctl", "cancel", job_id, user="eve", check=False)
+            assert f"there is no job {job_id} of yours" in refused.stderr
+        finally:
+            service.systemctl("kill", "--signal=CONT", worker)
+            said, errors = asking.communicate(timeout=60)
+            machine.run("userdel", "eve")
+    assert (said.strip(), asking.returncode) == (TEXT, 0), errors
 
 
 def probe(service: Service) -> dict[str, Any]:
