@@ -152,6 +152,14 @@ class WorkerSettings:
     check_model: bool = field(
         flag, True, help="Refuse a model whose alignment_heads would crash CTranslate2."
     )
+    spare: bool = field(
+        flag,
+        False,
+        help="Keep it in reserve, for when no other worker with its model is ready.",
+    )
+    prefetch: bool = field(
+        flag, True, help="Read the next job's audio and compute its features while one runs."
+    )
     stall_seconds: float = field(
         number(0.1, _DAY), 120.0, help="Time without progress after which watchdog pings stop."
     )
@@ -216,7 +224,8 @@ def _read(path: Path, cls: type, table: str | None) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # Not only TOMLDecodeError: an integer may be too long for Python, or a list too deep.
         raise ConfigError(f"{path}: {error}") from None
     if table is not None:
         for key in data:

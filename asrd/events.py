@@ -1,4 +1,5 @@
-"""Every event on both hops, one frozen dataclass each: what the wire's `data` may hold.
+"""Every event between client and front, one frozen dataclass each: what the wire's `data` may hold.
+asrd.workerevents has those of the other hop, asrd.records the objects inside them.
 
 Names and Wyoming's own fields follow the Wyoming protocol; the rest is asrd's (docs/protocol.md).
 No I/O, and nothing a peer says gets further than `parse` without being checked.
@@ -8,81 +9,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from asrd.errors import FieldError
 from asrd.fields import (
     choice,
-    either,
     field,
     flag,
     identifier,
     integer,
-    mapping,
     nested,
     number,
     parse,
     sequence,
     string,
 )
+from asrd.records import NAME_MAX, SENTENCE_MAX, TEXT_MAX, WEEK_S, AudioFormat, Segment
 
-PROTOCOL_VERSION = 1
-
-# Whisper's window is 30 s and its prompt 224 tokens: longer prompts are cut by the engine anyway.
-_PROMPT = 4096
 _DAY_MS = 24 * 3600 * 1000
-_WEEK_S = 7 * 24 * 3600.0
-_NAME = 256
-SENTENCE_MAX = 4096
-# A transcript's text: the largest data part is the true bound.
-_TEXT = 1 << 26
-
-
-@dataclass(frozen=True, slots=True)
-class AudioFormat:
-    """How the bytes of a one-shot job are to be read. `file`: any container that PyAV decodes,
-    which then says rate and channels itself."""
-
-    encoding: str = field(choice("pcm_s16le", "pcm_f32le", "file"))
-    sample_rate: int = field(integer(1000, 384_000), 16_000)
-    channels: int = field(integer(1, 64), 1)
-
-    @property
-    def frame_bytes(self) -> int:
-        """Bytes of one sample of all channels; 0 where only the decoder knows (`file`)."""
-        return {"pcm_s16le": 2, "pcm_f32le": 4, "file": 0}[self.encoding] * self.channels
-
-    def seconds(self, size: int) -> float | None:
-        """Length of `size` bytes; None for `file`.
-
-        Raises FieldError where PCM is empty or does not end on a whole frame.
-        """
-        if self.encoding == "file":
-            return None
-        if size == 0:
-            raise FieldError("audio", "is empty")
-        if size % self.frame_bytes:
-            raise FieldError(
-                "audio",
-                f"is {size} bytes, not a multiple of {self.frame_bytes} "
-                f"({self.encoding}, {self.channels} channels)",
-            )
-        return size / self.frame_bytes / self.sample_rate
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """faster-whisper's options of the same names; absent means the worker's default."""
-
-    language: str | None = field(identifier(16), None)
-    task: str = field(choice("transcribe", "translate"), "transcribe")
-    beam_size: int | None = field(integer(1, 32), None)
-    initial_prompt: str | None = field(string(_PROMPT), None)
-    condition_on_previous_text: bool | None = field(flag, None)
-    hotwords: str | None = field(string(_PROMPT), None)
-    temperature: float | tuple[float, ...] | None = field(
-        either(number(0, 2), sequence(number(0, 2), 16)), None
-    )
-    vad_filter: bool | None = field(flag, None)
-    word_timestamps: bool | None = field(flag, None)
 
 
 # --- a client to asrd -------------------------------------------------------------------------
@@ -94,14 +35,14 @@ class Transcribe:
     it a Wyoming stream follows. Whisper's options stand beside these fields: see `Options`."""
 
     TYPE: ClassVar = "transcribe"
-    name: str | None = field(string(_NAME), None)
+    name: str | None = field(string(NAME_MAX), None)
     job_id: str | None = field(identifier(), None)
     trace_id: str | None = field(identifier(), None)
     audio: AudioFormat | None = field(nested(AudioFormat), None)
     timeout_ms: int | None = field(integer(1, _DAY_MS), None)
     stream: bool = field(flag, False)
-    transcript_names: tuple[str, ...] = field(sequence(string(_NAME), 1000), ())
-    transcript_terms: tuple[str, ...] = field(sequence(string(_NAME), 1000), ())
+    transcript_names: tuple[str, ...] = field(sequence(string(NAME_MAX), 1000), ())
+    transcript_terms: tuple[str, ...] = field(sequence(string(NAME_MAX), 1000), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,34 +86,10 @@ class Ping:
 @dataclass(frozen=True, slots=True)
 class StatusRequest:
     TYPE: ClassVar = "status"
+    crashes: bool = field(flag, False)
 
 
 # --- asrd to a client -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    """Times in seconds from the start of the recording; probability 0 to 1."""
-
-    start: float = field(number(0, _WEEK_S))
-    end: float = field(number(0, _WEEK_S))
-    word: str = field(string(SENTENCE_MAX))
-    probability: float = field(number(0, 1.001))
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """One of Whisper's segments; times in seconds from the start of the recording."""
-
-    id: int = field(integer(0, 1 << 31))
-    start: float = field(number(0, _WEEK_S))
-    end: float = field(number(0, _WEEK_S))
-    text: str = field(string(_TEXT))
-    avg_logprob: float | None = field(number(-1e6, 1e6), None)
-    no_speech_prob: float | None = field(number(-0.001, 1.001), None)
-    temperature: float | None = field(number(0, 2), None)
-    compression_ratio: float | None = field(number(0, 1e6), None)
-    words: tuple[Word, ...] | None = field(sequence(nested(Word), 1 << 20), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +115,8 @@ class Progress:
 
     TYPE: ClassVar = "progress"
     job_id: str = field(identifier())
-    audio_seconds_done: float = field(number(0, _WEEK_S))
-    audio_seconds: float | None = field(number(0, _WEEK_S), None)
+    audio_seconds_done: float = field(number(0, WEEK_S))
+    audio_seconds: float | None = field(number(0, WEEK_S), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +124,7 @@ class Transcript:
     """The answer. `text` and `language` are Wyoming's; durations in milliseconds."""
 
     TYPE: ClassVar = "transcript"
-    text: str = field(string(_TEXT))
+    text: str = field(string(TEXT_MAX))
     job_id: str | None = field(identifier(), None)
     trace_id: str | None = field(identifier(), None)
     language: str | None = field(identifier(16), None)
@@ -217,7 +134,7 @@ class Transcript:
     run_ms: int = field(integer(0, 7 * _DAY_MS), 0)
     worker: str | None = field(identifier(), None)
     attempts: int = field(integer(1, 100), 1)
-    model: str | None = field(string(_NAME), None)
+    model: str | None = field(string(NAME_MAX), None)
     segments: tuple[Segment, ...] = field(sequence(nested(Segment), 1 << 20), ())
 
 
@@ -250,135 +167,20 @@ class Pong:
     text: str | None = field(string(SENTENCE_MAX), None)
 
 
-# --- the front to a worker, and back ------------------------------------------------------------
-# `key` is the front's own number for one attempt at one job, never used twice, so that
-# an answer that comes late can't be taken for another job's.
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """Always with exactly one descriptor: the audio, `size` bytes long when it was accepted."""
-
-    TYPE: ClassVar = "job"
-    key: int = field(integer(0, 1 << 53))
-    job_id: str = field(identifier())
-    audio: AudioFormat = field(nested(AudioFormat))
-    options: Options = field(nested(Options))
-    size: int = field(integer(0, 1 << 53))
-    trace_id: str | None = field(identifier(), None)
-    stream: bool = field(flag, False)
-    max_audio_seconds: float = field(number(0, _WEEK_S), _WEEK_S)
-
-
-@dataclass(frozen=True, slots=True)
-class CancelJob:
-    """The front no longer wants the answer."""
-
-    TYPE: ClassVar = "cancel"
-    key: int = field(integer(0, 1 << 53))
-
-
-@dataclass(frozen=True, slots=True)
-class Loading:
-    """The worker lives and has begun to load its model. `last_exit`: how the process before it
-    ended, as its service manager saw it."""
-
-    TYPE: ClassVar = "loading"
-    pid: int = field(integer(1, 1 << 31))
-    model: str = field(string(_NAME))
-    last_exit: str | None = field(string(_NAME), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Hello:
-    """The model is loaded and warm: the worker takes jobs."""
-
-    TYPE: ClassVar = "hello"
-    version: int = field(integer(1, 1 << 31))
-    pid: int = field(integer(1, 1 << 31))
-    model: str = field(string(_NAME))
-    languages: tuple[str, ...] = field(sequence(identifier(16), 1000))
-    device: str = field(identifier(64))
-    compute_type: str = field(identifier(64))
-    slots: int = field(integer(1, 256), 1)
-    load_seconds: float = field(number(0, 1e6), 0.0)
-    last_exit: str | None = field(string(_NAME), None)
-
-
-@dataclass(frozen=True, slots=True)
-class JobSegment:
-    TYPE: ClassVar = "segment"
-    key: int = field(integer(0, 1 << 53))
-    index: int = field(integer(0, 1 << 31))
-    segment: dict[str, Any] = field(mapping)
-
-
-@dataclass(frozen=True, slots=True)
-class JobProgress:
-    TYPE: ClassVar = "progress"
-    key: int = field(integer(0, 1 << 53))
-    audio_seconds_done: float = field(number(0, _WEEK_S))
-    audio_seconds: float | None = field(number(0, _WEEK_S), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    TYPE: ClassVar = "done"
-    key: int = field(integer(0, 1 << 53))
-    text: str = field(string(_TEXT))
-    language: str = field(identifier(16))
-    language_probability: float = field(number(0, 1.001))
-    audio_seconds: float = field(number(0, _WEEK_S))
-    run_seconds: float = field(number(0, _WEEK_S))
-    # Passed on as it is: the front has no use for a segment, the client's library checks them.
-    segments: tuple[dict[str, Any], ...] = field(sequence(mapping, 1 << 20), ())
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """`fatal`: the process is poisoned (a CUDA error) and ends after this; counts as a crash."""
-
-    TYPE: ClassVar = "failed"
-    key: int = field(integer(0, 1 << 53))
-    code: str = field(identifier(64))
-    text: str = field(string(SENTENCE_MAX))
-    fatal: bool = field(flag, False)
-
-
-@dataclass(frozen=True, slots=True)
-class CannotLoad:
-    """The worker can never serve as it is configured; it exits with 78 (EX_CONFIG) after this."""
-
-    TYPE: ClassVar = "cannot-load"
-    text: str = field(string(SENTENCE_MAX))
-
-
-@dataclass(frozen=True, slots=True)
-class Bye:
-    """The worker ends of its own will and has started no job that it has not answered."""
-
-    TYPE: ClassVar = "bye"
-    reason: str = field(choice("idle", "stopping"))
-
-
 ClientEvent = (
     Transcribe | AudioStart | AudioChunk | AudioStop | Cancel | Describe | Ping | StatusRequest
 )
 AnswerEvent = Accepted | SegmentDecoded | Progress | Transcript | Error | CancelAnswer | Pong
-WorkerEvent = Loading | Hello | JobSegment | JobProgress | Done | Failed | CannotLoad | Bye
-FrontEvent = Job | CancelJob
 
 
-def _by_type(*classes: type) -> dict[str, type]:
+def by_type(*classes: type) -> dict[str, type]:
     return {cls.TYPE: cls for cls in classes}  # type: ignore[attr-defined]
 
 
-FROM_CLIENT = _by_type(
+FROM_CLIENT = by_type(
     Transcribe, AudioStart, AudioChunk, AudioStop, Cancel, Describe, Ping, StatusRequest
 )
-TO_CLIENT = _by_type(Accepted, SegmentDecoded, Progress, Transcript, Error, CancelAnswer, Pong)
-FROM_WORKER = _by_type(Loading, Hello, JobSegment, JobProgress, Done, Failed, CannotLoad, Bye)
-TO_WORKER = _by_type(Job, CancelJob)
+TO_CLIENT = by_type(Accepted, SegmentDecoded, Progress, Transcript, Error, CancelAnswer, Pong)
 
 
 def parse_event(table: Mapping[str, type], kind: str, data: Mapping[str, Any]) -> Any:

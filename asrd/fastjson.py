@@ -4,6 +4,7 @@ Debian 12 has no package of orjson, and python3-asrd must not bring compiled cod
 """
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -18,11 +19,28 @@ def plain_dumps(value: Any) -> bytes:
 
 def plain_loads(raw: bytes) -> Any:
     """Raises ValueError, also for NaN and for what is not UTF-8."""
-    return json.loads(raw.decode(), parse_constant=_refuse)
+    value = json.loads(
+        raw.decode(), parse_float=_finite, parse_int=_integer, parse_constant=_refuse
+    )
+    if b"\\u" in raw:
+        # Half of a surrogate pair is no character: what can't be written again is refused.
+        plain_dumps(value)
+    return value
 
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    return value if math.isfinite(value) else _refuse(digits)
+
+
+def _integer(digits: str) -> int | float:
+    value = int(digits)
+    # As orjson has it.
+    return value if -(1 << 63) <= value < 1 << 64 else _finite(digits)
 
 
 dumps: Callable[[Any], bytes]

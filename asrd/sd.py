@@ -12,8 +12,9 @@ LISTEN_FDS_START = 3
 _STATUS_MAX = 1000
 
 
-def listen_sockets() -> dict[str, list[socket.socket]]:
-    """The listening sockets that systemd (or `asrd run`) passed to this very process, by name.
+def listen_fds() -> dict[str, list[int]]:
+    """What systemd (or `asrd run`) passed to this very process, by name: listening sockets, and
+    what the process before this one had stored (`Notifier.store`). They are the caller's.
 
     They are close-on-exec from here on, and the variables are gone, so that no child takes them
     for its own.
@@ -23,13 +24,18 @@ def listen_sockets() -> dict[str, list[socket.socket]]:
     names = os.environ.pop("LISTEN_FDNAMES", "").split(":")
     if pid != str(os.getpid()) or not count.isdecimal():
         return {}
-    found: dict[str, list[socket.socket]] = {}
+    found: dict[str, list[int]] = {}
     for index in range(int(count)):
         fd = LISTEN_FDS_START + index
         os.set_inheritable(fd, False)
         name = names[index] if index < len(names) and names[index] else "unknown"
-        found.setdefault(name, []).append(socket.socket(fileno=fd))
+        found.setdefault(name, []).append(fd)
     return found
+
+
+def listen_sockets() -> dict[str, list[socket.socket]]:
+    """`listen_fds` where all of them are sockets."""
+    return {name: [socket.socket(fileno=fd) for fd in fds] for name, fds in listen_fds().items()}
 
 
 class Notifier:
@@ -39,6 +45,10 @@ class Notifier:
         # Made only where it can connect: sdnotify leaks its socket where it can't.
         self._notifier = SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
         self._status: str | None = None
+
+    @property
+    def managed(self) -> bool:
+        return self._notifier is not None
 
     def _notify(self, state: str) -> None:
         if self._notifier is not None:
@@ -67,6 +77,12 @@ class Notifier:
         if text != self._status:
             self._status = text
             self._notify(f"STATUS={text}")
+
+    def store(self, name: str, fd: int) -> None:
+        """Have the manager keep this descriptor, and pass it to the next process of the service as
+        `name` (FileDescriptorStoreMax=)."""
+        if self._notifier is not None and self._notifier.socket is not None:
+            socket.send_fds(self._notifier.socket, [f"FDSTORE=1\nFDNAME={name}".encode()], [fd])
 
     def close(self) -> None:
         if self._notifier is not None and self._notifier.socket is not None:

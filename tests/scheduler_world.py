@@ -11,20 +11,20 @@ from dataclasses import dataclass, field
 import pytest
 
 from asrd.errors import Code
-from asrd.front.fairqueue import Job, Limits
-from asrd.front.scheduler import (
+from asrd.front.actions import (
     Abandon,
     Accept,
     Action,
     Failure,
     Finish,
+    Prefetch,
     Refuse,
-    Scheduler,
     Start,
-    UnknownKey,
     Wake,
-    WorkerState,
 )
+from asrd.front.fairqueue import Job, Limits
+from asrd.front.scheduler import Scheduler, UnknownKey
+from asrd.front.workers import WorkerState
 
 HOPELESS = {"failed", "down"}
 
@@ -35,12 +35,20 @@ class BookedWorker:
     retired: bool = False
     model: str | None = None
     slots: int = 1
+    spare: bool = False
+    can_prefetch: bool = False
+    # Key and number of the job that it has read ahead.
+    prefetched: tuple[int, int] | None = None
     # Key to job; a job that has ended but still takes its slot stands there as None.
     held: dict[int, int | None] = field(default_factory=dict)
 
     @property
-    def free(self) -> bool:
-        return self.state == "ready" and not self.retired and len(self.held) < self.slots
+    def ready(self) -> bool:
+        return self.state == "ready" and not self.retired
+
+    @property
+    def full(self) -> bool:
+        return len(self.held) >= self.slots
 
     @property
     def hopeful(self) -> bool:
@@ -59,6 +67,8 @@ class BookedJob:
     state: str = "waiting"
     where: tuple[str, int] | None = None
     outcome: object = None
+    # A worker died that had read it beside another job.
+    alone: bool = False
     # When it has waited for too long, unless it was started and its worker died since.
     wait_limit: float = 0.0
 
@@ -77,6 +87,7 @@ class World:
         self.refused = 0
         self.draining = False
         self.keys: set[int] = set()
+        self.prefetched = 0
         self.served: dict[int, int] = {}
         self._submitted = 0
         # What the next actions must hold: job to its outcome.
@@ -126,8 +137,12 @@ class World:
         self._check(self.scheduler.tick(self.now))
 
     def drain(self) -> None:
-        self.draining = True
-        self.scheduler.drain()
+        first, self.draining = not self.draining, True
+        for booked in self.jobs.values() if first else ():
+            if booked.waits and booked.job.timeout is not None:
+                booked.wait_limit = self._wait_limit(booked.job)
+                booked.deadline = min(booked.deadline, booked.wait_limit)
+        self._check(self.scheduler.drain(self.now))
 
     def add(self, name: str) -> None:
         self.workers.setdefault(name, BookedWorker()).retired = False
@@ -146,10 +161,18 @@ class World:
             self.workers[name].state = "loading"
         self._check(self.scheduler.worker_loading(name, self.now))
 
-    def ready(self, name: str, model: str = "a", slots: int = 1) -> None:
+    def ready(
+        self,
+        name: str,
+        model: str = "a",
+        slots: int = 1,
+        spare: bool = False,
+        can_prefetch: bool = True,
+    ) -> None:
         worker = self.workers[name]
         worker.state, worker.model, worker.slots = "ready", model, slots
-        self._check(self.scheduler.worker_ready(name, model, slots, self.now))
+        worker.spare, worker.can_prefetch = spare, can_prefetch
+        self._check(self.scheduler.worker_ready(name, model, slots, self.now, spare, can_prefetch))
 
     def lost(self, name: str) -> None:
         worker = self.workers[name]
@@ -168,6 +191,7 @@ class World:
             self.jobs[number].attempts -= 1
             self._put_back(number, self.jobs[number].wait_limit)
         worker.held.clear()
+        worker.prefetched = None
         self._check(self.scheduler.worker_left(name, asleep, self.now))
 
     def failed(self, name: str, down: bool = False) -> None:
@@ -188,7 +212,7 @@ class World:
         number = worker.held.pop(key)
         failure = Failure(Code.OUT_OF_MEMORY, "no memory")
         if fatal:
-            worker.state = "starting"
+            worker.state, worker.prefetched = "starting", None
         if number is not None:
             if fatal:
                 self._crash_one(number)
@@ -206,6 +230,14 @@ class World:
 
     # --- what is expected -------------------------------------------------------------------
 
+    def _takes(self, worker: BookedWorker) -> bool:
+        """Whether it should be running something if it can."""
+        needed = not worker.spare or not any(
+            other.ready and not other.spare and other.model == worker.model
+            for other in self.workers.values()
+        )
+        return worker.ready and not worker.full and needed
+
     def _waiting(self) -> list[int]:
         return [number for number, booked in self.jobs.items() if booked.waits]
 
@@ -214,7 +246,7 @@ class World:
             return Code.SHUTTING_DOWN
         if not any(worker.fits(job) for worker in self.workers.values()):
             return self._hopeless_code()
-        if any(worker.free and worker.fits(job) for worker in self.workers.values()):
+        if any(self._takes(worker) and worker.fits(job) for worker in self.workers.values()):
             return None
         limits = self.limits
         bounded = [b.job for b in self.jobs.values() if b.state == "waiting"]
@@ -235,13 +267,18 @@ class World:
         return Code.MODEL_NOT_FOUND if hopeful else Code.UNAVAILABLE
 
     def _wait_limit(self, job: Job) -> float:
-        if job.timeout is not None:
-            return job.arrival + job.timeout
-        return self.now + self.limits.max_wait_seconds
+        longest = self.now + self.limits.max_wait_seconds
+        if job.timeout is None:
+            return longest
+        own = job.arrival + job.timeout
+        return min(own, longest) if self.draining else own
 
     def _crash(self, worker: BookedWorker) -> None:
         held = [number for number in worker.held.values() if number is not None]
         worker.held.clear()
+        if worker.prefetched is not None:
+            self.jobs[worker.prefetched[1]].alone = True
+            worker.prefetched = None
         for number in held:
             self._crash_one(number)
 
@@ -269,8 +306,10 @@ class World:
                     unwanted += self._finished(job, outcome)
                 case Abandon(worker, key):
                     abandoned.append((worker, key))
-                case Start(job, worker, key):
-                    self._started(job, worker, key)
+                case Start():
+                    unwanted += self._started(action)
+                case Prefetch(job, worker, key):
+                    self._read_ahead(job, worker, key)
                 case Wake(worker):
                     self._woken(worker, refused)
                 case _:
@@ -301,28 +340,69 @@ class World:
             assert outcome.phase == phase
         else:
             assert outcome == expected
+        unwanted = self._unread(job.request)
         booked.state, booked.outcome = "ended", outcome
         where, booked.where = booked.where, None
         if where is None or self.workers[where[0]].held.get(where[1]) is None:
-            return []
+            return unwanted
         self.workers[where[0]].held[where[1]] = None
-        return [where]
+        return [*unwanted, where]
 
-    def _started(self, job: Job, name: str, key: int) -> None:
+    def _unread(self, number: int) -> list[tuple[str, int]]:
+        """Nobody keeps it read ahead any more; returns where it was, and under which key."""
+        found = []
+        for name, worker in self.workers.items():
+            if worker.prefetched is not None and worker.prefetched[1] == number:
+                found.append((name, worker.prefetched[0]))
+                worker.prefetched = None
+        return found
+
+    def _read_ahead(self, job: Job, name: str, key: int) -> None:
+        booked, worker = self.jobs[job.request], self.workers[name]
+        assert booked.waits and not booked.attempts and not booked.alone
+        assert self._may_read(worker) and worker.fits(job)
+        assert not any(w.prefetched and w.prefetched[1] == job.request for w in self._others(name))
+        assert job.request == self._whose_turn(worker, job), "another one is next"
+        assert key not in self.keys, "a key was used twice"
+        self.keys.add(key)
+        worker.prefetched = key, job.request
+
+    def _others(self, name: str) -> list[BookedWorker]:
+        return [worker for other, worker in self.workers.items() if other != name]
+
+    def _may_read(self, worker: BookedWorker) -> bool:
+        running = [self.jobs[number] for number in worker.held.values() if number is not None]
+        last = any(booked.attempts >= self.limits.max_attempts for booked in running)
+        able = worker.ready and worker.can_prefetch and worker.prefetched is None
+        return able and worker.full and not last
+
+    def _started(self, start: Start) -> list[tuple[str, int]]:
+        """Returns what must be abandoned: it was read elsewhere, or beside this one's last try."""
+        job, name, key = start.job, start.worker, start.key
         booked, worker = self.jobs[job.request], self.workers[name]
         assert booked.waits, f"started while it is {booked.state}"
-        assert worker.free and worker.fits(job), f"started on {worker}"
-        assert key not in self.keys, "a key was used twice"
+        assert self._takes(worker) and worker.fits(job), f"started on {worker}"
+        assert start.prefetched == (worker.prefetched == (key, job.request))
+        unwanted = self._unread(job.request)
+        if start.prefetched:
+            unwanted.remove((name, key))
+            self.prefetched += 1
+        else:
+            assert key not in self.keys, "a key was used twice"
         assert booked.job.request == self._whose_turn(worker, job), "it was not its turn"
         self.keys.add(key)
         self.served[job.uid] = max(self.served.values(), default=0) + 1
         booked.state, booked.where = "running", (name, key)
         booked.attempts += 1
         assert booked.attempts == job.attempts <= self.limits.max_attempts
+        assert start.alone == (booked.attempts == self.limits.max_attempts)
+        if start.alone and worker.prefetched is not None:
+            unwanted += self._unread(worker.prefetched[1])
         worker.held[key] = job.request
         booked.deadline = self.now + self.limits.max_run_seconds
         if job.timeout is not None:
             booked.deadline = min(booked.deadline, job.arrival + job.timeout)
+        return unwanted
 
     def _whose_turn(self, worker: BookedWorker, chosen: Job) -> int:
         """The job that must be next on this worker; where several may, the chosen one."""
@@ -352,7 +432,7 @@ class World:
         assert {job.request for job in scheduler.queue} == set(self._waiting())
         assert len(scheduler.queue) == len(waiting)
         for booked in waiting:
-            free = [n for n, w in self.workers.items() if w.free and w.fits(booked.job)]
+            free = [n for n, w in self.workers.items() if self._takes(w) and w.fits(booked.job)]
             assert not free, f"{booked.job} waits though {free} could run it"
         self._check_bounds([booked.job for booked in waiting if booked.state == "waiting"])
         for name, worker in self.workers.items():
@@ -361,12 +441,24 @@ class World:
                 (worker.state, worker.retired, worker.model, worker.slots)
             )
             assert {k: j and j.request for k, j in seen.jobs.items()} == worker.held
+            read = seen.prefetched and (seen.prefetched[0], seen.prefetched[1].request)
+            assert read == worker.prefetched
+            self._check_reads(worker)
+        assert scheduler.prefetched == self.prefetched
         assert scheduler.workers.keys() == self.workers.keys()
         alive = [booked for booked in self.jobs.values() if booked.state != "ended"]
         assert scheduler.idle == (not alive)
         assert scheduler.next_deadline() == min((b.deadline for b in alive), default=math.inf)
         assert scheduler.next_deadline() > self.now
         self._check_wakes([booked.job for booked in waiting])
+
+    def _check_reads(self, worker: BookedWorker) -> None:
+        """Who may read ahead does, unless what is next must not be read, or another reads it."""
+        fitting = [n for n in self._waiting() if worker.fits(self.jobs[n].job)]
+        new = not any(self.jobs[n].attempts or self.jobs[n].alone for n in fitting)
+        read = {w.prefetched[1] for w in self.workers.values() if w.prefetched is not None}
+        if fitting and new and not read & set(fitting):
+            assert not self._may_read(worker), f"{worker} reads none of {fitting}"
 
     def _check_bounds(self, bounded: list[Job]) -> None:
         limits = self.limits

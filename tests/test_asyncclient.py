@@ -63,10 +63,12 @@ async def test_the_short_questions(path: Path) -> None:
     with FakeDaemon(path) as daemon:
         async with AsyncClient(str(path)) as client:
             assert await client.status() == STATUS
+            assert await client.status(crashes=True) == STATUS
+            assert [asked.data["crashes"] for asked in daemon.requests] == [False, True]
             assert await client.describe() == INFO
             assert await client.ping() < PATIENCE
             assert await client.cancel("no-such-job") == 0
-        assert [request.connection for request in daemon.requests] == [0, 0, 0, 1]
+        assert [request.connection for request in daemon.requests] == [0, 0, 0, 0, 1]
 
 
 async def test_jobs_of_many_tasks_share_one_connection(path: Path) -> None:

@@ -25,7 +25,16 @@ from asrd.errors import (
     ProtocolError,
     ShuttingDown,
 )
-from asrd.events import Accepted, AudioFormat, Progress, Segment, SegmentDecoded, Transcript
+from asrd.events import (
+    Accepted,
+    Progress,
+    SegmentDecoded,
+    Transcript,
+)
+from asrd.records import (
+    AudioFormat,
+    Segment,
+)
 
 AUDIO = AudioFormat("file")
 NOON = 1000.0

@@ -17,7 +17,9 @@ import pytest
 from faster_whisper.audio import decode_audio
 
 from asrd.errors import BadAudio, TooLarge
-from asrd.events import AudioFormat
+from asrd.records import (
+    AudioFormat,
+)
 from asrd.worker.audio import _OPTIONS, RATE, Recording, Samples, open_recording
 from tests.sounds import encoded, memory_file, s16, sample, silence, wav
 

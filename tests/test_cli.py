@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from tests.fakes import (
     PATIENCE,
     Behaviour,
     FakeDaemon,
+    Peer,
     never,
     raw,
 )
@@ -50,6 +52,31 @@ def test_status(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().out.startswith("asrd 1 · ok · up 0 ms\n\nqueue  0 of 0")
         assert main(["status", "--json"]) == Exit.OK
         assert json.loads(capsys.readouterr().out)["state"] == "ok"
+
+
+def test_status_asks_for_crashes_only_if_told_to(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeDaemon(path) as daemon:
+        assert main(["status", "--crashes"]) == Exit.OK
+        assert capsys.readouterr().out == "no worker has died since asrd was started\n"
+        assert main(["status", "--json", "--crashes"]) == Exit.OK
+        assert main(["status"]) == Exit.OK
+        assert [request.data["crashes"] for request in daemon.requests] == [True, True, False]
+
+
+def test_health_waits_for_an_answer_as_long_as_told(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeDaemon(path, others={"status": never_at_all}):
+        assert main(["health", "--timeout", "0.1"]) == Exit.UNREACHABLE
+    assert capsys.readouterr().out == (
+        f"unreachable: the daemon at {path} did not answer within 0.1 s\n"
+    )
+
+
+def never_at_all(peer: Peer, request: dict[str, Any]) -> None:
+    pass
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,8 @@ def test_calls_in_turn_share_a_connection(path: Path) -> None:
         client.ping()
         client.transcribe(b"")
         assert client.status() == STATUS
+        assert client.status(crashes=True) == STATUS
+        assert [asked.data["crashes"] for asked in daemon.requests[2:]] == [False, True]
         assert client.describe() == INFO
         assert {request.connection for request in daemon.requests} == {0}
         assert repr(client) == f"<Client {path} idle=1>"

@@ -215,6 +215,12 @@ def test_bad_toml_is_told_with_its_line(file: Path) -> None:
     assert "line 2" in error
 
 
+@pytest.mark.parametrize("value", ["[" * 5000, "1" * 5000], ids=["nested", "digits"])
+def test_toml_that_is_too_much_for_its_parser_is_told(value: str, file: Path) -> None:
+    file.write_text(f"[front]\nqueue_max = {value}")
+    assert refused("front", file).startswith(f"{file}: ")
+
+
 @pytest.mark.parametrize("kind", ["directory", "not utf-8", "under a file"])
 def test_a_file_that_can_not_be_read_is_told(kind: str, file: Path) -> None:
     if kind == "directory":

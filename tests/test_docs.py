@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from asrd import events, wire
+from asrd import events, records, wire, workerevents
 from asrd.config import TABLES, FrontSettings
 from asrd.errors import Code
 from asrd.fdsocket import Peer
@@ -25,13 +25,13 @@ SETTINGS = (DOCS / "settings.md").read_text()
 DIRECTIONS = {
     "## Client to asrd": events.FROM_CLIENT,
     "## asrd to client": events.TO_CLIENT,
-    "### Front to worker": events.TO_WORKER,
-    "### Worker to front": events.FROM_WORKER,
+    "### Front to worker": workerevents.TO_WORKER,
+    "### Worker to front": workerevents.FROM_WORKER,
 }
 # Answers without a dataclass: their data is made elsewhere (asrd.front.status).
 UNDECLARED = {"## asrd to client": {"info", "status"}}
 EVENTS = [(heading, kind) for heading, table in DIRECTIONS.items() for kind in table]
-RECORDS = [events.AudioFormat, events.Options, events.Segment, events.Word]
+RECORDS = [records.AudioFormat, records.Options, records.Segment, records.Word, records.LastProcess]
 
 
 def section(page: str, heading: str) -> str:

@@ -19,7 +19,7 @@ SOUND = {
 }  # fmt: skip
 NAMES = ["asrd.socket", "asrd-status.socket", "asr-worker@0.socket"]
 NAMES += ["asrd.service", "asr-worker@0.service"]
-WORKER = {"name": "0", "state": "ready", "reason": None, "model": "large-v3"}
+WORKER = {"name": "0", "state": "ready", "reason": None, "model": "large-v3", "device": "cpu"}
 
 
 class FakeHost(Host):
@@ -195,14 +195,49 @@ def test_a_gpu_out_of_reach(
     node = tmp_path / "nvidia0"
     node.touch(0o600)
     host.nodes = [node]
+    host.workers = None
     assert host.known is not None
     host.known["asr-worker@0.service"]["PrivateDevices"] = "yes"
     monkeypatch.setattr(checks, "CUBLAS", tmp_path / "libcublas.so.12")
     mends = [mend for _, mend in wrongs(checks.gpu(host))]
     assert mends == [
+        "sudo nvidia-modprobe -u -c=0",
         f"sudo chmod a+rw {node}",
         "sudo apt install asrd-cuda",
         "sudo systemctl revert asr-worker@0.service",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("device", "configured", "wrong"),
+    [("cuda", "auto", []), ("cpu", "auto", ["0"]), ("cpu", "cpu", []), ("cuda", "cuda", [])],
+)
+def test_a_gpu_is_there_and_the_worker_uses_it_or_not(
+    host: FakeHost,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    configured: str,
+    wrong: list[str],
+) -> None:
+    for name in ("nvidia0", "nvidia-uvm"):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(0o666)
+    host.nodes = [tmp_path / "nvidia0"]
+    host.config.write_text(f"[worker]\ndevice = '{configured}'\n")
+    host.workers = [{**WORKER, "device": device}]
+    # Wherever it lies: a worker that runs on a GPU has it.
+    present = tmp_path / "libcublas.so.12"
+    monkeypatch.setattr(checks, "CUBLAS", present)
+    if device == "cpu":
+        present.touch()
+    found = wrongs(checks.gpu(host))
+    assert found == [
+        (
+            f"worker {name} uses the CPU although there is a GPU; its log says why",
+            f"journalctl -b -u asr-worker@{name} -g 'using the CPU'",
+        )
+        for name in wrong
     ]
 
 

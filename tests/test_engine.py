@@ -17,8 +17,12 @@ import pytest
 from asrd.config import WorkerSettings
 from asrd.demo import MODEL, samples
 from asrd.errors import BadAudio, BadRequest, LoadError, OutOfMemory, Poisoned, TooLarge
-from asrd.events import AudioFormat, Options, Segment
 from asrd.fields import dump
+from asrd.records import (
+    AudioFormat,
+    Options,
+    Segment,
+)
 from asrd.worker import cuda
 from asrd.worker.audio import RATE, Samples
 from asrd.worker.engine import Transcription, WhisperEngine, load_engine
@@ -77,14 +81,21 @@ def transcribe(
     is_file = isinstance(audio, bytes)
     data = audio if isinstance(audio, bytes) else audio.astype("<f4").tobytes()
     with memory_file(data) as fd:
-        return engine.transcribe(
-            fd,
-            AudioFormat("file") if is_file else F32,
-            dataclasses.replace(options, **changes),
-            max_audio_seconds=3600,
-            on_progress=listener.on_progress,
-            on_segment=listener.on_segment,
-        )
+        format_ = AudioFormat("file") if is_file else F32
+        return read_and_run(engine, fd, format_, dataclasses.replace(options, **changes), listener)
+
+
+def read_and_run(
+    engine: WhisperEngine,
+    fd: int,
+    format_: AudioFormat,
+    options: Options,
+    listener: Any,
+) -> Transcription:
+    with engine.prepare(
+        fd, format_, options, max_audio_seconds=3600, on_progress=listener.on_progress
+    ) as prepared:
+        return engine.run(prepared, listener.on_progress, listener.on_segment)
 
 
 def bare(engine: WhisperEngine, audio: Samples, **options: Any) -> tuple[list[Any], Any]:
@@ -334,14 +345,7 @@ def test_memory_does_not_grow_with_the_length(engine: WhisperEngine, minute: Sam
     with memory_file(audio) as fd:
         del audio
         watcher = Watcher()
-        engine.transcribe(
-            fd,
-            S16,
-            GREEDY,
-            max_audio_seconds=3600,
-            on_progress=watcher.on_progress,
-            on_segment=watcher.on_segment,
-        )
+        read_and_run(engine, fd, S16, GREEDY, watcher)
     early = max(resident[: len(resident) // 3])
     assert max(resident) - early < 8 << 20
 
@@ -388,15 +392,10 @@ def test_bad_audio_is_told(engine: WhisperEngine, data: bytes) -> None:
 def test_audio_that_is_truncated_while_it_is_transcribed_is_told(
     engine: WhisperEngine, minute: Samples
 ) -> None:
+    listener = Listener()
     with memory_file(s16(np.tile(minute, 7)).tobytes()) as fd, pytest.raises(BadAudio) as caught:
-        engine.transcribe(
-            fd,
-            S16,
-            GREEDY,
-            max_audio_seconds=3600,
-            on_progress=Listener().on_progress,
-            on_segment=lambda segment: os.truncate(fd, 1000),
-        )
+        listener.on_segment = lambda segment: os.truncate(fd, 1000)  # type: ignore[method-assign]
+        read_and_run(engine, fd, S16, GREEDY, listener)
     assert "truncated" in caught.value.text
 
 
@@ -447,6 +446,8 @@ def with_settings(engine: WhisperEngine, **changes: Any) -> WhisperEngine:
     ("thrown", "told"),
     [
         (MemoryError("std::bad_alloc"), OutOfMemory),
+        (MemoryError("std::bad_alloc: cudaErrorMemoryAllocation: out of memory"), OutOfMemory),
+        (RuntimeError("mkl_malloc: failed to allocate memory"), OutOfMemory),
         (RuntimeError("CUDA failed with error out of memory"), OutOfMemory),
         (RuntimeError("cuBLAS failed with status CUBLAS_STATUS_ALLOC_FAILED"), OutOfMemory),
         (
@@ -476,6 +477,64 @@ def test_the_libraries_errors_are_told_apart(
     with pytest.raises(told) as caught:
         transcribe(engine, sample("en-0.wav"))
     assert type(caught.value) is told
+
+
+class Failing:
+    """A model whose first windows fail, each with its own error."""
+
+    def __init__(self, model: Any, *errors: str) -> None:
+        self.model = model
+        self.errors = list(errors)
+
+    def __call__(self, features: Any) -> Any:
+        if self.errors:
+            raise RuntimeError(self.errors.pop(0))
+        return self.model(features)
+
+
+STALE = "parallel_for failed: cudaErrorMemoryAllocation: out of memory"
+
+
+def on_cuda(
+    engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch, *errors: str
+) -> tuple[WhisperEngine, Failing]:
+    other = copy.copy(engine)
+    other.device = "cuda"
+    failing = Failing(engine._model.encode, "CUDA failed with error out of memory", *errors)
+    monkeypatch.setattr(engine._model, "encode", failing)
+    with pytest.raises(OutOfMemory):
+        transcribe(other, sample("en-0.wav"))
+    return other, failing
+
+
+def test_the_error_that_a_full_gpu_leaves_is_not_the_next_job_s(
+    engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, failing = on_cuda(engine, monkeypatch, STALE)
+    assert transcribe(other, sample("en-0.wav")).text == samples()[0].text
+    # Once is enough.
+    failing.errors = ["CUDA failed with error out of memory"]
+    with pytest.raises(OutOfMemory):
+        transcribe(other, sample("en-0.wav"))
+
+
+def test_a_gpu_that_is_found_broken_after_it_was_full_poisons(
+    engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, _ = on_cuda(engine, monkeypatch, "CUDA failed with error unspecified launch failure")
+    with pytest.raises(Poisoned):
+        transcribe(other, sample("en-0.wav"))
+
+
+def test_a_gpu_that_cannot_be_asked_for_its_types_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def throw(device: str, index: int) -> set[str]:
+        raise RuntimeError("CUDA failed with error CUDA-capable device(s) is/are busy")
+
+    monkeypatch.setattr("ctranslate2.get_supported_compute_types", throw)
+    with pytest.raises(LoadError, match="can't be loaded on cpu: CUDA failed with error CUDA-cap"):
+        load(MODEL)
 
 
 # --- loading ------------------------------------------------------------------------------------
@@ -618,5 +677,6 @@ def test_a_gpu_gives_the_same_text(compute_type: str) -> None:
     found = load(MODEL, device="cuda", compute_type=compute_type)
     assert found.device == "cuda"
     for each in samples():
-        if each.seconds < 5:
+        # The tiny model hears a Spanish word otherwise with int8 weights, on a CPU, too.
+        if each.seconds < 5 and each.language == "en":
             assert transcribe(found, each.path.read_bytes()).text == each.text

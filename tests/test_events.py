@@ -9,23 +9,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asrd import events, wire
+from asrd import events, records, wire, workerevents
 from asrd.errors import FieldError
 from asrd.events import (
     FROM_CLIENT,
-    FROM_WORKER,
     TO_CLIENT,
-    TO_WORKER,
-    AudioFormat,
-    Options,
     parse_event,
 )
 from asrd.fields import dump, parse
+from asrd.records import (
+    AudioFormat,
+    Options,
+)
+from asrd.workerevents import FROM_WORKER, TO_WORKER
 from tests.strategies import instances
 
 TABLES = {"client": FROM_CLIENT, "answer": TO_CLIENT, "worker": FROM_WORKER, "front": TO_WORKER}
 CLASSES = [cls for table in TABLES.values() for cls in table.values()]
-RECORDS = [*CLASSES, AudioFormat, Options, events.Segment, events.Word]
+RECORDS = [*CLASSES, AudioFormat, Options, records.Segment, records.Word]
 FIELDS = [(cls, spec) for cls in RECORDS for spec in dataclasses.fields(cls)]
 
 
@@ -110,8 +111,8 @@ def test_a_table_has_each_class_under_its_own_name(direction: str) -> None:
     union = {
         "client": events.ClientEvent,
         "answer": events.AnswerEvent,
-        "worker": events.WorkerEvent,
-        "front": events.FrontEvent,
+        "worker": workerevents.WorkerEvent,
+        "front": workerevents.FrontEvent,
     }[direction]
     table = TABLES[direction]
     assert {cls.TYPE: cls for cls in get_args(union)} == table
@@ -120,7 +121,7 @@ def test_a_table_has_each_class_under_its_own_name(direction: str) -> None:
 
 def test_an_event_is_parsed_by_its_direction() -> None:
     assert parse_event(FROM_CLIENT, "cancel", {"job_id": "j"}) == events.Cancel("j")
-    assert parse_event(TO_WORKER, "cancel", {"key": 7}) == events.CancelJob(7)
+    assert parse_event(TO_WORKER, "cancel", {"key": 7}) == workerevents.CancelJob(7)
     assert parse_event(FROM_CLIENT, "transcript", {"text": ""}) is None
     assert parse_event(FROM_CLIENT, "no-such-event", {}) is None
     with pytest.raises(FieldError, match="job_id: is missing"):

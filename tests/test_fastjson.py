@@ -9,7 +9,20 @@ import pytest
 from asrd import fastjson
 
 GOOD = [{}, {"a": [1, 2.5, None, True], "é": "語\n"}, [], "x", {"deep": {"er": [[]]}}]
-BAD = [b"", b"{", b'{"a": NaN}', b"[Infinity]", b'"\xff"', b"{'a': 1}", '{"a": 1}'.encode("utf-16")]
+BAD = [
+    b"",
+    b"{",
+    b'{"a": NaN}',
+    b"[Infinity]",
+    b"1e400",
+    b"-" + b"9" * 310,
+    b'"\xff"',
+    b'"\\ud800"',
+    b'{"\\udc00": 1}',
+    b"{'a': 1}",
+    '{"a": 1}'.encode("utf-16"),
+]
+NUMBERS = [b"-0", b"1e308", b"1E5", b"18446744073709551615", b"18446744073709551616", b"9" * 300]
 
 
 @pytest.mark.parametrize("value", GOOD)
@@ -24,6 +37,16 @@ def test_both_engines_refuse_the_same(raw: bytes) -> None:
     for loads in (fastjson.plain_loads, orjson.loads):
         with pytest.raises(ValueError):
             loads(raw)
+
+
+@pytest.mark.parametrize("raw", [*NUMBERS, b"-9223372036854775808", b"-9223372036854775809"])
+def test_both_engines_read_the_same_number_of_the_same_type(raw: bytes) -> None:
+    one, other = fastjson.plain_loads(raw), orjson.loads(raw)
+    assert (type(one), one) == (type(other), other)
+
+
+def test_a_surrogate_pair_is_one_character() -> None:
+    assert fastjson.plain_loads(b'"\\ud83d\\ude00"') == "\U0001f600"
 
 
 def test_the_codec_works_where_there_is_no_orjson() -> None:

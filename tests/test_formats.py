@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asrd.asrctl.formats import FORMATS, render
-from asrd.events import Segment, Transcript, Word
+from asrd.events import (
+    Transcript,
+)
+from asrd.records import (
+    Segment,
+    Word,
+)
 
 
 def spoken(*segments: tuple[float, float, str]) -> Transcript:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import socket
 import threading
 from pathlib import Path
@@ -11,11 +12,14 @@ import pytest
 
 from asrd.config import WorkerSettings
 from asrd.errors import Code, LoadError
-from asrd.events import SENTENCE_MAX, Done, Failed
+from asrd.records import (
+    SENTENCE_MAX,
+)
 from asrd.sd import Notifier
 from asrd.worker.frontlink import FrontLink
 from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Task
 from asrd.worker.worker import Worker
+from asrd.workerevents import Done, Failed
 from tests.process.raw import Peer, memfd
 
 # More than the kernel keeps for a front that does not read.
@@ -79,7 +83,7 @@ def test_a_reason_fits_its_event() -> None:
         raise LoadError("\udcff" + "x" * 5000)
 
     inference = Inference(load)
-    inference._thread.join()
+    select.select([inference], [], [])
     (failed,) = inference.take_messages()
     inference._wake.close()
     assert isinstance(failed, LoadFailed)

@@ -20,11 +20,11 @@ from asrd import wire
 from asrd.channel import Channel, Kept
 from asrd.errors import BadAudio, Busy, ProtocolError
 from asrd.fdsocket import Peer
+from asrd.front.crashes import Crash, Ran
 from asrd.front.fairqueue import Job, Limits
-from asrd.front.link import Death, Link
+from asrd.front.link import Link
 from asrd.front.scheduler import Scheduler
 from asrd.front.spool import ClientFile, Recording, Spool
-from asrd.front.status import state
 from asrd.front.workerdir import WorkerDirectory
 from asrd.sd import Notifier
 from tests.process.raw import memfd
@@ -273,7 +273,7 @@ def test_a_link_outlives_a_bug_of_ours(tmp_path: Path, caplog: pytest.LogCapture
 
 
 def test_the_jobs_of_a_dead_worker_are_named_to_their_users_alone() -> None:
-    death = Death("it closed", ((1000, "mine"), (65534, "whose")))
+    death = Crash("0", 0.0, 0.0, "it closed", (Ran("mine", 1000), Ran("whose", 65534)))
 
     def told(uid: int) -> str:
         return death.told_to(Peer(pid=1, uid=uid, gid=1))
@@ -283,18 +283,6 @@ def test_the_jobs_of_a_dead_worker_are_named_to_their_users_alone() -> None:
     assert told(1001) == "it closed, running 2 of others"
     # Users without a number in our namespace are not one user.
     assert told(65534) == "it closed, running 2 of others"
-
-
-def test_health_counts_nobody_who_takes_no_job() -> None:
-    scheduler = Scheduler(Limits())
-    scheduler.worker_added("0", 0.0)
-    scheduler.worker_ready("0", "m", 1, 0.0)
-    assert state(scheduler) == "ok"
-    scheduler.worker_retired("0", 0.0)
-    assert state(scheduler) == "unavailable"
-    scheduler.worker_added("0", 0.0)
-    scheduler.drain()
-    assert state(scheduler) == "unavailable"
 
 
 def test_a_worker_that_gives_every_job_back_cannot_keep_one_for_ever() -> None:

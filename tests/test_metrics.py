@@ -43,10 +43,11 @@ def test_scale_and_digits() -> None:
 def test_a_new_daemon_has_done_nothing() -> None:
     metrics = Metrics()
     nothing = {"p50": 0.0, "p95": 0.0, "p99": 0.0}
-    assert metrics.jobs(0) == {
+    assert metrics.jobs(0, 0) == {
         "accepted": 0,
         "done": 0,
         "retried": 0,
+        "prefetched": 0,
         "failed": {},
         "refused": {},
     }
@@ -59,11 +60,12 @@ def test_what_was_done_is_counted() -> None:
     metrics.accepted = 3
     metrics.failed["bad-audio"] += 1
     metrics.refused["busy"] += 2
-    metrics.job_done(wait=0.25, run=2.0, audio_seconds=10.0)
-    assert metrics.jobs(retried=1) == {
+    metrics.job_done(wait=0.25, run=2.0, audio_seconds=10.0, now=1.0)
+    assert metrics.jobs(retried=1, prefetched=2) == {
         "accepted": 3,
         "done": 1,
         "retried": 1,
+        "prefetched": 2,
         "failed": {"bad-audio": 1},
         "refused": {"busy": 2},
     }
@@ -75,7 +77,7 @@ def test_what_was_done_is_counted() -> None:
 
 def test_a_recording_of_no_length_has_no_real_time_factor() -> None:
     metrics = Metrics()
-    metrics.job_done(wait=0.0, run=1.0, audio_seconds=0.0)
+    metrics.job_done(wait=0.0, run=1.0, audio_seconds=0.0, now=1.0)
     assert metrics.real_time_factor()["p50"] == 0.0
     assert metrics.latency_ms()["run"]["p50"] == 1000.0
 
@@ -84,15 +86,15 @@ def test_percentiles_speak_of_the_last_thousand_jobs() -> None:
     metrics = Metrics()
     for run in (100.0, 1.0):
         for _ in range(1000):
-            metrics.job_done(wait=0.0, run=run, audio_seconds=1.0)
+            metrics.job_done(wait=0.0, run=run, audio_seconds=1.0, now=1.0)
     assert metrics.latency_ms()["run"]["p99"] == 1000.0
     assert metrics.done == 2000
 
 
 def test_percentiles_are_made_anew_after_a_job_and_not_for_each_who_asks() -> None:
     metrics = Metrics()
-    metrics.job_done(0.1, 0.2, 2.0)
+    metrics.job_done(0.1, 0.2, 2.0, now=1.0)
     first = metrics.latency_ms()["wait"]
     assert metrics.latency_ms()["wait"] is first
-    metrics.job_done(0.3, 0.2, 2.0)
+    metrics.job_done(0.3, 0.2, 2.0, now=1.0)
     assert metrics.latency_ms()["wait"] == {"p50": 100.0, "p95": 300.0, "p99": 300.0}

@@ -6,12 +6,22 @@ from typing import Any
 import pytest
 
 from asrd.errors import BadAudio, Code, TooLarge
-from asrd.events import TO_CLIENT, AudioFormat, Done, Error, Options, Transcribe, Transcript
+from asrd.events import (
+    TO_CLIENT,
+    Error,
+    Transcribe,
+    Transcript,
+)
 from asrd.fdsocket import Peer
 from asrd.fields import parse
 from asrd.front import request as answers
+from asrd.front.actions import Failure
 from asrd.front.request import Request, make_request, with_hints
-from asrd.front.scheduler import Failure
+from asrd.records import (
+    AudioFormat,
+    Options,
+)
+from asrd.workerevents import Done
 
 PCM = AudioFormat("pcm_s16le")
 

@@ -7,20 +7,20 @@ from typing import Any
 import pytest
 
 from asrd.errors import Code
-from asrd.front.fairqueue import Job, Limits
-from asrd.front.scheduler import (
+from asrd.front.actions import (
     Abandon,
     Accept,
     Action,
     Failure,
     Finish,
+    Prefetch,
     Refuse,
-    Scheduler,
     Start,
-    UnknownKey,
     Wake,
-    WorkerState,
 )
+from asrd.front.fairqueue import Job, Limits
+from asrd.front.scheduler import Scheduler, UnknownKey
+from asrd.front.workers import WorkerState
 from tests.counting import calls_of
 
 CANCELLED = Failure(Code.CANCELLED, "the client left")
@@ -128,7 +128,7 @@ def test_rule_3_a_job_whose_worker_died_waits_at_the_head_and_over_the_bound() -
     assert it.worker_lost("0", "it died", 1.0) == []
     assert list(it.queue) == [first, second]
     assert it.retried == 1
-    assert it.worker_ready("0", "tiny", 1, 2.0) == [Start(first, "0", 2)]
+    assert it.worker_ready("0", "tiny", 1, 2.0) == [Start(first, "0", 2, alone=True)]
     assert first.attempts == 2
 
 
@@ -145,7 +145,7 @@ def test_rule_3_a_second_death_ends_the_job() -> None:
 def test_rule_3_a_retry_goes_to_another_worker_at_once() -> None:
     it, mine = scheduler("0", "1"), job()
     it.submit(mine, 0.0)
-    assert it.worker_lost("0", "it died", 1.0) == [Start(mine, "1", 2)]
+    assert it.worker_lost("0", "it died", 1.0) == [Start(mine, "1", 2, alone=True)]
 
 
 def test_rule_4_an_answer_under_a_foreign_key_is_a_breach() -> None:
@@ -232,6 +232,138 @@ def test_rule_6_jobs_wait_for_the_worker_that_still_may_serve() -> None:
     it.worker_failed("0", WorkerState.FAILED, "no such model", 0.0)
     it.worker_lost("1", "it died", 0.0)
     assert told(it.submit(job(), 1.0)) == ["Accept"]
+
+
+# --- rule 7: spare workers ------------------------------------------------------------------------
+
+
+def with_spare() -> Scheduler:
+    """Worker 0, and a spare for it."""
+    it = scheduler("0", "spare", queue_max=5)
+    it.worker_ready("spare", "tiny", 1, 0.0, spare=True)
+    return it
+
+
+def test_rule_7_a_spare_gets_nothing_while_another_worker_is_ready() -> None:
+    it, first, second = with_spare(), job(), job()
+    it.submit(first, 0.0)
+    assert it.submit(second, 0.0) == [Accept(second, 0)]
+    assert it.job_done("0", 1, "text", 1.0) == [Finish(first, "text"), Start(second, "0", 2)]
+
+
+def test_rule_7_a_spare_takes_over_at_once_and_steps_back() -> None:
+    it, first, second, third = with_spare(), job(), job(), job()
+    it.submit(first, 0.0)
+    it.submit(second, 0.0)
+    assert it.worker_lost("0", "it died", 1.0) == [Start(first, "spare", 2, alone=True)]
+    it.worker_ready("0", "tiny", 1, 2.0)
+    assert it.workers["0"].jobs
+    assert it.job_done("spare", 2, "text", 3.0) == [Finish(first, "text")]
+    assert it.submit(third, 3.0) == [Accept(third, 0)]
+
+
+def test_rule_7_a_spare_does_not_stand_in_for_another_model() -> None:
+    it = scheduler("0", "spare", queue_max=5)
+    it.worker_ready("spare", "large", 1, 0.0, spare=True)
+    mine = job(model="large")
+    assert it.submit(mine, 0.0)[1] == Start(mine, "spare", 1)
+
+
+def test_rule_7_a_full_queue_is_full_though_a_spare_is_idle() -> None:
+    it = scheduler("0", "spare", queue_max=0)
+    it.worker_ready("spare", "tiny", 1, 0.0, spare=True)
+    assert told(it.submit(job(), 0.0)) == ["Accept", "Start"]
+    assert told(it.submit(job(), 0.0)) == ["Refuse busy"]
+
+
+# --- rule 8: reading ahead ------------------------------------------------------------------------
+
+
+def prefetching(*names: str, **limits: Any) -> Scheduler:
+    it = scheduler(*names, **{"queue_max": 5, **limits})
+    for name in names:
+        it.worker_ready(name, "tiny", 1, 0.0, can_prefetch=True)
+    return it
+
+
+def test_rule_8_a_busy_worker_reads_the_next_job_and_starts_it_under_the_same_key() -> None:
+    it, first, second, third = prefetching("0"), job(), job(), job()
+    it.submit(first, 0.0)
+    assert it.submit(second, 0.0) == [Accept(second, 0), Prefetch(second, "0", 2)]
+    assert it.submit(third, 0.0) == [Accept(third, 1)]
+    assert len(it.queue) == 2
+    assert it.job_done("0", 1, "text", 1.0) == [
+        Finish(first, "text"),
+        Start(second, "0", 2, prefetched=True),
+        Prefetch(third, "0", 3),
+    ]
+    assert it.prefetched == 1
+
+
+def test_rule_8_the_worker_that_began_first_reads_what_is_next() -> None:
+    it = prefetching("0", "1")
+    it.submit(job(), 0.0)
+    it.submit(job(), 1.0)
+    it.job_done("0", 1, "text", 2.0)
+    it.submit(job(), 3.0)
+    fourth = job()
+    assert it.submit(fourth, 4.0)[1] == Prefetch(fourth, "1", 4)
+
+
+def test_rule_8_a_job_starts_where_a_worker_is_free_whoever_has_read_it() -> None:
+    it, waiting = prefetching("0", "1"), job()
+    it.submit(job(), 0.0)
+    it.submit(job(), 1.0)
+    assert it.submit(waiting, 2.0)[1] == Prefetch(waiting, "0", 3)
+    assert it.job_done("1", 2, "text", 3.0)[1:] == [Abandon("0", 3), Start(waiting, "1", 4)]
+
+
+def test_rule_8_what_was_read_keeps_its_place_and_its_clock() -> None:
+    it, waiting = prefetching("0", max_wait_seconds=10.0), job()
+    it.submit(job(), 0.0)
+    it.submit(waiting, 1.0)
+    assert it.next_deadline() == 11.0
+    assert it.tick(11.0)[0] == Abandon("0", 2)
+    with pytest.raises(UnknownKey):
+        it.job_done("0", 2, "text", 12.0)
+
+
+def test_rule_8_what_was_read_waits_for_another_worker_when_its_reader_dies() -> None:
+    it, first, second = prefetching("0"), job(), job()
+    it.submit(first, 0.0)
+    it.submit(second, 0.0)
+    it.worker_lost("0", "it died", 1.0)
+    assert second.attempts == 0
+    # The first is on its last attempt: whatever kills it now was itself.
+    assert it.worker_ready("0", "tiny", 1, 2.0, can_prefetch=True) == [
+        Start(first, "0", 3, alone=True)
+    ]
+    assert it.job_done("0", 3, "text", 3.0) == [Finish(first, "text"), Start(second, "0", 4)]
+
+
+def test_rule_8_what_a_worker_died_beside_is_never_read_ahead_again() -> None:
+    it, suspect = prefetching("0"), job()
+    it.submit(job(), 0.0)
+    it.submit(suspect, 0.0)
+    it.worker_lost("0", "it died", 1.0)
+    it.worker_ready("0", "tiny", 1, 2.0, can_prefetch=True)
+    it.submit(job(uid=2), 2.0)
+    actions = it.job_done("0", 3, "text", 3.0)
+    assert "Prefetch" not in told(actions)
+
+
+def test_rule_8_a_retry_puts_down_what_its_worker_has_read() -> None:
+    it = prefetching("0", "1")
+    first, second, third = job(), job(), job()
+    it.submit(first, 0.0)
+    it.submit(second, 1.0)
+    it.submit(third, 2.0)
+    it.worker_lost("1", "it died", 3.0)
+    assert it.job_done("0", 1, "text", 4.0) == [
+        Finish(first, "text"),
+        Abandon("0", 3),
+        Start(second, "0", 4, alone=True),
+    ]
 
 
 # --- deadlines ----------------------------------------------------------------------------------
@@ -352,7 +484,7 @@ def test_what_only_a_retired_worker_could_have_retried_ends_at_once(how: str) ->
 def test_jobs_on_a_removed_worker_are_retried_elsewhere() -> None:
     it, mine = scheduler("0", "1"), job()
     it.submit(mine, 0.0)
-    assert it.worker_removed("0", 1.0) == [Start(mine, "1", 2)]
+    assert it.worker_removed("0", 1.0) == [Start(mine, "1", 2, alone=True)]
 
 
 # --- how a worker may end -----------------------------------------------------------------------
@@ -418,7 +550,7 @@ def test_where_nobody_may_wait_a_refused_job_wakes_the_sleeper_for_its_next_try(
 def test_draining_takes_nothing_more_and_ends_what_was_accepted() -> None:
     it, mine = scheduler("0"), job()
     it.submit(mine, 0.0)
-    it.drain()
+    it.drain(0.0)
     late = job()
     failure = Failure(Code.SHUTTING_DOWN, "asrd is shutting down", retry_after_ms=1000)
     assert it.submit(late, 1.0) == [Refuse(late, failure)]
@@ -427,19 +559,34 @@ def test_draining_takes_nothing_more_and_ends_what_was_accepted() -> None:
     assert it.idle
 
 
-def test_retry_after_follows_recent_runs_and_the_number_of_slots() -> None:
+def test_draining_waits_for_no_job_longer_than_any_job_may_wait() -> None:
+    it = scheduler("0", queue_max=5, max_wait_seconds=10.0)
+    running, hurried, patient = job(), job(), job(timeout=5000.0)
+    it.submit(running, 0.0)
+    it.submit(hurried, 4.0)
+    it.submit(patient, 4.0)
+    it.drain(6.0)
+    assert it.next_deadline() == 14.0
+    assert told(it.tick(14.0)) == ["Finish deadline-exceeded"]
+    assert it.next_deadline() == 16.0
+    it.worker_lost("0", "it died", 15.0)
+    assert told(it.tick(16.0)) == ["Finish deadline-exceeded"]
+    assert told(it.tick(25.0)) == ["Finish deadline-exceeded"]
+    assert it.idle
+
+
+def test_who_is_refused_is_told_of_recent_runs_and_of_the_number_of_slots() -> None:
     it = scheduler("0", queue_max=0)
-    assert it.retry_after_ms() == 1000
     for number in range(1, 40):
         it.submit(job(), 10.0 * number)
         it.job_done("0", number, "text", 10.0 * number + 4.0)
-    assert it.retry_after_ms() == pytest.approx(4000, rel=0.01)
+    assert it.retry_after_ms(1, 500.0) == pytest.approx(4000, rel=0.01)
     it.worker_added("1", 500.0)
     it.worker_ready("1", "tiny", 1, 500.0)
-    assert it.retry_after_ms() == pytest.approx(2000, rel=0.01)
+    assert it.retry_after_ms(1, 500.0) == pytest.approx(2000, rel=0.01)
     it.worker_lost("0", "it died", 501.0)
     it.worker_lost("1", "it died", 501.0)
-    assert it.retry_after_ms() == pytest.approx(4000, rel=0.01)
+    assert it.retry_after_ms(2, 501.0) == pytest.approx(4000, rel=0.01)
 
 
 @pytest.mark.parametrize("other_model", ["tiny", "large"])

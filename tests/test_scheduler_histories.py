@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -87,9 +88,17 @@ class SchedulerHistory(RuleBasedStateMachine):
         getattr(self.world, how)(self._some_worker(data))
 
     @precondition(lambda self: self.world.workers)
-    @rule(data=st.data(), model=st.sampled_from(MODELS), slots=st.integers(1, 3))
-    def ready(self, data: st.DataObject, model: str, slots: int) -> None:
-        self.world.ready(self._some_worker(data), model, slots)
+    @rule(
+        data=st.data(),
+        model=st.sampled_from(MODELS),
+        slots=st.integers(1, 3),
+        spare=st.booleans(),
+        can_prefetch=st.booleans(),
+    )
+    def ready(
+        self, data: st.DataObject, model: str, slots: int, spare: bool, can_prefetch: bool
+    ) -> None:
+        self.world.ready(self._some_worker(data), model, slots, spare, can_prefetch)
 
     @precondition(lambda self: self.world.workers)
     @rule(data=st.data(), asleep=st.booleans())
@@ -142,8 +151,8 @@ Step = Callable[[World], object]
 JOBS = ((1,), (1, None, 100.0), (2,))
 
 
-def steps(world: World) -> Iterator[Step]:
-    """Everything that can happen next."""
+def steps(world: World, spare: bool) -> Iterator[Step]:
+    """Everything that can happen next; with `spare`, worker 1 is one."""
     if world._submitted < len(JOBS):
         yield lambda w: w.submit(*JOBS[w._submitted])
     for number, booked in world.jobs.items():
@@ -152,7 +161,8 @@ def steps(world: World) -> Iterator[Step]:
     if world.scheduler.next_deadline() < 1e9:
         yield _until_the_next_deadline
     for name, worker in world.workers.items():
-        for event in ("ready", "lost", "failed", "retire"):
+        yield partial(World.ready, name=name, spare=spare and name == "1")
+        for event in ("lost", "failed", "retire"):
             yield partial(getattr(World, event), name=name)
         yield partial(World.left, name=name, asleep=True)
         yield partial(World.left, name=name, asleep=False)
@@ -171,19 +181,27 @@ def situation(world: World) -> object:
     now = world.now
     keys = {key: rank for rank, key in enumerate(sorted(world.keys))}
     jobs = tuple(
-        (n, b.state, b.attempts, b.deadline - now, b.where and (b.where[0], keys[b.where[1]]))
+        (
+            *(n, b.state, b.attempts, b.alone, b.deadline - now),
+            b.where and (b.where[0], keys[b.where[1]]),
+        )
         for n, b in world.jobs.items()
         if b.state != "ended"
     )
     workers = tuple(
-        (name, w.state, w.retired, tuple(w.held.values())) for name, w in world.workers.items()
+        (
+            *(name, w.state, w.retired, tuple(w.held.values())),
+            w.prefetched and w.prefetched[1],
+            world.scheduler.workers[name].woken,
+        )
+        for name, w in world.workers.items()
     )
     queue = tuple(job.request for job in world.scheduler.queue)
     turns = tuple(sorted(world.served, key=world.served.__getitem__))
     return world._submitted, jobs, workers, queue, turns
 
 
-def search(depth: int) -> tuple[int, int]:
+def search(depth: int, spare: bool) -> tuple[int, int]:
     """Walk all histories of so many events; returns how many there are, and how many situations
     they lead to. Histories that meet in one situation go on as one."""
     world = World(Limits(queue_max=2, max_wait_seconds=30.0, max_run_seconds=60.0))
@@ -194,7 +212,7 @@ def search(depth: int) -> tuple[int, int]:
     for _ in range(depth):
         following: dict[object, tuple[bytes, int]] = {}
         for saved, ways in level.values():
-            for step in steps(pickle.loads(saved)):
+            for step in steps(pickle.loads(saved), spare):
                 after = pickle.loads(saved)
                 step(after)
                 found = situation(after)
@@ -213,7 +231,8 @@ def _end_all(world: World) -> None:
     world.check_all_answered()
 
 
-def test_all_short_histories() -> None:
-    histories, situations = search(depth=7)
+@pytest.mark.parametrize("spare", [False, True])
+def test_all_short_histories(spare: bool) -> None:
+    histories, situations = search(7, spare)
     print(f"{histories} histories, {situations} situations")
     assert histories > 50_000_000

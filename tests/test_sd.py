@@ -200,3 +200,35 @@ def test_how_often_to_ping(
         if value is not None:
             monkeypatch.setenv(variable, value)
     assert sd.watchdog_seconds() == seconds
+
+
+def test_a_stored_descriptor_comes_back_beside_the_sockets(
+    monkeypatch: pytest.MonkeyPatch, listeners: list[str]
+) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "2")
+    monkeypatch.setenv("LISTEN_FDNAMES", "worker:stderr")
+    found = sd.listen_fds()
+    assert found == {"worker": [START], "stderr": [START + 1]}
+    for fds in found.values():
+        for fd in fds:
+            assert not os.get_inheritable(fd)
+            os.close(fd)
+
+
+def test_a_descriptor_is_stored_under_its_name(manager: socket.socket, tmp_path: Path) -> None:
+    notifier = sd.Notifier()
+    assert notifier.managed
+    with open(tmp_path / "kept", "w+") as file:
+        notifier.store("stderr", file.fileno())
+        text, fds, _, _ = socket.recv_fds(manager, 4096, 1)
+        assert text == b"FDSTORE=1\nFDNAME=stderr"
+        assert os.path.samestat(os.fstat(fds[0]), os.fstat(file.fileno()))
+        os.close(fds[0])
+    notifier.close()
+
+
+def test_where_nobody_manages_nothing_is_stored() -> None:
+    notifier = sd.Notifier()
+    assert not notifier.managed
+    notifier.store("stderr", 0)

@@ -16,7 +16,9 @@ from asrd.client import source
 from asrd.client.attempts import AudioHint
 from asrd.client.source import open_source
 from asrd.errors import BadRequest, TooLarge
-from asrd.events import AudioFormat
+from asrd.records import (
+    AudioFormat,
+)
 
 FILE = AudioFormat("file")
 SEALED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL

@@ -13,10 +13,12 @@ from asrd.asrctl.table import Snapshot
 from asrd.fdsocket import Peer
 from asrd.fields import parse
 from asrd.front import status
+from asrd.front.crashes import Crash, Crashes, Ran
 from asrd.front.fairqueue import Job, Limits
-from asrd.front.link import Death, WorkerInfo
+from asrd.front.link import WorkerInfo
 from asrd.front.metrics import Metrics
-from asrd.front.scheduler import Scheduler, WorkerState
+from asrd.front.scheduler import Scheduler
+from asrd.front.workers import WorkerState
 from asrd.version import __version__
 
 ALICE, BOB, ROOT = 1000, 1001, 0
@@ -27,6 +29,7 @@ def front(*ready: str, **limits: Any) -> Any:
     made = SimpleNamespace(
         scheduler=Scheduler(Limits(**limits)),
         metrics=Metrics(),
+        crashes=Crashes(),
         links={},
         started_at=100.0,
         connections=3,
@@ -39,7 +42,7 @@ def front(*ready: str, **limits: Any) -> Any:
 
 def add(made: Any, name: str) -> None:
     made.scheduler.worker_added(name, 100.0)
-    info = WorkerInfo(100, "tiny", ("en", "de"), "cpu", "int8", load_seconds=0.25)
+    info = WorkerInfo(100, "tiny", ("en", "de"), "cpu", "int8", load_seconds=0.25, loads=True)
     made.links[name] = SimpleNamespace(info=info)
 
 
@@ -50,6 +53,10 @@ def submit(made: Any, job_id: str, uid: int = ALICE, at: float = 101.0) -> None:
 
 def peer(uid: int) -> Peer:
     return Peer(pid=1, uid=uid, gid=uid)
+
+
+def death(how: str, **jobs: int) -> Crash:
+    return Crash("0", 0.0, 100.0, how, tuple(Ran(job_id, uid) for job_id, uid in jobs.items()))
 
 
 def worker(made: Any, uid: int, name: str = "0") -> dict[str, Any]:
@@ -75,7 +82,14 @@ def test_the_snapshot_of_a_busy_daemon() -> None:
         "pid": os.getpid(),
         "connections": 3,
         "queue": {"depth": 2, "max": 5, "oldest_wait_ms": 1000},
-        "jobs": {"accepted": 0, "done": 0, "retried": 0, "failed": {}, "refused": {}},
+        "jobs": {
+            "accepted": 0,
+            "done": 0,
+            "retried": 0,
+            "prefetched": 0,
+            "failed": {},
+            "refused": {},
+        },
         "ignored_events": 0,
         "audio_seconds": 0.0,
         "latency_ms": {"wait": nothing, "run": nothing},
@@ -86,6 +100,7 @@ def test_the_snapshot_of_a_busy_daemon() -> None:
                 "state": "busy",
                 "reason": None,
                 "retired": False,
+                "spare": False,
                 "pid": 100,
                 "model": "tiny",
                 "device": "cpu",
@@ -103,7 +118,7 @@ def test_the_snapshot_of_a_busy_daemon() -> None:
 
 def test_a_snapshot_can_be_sent_and_is_what_the_table_reads() -> None:
     made = front("1", "0")
-    made.links["0"].info.last_death = Death("killed by SIGSEGV", ((ALICE, "mine"),))
+    made.links["0"].info.last_death = death("killed by SIGSEGV", mine=ALICE)
     sent = orjson.loads(orjson.dumps(status.snapshot(made, peer(ALICE), now=103.5)))
     read = parse(Snapshot, sent)
     assert [row.name for row in read.workers] == ["0", "1"]
@@ -115,13 +130,14 @@ def test_what_was_counted_is_in_the_snapshot() -> None:
     made.metrics.accepted = 4
     made.metrics.failed["bad-audio"] = 1
     made.metrics.refused["busy"] = 7
-    made.metrics.job_done(wait=0.5, run=1.0, audio_seconds=10.0)
+    made.metrics.job_done(wait=0.5, run=1.0, audio_seconds=10.0, now=102.0)
     made.scheduler.retried = 2
     told = status.snapshot(made, peer(ALICE), now=103.5)
     assert told["jobs"] == {
         "accepted": 4,
         "done": 1,
         "retried": 2,
+        "prefetched": 0,
         "failed": {"bad-audio": 1},
         "refused": {"busy": 7},
     }
@@ -152,13 +168,13 @@ def test_a_running_job_is_named_to_its_owner_and_root_alone(uid: int, shown: str
 )
 def test_the_jobs_of_a_death_are_named_to_their_owners_and_root_alone(uid: int, told: str) -> None:
     made = front("0")
-    made.links["0"].info.last_death = Death("it broke", ((ALICE, "hers"), (BOB, "his")))
+    made.links["0"].info.last_death = death("it broke", hers=ALICE, his=BOB)
     assert worker(made, uid)["last_death"] == told
 
 
 def test_the_death_of_an_idle_worker_is_told_to_all() -> None:
     made = front("0")
-    made.links["0"].info.last_death = Death("it broke", ())
+    made.links["0"].info.last_death = death("it broke")
     assert worker(made, BOB)["last_death"] == "it broke, idle"
 
 
@@ -166,7 +182,7 @@ def test_nothing_of_another_users_jobs_is_anywhere_in_the_snapshot() -> None:
     made = front("0", queue_max=9)
     for number in range(4):
         submit(made, f"secret{number}", ALICE)
-    made.links["0"].info.last_death = Death("it broke", ((ALICE, "secret9"),))
+    made.links["0"].info.last_death = death("it broke", secret9=ALICE)
     assert "secret" in str(status.snapshot(made, peer(ALICE), now=103.5))
     assert "secret" not in str(status.snapshot(made, peer(BOB), now=103.5))
 
@@ -181,79 +197,13 @@ def test_a_job_that_was_given_up_is_no_longer_shown() -> None:
     assert worker(made, ALICE)["state"] == "busy"
 
 
-# --- when all is well -----------------------------------------------------------------------------
-
-R, S, L = WorkerState.READY, WorkerState.STARTING, WorkerState.LOADING
-A, F, D = WorkerState.ASLEEP, WorkerState.FAILED, WorkerState.DOWN
-
-
-@pytest.mark.parametrize(
-    ("states", "expected", "problems"),
-    [
-        ([], "unavailable", ["no worker is configured"]),
-        ([R], "ok", []),
-        ([A], "ok", []),
-        ([R, A], "ok", []),
-        ([S], "unavailable", ["worker 0 is starting"]),
-        ([L], "unavailable", ["worker 0 is loading"]),
-        ([F], "unavailable", ["worker 0 is failed: why"]),
-        ([D], "unavailable", ["worker 0 is down: why"]),
-        ([S, F], "unavailable", ["worker 0 is starting", "worker 1 is failed: why"]),
-        ([R, S], "degraded", ["worker 1 is starting"]),
-        ([L, R], "degraded", ["worker 0 is loading"]),
-        ([A, F], "degraded", ["worker 1 is failed: why"]),
-        ([R, D], "degraded", ["worker 1 is down: why"]),
-    ],
-)
-def test_state_and_problems(states: list[WorkerState], expected: str, problems: list[str]) -> None:
-    made = front()
-    for index, state in enumerate(states):
-        add(made, str(index))
-        found = made.scheduler.workers[str(index)]
-        found.state, found.reason = state, "why" if state in (F, D) else None
-    assert status.state(made.scheduler) == expected
-    assert status.problems(made.scheduler) == problems
-    told = status.snapshot(made, peer(ROOT), now=103.5)
-    assert (told["state"], told["problems"]) == (expected, problems)
-    assert [row["state"] for row in told["workers"]] == [state.value for state in states]
-
-
-def test_a_full_queue_is_a_problem() -> None:
-    made = front("0", queue_max=2)
-    for number in range(3):
-        assert status.state(made.scheduler) == "ok"
-        submit(made, f"job{number}")
-    assert status.state(made.scheduler) == "degraded"
-    assert status.problems(made.scheduler) == ["the queue is full (2 of 2)"]
-
-
-def test_a_queue_that_lets_nobody_wait_is_no_problem() -> None:
-    assert status.state(front("0", queue_max=0).scheduler) == "ok"
-
-
-def test_a_daemon_that_drains_is_unavailable() -> None:
-    made = front("0")
-    made.scheduler.drain()
-    assert status.state(made.scheduler) == "unavailable"
-    assert status.problems(made.scheduler) == ["asrd is shutting down"]
-
-
-def test_a_retired_worker_serves_nobody() -> None:
-    made = front("0", "1")
-    made.scheduler.worker_retired("0", 103.0)
-    assert status.state(made.scheduler) == "degraded"
-    assert worker(made, ALICE)["retired"]
-    made.scheduler.worker_retired("1", 103.0)
-    assert status.state(made.scheduler) == "unavailable"
-
-
 # --- the line and Wyoming's info ------------------------------------------------------------------
 
 
 def test_the_line_that_systemctl_shows() -> None:
     made = front("0", "1", queue_max=4)
-    assert status.status_line(made) == (
-        "2/2 workers ready · queue 0/4 · 0 done · 0 failed · 0 crashes"
+    assert status.status_line(made, 104.0) == (
+        "ok · 2/2 workers ready · queue 0/4 · 0 done · 0 failed · 0 crashes"
     )
     made.metrics.done = 1234
     made.metrics.failed["bad-audio"] = 2
@@ -261,19 +211,21 @@ def test_the_line_that_systemctl_shows() -> None:
     made.links["1"].info.restarts = 1
     for number in range(3):
         submit(made, f"job{number}")
-    made.scheduler.worker_failed("1", F, "no such model", 103.0)
+    made.scheduler.worker_failed("1", WorkerState.FAILED, "no such model", 103.0)
     made.scheduler.worker_left("0", True, 103.0)
     made.scheduler.worker_ready("1", "tiny", 1, 104.0)
-    made.scheduler.worker_failed("1", F, "no such model", 104.0)
-    assert status.status_line(made) == (
-        "0/2 workers ready · queue 3/4 · 1234 done · 3 failed · 1 crash · worker 1: no such model"
+    made.scheduler.worker_failed("1", WorkerState.FAILED, "no such model", 104.0)
+    assert status.status_line(made, 104.0) == (
+        "unavailable · 0/2 workers ready · queue 3/4 · 1234 done · 3 failed · 1 crash"
+        " · worker 0 is starting · worker 1 is failed: no such model"
     )
 
 
 def test_the_line_counts_sleepers() -> None:
     made = front("0", "1")
     made.scheduler.worker_left("1", True, 103.0)
-    assert status.status_line(made).startswith("1/2 workers ready (1 asleep) · queue 0/1")
+    line = status.status_line(made, 104.0)
+    assert line.startswith("ok · 1/2 workers ready (1 asleep) · queue 0/1")
 
 
 def test_info_names_the_models_that_are_really_loaded_once_each() -> None:

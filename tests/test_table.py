@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from asrd.asrctl.table import duration, health_line, page, read_snapshot
+from asrd.asrctl.table import crash_page, duration, health_line, page, read_snapshot
 from asrd.errors import FieldError
 
 SNAPSHOT: dict[str, Any] = {
@@ -82,6 +82,66 @@ def test_a_snapshot_with_nothing_but_its_state() -> None:
     assert page(snapshot).startswith("asrd ? · unavailable · up 0 ms\n\nqueue  0 of 0 waiting\n")
     assert page(snapshot).endswith("\n\nno workers\n")
     assert health_line(snapshot) == "unavailable: 0/0 workers ready · queue 0/0 · 0 done · 0 failed"
+
+
+CRASHES = [
+    {
+        "time": "2026-01-31T12:00:00.123Z",
+        "worker": "1",
+        "noticed": "it closed the connection without a word",
+        "jobs": [],
+        "other_jobs": 2,
+    },
+    {
+        "time": "2026-01-31T12:00:01.000Z",
+        "worker": "0",
+        "pid": 42,
+        "model": "demo",
+        "exit": "killed by SIGABRT",
+        "noticed": "it closed the connection without a word",
+        "stderr": "what(): CUDA failed / Fatal Python error: Aborted",
+        "jobs": [
+            {
+                "job_id": "ab12",
+                "trace_id": "t-1",
+                "uid": 1000,
+                "attempt": 2,
+                "audio_bytes": 64000,
+                "audio_seconds": 2.0,
+            },
+            {"job_id": "cd34", "attempt": 1, "audio_bytes": 9},
+        ],
+        "other_jobs": 0,
+    },
+    {"time": "2026-01-31T12:00:02.000Z", "worker": "0", "pid": 43, "exit": "exited with 1"},
+]
+
+CRASH_PAGE = """\
+TIME                      WORKER  PID  MODEL  HOW                                      JOB          TRACE  ATTEMPT  AUDIO
+2026-01-31T12:00:02.000Z  0       43   -      exited with 1                            -            -      -        -
+2026-01-31T12:00:01.000Z  0       42   demo   killed by SIGABRT                        ab12         t-1    2        2.0 s, 64000 bytes
+2026-01-31T12:00:01.000Z  0       42   demo   killed by SIGABRT                        cd34         -      1        9 bytes
+  what(): CUDA failed / Fatal Python error: Aborted
+2026-01-31T12:00:00.123Z  1       -    -      it closed the connection without a word  (another's)  -      -        -
+"""  # noqa: E501
+
+
+def test_the_crashes_the_last_one_first() -> None:
+    assert crash_page(read_snapshot({"state": "ok", "crashes": CRASHES})) == CRASH_PAGE
+
+
+def test_no_crashes() -> None:
+    shown = crash_page(read_snapshot({"state": "ok"}))
+    assert shown == "no worker has died since asrd was started\n"
+
+
+def test_nothing_in_a_crash_commands_the_terminal() -> None:
+    risky = "\x1b[2J\n"
+    crash: dict[str, Any] = dict.fromkeys(("time", "worker", "model", "exit", "stderr"), risky)
+    crash |= {"jobs": [{"job_id": risky, "trace_id": risky}]}
+    shown = crash_page(read_snapshot({"state": "ok", "crashes": [crash]}))
+    assert "\x1b" not in shown
+    assert shown.count("\n") == 3
 
 
 def test_another_users_job_is_shown_without_its_name() -> None:

@@ -81,6 +81,25 @@ def test_every_option_reaches_the_daemon(path: Path, recording: str) -> None:
     }
 
 
+def test_raw_samples_and_the_names_of_the_job(path: Path, recording: str) -> None:
+    arguments = "--job-id j1 --trace-id t1 --encoding pcm_s16le --rate 48000 --channels 2"
+    with FakeDaemon(path, [answer("x")]) as daemon:
+        assert main(["transcribe", recording, *arguments.split()]) == Exit.OK
+    (job,) = daemon.jobs
+    assert (job.data["job_id"], job.data["trace_id"]) == ("j1", "t1")
+    assert job.data["audio"] == {"encoding": "pcm_s16le", "sample_rate": 48_000, "channels": 2}
+    assert job.audio == b"talk.wav"
+
+
+@pytest.mark.parametrize("arguments", ["--rate 48000", "--channels 2 --encoding file"])
+def test_a_rate_is_of_raw_samples_alone(
+    recording: str, arguments: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["transcribe", recording, *arguments.split()])
+    assert "say their --encoding" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("format", "written"),
     [

@@ -12,64 +12,7 @@ from hypothesis import strategies as st
 from asrd import wire
 from asrd.errors import ProtocolError
 from asrd.version import __version__
-
-# --- what belongs to somebody ---------------------------------------------------------------------
-
-
-class Fd:
-    """A descriptor that knows how often it was closed."""
-
-    def __init__(self) -> None:
-        self.closed = 0
-
-    def close(self) -> None:
-        self.closed += 1
-
-
-class Sink(wire.BytesSink):
-    def __init__(self) -> None:
-        super().__init__()
-        self.closed = 0
-
-    def close(self) -> None:
-        self.closed += 1
-
-
-class Feed:
-    """A decoder under test; `close` checks that all it was given has exactly one owner."""
-
-    def __init__(self, limits: wire.Limits | None = None) -> None:
-        self.decoder = wire.Decoder(limits or wire.Limits(payload=1 << 20), self._open)
-        self.events: list[wire.Event] = []
-        self.error: ProtocolError | None = None
-        self._fds: list[Fd] = []
-        self._sinks: list[Sink] = []
-
-    def _open(self, event: wire.Event) -> wire.Sink:
-        self._sinks.append(Sink())
-        return self._sinks[-1]
-
-    def receive(self, data: bytes, fds: int = 0) -> None:
-        """One read, and all events that it completes."""
-        came = [Fd() for _ in range(fds)]
-        self._fds += came
-        self.decoder.receive(data, came)
-        try:
-            while (event := self.decoder.next_event()) is not None:
-                self.events.append(event)
-        except ProtocolError as error:
-            self.error = self.error or error
-            assert error is self.error
-
-    def close(self) -> None:
-        self.decoder.close()
-        taken = [fd for event in self.events for fd in event.fds]
-        payloads = [event.payload for event in self.events]
-        assert len(taken) == len({id(fd) for fd in taken}), "handed out twice"
-        for fd in self._fds:
-            assert fd.closed == (not any(fd is one for one in taken))
-        for sink in self._sinks:
-            assert sink.closed == (not any(sink is one for one in payloads))
+from tests.feeding import Feed, payload_of
 
 
 @pytest.fixture
@@ -85,13 +28,6 @@ def header(**fields: Any) -> bytes:
 
 def told(feed: Feed) -> list[tuple[str, dict[str, Any], bytes, int]]:
     return [(e.type, e.data, payload_of(e), len(e.fds)) for e in feed.events]
-
-
-def payload_of(event: wire.Event) -> bytes:
-    if event.payload is None:
-        return b""
-    assert isinstance(event.payload, wire.BytesSink)
-    return bytes(event.payload.data)
 
 
 # --- whole, bytewise, trailing --------------------------------------------------------------------

@@ -202,17 +202,39 @@ def gpu(host: Host) -> Iterator[Finding]:
     yield ok("gpu", f"{len(gpus)} found")
     if devices == {"cpu"}:
         return
-    for node in gpus:
+    # The node of unified memory, which the CUDA runtime opens too, comes with a module of its own.
+    uvm = gpus[0].with_name("nvidia-uvm")
+    if not uvm.exists():
+        yield wrong("gpu", f"there is no {uvm}", "sudo nvidia-modprobe -u -c=0")
+    for node in filter(Path.exists, (*gpus, uvm)):
         if stat.S_IMODE(node.stat().st_mode) & 0o006 != 0o006:
             text = f"the workers may not use {node}"
             yield wrong("gpu", text, f"sudo chmod a+rw {node}")
-    if not CUBLAS.exists():
-        yield wrong("gpu", f"libcublas 12 is not at {CUBLAS}", "sudo apt install asrd-cuda")
+    yield from _in_use(host, "cpu" in devices)
     for name, unit in (host.units("asr-worker@*.service") or {}).items():
         shut = unit["PrivateDevices"] == "yes" or "char-nvidia" not in unit["DeviceAllow"]
         if shut and unit["DevicePolicy"] != "auto":
             text = f"{name} was changed so that its sandbox hides the GPU"
             yield wrong("gpu", text, f"sudo systemctl revert {name}")
+
+
+def _in_use(host: Host, by_choice: bool) -> Iterator[Finding]:
+    """What a running worker says of itself counts; where none says anything, the file does.
+
+    `by_choice`: some worker's settings ask for the CPU.
+    """
+    try:
+        running = {worker["name"]: worker["device"] for worker in host.status()["workers"]}
+    except AsrdError:
+        running = {}
+    for name, device in running.items():
+        if device == "cuda":
+            yield ok("gpu", f"worker {name} runs on it")
+        elif device == "cpu" and not by_choice:
+            text = f"worker {name} uses the CPU although there is a GPU; its log says why"
+            yield wrong("gpu", text, f"journalctl -b -u asr-worker@{name} -g 'using the CPU'")
+    if "cuda" not in running.values() and not CUBLAS.exists():
+        yield wrong("gpu", f"libcublas 12 is not at {CUBLAS}", "sudo apt install asrd-cuda")
 
 
 def disk(host: Host) -> Iterator[Finding]:

@@ -10,9 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from asrd.asrctl import doctor, transcribing
+from asrd.asrctl import doctor, prometheus, transcribing
 from asrd.asrctl.exitcode import HEALTH, HEALTH_CODES, Exit, exit_code
-from asrd.asrctl.table import health_line, page, read_snapshot
+from asrd.asrctl.table import crash_page, health_line, page, read_snapshot
 from asrd.asrctl.transcribing import complain
 from asrd.client.client import Client
 from asrd.config import DEFAULT_SOCKET
@@ -23,13 +23,17 @@ from asrd.version import __version__
 T = TypeVar("T")
 
 # The public socket beside the default one: it answers nothing but how the daemon is.
+# With the start of this program, a stuck daemon is told within a second.
+_HEALTH_SECONDS = 0.5
 STATUS_SOCKET = str(Path(DEFAULT_SOCKET).with_name("status.sock"))
 
 
 def status(args: argparse.Namespace) -> int:
-    snapshot = _ask(args, Client.status)
+    snapshot = _ask(args, lambda client: client.status(crashes=args.crashes))
     if args.json:
         print(fit_json(snapshot, indent=True))
+    elif args.crashes:
+        print(crash_page(read_snapshot(snapshot)), end="")
     else:
         print(page(read_snapshot(snapshot)), end="")
     return Exit.OK
@@ -37,12 +41,17 @@ def status(args: argparse.Namespace) -> int:
 
 def health(args: argparse.Namespace) -> int:
     try:
-        snapshot = read_snapshot(_ask(args, Client.status))
+        snapshot = read_snapshot(_ask(args, lambda client: client.status(timeout=args.timeout)))
     except AsrdError as error:
         print(fit(f"unreachable: {error}"))
         return Exit.UNREACHABLE
     print(health_line(snapshot))
     return HEALTH.get(snapshot.state, HEALTH["unavailable"])
+
+
+def metrics(args: argparse.Namespace) -> int:
+    print(prometheus.metrics(read_snapshot(_ask(args, Client.status))), end="")
+    return Exit.OK
 
 
 def watch(args: argparse.Namespace) -> int:
@@ -101,7 +110,7 @@ def _ask(args: argparse.Namespace, question: Callable[[Client], T]) -> T:
         raise denied from None
 
 
-def _interval(text: str) -> float:
+def _seconds(text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
@@ -141,9 +150,21 @@ def build_parser() -> argparse.ArgumentParser:
     transcribing.add_arguments(command(transcribing.transcribe, "turn recordings into text"))
     shown = command(status, "queue, workers, counts and timings")
     shown.add_argument("--json", action="store_true", help="the snapshot as the daemon sends it")
-    command(health, "one line, and an exit code for monitoring").epilog = HEALTH_CODES
+    shown.add_argument(
+        "--crashes", action="store_true", help="how the workers died, the last 20 times"
+    )
+    asked = command(health, "one line, and an exit code for monitoring")
+    asked.epilog = HEALTH_CODES
+    asked.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=_HEALTH_SECONDS,
+        metavar="SECONDS",
+        help=f"without an answer for so long it is unreachable (default: {_HEALTH_SECONDS:g})",
+    )
+    command(metrics, "the same in Prometheus' text format")
     watched = command(watch, "status again and again, until Ctrl-C")
-    watched.add_argument("--interval", type=_interval, default=2.0, metavar="SECONDS")
+    watched.add_argument("--interval", type=_seconds, default=2.0, metavar="SECONDS")
     command(ping, "whether the daemon answers, and how fast")
     command(cancel, "end a job, waiting or running").add_argument("job_id", metavar="JOB")
     command(describe, "the loaded models, as Wyoming's `info`")

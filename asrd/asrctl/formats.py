@@ -8,9 +8,14 @@ vtt    WebVTT (https://www.w3.org/TR/webvtt1/)
 
 from typing import Protocol
 
-from asrd.events import Segment, Transcript
+from asrd.events import (
+    Transcript,
+)
 from asrd.fields import dump
 from asrd.plaintext import fit, fit_json, one_line
+from asrd.records import (
+    Segment,
+)
 
 
 class Writer(Protocol):

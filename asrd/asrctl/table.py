@@ -3,7 +3,7 @@
 What the daemon says is checked, not believed; a key that is missing shows as nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ class _Jobs:
 
 
 @dataclass(frozen=True, slots=True)
-class _Percentiles:
+class Percentiles:
     p50: float = field(_MILLISECONDS, 0.0)
     p95: float = field(_MILLISECONDS, 0.0)
     p99: float = field(_MILLISECONDS, 0.0)
@@ -44,8 +44,8 @@ class _Percentiles:
 
 @dataclass(frozen=True, slots=True)
 class _Latency:
-    wait: _Percentiles = field(nested(_Percentiles), _Percentiles())
-    run: _Percentiles = field(nested(_Percentiles), _Percentiles())
+    wait: Percentiles = field(nested(Percentiles), Percentiles())
+    run: Percentiles = field(nested(Percentiles), Percentiles())
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,28 @@ class _Worker:
 
 
 @dataclass(frozen=True, slots=True)
+class _CrashedJob:
+    job_id: str = field(_TEXT, "?")
+    trace_id: str | None = field(_TEXT, None)
+    attempt: int = field(_COUNT, 0)
+    audio_bytes: int = field(_COUNT, 0)
+    audio_seconds: float | None = field(_MILLISECONDS, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Crash:
+    time: str = field(_TEXT, "?")
+    worker: str = field(_TEXT, "?")
+    pid: int | None = field(_COUNT, None)
+    model: str | None = field(_TEXT, None)
+    exit: str | None = field(_TEXT, None)
+    noticed: str = field(_TEXT, "?")
+    stderr: str | None = field(_TEXT, None)
+    jobs: tuple[_CrashedJob, ...] = field(sequence(nested(_CrashedJob), 1000), ())
+    other_jobs: int = field(_COUNT, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The promised keys of the `status` event (docs/protocol.md)."""
 
@@ -74,12 +96,14 @@ class Snapshot:
     uptime_s: float = field(_MILLISECONDS, 0.0)
     pid: int | None = field(_COUNT, None)
     problems: tuple[str, ...] = field(sequence(_TEXT, 1000), ())
+    connections: int = field(_COUNT, 0)
     queue: _Queue = field(nested(_Queue), _Queue())
     jobs: _Jobs = field(nested(_Jobs), _Jobs())
     audio_seconds: float = field(_MILLISECONDS, 0.0)
     latency_ms: _Latency = field(nested(_Latency), _Latency())
-    real_time_factor: _Percentiles = field(nested(_Percentiles), _Percentiles())
+    real_time_factor: Percentiles = field(nested(Percentiles), Percentiles())
     workers: tuple[_Worker, ...] = field(sequence(nested(_Worker), 10_000), ())
+    crashes: tuple[_Crash, ...] = field(sequence(nested(_Crash), 1000), ())
 
 
 def read_snapshot(data: Mapping[str, Any]) -> Snapshot:
@@ -104,6 +128,32 @@ def page(snapshot: Snapshot) -> str:
     """The whole snapshot, several lines."""
     blocks = [_head(snapshot), _totals(snapshot), _timings(snapshot), _workers(snapshot)]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+
+def crash_page(snapshot: Snapshot) -> str:
+    """How the workers died, the last death first: a line each, and what the engine last said."""
+    if not snapshot.crashes:
+        return "no worker has died since asrd was started\n"
+    rows = [["TIME", "WORKER", "PID", "MODEL", "HOW", "JOB", "TRACE", "ATTEMPT", "AUDIO"]]
+    said: list[list[str]] = [[]]
+    for crash in reversed(snapshot.crashes):
+        how = crash.exit or crash.noticed
+        first = [crash.time, crash.worker, crash.pid, crash.model, how]
+        jobs = [_crashed_job(job) for job in crash.jobs]
+        jobs += [["(another's)", *[None] * 3]] * (crash.other_jobs > 0)
+        for job in jobs or [[None] * 4]:
+            rows.append(_cells([*first, *job]))
+            said.append([])
+        said[-1] = [f"  {one_line(crash.stderr)}"] if crash.stderr else []
+    lines = zip(_aligned(rows), said, strict=True)
+    return "\n".join(line for row, below in lines for line in (row, *below)) + "\n"
+
+
+def _crashed_job(job: _CrashedJob) -> list[object]:
+    length = f"{job.audio_bytes} bytes"
+    if job.audio_seconds is not None:
+        length = f"{duration(job.audio_seconds)}, {length}"
+    return [job.job_id, job.trace_id, job.attempt, length]
 
 
 def duration(seconds: float) -> str:
@@ -184,8 +234,12 @@ def _workers(snapshot: Snapshot) -> list[str]:
             duration(worker.load_seconds) if worker.load_seconds else None,
             worker.last_death,
         ]
-        rows.append(["-" if cell is None else one_line(str(cell)) for cell in cells])
+        rows.append(_cells(cells))
     return _aligned(rows)
+
+
+def _cells(values: Sequence[object]) -> list[str]:
+    return ["-" if value is None else one_line(str(value)) for value in values]
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:

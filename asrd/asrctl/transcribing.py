@@ -30,6 +30,11 @@ _OPTIONS = (
     "word_timestamps",
     "condition_on_previous_text",
     "timeout",
+    "job_id",
+    "trace_id",
+    "encoding",
+    "sample_rate",
+    "channels",
 )
 
 
@@ -64,10 +69,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="per file, over everything; default: 60 s to be accepted, no limit on the run",
     )
+    parser.add_argument("--job-id", metavar="ID", help="the jobs' name in status and log")
+    parser.add_argument("--trace-id", metavar="ID", help="goes into every log line of the jobs")
+    parser.add_argument(
+        "--encoding",
+        choices=("file", "pcm_s16le", "pcm_f32le"),
+        help="raw samples instead of a container (file, the default)",
+    )
+    parser.add_argument(
+        "--rate", dest="sample_rate", type=int, metavar="HZ", help="of raw samples: 16000"
+    )
+    parser.add_argument("--channels", type=int, metavar="N", help="of raw samples: 1")
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no notices")
 
 
 def transcribe(args: argparse.Namespace) -> int:
+    if args.encoding in (None, "file") and (args.sample_rate or args.channels):
+        args.parser.error("--rate and --channels are of raw samples: say their --encoding")
     targets = _targets(args)
     options: Any = {name: getattr(args, name) for name in _OPTIONS}
     first_failure = Exit.OK

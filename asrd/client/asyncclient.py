@@ -32,7 +32,13 @@ from asrd.client.conversation import (
 )
 from asrd.client.source import Audio, Source, open_source
 from asrd.errors import AsrdError, ConnectionLost, ProtocolError
-from asrd.events import CancelAnswer, Segment, Transcript
+from asrd.events import (
+    CancelAnswer,
+    Transcript,
+)
+from asrd.records import (
+    Segment,
+)
 
 __all__ = ["AsyncClient", "AsyncSegmentStream"]
 
@@ -70,9 +76,10 @@ class AsyncClient:
         """The segments as they are decoded; takes and raises what `Client.transcribe` does."""
         return AsyncSegmentStream(self, audio, options, stream=True)
 
-    async def status(self) -> dict[str, Any]:
-        """The daemon's snapshot (docs/protocol.md). Raises ConnectionLost, ProtocolError."""
-        status: dict[str, Any] = await self._ask("status", "status")
+    async def status(self, *, crashes: bool = False) -> dict[str, Any]:
+        """The daemon's snapshot (docs/protocol.md), with the last `crashes` of its workers if they
+        are asked for. Raises ConnectionLost, ProtocolError."""
+        status: dict[str, Any] = await self._ask("status", "status", {"crashes": crashes})
         return status
 
     async def describe(self) -> dict[str, Any]:
@@ -117,10 +124,10 @@ class AsyncClient:
             # Not told of the body's exception, which would come out wrapped in a group.
             await tasks.__aexit__(None, None, None)
 
-    async def _ask(self, kind: str, expects: str) -> Any:
+    async def _ask(self, kind: str, expects: str, data: dict[str, Any] | None = None) -> Any:
         with self._in_time():
             link = await self._link()
-            return await link.next_answer(link.open(kind, {}, expects))
+            return await link.next_answer(link.open(kind, data or {}, expects))
 
     @contextlib.contextmanager
     def _in_time(self) -> Iterator[None]:

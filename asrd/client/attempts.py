@@ -29,15 +29,17 @@ from asrd.errors import (
 )
 from asrd.events import (
     Accepted,
-    AudioFormat,
-    Options,
     Progress,
-    Segment,
     SegmentDecoded,
     Transcribe,
     Transcript,
 )
 from asrd.fields import dump, parse
+from asrd.records import (
+    AudioFormat,
+    Options,
+    Segment,
+)
 
 # How long a call without a timeout waits for the daemon to take its job.
 PATIENCE_SECONDS = 60.0

@@ -28,7 +28,13 @@ from asrd.client.conversation import (
 )
 from asrd.client.source import Audio, Source, open_source
 from asrd.errors import AsrdError, ProtocolError
-from asrd.events import CancelAnswer, Segment, Transcript
+from asrd.events import (
+    CancelAnswer,
+    Transcript,
+)
+from asrd.records import (
+    Segment,
+)
 
 __all__ = ["Client", "SegmentStream"]
 
@@ -68,9 +74,10 @@ class Client:
         """The segments of `audio` as they are decoded; takes and raises what `transcribe` does."""
         return SegmentStream(self, audio, options, stream=True)
 
-    def status(self, *, timeout: float = ANSWER_SECONDS) -> dict[str, Any]:
-        """The daemon's snapshot (docs/protocol.md). Raises ConnectionLost, ProtocolError."""
-        status: dict[str, Any] = self._ask("status", {}, "status", timeout)
+    def status(self, *, crashes: bool = False, timeout: float = ANSWER_SECONDS) -> dict[str, Any]:
+        """The daemon's snapshot (docs/protocol.md), with the last `crashes` of its workers if they
+        are asked for. Raises ConnectionLost, ProtocolError."""
+        status: dict[str, Any] = self._ask("status", {"crashes": crashes}, "status", timeout)
         return status
 
     def describe(self, *, timeout: float = ANSWER_SECONDS) -> dict[str, Any]:

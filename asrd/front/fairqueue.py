@@ -17,7 +17,8 @@ class Job:
 
     `size` in bytes and `seconds` (0 if unknown) are the audio's; `timeout` counts from `arrival`;
     `order` is its place among all that came; `waits_since` is when it came, or was put back after a
-    crash; `request` is the caller's own record and not looked at here.
+    crash; `alone`: a worker died that had read it ahead of its turn, beside another job;
+    `request` is the caller's own record and not looked at here.
     """
 
     uid: int
@@ -34,6 +35,7 @@ class Job:
     worker: str | None = None
     key: int | None = None
     ended: bool = False
+    alone: bool = False
     request: Any = None
 
 

@@ -8,6 +8,7 @@ and signals.
 import logging
 import math
 import os
+import time
 from typing import Any
 
 import anyio
@@ -16,41 +17,38 @@ from anyio.abc import TaskGroup
 from asrd.config import FrontSettings
 from asrd.errors import Code
 from asrd.events import (
-    AudioFormat,
-    Done,
-    Failed,
-    Hello,
-    Job,
-    JobProgress,
-    JobSegment,
-    Options,
     Transcribe,
 )
-from asrd.fdsocket import ROOT, Peer
+from asrd.fdsocket import Peer
 from asrd.front import request as answers
 from asrd.front import status
-from asrd.front.fairqueue import Limits
-from asrd.front.link import Death, Link
-from asrd.front.metrics import Metrics
-from asrd.front.request import Request
-from asrd.front.scheduler import (
+from asrd.front.actions import (
     Abandon,
     Accept,
     Action,
     Failure,
     Finish,
+    Prefetch,
     Refuse,
-    Scheduler,
     Start,
-    UnknownKey,
     Wake,
-    Worker,
-    WorkerState,
 )
+from asrd.front.crashes import Crash, Crashes, Ran
+from asrd.front.fairqueue import Limits
+from asrd.front.link import Link
+from asrd.front.metrics import Metrics
+from asrd.front.request import Request
+from asrd.front.scheduler import Scheduler, UnknownKey
 from asrd.front.session import Session
 from asrd.front.spool import Audio, Recording, Spool
 from asrd.front.unanswered import Unanswered
 from asrd.front.workerdir import WorkerDirectory
+from asrd.front.workers import Worker, WorkerState
+from asrd.records import (
+    AudioFormat,
+    Options,
+)
+from asrd.workerevents import Done, Failed, Hello, Job, JobProgress, JobSegment
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +67,7 @@ class Front:
         names = Limits.__dataclass_fields__
         self.scheduler = Scheduler(Limits(**{name: getattr(settings, name) for name in names}))
         self.metrics = Metrics()
+        self.crashes = Crashes()
         self.links: dict[str, Link] = {}
         self.started_at = 0.0
         self.connections = 0
@@ -95,8 +94,7 @@ class Front:
 
     async def drain(self) -> None:
         """Take no more jobs, and wait until those accepted have their answers."""
-        self.scheduler.drain()
-        self._check_idle()
+        self._perform(self.scheduler.drain(anyio.current_time()))
         await self._idle.wait()
 
     def _check_idle(self) -> None:
@@ -139,12 +137,13 @@ class Front:
         if not self.scheduler.workers:
             # Right after an installation the sockets may be newer than the last look for them.
             self.find_workers()
-        full = self._why_full(request)
+        full, now = self._why_full(request), anyio.current_time()
         if full is not None:
-            failure = Failure(Code.BUSY, full, retry_after_ms=self.scheduler.retry_after_ms())
+            retry_after_ms = self.scheduler.retry_after_ms(request.job.uid, now)
+            failure = Failure(Code.BUSY, full, retry_after_ms=retry_after_ms)
             self._perform([Refuse(request.job, failure)])
         else:
-            self._perform(self.scheduler.submit(request.job, anyio.current_time()))
+            self._perform(self.scheduler.submit(request.job, now))
 
     def _why_full(self, request: Request) -> str | None:
         limit, uid = self.settings.jobs_max_per_connection, request.job.uid
@@ -223,13 +222,25 @@ class Front:
     def worker_ready(self, link: Link, hello: Hello) -> None:
         log.info("worker %s: ready in %.2f s (pid %s)", link.name, hello.load_seconds, hello.pid)
         now = anyio.current_time()
-        self._perform(self.scheduler.worker_ready(link.name, hello.model, hello.slots, now))
+        self._perform(
+            self.scheduler.worker_ready(
+                link.name, hello.model, hello.slots, now, hello.spare, hello.prefetch
+            )
+        )
 
-    def worker_lost(self, link: Link, how: str) -> None:
-        link.info.last_death = Death(how, self._jobs_of(link))
-        log.warning("worker %s: lost: %s", link.name, link.info.last_death.told_to(ROOT))
-        how = f"worker {link.name}: {how}"
-        self._perform(self.scheduler.worker_lost(link.name, how, anyio.current_time()))
+    def worker_lost(self, link: Link, how: str, jobs: tuple[Ran, ...]) -> None:
+        name, info, now = link.name, link.info, anyio.current_time()
+        crash = Crash(name, time.time(), now, how, jobs, info.pid, info.model)
+        info.last_death = crash
+        self.crashes.add(crash)
+        _log_crash(crash, f"lost: {how}", "")
+        how = f"worker {name}: {how}"
+        self._perform(self.scheduler.worker_lost(name, how, now))
+
+    def worker_explained(self, link: Link, crash: Crash) -> None:
+        """The next process has told what its service manager knows of the end of the one before."""
+        said = "" if crash.stderr is None else f"; its last words: {crash.stderr}"
+        _log_crash(crash, f"pid {crash.pid}: {crash.exit or 'ended'}", said)
 
     def worker_left(self, link: Link, asleep: bool) -> None:
         log.info("worker %s: %s", link.name, "asleep" if asleep else "stopping")
@@ -272,10 +283,6 @@ class Front:
         job = jobs[key]
         return None if job is None else job.request
 
-    def _jobs_of(self, link: Link) -> tuple[tuple[int, str], ...]:
-        running = self.scheduler.workers[link.name].jobs.values()
-        return tuple((job.uid, job.request.job_id) for job in running if job is not None)
-
     # --- what the scheduler wants done ------------------------------------------------------------
 
     def _perform(self, actions: list[Action]) -> None:
@@ -288,8 +295,10 @@ class Front:
                 case Refuse(job, failure):
                     self.refused(job.request.session, failure)
                     self._fail(job.request, failure)
-                case Start(job, worker, key):
-                    self._start(job.request, self.links[worker], key)
+                case Prefetch(job, worker, key):
+                    self._send_job(job.request, self.links[worker], key, hold=True)
+                case Start():
+                    self._start(action)
                 case Finish(job, Failure() as failure):
                     self._give_up(job.request, failure)
                 case Finish(job, done):
@@ -302,8 +311,17 @@ class Front:
             self._timer_changed.set()
         self._check_idle()
 
-    def _start(self, request: Request, link: Link, key: int) -> None:
+    def _start(self, start: Start) -> None:
+        request, link = start.job.request, self.links[start.worker]
         log.debug("worker %s: started", link.name, extra={"fields": request.log_fields})
+        if start.prefetched:
+            link.run_held(start.key, start.alone, _ran(request))
+        else:
+            self._send_job(request, link, start.key, alone=start.alone)
+
+    def _send_job(
+        self, request: Request, link: Link, key: int, hold: bool = False, alone: bool = False
+    ) -> None:
         job = Job(
             key=key,
             job_id=request.job_id,
@@ -313,11 +331,13 @@ class Front:
             size=request.audio.size,
             stream=request.stream,
             max_audio_seconds=self.settings.max_audio_seconds,
+            hold=hold,
+            alone=alone,
         )
-        link.start(job, request.audio.fd.fileno())
+        link.send_job(job, request.audio.fd.fileno(), _ran(request))
 
     def _give_up(self, request: Request, failure: Failure) -> None:
-        self.metrics.failed[failure.code.value] += 1
+        self.metrics.job_failed(failure.code, request.job.timeout is not None)
         text = f"{failure.code}: {failure.text}"
         log.info("failed: %s", text, extra={"fields": request.log_fields})
         self._fail(request, failure)
@@ -334,7 +354,7 @@ class Front:
         self._end(request)
         job, now = request.job, anyio.current_time()
         wait, run = job.started_at - job.arrival, now - job.started_at
-        self.metrics.job_done(wait, run, done.audio_seconds)
+        self.metrics.job_done(wait, run, done.audio_seconds, now)
         log.info(
             "done: %.1f s of audio, waited %.3f s, ran %.3f s on worker %s",
             done.audio_seconds,
@@ -345,3 +365,27 @@ class Front:
         )
         model = self.scheduler.workers[job.worker or ""].model
         request.session.finished(request, answers.transcript(request, done, model, now))
+
+
+def _ran(request: Request) -> Ran:
+    job = request.job
+    return Ran(
+        job_id=request.job_id,
+        uid=job.uid,
+        audio_bytes=job.size,
+        audio_seconds=job.seconds or None,
+        attempt=job.attempts,
+        trace_id=request.trace_id,
+        log_fields=request.log_fields,
+    )
+
+
+def _log_crash(crash: Crash, how: str, said: str) -> None:
+    """An entry for each job that ran, so that `journalctl ASRD_JOB_ID=` finds it."""
+    fields = {"ASRD_WORKER": crash.worker, "ASRD_WORKER_PID": crash.pid, "ASRD_EXIT": crash.exit}
+    for job in crash.jobs:
+        running = f"{'running' if job.attempt else 'holding'} {job}{said}"
+        extra = {"fields": {**fields, **job.log_fields}}
+        log.warning("worker %s: %s, %s", crash.worker, how, running, extra=extra)
+    if not crash.jobs:
+        log.warning("worker %s: %s, idle%s", crash.worker, how, said, extra={"fields": fields})

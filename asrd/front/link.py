@@ -7,7 +7,7 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,9 +17,15 @@ from anyio.abc import TaskGroup
 from asrd import wire
 from asrd.channel import Channel
 from asrd.errors import FieldError, ProtocolError
-from asrd.events import (
+from asrd.events import parse_event
+from asrd.fdsocket import EXHAUSTED
+from asrd.fields import dump
+from asrd.front.crashes import Crash, Ran
+from asrd.front.scheduler import UnknownKey
+from asrd.workerevents import (
     FROM_WORKER,
     PROTOCOL_VERSION,
+    Alive,
     Bye,
     CancelJob,
     CannotLoad,
@@ -30,11 +36,8 @@ from asrd.events import (
     JobProgress,
     JobSegment,
     Loading,
-    parse_event,
+    RunJob,
 )
-from asrd.fdsocket import EXHAUSTED, Peer
-from asrd.fields import dump
-from asrd.front.scheduler import UnknownKey
 
 log = logging.getLogger(__name__)
 
@@ -54,24 +57,14 @@ class Broken(Exception):
     """The worker said something it must not; it is treated as crashed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Death:
-    """How a worker ended, and what it ran then: pairs of uid and job_id."""
-
-    how: str
-    jobs: tuple[tuple[int, str], ...]
-
-    def told_to(self, peer: Peer) -> str:
-        """One line. Root may know every job, anybody else their own: others are only counted."""
-        named = [f"job {job_id}" for owner, job_id in self.jobs if peer.may_see(owner)]
-        others = len(self.jobs) - len(named)
-        told = named + [f"{others} of others"] * bool(others)
-        return f"{self.how}, " + (f"running {', '.join(told)}" if told else "idle")
-
-
 @dataclass(slots=True)
 class WorkerInfo:
-    """What the front knows of the process behind the socket; for `status`."""
+    """What the front knows of the process behind the socket; for `status`.
+
+    `loads`: it has loaded its model, and nothing has kept it from that since. `alive_seconds`: how
+    often it said it would give a sign of life. Of anyio's clock: `expected_at`, since when a
+    process should be there; `heard_at`, when it said something last.
+    """
 
     pid: int | None = None
     model: str | None = None
@@ -81,7 +74,12 @@ class WorkerInfo:
     load_seconds: float = 0.0
     jobs_done: int = 0
     restarts: int = 0
-    last_death: Death | None = None
+    last_death: Crash | None = None
+    loads: bool = False
+    expected_at: float | None = None
+    heard_at: float = 0.0
+    alive_seconds: float | None = None
+    stalled_seconds: float = 0.0
 
 
 class Owner(Protocol):
@@ -89,7 +87,8 @@ class Owner(Protocol):
 
     def worker_loading(self, link: "Link") -> None: ...
     def worker_ready(self, link: "Link", hello: Hello) -> None: ...
-    def worker_lost(self, link: "Link", how: str) -> None: ...
+    def worker_lost(self, link: "Link", how: str, jobs: tuple[Ran, ...]) -> None: ...
+    def worker_explained(self, link: "Link", crash: Crash) -> None: ...
     def worker_left(self, link: "Link", asleep: bool) -> None: ...
     def worker_failed(self, link: "Link", down: bool, reason: str) -> None: ...
     def job_segment(self, link: "Link", event: JobSegment) -> None: ...
@@ -110,14 +109,17 @@ class Link:
         self._woken = anyio.Event()
         self._ready = self._left = self._asleep = self._unexplained = False
         self._delay = _RETRY_FIRST
+        # What the process was given, by key, until it has answered: also what nobody waits for.
+        self._given: dict[int, Ran] = {}
         self._scope = anyio.CancelScope()
         self._on_event: dict[type, Callable[[Any], None]] = {
             Loading: self._loading,
             Hello: self._hello,
             JobSegment: lambda event: owner.job_segment(self, event),
             JobProgress: lambda event: owner.job_progress(self, event),
+            Alive: self._alive,
             Done: self._done,
-            Failed: lambda event: owner.job_failed(self, event),
+            Failed: self._failed,
         }
 
     def __repr__(self) -> str:
@@ -125,15 +127,25 @@ class Link:
 
     # --- what the front asks ------------------------------------------------------------------
 
-    def start(self, job: Job, fd: int) -> None:
+    def send_job(self, job: Job, fd: int, ran: Ran) -> None:
         if self._channel is not None:
+            self._given[job.key] = ran
             self._channel.send(Job.TYPE, dump(job), [fd])
+
+    def run_held(self, key: int, alone: bool, ran: Ran) -> None:
+        if self._channel is not None:
+            self._given[key] = ran
+            self._channel.send(RunJob.TYPE, dump(RunJob(key, alone)))
 
     def cancel(self, key: int) -> None:
         if self._channel is not None:
             self._channel.send(CancelJob.TYPE, {"key": key})
+            if key in self._given and not self._given[key].attempt:
+                # It was held, and of those no more is heard.
+                del self._given[key]
 
     def wake(self) -> None:
+        self.info.expected_at = anyio.current_time()
         self._woken.set()
 
     def close(self) -> None:
@@ -144,6 +156,7 @@ class Link:
 
     async def run(self) -> None:
         """Keep a connection to the worker until `close`."""
+        self.info.expected_at = anyio.current_time()
         with self._scope:
             while True:
                 try:
@@ -176,6 +189,7 @@ class Link:
                 if error.errno not in _NOT_REFUSED:
                     refusals += 1
                     if refusals == _REFUSALS:
+                        self.info.loads = False
                         text = f"nothing listens at {self.path}: {error.strerror}"
                         self._owner.worker_failed(self, True, text)
             await self._pause(_RETRY_FIRST, _RETRY_LAST)
@@ -204,11 +218,13 @@ class Link:
             self._lost("the front failed on what it said")
         else:
             if reason is not None:
+                self.info.loads = False
                 return reason
             if not self._left:
                 self._lost("it closed the connection without a word")
         finally:
             self._channel = None
+            self._given.clear()
             channel.close()
         return None
 
@@ -230,6 +246,7 @@ class Link:
                 self._handle(event)
 
     def _handle(self, event: Any) -> None:
+        self.info.heard_at = anyio.current_time()
         if self._ready == isinstance(event, (Loading, Hello)):
             raise Broken(f"{event.TYPE} {'after' if self._ready else 'before'} hello")
         self._on_event[type(event)](event)
@@ -237,31 +254,46 @@ class Link:
     # --- what the worker says ---------------------------------------------------------------------
 
     def _loading(self, event: Loading) -> None:
-        self._explain(event.last_exit)
+        self._explain(event)
         self.info.pid, self.info.model = event.pid, event.model
         self._owner.worker_loading(self)
 
     def _hello(self, event: Hello) -> None:
         if event.version != PROTOCOL_VERSION:
             raise Broken(f"it speaks version {event.version}, not {PROTOCOL_VERSION}")
-        self._explain(event.last_exit)
+        self._explain(event)
         info = self.info
         info.pid, info.model, info.languages = event.pid, event.model, event.languages
         info.device, info.compute_type = event.device, event.compute_type
         info.load_seconds = event.load_seconds
-        self._ready = True
+        info.alive_seconds, info.stalled_seconds = event.alive_seconds, 0.0
+        info.loads = self._ready = True
         self._owner.worker_ready(self, event)
 
-    def _explain(self, last_exit: str | None) -> None:
-        """The next process knows from its service manager how the one before it ended."""
-        if self._unexplained and last_exit is not None and self.info.last_death is not None:
-            log.warning("worker %s: the one before was %s", self.name, last_exit)
-            how = f"{last_exit}, {self.info.last_death.how}"
-            self.info.last_death = replace(self.info.last_death, how=how)
+    def _explain(self, event: Loading | Hello) -> None:
+        """The next process knows from its service manager how the one before it ended; that need
+        not be the one that we lost: more may have died before anybody heard of them."""
+        crash, last = self.info.last_death, event.last
+        if self._unexplained and crash is not None and last is not None and crash.is_of(last):
+            crash.explain(last)
+            self._owner.worker_explained(self, crash)
         self._unexplained = False
+
+    def _alive(self, event: Alive) -> None:
+        self.info.stalled_seconds = event.stalled_seconds
+        ran = self._given.get(-1 if event.key is None else event.key)
+        if ran is not None and event.audio_seconds is not None:
+            ran.audio_seconds = event.audio_seconds
+
+    def _failed(self, event: Failed) -> None:
+        self._owner.job_failed(self, event)
+        # Of a fatal one the end of the process follows, and it was this job's.
+        if not event.fatal:
+            self._given.pop(event.key, None)
 
     def _done(self, event: Done) -> None:
         self._owner.job_done(self, event)
+        self._given.pop(event.key, None)
         self.info.jobs_done += 1
         self._delay = _RETRY_FIRST
 
@@ -272,10 +304,10 @@ class Link:
         self._owner.worker_left(self, self._asleep)
 
     def _lost(self, how: str) -> None:
-        # Whether a job ran is said by the front, which knows; here only how the end looked.
         self.info.restarts += 1
+        self.info.expected_at = anyio.current_time()
+        self._owner.worker_lost(self, how, tuple(self._given.values()))
         self.info.pid = None
-        self._owner.worker_lost(self, how)
         self._unexplained = True
 
 

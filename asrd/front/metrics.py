@@ -3,8 +3,20 @@
 from collections import Counter, deque
 from collections.abc import Iterable
 
+from asrd.errors import Code
+
 # Percentiles speak of the last thousand jobs: recent, and enough for a 99th.
 _RECENT = 1000
+# Failures that say something of the daemon, not of the request.
+_OURS = frozenset(
+    {
+        Code.DEADLINE_EXCEEDED,
+        Code.WORKER_CRASHED,
+        Code.OUT_OF_MEMORY,
+        Code.UNAVAILABLE,
+        Code.INTERNAL,
+    }
+)
 
 
 def percentiles(values: Iterable[float], scale: float = 1.0, digits: int = 1) -> dict[str, float]:
@@ -44,23 +56,34 @@ class Metrics:
         self.failed: Counter[str] = Counter()
         self.ignored_events = 0
         self.audio_seconds = 0.0
+        # In seconds of the scheduler's clock; and what the daemon could not do since then.
+        self.last_success: float | None = None
+        self.failures_in_a_row = 0
         self._waits, self._runs = _Recent(scale=1000), _Recent(scale=1000)
         self._factors = _Recent(digits=4)
 
-    def job_done(self, wait: float, run: float, audio_seconds: float) -> None:
+    def job_done(self, wait: float, run: float, audio_seconds: float, now: float) -> None:
         """All in seconds."""
         self.done += 1
+        self.last_success, self.failures_in_a_row = now, 0
         self.audio_seconds += audio_seconds
         self._waits.add(wait)
         self._runs.add(run)
         if audio_seconds > 0:
             self._factors.add(run / audio_seconds)
 
-    def jobs(self, retried: int) -> dict[str, object]:
+    def job_failed(self, code: Code, own_timeout: bool) -> None:
+        """`own_timeout`: the client itself said how long it would wait."""
+        self.failed[code.value] += 1
+        hasty = code is Code.DEADLINE_EXCEEDED and own_timeout
+        self.failures_in_a_row += code in _OURS and not hasty
+
+    def jobs(self, retried: int, prefetched: int) -> dict[str, object]:
         return {
             "accepted": self.accepted,
             "done": self.done,
             "retried": retried,
+            "prefetched": prefetched,
             "failed": dict(self.failed),
             "refused": dict(self.refused),
         }

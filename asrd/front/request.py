@@ -4,10 +4,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from asrd.errors import BadAudio, FieldError, TooLarge
-from asrd.events import AudioFormat, Done, Error, Options, Transcribe
+from asrd.events import (
+    Error,
+    Transcribe,
+)
 from asrd.fields import dump
+from asrd.front.actions import Failure
 from asrd.front.fairqueue import Job
-from asrd.front.scheduler import Failure
+from asrd.records import (
+    AudioFormat,
+    Options,
+)
+from asrd.workerevents import Done
 
 if TYPE_CHECKING:
     from asrd.front.session import Session

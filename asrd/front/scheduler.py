@@ -21,110 +21,33 @@ Rules:
 5. Finish ends a job here and now. A worker that still runs it is told to stop (Abandon) and its
    slot stays taken until the worker answers or dies.
 6. A FAILED or DOWN worker stays so until it says it is ready: jobs are not kept waiting for it.
+7. A spare worker gets jobs only while no other that is ready has its model.
+8. A busy worker may read a waiting job ahead of its turn (Prefetch), one at a time and each job on
+   one worker. That promises nothing: the job keeps its place and its clock, and if another worker
+   is free first, it is started there. What is read may crash the process too, so nothing is read
+   beside a job's last attempt, nor what was read when a worker died.
 """
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from asrd.errors import Code
+from asrd.front.actions import (
+    Abandon,
+    Accept,
+    Action,
+    Failure,
+    Finish,
+    Prefetch,
+    Refuse,
+    Start,
+    Wake,
+)
 from asrd.front.deadlines import Deadlines
 from asrd.front.fairqueue import FairQueue, Job, Limits
-
-
-class WorkerState(StrEnum):
-    STARTING = "starting"
-    LOADING = "loading"
-    READY = "ready"
-    ASLEEP = "asleep"
-    FAILED = "failed"
-    DOWN = "down"
-
-
-# Nothing can be expected of a worker in these.
-_HOPELESS = (WorkerState.FAILED, WorkerState.DOWN)
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    code: Code
-    text: str
-    phase: str | None = None
-    retry_after_ms: int | None = None
-
-
-@dataclass(eq=False, slots=True)
-class Worker:
-    name: str
-    state: WorkerState = WorkerState.STARTING
-    reason: str | None = None
-    model: str | None = None
-    slots: int = 1
-    # Its socket is gone: it gets no more jobs, and leaves once the last one is answered.
-    retired: bool = False
-    # By key; None stands for a job that was abandoned but still takes the slot.
-    jobs: dict[int, Job | None] = field(default_factory=dict)
-
-    @property
-    def free(self) -> bool:
-        ready = self.state is WorkerState.READY and not self.retired
-        return ready and len(self.jobs) < self.slots
-
-    @property
-    def hopeful(self) -> bool:
-        """Whether it serves, or may be expected to."""
-        return not self.retired and self.state not in _HOPELESS
-
-    def can_run(self, job: Job) -> bool:
-        """Whether the job may wait for this worker; one that never loaded may have any model."""
-        return self.hopeful and (None in (job.model, self.model) or job.model == self.model)
-
-
-@dataclass(frozen=True, slots=True)
-class Accept:
-    job: Job
-    queue_depth: int
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    job: Job
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    job: Job
-    worker: str
-    key: int
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The job's end: a Failure, or what its worker answered, as it was given to `job_done`."""
-
-    job: Job
-    outcome: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Abandon:
-    """Tell the worker that nobody wants this answer any more."""
-
-    worker: str
-    key: int
-
-
-@dataclass(frozen=True, slots=True)
-class Wake:
-    """Connect to a worker that is asleep: systemd starts it."""
-
-    worker: str
-
-
-Action = Accept | Refuse | Start | Finish | Abandon | Wake
+from asrd.front.returns import Returns
+from asrd.front.workers import HOPELESS, Worker, WorkerState
 
 
 class UnknownKey(Exception):
@@ -138,11 +61,11 @@ class Scheduler:
         self.limits = limits
         self.workers: dict[str, Worker] = {}
         self.draining = False
-        self.retried = 0
+        self.retried = self.prefetched = 0
         self.queue = FairQueue(limits)
         self._deadlines = Deadlines()
+        self._returns = Returns()
         self._last_key = 0
-        self._run_seconds = 1.0
         self._actions: list[Action] = []
 
     def __repr__(self) -> str:
@@ -165,16 +88,22 @@ class Scheduler:
         job = self._deadlines.first()
         return math.inf if job is None else job.deadline
 
-    def retry_after_ms(self) -> int:
-        """When a place in the queue should be free: one run over all slots, from recent runs."""
-        slots = sum(w.slots for w in self.workers.values() if w.state is WorkerState.READY)
-        seconds = self._run_seconds / slots if slots else max(1.0, self._run_seconds)
-        return round(1000 * min(60.0, max(0.05, seconds)))
+    def retry_after_ms(self, uid: int, now: float) -> int:
+        """When a place should be free for the next one of this user who is refused."""
+        slots = sum(w.slots for w in self.workers.values() if w.ready and not self.reserved(w))
+        return round(1000 * self._returns.place(uid, slots, now))
+
+    def reserved(self, worker: Worker) -> bool:
+        """Whether it is a spare that is not needed: another one that is ready has its model."""
+        return worker.spare and any(
+            other.ready and not other.spare and other.model == worker.model
+            for other in self.workers.values()
+        )
 
     # --- jobs ------------------------------------------------------------------------------
 
     def submit(self, job: Job, now: float) -> list[Action]:
-        failure = self._refusal(job)
+        failure = self._refusal(job, now)
         if failure is None:
             self._actions.append(Accept(job, len(self.queue)))
             self.queue.append(job)
@@ -196,9 +125,13 @@ class Scheduler:
         """End what is overdue."""
         return self._settle(now)
 
-    def drain(self) -> None:
-        """Accept nothing more; what was accepted goes on."""
+    def drain(self, now: float) -> list[Action]:
+        """Accept nothing more; what was accepted goes on, and waits max_wait_seconds at most."""
+        waiting = () if self.draining else self.queue
         self.draining = True
+        for job in waiting:
+            self._set_wait(job, job.waits_since if job.timeout is None else now)
+        return self._settle(now)
 
     # --- workers -----------------------------------------------------------------------------
 
@@ -219,20 +152,29 @@ class Scheduler:
 
     def worker_loading(self, name: str, now: float) -> list[Action]:
         worker = self.workers[name]
-        if worker.state not in _HOPELESS:
+        if worker.state not in HOPELESS:
             worker.state = WorkerState.LOADING
         return self._settle(now)
 
-    def worker_ready(self, name: str, model: str, slots: int, now: float) -> list[Action]:
+    def worker_ready(
+        self,
+        name: str,
+        model: str,
+        slots: int,
+        now: float,
+        spare: bool = False,
+        can_prefetch: bool = False,
+    ) -> list[Action]:
         worker = self.workers[name]
-        worker.state, worker.reason = WorkerState.READY, None
+        worker.state, worker.reason, worker.woken = WorkerState.READY, None, False
         worker.model, worker.slots = model, slots
+        worker.spare, worker.can_prefetch = spare, can_prefetch
         return self._refuse_hopeless(now)
 
     def worker_lost(self, name: str, how: str, now: float) -> list[Action]:
         """It died, or broke the protocol, which is the same. Its jobs are retried or end."""
         worker = self.workers[name]
-        if worker.state not in _HOPELESS:
+        if worker.state not in HOPELESS:
             worker.state = WorkerState.STARTING
         self._take_back(worker, how, now)
         return self._refuse_hopeless(now)
@@ -241,8 +183,9 @@ class Scheduler:
         """It ended of its own will and started nothing that it has not answered: jobs that were on
         their way to it go back without counting as attempts, and have waited all the while."""
         worker = self.workers[name]
-        if asleep or worker.state not in _HOPELESS:
+        if asleep or worker.state not in HOPELESS:
             worker.state = WorkerState.ASLEEP if asleep else WorkerState.STARTING
+        worker.woken, worker.prefetched = False, None
         for job in reversed([job for job in worker.jobs.values() if job is not None]):
             job.attempts -= 1
             self._requeue(job, job.waits_since)
@@ -260,7 +203,7 @@ class Scheduler:
         """Raises UnknownKey if this worker does not run that."""
         job = self._answered(name, key)
         if job is not None:
-            self._run_seconds += 0.2 * (now - job.started_at - self._run_seconds)
+            self._returns.job_ran(now - job.started_at)
             self._finish(job, result)
         return self._settle(now)
 
@@ -273,7 +216,8 @@ class Scheduler:
         """
         job = self._answered(name, key)
         if fatal:
-            self.workers[name].state = WorkerState.STARTING
+            worker = self.workers[name]
+            worker.state, worker.prefetched = WorkerState.STARTING, None
         if job is not None and fatal:
             self._crashed(job, failure.text, now)
         elif job is not None:
@@ -282,18 +226,19 @@ class Scheduler:
 
     # --- inside ------------------------------------------------------------------------------
 
-    def _refusal(self, job: Job) -> Failure | None:
+    def _refusal(self, job: Job, now: float) -> Failure | None:
         if self.draining:
             return Failure(Code.SHUTTING_DOWN, "asrd is shutting down", retry_after_ms=1000)
         failure = self._hopeless(job)
         if failure is not None:
             return failure
-        if any(worker.free and worker.can_run(job) for worker in self.workers.values()):
+        free = (w for w in self.workers.values() if w.free and not self.reserved(w))
+        if any(worker.can_run(job) for worker in free):
             return None
         full = self.queue.why_full(job)
         if full is None:
             return None
-        return Failure(Code.BUSY, full, retry_after_ms=self.retry_after_ms())
+        return Failure(Code.BUSY, full, retry_after_ms=self.retry_after_ms(job.uid, now))
 
     def _hopeless(self, job: Job) -> Failure | None:
         """Why no worker there is can ever run it."""
@@ -313,8 +258,10 @@ class Scheduler:
 
     def _set_wait(self, job: Job, since: float) -> None:
         job.waits_since = since
-        # A job that says how long it may take may wait as long, be it the first time or a retry.
-        longest = self.limits.max_wait_seconds if job.timeout is None else math.inf
+        # A job that says how long it may take may wait as long, be it the first time or a retry;
+        # but not while the service manager waits for the daemon to end, and loses its patience.
+        patient = job.timeout is not None and not self.draining
+        longest = math.inf if patient else self.limits.max_wait_seconds
         self._deadlines.set(job, since + longest)
 
     def _settle(self, now: float) -> list[Action]:
@@ -325,36 +272,81 @@ class Scheduler:
             text = f"it {waited} {now - since:.1f} s, longer than allowed"
             self._finish(job, Failure(Code.DEADLINE_EXCEEDED, text, phase=phase))
         self._dispatch(now)
+        self._prefetch()
         self._wake(self.queue)
         actions, self._actions = self._actions, []
         return actions
 
     def _dispatch(self, now: float) -> None:
         for worker in sorted(self.workers.values(), key=lambda w: (len(w.jobs), w.name)):
-            while worker.free:
+            while worker.free and not self.reserved(worker):
                 job = self.queue.first(worker.model)
                 if job is None:
+                    self._returns.nobody_waits()
                     break
                 self._start(job, worker, now)
 
     def _start(self, job: Job, worker: Worker, now: float) -> None:
         self.queue.serve(job)
-        self._last_key += 1
         job.attempts += 1
-        key = self._last_key
+        reader, key = self._forget_prefetched(job)
+        if reader is worker:
+            self.prefetched += 1
+        else:
+            self._abandon(reader, key)
+            key = self._new_key()
+        alone = self._on_last_attempt(job)
+        if alone and worker.prefetched is not None:
+            self._abandon(*self._forget_prefetched(worker.prefetched[1]))
         job.worker, job.key, job.started_at = worker.name, key, now
         worker.jobs[key] = job
         self._deadlines.set(job, now + self.limits.max_run_seconds)
-        self._actions.append(Start(job, worker.name, key))
+        self._actions.append(Start(job, worker.name, key, reader is worker, alone))
+
+    def _new_key(self) -> int:
+        self._last_key += 1
+        return self._last_key
+
+    def _prefetch(self) -> None:
+        """Let the worker that should be free first read what should be next."""
+        tries = self.limits.max_attempts
+        able = [w for w in self.workers.values() if self.queue and w.may_prefetch(tries)]
+        for worker in sorted(able, key=lambda w: w.running_since):
+            job = self.queue.first(worker.model)
+            if job is not None and not (job.attempts or job.alone or self._is_prefetched(job)):
+                worker.prefetched = self._new_key(), job
+                self._actions.append(Prefetch(job, worker.name, worker.prefetched[0]))
+
+    def _is_prefetched(self, job: Job) -> bool:
+        held = (worker.prefetched for worker in self.workers.values())
+        return any(pair is not None and pair[1] is job for pair in held)
+
+    def _forget_prefetched(self, job: Job) -> tuple[Worker | None, int]:
+        """Who had read it, if anybody, and under which key."""
+        for worker in self.workers.values():
+            if worker.prefetched is not None and worker.prefetched[1] is job:
+                key, worker.prefetched = worker.prefetched[0], None
+                return worker, key
+        return None, 0
+
+    def _abandon(self, worker: Worker | None, key: int) -> None:
+        if worker is not None:
+            self._actions.append(Abandon(worker.name, key))
+
+    def _on_last_attempt(self, job: Job) -> bool:
+        return job.attempts >= self.limits.max_attempts
 
     def _wake(self, jobs: Iterable[Job]) -> None:
-        """One sleeper for each of the jobs that no busy worker took."""
+        """One sleeper for each job that no busy worker took, and for which none was woken yet."""
         asleep = [w for w in self.workers.values() if w.state is WorkerState.ASLEEP]
+        coming = [w for w in self.workers.values() if w.woken]
         for job in jobs if asleep else ():
-            worker = next((w for w in asleep if w.can_run(job)), None)
-            if worker is not None:
+            worker = next((w for w in coming + asleep if w.can_run(job)), None)
+            if worker in coming:
+                coming.remove(worker)
+            elif worker is not None:
                 asleep.remove(worker)
-                worker.state = WorkerState.STARTING
+                worker.state, worker.woken = WorkerState.STARTING, True
                 self._actions.append(Wake(worker.name))
 
     def _finish(self, job: Job, outcome: Any) -> None:
@@ -362,9 +354,10 @@ class Scheduler:
         worker, key = self.workers.get(job.worker or ""), job.key
         if job.worker is None:
             self.queue.remove(job)
+            self._abandon(*self._forget_prefetched(job))
         elif worker is not None and key in worker.jobs:
             worker.jobs[key] = None
-            self._actions.append(Abandon(worker.name, key))
+            self._abandon(worker, key)
         self._actions.append(Finish(job, outcome))
 
     def _answered(self, name: str, key: int) -> Job | None:
@@ -376,11 +369,16 @@ class Scheduler:
     def _take_back(self, worker: Worker, how: str, now: float) -> None:
         jobs = [job for job in worker.jobs.values() if job is not None]
         worker.jobs.clear()
+        worker.woken = False
+        if worker.prefetched is not None:
+            # Perhaps it was this one.
+            worker.prefetched[1].alone = True
+            worker.prefetched = None
         for job in reversed(jobs):
             self._crashed(job, how, now)
 
     def _crashed(self, job: Job, how: str, now: float) -> None:
-        if job.attempts >= self.limits.max_attempts:
+        if self._on_last_attempt(job):
             text = f"its worker died each time it was tried ({job.attempts}); last: {how}"
             self._finish(job, Failure(Code.WORKER_CRASHED, text))
         else:

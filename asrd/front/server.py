@@ -19,9 +19,9 @@ from asrd.errors import Code
 from asrd.events import Error
 from asrd.fdsocket import READ_SIZE, peer_of
 from asrd.front import bounds, request, status
+from asrd.front.actions import Failure
 from asrd.front.front import Front
 from asrd.front.listener import bind, unbind
-from asrd.front.scheduler import Failure
 from asrd.front.session import Session
 from asrd.journal import setup_logging
 
@@ -140,7 +140,7 @@ class Server:
         pause = min(_HOUSEKEEPING_SECONDS, sd.watchdog_seconds() or _HOUSEKEEPING_SECONDS)
         while True:
             self.front.find_workers()
-            self._notifier.status(status.status_line(self.front))
+            self._notifier.status(status.status_line(self.front, anyio.current_time()))
             self._notifier.watchdog()
             await anyio.sleep(pause)
 

@@ -12,16 +12,12 @@ from asrd.events import (
     FROM_CLIENT,
     Accepted,
     AudioChunk,
-    AudioFormat,
     AudioStart,
     AudioStop,
     Cancel,
     CancelAnswer,
     Describe,
     Error,
-    JobProgress,
-    JobSegment,
-    Options,
     Ping,
     Pong,
     Progress,
@@ -32,11 +28,16 @@ from asrd.events import (
     parse_event,
 )
 from asrd.fdsocket import EXHAUSTED, Peer
-from asrd.fields import dump, parse
+from asrd.fields import dump, identifier, parse
+from asrd.front.actions import Failure
 from asrd.front.request import Request, error, with_hints
-from asrd.front.scheduler import Failure
 from asrd.front.spool import Audio, ClientFile, Recording
 from asrd.front.stream import STREAMED, Stream
+from asrd.records import (
+    AudioFormat,
+    Options,
+)
+from asrd.workerevents import JobProgress, JobSegment
 
 if TYPE_CHECKING:
     from asrd.front.front import Front
@@ -46,6 +47,7 @@ _LAST_WORDS_SECONDS = 1.0
 # How soon it is noticed that a client has left that had said all it had to say (`socat` does so).
 _HALF_CLOSED_SECONDS = 0.1
 _BY_CLIENT = "the client cancelled it"
+_GET_ID = identifier()
 
 
 class _Discard:
@@ -188,7 +190,14 @@ class Session:
             case Ping():
                 self._send(Pong.TYPE, dump(Pong(event.text)))
             case StatusRequest():
-                self._send("status", self._front.status(self.peer))
+                self._status(event)
+
+    def _status(self, event: StatusRequest) -> None:
+        answer = self._front.status(self.peer)
+        if event.crashes:
+            crashes = self._front.crashes
+            answer["crashes"] = [crash.as_data(self.peer, self._restricted) for crash in crashes]
+        self._send("status", answer)
 
     def _one_shot(self, asked: Transcribe, options: Options, framed: wire.Event) -> None:
         self._refuse_twice(asked)
@@ -296,9 +305,7 @@ class Session:
         if framed.type == Transcribe.TYPE and _asks_for_stream(framed):
             self._stream.refuse()
         self._front.refused(self, failure)
-        ids = (framed.data.get(key) for key in ("job_id", "trace_id"))
-        job_id, trace_id = (i if isinstance(i, str) and len(i) <= 128 else None for i in ids)
-        self._send_error(failure, job_id, trace_id)
+        self._send_error(failure, _id(framed, "job_id"), _id(framed, "trace_id"))
 
     def _give_up_stream(self, kind: str, failure: Failure) -> None:
         self._front.refused(self, failure)
@@ -318,3 +325,12 @@ class Session:
 def _asks_for_stream(framed: wire.Event) -> bool:
     bare = framed.payload_length == 0 and not framed.fds
     return bare and framed.data.get("audio") is None
+
+
+def _id(framed: wire.Event, key: str) -> str | None:
+    """What an answer may repeat: what is no id would make the answer itself malformed."""
+    try:
+        value: str = _GET_ID(key, framed.data.get(key))
+    except FieldError:
+        return None
+    return value

@@ -4,8 +4,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from asrd.fdsocket import Peer
+from asrd.front import health
 from asrd.front.link import Link
-from asrd.front.scheduler import Scheduler, Worker, WorkerState
+from asrd.front.workers import Worker, WorkerState
 from asrd.version import __version__
 
 if TYPE_CHECKING:
@@ -19,44 +20,13 @@ def shown_state(worker: Worker) -> str:
     return worker.state.value
 
 
-def problems(scheduler: Scheduler) -> list[str]:
-    """What an admin should look at, one sentence each; empty if a request could be served now."""
-    found = []
-    if scheduler.draining:
-        found.append("asrd is shutting down")
-    if not scheduler.workers:
-        found.append("no worker is configured")
-    for worker in scheduler.workers.values():
-        if worker.retired:
-            found.append(f"worker {worker.name} is being removed: its socket is gone")
-        elif worker.state in (WorkerState.FAILED, WorkerState.DOWN):
-            found.append(f"worker {worker.name} is {worker.state}: {worker.reason}")
-        elif worker.state in (WorkerState.STARTING, WorkerState.LOADING):
-            found.append(f"worker {worker.name} is {worker.state}")
-    limit = scheduler.limits.queue_max
-    if limit and len(scheduler.queue) >= limit:
-        found.append(f"the queue is full ({len(scheduler.queue)} of {limit})")
-    return found
-
-
-def state(scheduler: Scheduler) -> str:
-    """`ok` if a request could be served now by every worker there is, `degraded` if by some,
-    `unavailable` if by none."""
-    usable = (WorkerState.READY, WorkerState.ASLEEP)
-    workers = scheduler.workers.values()
-    serving = any(worker.state in usable and not worker.retired for worker in workers)
-    if scheduler.draining or not serving:
-        return "unavailable"
-    return "degraded" if problems(scheduler) else "ok"
-
-
 def snapshot(front: "Front", peer: Peer, now: float) -> dict[str, Any]:
     """The `status` event's data, as `peer` may see it: other users' job ids are left out."""
     scheduler, metrics = front.scheduler, front.metrics
     oldest = min((job.arrival for job in scheduler.queue), default=now)
     return {
-        "state": state(scheduler),
-        "problems": problems(scheduler),
+        "state": health.state(front, now),
+        "problems": health.problems(front, now),
         "version": __version__,
         "uptime_s": round(now - front.started_at, 3),
         "pid": os.getpid(),
@@ -66,7 +36,7 @@ def snapshot(front: "Front", peer: Peer, now: float) -> dict[str, Any]:
             "max": scheduler.limits.queue_max,
             "oldest_wait_ms": round((now - oldest) * 1000),
         },
-        "jobs": metrics.jobs(scheduler.retried),
+        "jobs": metrics.jobs(scheduler.retried, scheduler.prefetched),
         "ignored_events": metrics.ignored_events,
         "audio_seconds": round(metrics.audio_seconds, 3),
         "latency_ms": metrics.latency_ms(),
@@ -87,6 +57,7 @@ def _worker(worker: Worker, link: Link, peer: Peer, now: float) -> dict[str, Any
         "state": shown_state(worker),
         "reason": worker.reason,
         "retired": worker.retired,
+        "spare": worker.spare,
         "pid": info.pid,
         "model": info.model,
         "device": info.device,
@@ -100,22 +71,22 @@ def _worker(worker: Worker, link: Link, peer: Peer, now: float) -> dict[str, Any
     }
 
 
-def status_line(front: "Front") -> str:
-    """What `systemctl status` shows: 2/2 workers ready · queue 0/1 · 1234 done · 3 failed …"""
+def status_line(front: "Front", now: float) -> str:
+    """What `systemctl status` shows: ok · 2/2 workers ready · queue 0/1 · 1234 done · 3 failed …"""
     scheduler, metrics = front.scheduler, front.metrics
     workers = scheduler.workers.values()
     ready = sum(w.state is WorkerState.READY for w in workers)
     asleep = sum(w.state is WorkerState.ASLEEP for w in workers)
     crashes = sum(link.info.restarts for link in front.links.values())
     parts = [
+        health.state(front, now),
         f"{ready}/{len(workers)} workers ready" + (f" ({asleep} asleep)" if asleep else ""),
         f"queue {len(scheduler.queue)}/{scheduler.limits.queue_max}",
         f"{metrics.done} done",
         f"{sum(metrics.failed.values())} failed",
         f"{crashes} crash{'' if crashes == 1 else 'es'}",
     ]
-    bad = [f"worker {w.name}: {w.reason}" for w in workers if w.reason]
-    return " · ".join(parts + bad)
+    return " · ".join(parts + health.problems(front, now))
 
 
 def info(front: "Front") -> dict[str, Any]:

@@ -11,8 +11,17 @@ from dataclasses import dataclass, replace
 
 from asrd import wire
 from asrd.errors import FieldError
-from asrd.events import AudioChunk, AudioFormat, AudioStart, AudioStop, Options, Transcribe
+from asrd.events import (
+    AudioChunk,
+    AudioStart,
+    AudioStop,
+    Transcribe,
+)
 from asrd.front.spool import Recording
+from asrd.records import (
+    AudioFormat,
+    Options,
+)
 
 STREAMED = frozenset({AudioStart.TYPE, AudioChunk.TYPE, AudioStop.TYPE})
 

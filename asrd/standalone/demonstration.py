@@ -15,8 +15,8 @@ from asrd.config import FrontSettings
 from asrd.demo import SAMPLES, samples
 from asrd.errors import AsrdError
 from asrd.events import Transcript
-from asrd.standalone.run import supervised, worker_environment
-from asrd.standalone.supervisor import Patience, Supervisor
+from asrd.standalone.run import Crew, supervised, worker_environment
+from asrd.standalone.supervisor import Supervisor
 
 _SHORT = "en-4.wav"
 _LONG = "en-minute.flac"
@@ -43,12 +43,10 @@ def demo(args: argparse.Namespace) -> int:
 
 async def _demo(directory: Path, stderr: int | None) -> None:
     settings = FrontSettings(socket=str(directory / "asrd.sock"))
-    environment = worker_environment("demo", "cpu", None)
+    crew = Crew(1, worker_environment("demo", "cpu", None), stderr=stderr)
     print("Starting front and worker, without systemd, in a private directory …")
     started = time.monotonic()
-    async with supervised(
-        settings, directory / "asrd.toml", 1, environment, Patience(), stderr
-    ) as supervisor:
+    async with supervised(settings, directory / "asrd.toml", crew) as supervisor:
         with anyio.move_on_after(_PATIENCE_SECONDS):
             await supervisor.units[-1].ready.wait()
         if not supervisor.units[-1].ready.is_set():

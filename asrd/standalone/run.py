@@ -8,9 +8,9 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
@@ -34,7 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--compute-type", metavar="TYPE", help="int8, float16, int8_float16 …")
-    parser.add_argument("--workers", type=_count, default=1, metavar="N", help="default: 1")
+    parser.add_argument("--workers", type=_count(1), default=1, metavar="N", help="default: 1")
+    parser.add_argument(
+        "--spares",
+        type=_count(0),
+        default=0,
+        metavar="N",
+        help="workers more that are kept loaded, for when one of the others dies (default: 0)",
+    )
     parser.add_argument(
         "--socket", metavar="PATH", help="default: $ASRD_SOCKET, else the settings'"
     )
@@ -55,11 +62,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _count(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 64:
-        raise argparse.ArgumentTypeError("must be between 1 and 64")
-    return number
+def _count(least: int) -> Callable[[str], int]:
+    def count(text: str) -> int:
+        number = int(text)
+        if not least <= number <= 64:
+            raise argparse.ArgumentTypeError(f"must be between {least} and 64")
+        return number
+
+    return count
 
 
 def _seconds(text: str) -> float:
@@ -74,15 +84,47 @@ def run(args: argparse.Namespace) -> int:
     path = config_path(args.config)
     socket_path = args.socket or os.environ.get("ASRD_SOCKET")
     front = load_front(path, {"socket": socket_path})
-    environment = worker_environment(args.model, args.device, args.compute_type)
-    for index in range(args.workers):
-        settings = load_worker(path, str(index))
-        if index == 0 and not (args.model or settings.model):
+    crew = Crew(
+        args.workers,
+        worker_environment(args.model, args.device, args.compute_type),
+        Patience(args.start_timeout, args.watchdog),
+        spares=args.spares,
+    )
+    for name in crew.names():
+        settings = load_worker(path, name)
+        if name == "0" and not (args.model or settings.model):
             print("asrd: no model is configured: using the bundled demo model", file=sys.stderr)
     setup_logging(front.log_level, "asrd-run")
-    patience = Patience(args.start_timeout, args.watchdog)
-    anyio.run(_run, front, path, args.workers, environment, patience)
+    anyio.run(_run, front, path, crew)
     return 0
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Which workers there are, and how they are kept. `spares` stand in reserve beside `workers`;
+    `stderr` is a descriptor for their logs and the front's, if not this process's own."""
+
+    workers: int
+    environment: Mapping[str, str]
+    patience: Patience = Patience()
+    stderr: int | None = None
+    spares: int = 0
+
+    def names(self) -> list[str]:
+        return [str(index) for index in range(self.workers + self.spares)]
+
+    def unit(self, name: str, listener: socket.socket, shared: Mapping[str, str]) -> Unit:
+        environment = {**shared, **self.environment}
+        if int(name) >= self.workers:
+            environment["ASRD_WORKER_SPARE"] = "true"
+        return Unit(
+            f"asr-worker@{name}",
+            program("asrd.worker.worker", name),
+            {"worker": listener},
+            environment,
+            self.patience,
+            self.stderr,
+        )
 
 
 def worker_environment(
@@ -94,16 +136,10 @@ def worker_environment(
     return {key: os.environ.get(key, value) for key, value in WORKER_ENVIRONMENT.items()} | told
 
 
-async def _run(
-    front: FrontSettings,
-    config: Path,
-    workers: int,
-    environment: dict[str, str],
-    patience: Patience,
-) -> None:
+async def _run(front: FrontSettings, config: Path, crew: Crew) -> None:
     with anyio.open_signal_receiver(*_stop_signals()) as signals:
         async with (
-            supervised(front, config, workers, environment, patience) as supervisor,
+            supervised(front, config, crew) as supervisor,
             anyio.create_task_group() as tasks,
         ):
             tasks.start_soon(_announce, supervisor, front.socket)
@@ -134,17 +170,9 @@ async def _kill_on_second_signal(
 
 
 @asynccontextmanager
-async def supervised(
-    front: FrontSettings,
-    config: Path,
-    workers: int,
-    environment: dict[str, str],
-    patience: Patience,
-    stderr: int | None = None,
-) -> AsyncIterator[Supervisor]:
+async def supervised(front: FrontSettings, config: Path, crew: Crew) -> AsyncIterator[Supervisor]:
     """Front and workers, alive until the block ends; nothing of them is left behind.
 
-    `stderr`: a descriptor for their logs, if not this process's own.
     Raises ConfigError if the socket can't be listened at.
     """
     directory = Path(tempfile.mkdtemp(prefix="asrd-"))
@@ -159,17 +187,12 @@ async def supervised(
             sockets.append(front_sockets["status"])
         shared = {"ASRD_CONFIG": str(config), "ASRD_FRONT_WORKER_DIR": str(worker_dir)}
         # The front loads nothing that takes long.
-        prompt = replace(patience, start=min(patience.start, _FRONT_START_SECONDS))
-        units = [
-            Unit("asrd", program("asrd.main", "serve"), front_sockets, shared, prompt, stderr),
-        ]
-        for index in range(workers):
-            listener = bind(str(worker_dir / f"{index}.sock"), 0o600)
-            sockets.append(listener)
-            argv = program("asrd.worker.worker", str(index))
-            env = {**shared, **environment}
-            sockets_ = {"worker": listener}
-            units.append(Unit(f"asr-worker@{index}", argv, sockets_, env, patience, stderr))
+        prompt = replace(crew.patience, start=min(crew.patience.start, _FRONT_START_SECONDS))
+        serve = program("asrd.main", "serve")
+        units = [Unit("asrd", serve, front_sockets, shared, prompt, crew.stderr)]
+        for name in crew.names():
+            sockets.append(bind(str(worker_dir / f"{name}.sock"), 0o600))
+            units.append(crew.unit(name, sockets[-1], shared))
         supervisor = Supervisor(units, directory)
         async with anyio.create_task_group() as tasks:
             supervisor.start(tasks)

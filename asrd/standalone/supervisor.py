@@ -1,8 +1,8 @@
 """A small service manager for machines without systemd: as much of the units as asrd needs.
 
-It hands the very same programs their sockets (sd_listen_fds(3)), hears their notifications
-(sd_notify(3)), restarts them always, and kills those whose watchdog pings stop. This is the only
-place in asrd that starts processes.
+It hands the very same programs their sockets (sd_listen_fds(3)), hears their notifications and
+keeps the descriptor that they store (sd_notify(3)), restarts them always, and kills those whose
+watchdog pings stop. This is the only place in asrd that starts processes.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from pathlib import Path
 import anyio
 from anyio.abc import TaskGroup
 
+from asrd import fdsocket
 from asrd.ownedfd import OwnedFd
 from asrd.sd import LISTEN_FDS_START
 
@@ -68,6 +69,8 @@ class Unit:
     status: str = ""
     last_exit: str | None = None
     _pinged: float = 0.0
+    # Name and descriptor, as FileDescriptorStoreMax=1 keeps it.
+    _stored: tuple[str, OwnedFd] | None = None
     _pidfd: OwnedFd | None = None
 
     def signal(self, number: int) -> None:
@@ -119,6 +122,8 @@ class Supervisor:
                 delay = min(_RESTART_LAST, max(_RESTART_FIRST, 2 * delay)) if crashed_early else 0
         finally:
             notify.close()
+            if unit._stored is not None:
+                unit._stored[1].close()
             self._gone[unit.name].set()
 
     async def _somebody_connects(self, unit: Unit) -> None:
@@ -183,12 +188,14 @@ class Supervisor:
 
     def _spawn(self, unit: Unit, notify_path: str) -> tuple[int, OwnedFd]:
         """The new process: its pid and a pidfd. Raises OSError."""
-        names = ":".join(unit.sockets)
+        passed = {name: sock.fileno() for name, sock in unit.sockets.items()}
+        if unit._stored is not None:
+            passed[unit._stored[0]] = unit._stored[1].fileno()
         environment = {
             **os.environ,
             **unit.environment,
-            "LISTEN_FDS": str(len(unit.sockets)),
-            "LISTEN_FDNAMES": names,
+            "LISTEN_FDS": str(len(passed)),
+            "LISTEN_FDNAMES": ":".join(passed),
             "NOTIFY_SOCKET": notify_path,
             "WATCHDOG_USEC": str(int(unit.patience.watchdog * 1_000_000)),
             "ASRD_SUPERVISED": str(os.getpid()),
@@ -196,10 +203,7 @@ class Supervisor:
         }
         environment.pop("WATCHDOG_PID", None)
         # First out of the way of the numbers that they are to have.
-        copies = [
-            OwnedFd(fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, 100))
-            for sock in unit.sockets.values()
-        ]
+        copies = [OwnedFd(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100)) for fd in passed.values()]
         try:
             pid = os.posix_spawn(
                 "/bin/sh",
@@ -224,17 +228,26 @@ class Supervisor:
 
     async def _listen(self, unit: Unit, notify: socket.socket) -> None:
         unit._pinged = anyio.current_time()
+        buffer = memoryview(bytearray(4096))
         while True:
             await anyio.wait_readable(notify)
-            for line in notify.recv(4096).decode("utf-8", "replace").splitlines():
-                key, _, value = line.partition("=")
-                if key == "READY":
-                    unit._pinged = anyio.current_time()
-                    unit.ready.set()
-                elif key == "WATCHDOG":
-                    unit._pinged = anyio.current_time()
-                elif key == "STATUS":
-                    unit.status = value
+            # Not socket.recv_fds: it drops its flags, and what is not close-on-exec would go on to
+            # every process that is started from here on.
+            count, fds = fdsocket.receive_into(notify, buffer)
+            told = dict(line.partition("=")[::2] for line in _lines(bytes(buffer[:count])))
+            if "READY" in told or "WATCHDOG" in told:
+                unit._pinged = anyio.current_time()
+            if "READY" in told:
+                unit.ready.set()
+            unit.status = told.get("STATUS", unit.status)
+            for fd in fds:
+                self._store(unit, told, fd)
+
+    def _store(self, unit: Unit, told: Mapping[str, str], fd: OwnedFd) -> None:
+        if "FDSTORE" in told and "FDNAME" in told and unit._stored is None:
+            unit._stored = told["FDNAME"], fd
+        else:
+            fd.close()
 
     async def _watch(self, unit: Unit) -> None:
         """Kill the program once its pings stop; they count, as in systemd, from when it is ready,
@@ -268,6 +281,10 @@ def _forget(notify: socket.socket) -> None:
     with contextlib.suppress(BlockingIOError):
         while True:
             notify.recv(4096)
+
+
+def _lines(text: bytes) -> list[str]:
+    return text.decode("utf-8", "replace").splitlines()
 
 
 def _describe(result: os.waitid_result) -> tuple[int, str]:

@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asrd.errors import BadAudio, FieldError, TooLarge
-from asrd.events import AudioFormat
+from asrd.records import (
+    AudioFormat,
+)
 
 Samples = NDArray[np.float32]
 

@@ -28,8 +28,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from asrd.config import WorkerSettings
-from asrd.errors import BadRequest, LoadError
-from asrd.events import AudioFormat, Options, Segment
+from asrd.errors import BadRequest, LoadError, OutOfMemory
+from asrd.records import (
+    AudioFormat,
+    Options,
+    Segment,
+)
 from asrd.worker import cuda, models
 from asrd.worker.audio import RATE, Samples, open_recording
 from asrd.worker.prepared import OnProgress, Prepared
@@ -55,7 +59,7 @@ class Transcription:
 
 
 class Engine(Protocol):
-    """What the worker needs of an engine; one thread calls it."""
+    """What the worker needs of an engine; one thread calls `run`, another may call `prepare`."""
 
     model: str
     languages: tuple[str, ...]
@@ -63,7 +67,7 @@ class Engine(Protocol):
     compute_type: str
     load_seconds: float
 
-    def transcribe(
+    def prepare(
         self,
         fd: int,
         audio: AudioFormat,
@@ -71,11 +75,19 @@ class Engine(Protocol):
         *,
         max_audio_seconds: float,
         on_progress: OnProgress,
-        on_segment: OnSegment,
-    ) -> Transcription:
-        """`fd` stays the caller's. What a callback raises ends the job and comes out unchanged.
+    ) -> Prepared:
+        """Everything that can be done without the model. `fd` stays the caller's, and open until
+        what comes of it is closed.
 
-        Raises BadAudio, TooLarge, BadRequest, OutOfMemory; Poisoned if the process must end.
+        Raises BadAudio, TooLarge, BadRequest, OutOfMemory, and what the callback raises.
+        """
+
+    def run(
+        self, prepared: Prepared, on_progress: OnProgress, on_segment: OnSegment
+    ) -> Transcription:
+        """Transcribe what was prepared, which stays the caller's to close.
+
+        Raises as `prepare` does; Poisoned if the process must end.
         """
 
 
@@ -98,21 +110,7 @@ class WhisperEngine:
         self._vad_session = vad_session
         self._settings = settings
         self._facts = facts
-
-    def transcribe(
-        self,
-        fd: int,
-        audio: AudioFormat,
-        options: Options,
-        *,
-        max_audio_seconds: float,
-        on_progress: OnProgress,
-        on_segment: OnSegment,
-    ) -> Transcription:
-        with self.prepare(
-            fd, audio, options, max_audio_seconds=max_audio_seconds, on_progress=on_progress
-        ) as prepared:
-            return self.run(prepared, on_progress, on_segment)
+        self._ran_out = False
 
     def prepare(
         self,
@@ -123,10 +121,6 @@ class WhisperEngine:
         max_audio_seconds: float,
         on_progress: OnProgress,
     ) -> Prepared:
-        """Everything that can be done without the model; may be called from another thread.
-
-        `fd` must stay open until the job is closed. Raises as `transcribe` does.
-        """
         arguments = self._arguments(options)
         vad = self._settings.vad_filter if options.vad_filter is None else options.vad_filter
         recording = open_recording(fd, audio, max_audio_seconds)
@@ -148,8 +142,23 @@ class WhisperEngine:
     def run(
         self, prepared: Prepared, on_progress: OnProgress, on_segment: OnSegment
     ) -> Transcription:
-        """Transcribe what was prepared, which stays the caller's to close."""
         prepared.on_progress = on_progress
+        if self._ran_out:
+            self._clear_error(prepared)
+        try:
+            return self._run(prepared, on_segment)
+        except OutOfMemory:
+            self._ran_out = self.device == "cuda"
+            raise
+
+    def _clear_error(self, prepared: Prepared) -> None:
+        """CUDA keeps the error of a failed allocation for whoever looks for errors next, and that
+        must not be another's job. Raises Poisoned if more than that is wrong."""
+        with contextlib.suppress(OutOfMemory), prepared.honest_errors():
+            self.warm()
+        self._ran_out = False
+
+    def _run(self, prepared: Prepared, on_segment: OnSegment) -> Transcription:
         model = copy.copy(self._model)
         model.feature_extractor = _Supply(self._model.feature_extractor, prepared.features)
         segments: list[Segment] = []
@@ -251,8 +260,9 @@ def load_engine(settings: WorkerSettings) -> WhisperEngine:
     ctranslate2, faster_whisper = _import_libraries()
     device = _choose_device(settings, ctranslate2.get_cuda_device_count)
     index = settings.device_index if device == "cuda" else 0
-    _check_compute_type(settings, ctranslate2.get_supported_compute_types(device, index), device)
     try:
+        supported = ctranslate2.get_supported_compute_types(device, index)
+        _check_compute_type(settings, supported, device)
         with ThreadPoolExecutor(1) as beside:
             # onnxruntime takes as long to import as a small model to load.
             vad = beside.submit(_load_vad, faster_whisper)

@@ -7,9 +7,10 @@ from typing import Any
 
 from asrd import fdsocket, wire
 from asrd.errors import Code, ProtocolError
-from asrd.events import TO_WORKER, Done, Failed, Job, parse_event
+from asrd.events import parse_event
 from asrd.fields import dump
 from asrd.ownedfd import OwnedFd
+from asrd.workerevents import TO_WORKER, Done, Failed, Job
 
 # A front that reads nothing while this much waits for it is as good as gone.
 _UNSENT_MAX = 128 * 1024 * 1024

@@ -1,7 +1,9 @@
-"""The one thread that runs the engine, and what it tells the worker's main thread.
+"""The threads that run the engine, and what they tell the worker's main thread.
 
-The thread may hang or crash inside the C extension; the main thread (asrd.worker.worker) goes on,
-sees no progress, and draws its conclusion. Nothing but plain data crosses between the two.
+One runs the model; the other reads the next job meanwhile (decoding, resampling, features), so that
+the model need not wait for it. Both may hang or crash inside a C extension; the main thread
+(asrd.worker.worker) goes on, sees no progress, and draws its conclusion. Nothing but plain data
+crosses to it.
 """
 
 import logging
@@ -15,9 +17,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asrd.errors import BadAudio, Code, JobError, LoadError, Poisoned
-from asrd.events import SENTENCE_MAX, Done, Failed, Job, JobProgress, JobSegment, Segment
 from asrd.fields import dump
 from asrd.ownedfd import OwnedFd
+from asrd.records import (
+    SENTENCE_MAX,
+    Segment,
+)
+from asrd.workerevents import Done, Failed, Job, JobProgress, JobSegment
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +40,60 @@ def sentence(problem: object) -> str:
 
 @dataclass(eq=False)
 class Task:
-    """One job on its way through the engine. `moved_at` (monotonic seconds) is its last progress;
-    `cancelled` is set by the main thread and obeyed at the next window."""
+    """One job on its way through the engine; owns its descriptor. `moved_at` (monotonic seconds) is
+    its last progress; `audio_seconds` the length of its audio, once known; `cancelled_at` is set by
+    the main thread and obeyed at the next window."""
 
     job: Job
     fd: OwnedFd
     moved_at: float = field(default_factory=time.monotonic)
     cancelled_at: float | None = None
+    audio_seconds: float | None = None
+    alone: bool = False
+    closed: bool = False
+    _prepared: Any = None
+    _problem: Exception | None = None
+    _claim: threading.Lock = field(default_factory=threading.Lock)
+    _is_prepared: threading.Event = field(default_factory=threading.Event)
+
+    def moved(self, done: float = 0.0, total: float | None = None) -> None:
+        """In seconds of the audio. Raises _Cancelled if nobody wants it any more."""
+        self.moved_at = time.monotonic()
+        self.audio_seconds = total or self.audio_seconds
+        if self.cancelled_at is not None:
+            raise _Cancelled
+
+    def prepare(self, engine: Any) -> None:
+        """By the thread that comes first; another one waits here until it is done. What goes wrong
+        is told when the job runs."""
+        if not self._claim.acquire(blocking=False):
+            self._is_prepared.wait()
+            return
+        try:
+            self._prepared = engine.prepare(
+                self.fd.fileno(),
+                self.job.audio,
+                self.job.options,
+                max_audio_seconds=self.job.max_audio_seconds,
+                on_progress=self.moved,
+            )
+        except Exception as error:
+            self._problem = error
+        self._is_prepared.set()
+
+    def take_prepared(self, engine: Any) -> Any:
+        """Raises what `engine.prepare` raised."""
+        self.prepare(engine)
+        if self._problem is not None:
+            raise self._problem
+        return self._prepared
+
+    def close(self) -> None:
+        """Not while another thread prepares it."""
+        if self._prepared is not None:
+            self._prepared.close()
+        self.fd.close()
+        self.closed = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +119,7 @@ Message = Loaded | LoadFailed | JobSegment | JobProgress | Done | Failed
 
 
 class Inference:
-    """Loads the engine and runs one task after another in a thread of its own.
+    """Loads the engine and runs one task after another; prepares others beside it.
 
     `fileno` becomes readable when `messages` has something new.
     """
@@ -74,17 +127,29 @@ class Inference:
     def __init__(self, load: Callable[[], Any]) -> None:
         self.messages: deque[Message] = deque()
         self._load = load
+        self._engine: Any = None
         self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+        # What is to be done, one after another, by the thread that prepares.
+        self._beside: queue.Queue[Callable[[], None]] = queue.Queue()
         self._wake = OwnedFd(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
-        # A daemon thread: one that hangs in the C extension must not keep the process alive.
-        self._thread = threading.Thread(target=self._main, name="inference", daemon=True)
-        self._thread.start()
+        for name, target in (("inference", self._main), ("prefetch", self._prefetch)):
+            # Daemons: one that hangs in a C extension must not keep the process alive.
+            threading.Thread(target=target, name=name, daemon=True).start()
 
     def fileno(self) -> int:
         return self._wake.fileno()
 
     def submit(self, task: Task) -> None:
+        """Run it, whether it was prepared or not; its answer comes as a message."""
         self._tasks.put(task)
+
+    def prepare(self, task: Task) -> None:
+        """Prepare it beside the one that runs. Either `submit` or `discard` must follow."""
+        self._beside.put(lambda: task.prepare(self._engine))
+
+    def discard(self, task: Task) -> None:
+        """Close a cancelled task that was to be prepared, once the thread is done with it."""
+        self._beside.put(task.close)
 
     def take_messages(self) -> list[Message]:
         try:
@@ -101,12 +166,21 @@ class Inference:
         os.eventfd_write(self._wake.fileno(), 1)
 
     def _main(self) -> None:
-        engine = self._load_engine()
-        while engine is not None:
+        self._engine = self._load_engine()
+        while self._engine is not None:
             task = self._tasks.get()
-            with task.fd:
-                answer = self._run(engine, task)
+            if task.alone:
+                # What is read beside it may crash the process, and this is its last attempt.
+                self._beside.join()
+            answer = self._run(self._engine, task)
+            task.close()
             self._post(answer)
+
+    def _prefetch(self) -> None:
+        while True:
+            work = self._beside.get()
+            work()
+            self._beside.task_done()
 
     def _load_engine(self) -> Any:
         try:
@@ -165,31 +239,19 @@ class Inference:
     def _transcribe(self, engine: Any, task: Task) -> Any:
         job, index = task.job, 0
 
-        def moved() -> None:
-            task.moved_at = time.monotonic()
-            if task.cancelled_at is not None:
-                raise _Cancelled
-
         def on_segment(segment: Segment) -> None:
             nonlocal index
-            moved()
+            task.moved()
             if job.stream:
                 self._post(JobSegment(job.key, index, dump(segment)))
             index += 1
 
         def on_progress(done: float, total: float | None) -> None:
-            moved()
+            task.moved(done, total)
             if job.stream:
                 self._post(JobProgress(job.key, done, total))
 
-        result = engine.transcribe(
-            task.fd.fileno(),
-            job.audio,
-            job.options,
-            max_audio_seconds=job.max_audio_seconds,
-            on_progress=on_progress,
-            on_segment=on_segment,
-        )
+        result = engine.run(task.take_prepared(engine), on_progress, on_segment)
         # Looked at last: a client may cut its file short at any time, and what was left of it
         # would pass for the whole.
         if os.fstat(task.fd.fileno()).st_size < job.size:

@@ -6,13 +6,18 @@ from types import TracebackType
 from typing import Any
 
 from asrd.errors import BadRequest, OutOfMemory, Poisoned
-from asrd.events import Segment, Word
+from asrd.records import (
+    Segment,
+    Word,
+)
 from asrd.worker.audio import Recording, Samples
 from asrd.worker.vad import SpeechFilter
 from asrd.worker.windows import FRAMES_PER_SECOND, LogMel
 
 # (seconds of the recording that are done, its length if known): a sign of life, too.
 OnProgress = Callable[[float, float | None], None]
+
+_GPU_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "cudaErrorMemoryAllocation")
 
 
 class Prepared:
@@ -91,16 +96,17 @@ def _translate(error: Exception) -> Exception | None:
     """What an error of the libraries means for the job; None if nobody knows.
 
     CTranslate2 throws plain RuntimeErrors, so their words decide (its src/cuda/utils.h:
-    "CUDA failed with error ...", "cuBLAS failed with status ..."; thrust says "cudaError...").
+    "CUDA failed with error ...", "cuBLAS failed with status ..."; thrust says "cudaError...", and
+    throws a std::bad_alloc, here a MemoryError, for the GPU's memory too).
     """
-    if isinstance(error, MemoryError):
-        return OutOfMemory("the worker ran out of memory for this job")
-    if type(error) is not RuntimeError:
+    if type(error) not in (MemoryError, RuntimeError):
         return None
     text = str(error)
     # An allocation that failed leaves the device as it was; every other error stays.
-    if "out of memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text:
+    if any(words in text for words in _GPU_MEMORY):
         return OutOfMemory(f"the GPU ran out of memory for this job: {text}")
+    if isinstance(error, MemoryError) or "failed to allocate" in text:
+        return OutOfMemory("the worker ran out of memory for this job")
     if any(name in text.lower() for name in ("cuda", "cublas", "cudnn", "nccl")):
         return Poisoned(text)
     if "No position encodings are defined" in text:

@@ -22,8 +22,17 @@ from typing import Any
 from asrd import sd
 from asrd.config import WorkerSettings, config_path, load_worker
 from asrd.errors import ConfigError, FieldError, LoadError, ProtocolError
-from asrd.events import (
+from asrd.journal import setup_logging
+from asrd.ownedfd import OwnedFd
+from asrd.records import LastProcess
+from asrd.version import __version__
+from asrd.worker.frontlink import FrontGone, FrontLink
+from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Task
+from asrd.worker.lastwords import STORED, CapturedStderr, keep_real_stderr
+from asrd.worker.tasks import Tasks
+from asrd.workerevents import (
     PROTOCOL_VERSION,
+    Alive,
     Bye,
     CancelJob,
     CannotLoad,
@@ -32,12 +41,8 @@ from asrd.events import (
     Hello,
     Job,
     Loading,
+    RunJob,
 )
-from asrd.journal import setup_logging
-from asrd.ownedfd import OwnedFd
-from asrd.version import __version__
-from asrd.worker.frontlink import FrontGone, FrontLink
-from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Task
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +57,8 @@ _LAST_WORDS_SECONDS = 2.0
 _FAREWELL_SECONDS = 5.0
 # How often the clock is looked at for stalls, cancels and idleness, in seconds.
 _TICK_SECONDS = 0.25
+# How often the front hears that this thread lives.
+_ALIVE_SECONDS = 0.5
 
 
 class Worker:
@@ -63,22 +70,24 @@ class Worker:
         listener: socket.socket,
         notifier: sd.Notifier,
         inference: Inference,
+        stderr: CapturedStderr | None = None,
     ) -> None:
         listener.setblocking(False)
         self.settings = settings
         self._listener = listener
         self._notifier = notifier
         self._inference = inference
+        self._stderr = stderr
         self._front: FrontLink | None = None
         self._loaded: Loaded | None = None
         self._cannot_load: tuple[LoadFailed, float] | None = None
-        self._task: Task | None = None
+        self._tasks = Tasks(inference, settings.prefetch)
         self._jobs_done = 0
         self._idle_since = time.monotonic()
         self._stopping = False
         self._exit: int | None = None
         self._ping_every = sd.watchdog_seconds()
-        self._pinged_at = 0.0
+        self._pinged_at = self._alive_at = 0.0
 
     @property
     def model(self) -> str:
@@ -96,6 +105,8 @@ class Worker:
                 self._front.finish(_FAREWELL_SECONDS)
         self._drop_front()
         self._listener.close()
+        if self._stderr is not None:
+            self._stderr.pass_on()
         return self._exit
 
     def stop(self) -> None:
@@ -108,7 +119,7 @@ class Worker:
         if self._front is not None:
             write = select.POLLOUT if self._front.wants_write else 0
             poll.register(self._front, select.POLLIN | write)
-        elif self._task is None:
+        elif self._tasks.running is None:
             # One front at a time, and no new one before the old one's job has stopped.
             poll.register(self._listener, select.POLLIN)
         ready = dict(poll.poll(1000 * min(_TICK_SECONDS, self._ping_every or _TICK_SECONDS)))
@@ -125,15 +136,17 @@ class Worker:
     def _tick(self) -> None:
         now = time.monotonic()
         self._ping(now)
+        self._show_life(now)
+        grace = self.settings.cancel_grace_seconds
         if self._cannot_load is not None:
             failure, since = self._cannot_load
             if self._front is not None or now - since > _LAST_WORDS_SECONDS:
                 self._exit = EXIT_CANNOT_LOAD if failure.permanent else EXIT_BROKEN
-        elif self._task is not None:
-            grace, asked = self.settings.cancel_grace_seconds, self._task.cancelled_at
-            if asked is not None and now - asked > grace:
-                log.error("job %s did not stop within %g s", self._task.job.job_id, grace)
-                self._exit = EXIT_BROKEN
+        elif (stuck := self._tasks.stuck(grace, now)) is not None:
+            log.error("job %s did not stop within %g s", stuck.job.job_id, grace)
+            self._exit = EXIT_BROKEN
+        elif self._tasks.running is not None:
+            return
         elif self._stopping:
             self._leave("stopping", EXIT_STOPPED)
         elif self._loaded and 0 < self.settings.idle_exit_seconds < now - self._idle_since:
@@ -143,10 +156,26 @@ class Worker:
         """A ping means progress: none while the current job has not moved for too long."""
         if self._ping_every is None or now - self._pinged_at < self._ping_every:
             return
-        task = self._task
-        if task is None or now - task.moved_at < self.settings.stall_seconds:
+        if not self._stalled(now):
             self._pinged_at = now
             self._notifier.watchdog()
+
+    def _stalled(self, now: float) -> float:
+        """For how many seconds the current job has not moved, if that is too long; else 0."""
+        still = 0.0 if self._tasks.running is None else now - self._tasks.running.moved_at
+        return still if still >= self.settings.stall_seconds else 0.0
+
+    def _show_life(self, now: float) -> None:
+        if self._stderr is not None:
+            self._stderr.pass_on()
+        if self._loaded is None or self._front is None or self._front.wants_write:
+            # A front that does not read would only find more of them.
+            return
+        if now - self._alive_at >= _ALIVE_SECONDS:
+            self._alive_at = now
+            task = self._tasks.running
+            key, seconds = (None, None) if task is None else (task.job.key, task.audio_seconds)
+            self._tell(Alive(key, seconds, round(self._stalled(now), 3)))
 
     def _leave(self, reason: str, code: int) -> None:
         self._notifier.status(reason)
@@ -157,7 +186,7 @@ class Worker:
         if self._loaded is None:
             return
         # Everybody may read this line: whose job it is, and which, is in the log.
-        doing = "ready" if self._task is None else "busy"
+        doing = "ready" if self._tasks.running is None else "busy"
         what = f"{self._loaded.model} on {self._loaded.device} ({self._loaded.compute_type})"
         self._notifier.status(f"{doing} · {what} · {self._jobs_done} done")
 
@@ -168,13 +197,33 @@ class Worker:
             sock, _ = self._listener.accept()
         except OSError:
             return
-        self._front = FrontLink(sock)
+        self._front, self._alive_at = FrontLink(sock), time.monotonic()
         if self._cannot_load is not None:
             self._tell(CannotLoad(self._cannot_load[0].reason))
         elif self._loaded is None:
-            self._tell(Loading(os.getpid(), self.model, sd.last_exit()))
+            self._tell(Loading(os.getpid(), self.model, self._last_process()))
         else:
-            self._tell(_hello(self._loaded))
+            self._tell(self._hello(self._loaded))
+
+    def _last_process(self) -> LastProcess:
+        if self._stderr is None:
+            return LastProcess(sd.last_exit())
+        return LastProcess(sd.last_exit(), self._stderr.last_pid, self._stderr.last_words)
+
+    def _hello(self, loaded: Loaded) -> Hello:
+        return Hello(
+            version=PROTOCOL_VERSION,
+            pid=os.getpid(),
+            model=loaded.model,
+            languages=loaded.languages,
+            device=loaded.device,
+            compute_type=loaded.compute_type,
+            spare=self.settings.spare,
+            prefetch=self.settings.prefetch,
+            load_seconds=round(loaded.load_seconds, 3),
+            last=self._last_process(),
+            alive_seconds=_ALIVE_SECONDS,
+        )
 
     def _tell(self, event: Any) -> None:
         """Whatever the front can't be told any more, it learns from the end of the connection."""
@@ -194,29 +243,24 @@ class Worker:
 
     def _obey(self, event: Any, fd: OwnedFd | None) -> None:
         if isinstance(event, Job) and fd is not None:
-            self._begin(event, fd)
+            self._take(event, fd)
+        elif isinstance(event, RunJob):
+            self._tasks.run_held(event)
+            self._show()
         elif isinstance(event, CancelJob):
-            task = self._task
-            if task is not None and task.job.key == event.key:
-                self._cancel(task)
+            self._tasks.cancel(event.key)
 
-    def _begin(self, job: Job, fd: OwnedFd) -> None:
-        if self._task is not None or self._loaded is None:
+    def _take(self, job: Job, fd: OwnedFd) -> None:
+        if self._loaded is None:
             fd.close()
-            raise ProtocolError("a job came while there is no free slot")
-        self._task = Task(job, fd)
-        self._inference.submit(self._task)
+            raise ProtocolError("a job came before the model was loaded")
+        self._tasks.take(Task(job, fd))
         self._show()
-
-    def _cancel(self, task: Task) -> None:
-        if task.cancelled_at is None:
-            task.cancelled_at = time.monotonic()
 
     def _lose_front(self, reason: Exception) -> None:
         log.info("the front is gone: %s", reason)
         self._drop_front()
-        if self._task is not None:
-            self._cancel(self._task)
+        self._tasks.cancel_all()
 
     def _drop_front(self) -> None:
         if self._front is not None:
@@ -247,7 +291,7 @@ class Worker:
         self._idle_since = time.monotonic()
         self._notifier.ready()
         self._show()
-        self._tell(_hello(loaded))
+        self._tell(self._hello(loaded))
 
     def _on_load_failed(self, failure: LoadFailed) -> None:
         log.error("cannot load: %s", failure.reason)
@@ -256,25 +300,12 @@ class Worker:
         self._tell(CannotLoad(failure.reason))
 
     def _on_answer(self, answer: Done | Failed) -> None:
-        self._task = None
+        self._tasks.answered()
         self._jobs_done += 1
         self._idle_since = time.monotonic()
         if isinstance(answer, Failed) and answer.fatal:
             self._exit = EXIT_BROKEN
         self._show()
-
-
-def _hello(loaded: Loaded) -> Hello:
-    return Hello(
-        version=PROTOCOL_VERSION,
-        pid=os.getpid(),
-        model=loaded.model,
-        languages=loaded.languages,
-        device=loaded.device,
-        compute_type=loaded.compute_type,
-        load_seconds=round(loaded.load_seconds, 3),
-        last_exit=sd.last_exit(),
-    )
 
 
 def _load_engine(settings: WorkerSettings) -> Any:
@@ -295,15 +326,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _listener(name: str) -> socket.socket:
-    """Raises ConfigError unless exactly one socket named `worker` was passed in."""
-    sockets = sd.listen_sockets().get("worker", [])
-    if len(sockets) != 1:
+def _listener(name: str, passed: list[int]) -> socket.socket:
+    """Raises ConfigError unless exactly one socket was passed in."""
+    if len(passed) != 1:
         raise ConfigError(
             f"asr-worker {name} needs one listening socket named `worker`: start it through "
             f"asr-worker@{name}.socket, or use `asrd run`"
         )
-    return sockets[0]
+    return socket.socket(fileno=passed[0])
+
+
+def _captured_stderr(stored: list[int], notifier: sd.Notifier) -> CapturedStderr | None:
+    """None where no service manager would keep it, or there is no memory for it."""
+    if not notifier.managed:
+        return None
+    try:
+        return CapturedStderr(OwnedFd(stored[0]) if stored else None, notifier)
+    except OSError as error:
+        log.warning("what the engine writes to stderr is not kept: %s", error.strerror)
+        return None
 
 
 def _configure(args: argparse.Namespace) -> tuple[WorkerSettings, Callable[[], Any]]:
@@ -323,16 +364,19 @@ def _configure(args: argparse.Namespace) -> tuple[WorkerSettings, Callable[[], A
 
 def main() -> int:
     args = _parser().parse_args()
-    faulthandler.enable()
+    faulthandler.enable(2)
+    keep_real_stderr()
     sd.die_with_supervisor()
     settings, load = _configure(args)
     setup_logging(settings.log_level, f"asr-worker@{args.name}")
+    passed, notifier = sd.listen_fds(), sd.Notifier()
     try:
-        listener = _listener(args.name)
+        listener = _listener(args.name, passed.get("worker", []))
     except ConfigError as error:
         log.error("%s", error)
         return EXIT_CANNOT_LOAD
-    worker = Worker(settings, listener, sd.Notifier(), Inference(load))
+    stderr = _captured_stderr(passed.get(STORED, []), notifier)
+    worker = Worker(settings, listener, notifier, Inference(load), stderr)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     code = worker.run()

@@ -1,136 +1,150 @@
-"""Added latency over faster-whisper in the caller's own process, and the floor of two bare hops.
+"""Added latency over faster-whisper in the caller's own process; the floor of two bare hops and the
+peers in the same run.
 
-    python -m tests.benchmarks.latency [--rounds N] [--untuned]
+    python -m tests.benchmarks.latency [--seconds S] [--lengths L ...] [--untuned]
 
-The in-process way gets the environment that asrd gives its workers (asrd/worker/tuning.py); with
-`--untuned` it runs as a plain program does.
-All ways take turns in one run with the same model, one thread, beam 1, English, temperature 0; what
-counts is the median of the differences within each round.
+All ways take turns with the same model, one thread, beam 1, English, temperature 0; what counts is
+the median of the differences within each round. All processes have the environment that asrd gives
+its workers (asrd/worker/tuning.py), the peers too; with `--untuned` only asrd's workers have it.
 """
 
 import argparse
-import asyncio
-import os
-import sys
+import contextlib
 import tempfile
+import wave
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from faster_whisper import WhisperModel
-from wyoming.asr import Transcribe
-from wyoming.audio import AudioChunk, AudioStart, AudioStop
-from wyoming.client import AsyncClient as WyomingClient
+from numpy.typing import NDArray
 
 from asrd import Client
 from asrd.demo import MODEL
-from asrd.worker.tuning import WORKER_ENVIRONMENT
-from tests.benchmarks.floor import floor
+from tests.benchmarks.floor import Floor, floor
 from tests.benchmarks.measure import (
     RATE,
+    as_a_worker,
     daemon,
+    differences,
     interleave,
     machine,
     median_ms,
-    paired,
+    parser,
     pcm,
+    percentile,
     speech,
     table,
 )
-from tests.process.raw import Peer
+from tests.benchmarks.peers import PEERS, Peer, Wyoming, missing, serving
+from tests.process.raw import Peer as RawPeer
 
-_CONFIG = "[worker]\ncpu_threads = 1\nbeam_size = 1\n"
-_OPTIONS = {"language": "en", "temperature": 0.0}
-
-
-class Wyoming:
-    """The real wyoming client, with the 64 ms chunks that its users send."""
-
-    def __init__(self, path: str) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._client = WyomingClient.from_uri(f"unix://{path}")
-        self._loop.run_until_complete(self._client.connect())
-
-    def ask(self, data: bytes) -> None:
-        self._loop.run_until_complete(self._ask(data))
-
-    async def _ask(self, data: bytes) -> None:
-        audio = {"rate": RATE, "width": 2, "channels": 1}
-        await self._client.write_event(Transcribe(language="en").event())
-        await self._client.write_event(AudioStart(**audio).event())
-        for start in range(0, len(data), 2048):
-            chunk = AudioChunk(audio=data[start : start + 2048], **audio)
-            await self._client.write_event(chunk.event())
-        await self._client.write_event(AudioStop().event())
-        event = await self._client.read_event()
-        if event is None or event.type != "transcript":
-            raise RuntimeError(f"no transcript but {event}")
-
-    def close(self) -> None:
-        self._loop.run_until_complete(self._client.disconnect())
-        self._loop.close()
-
-
-def _payload(peer: Peer, data: bytes) -> Callable[[], object]:
-    audio = {"encoding": "pcm_s16le", "sample_rate": RATE, "channels": 1}
-
-    def ask() -> None:
-        peer.send("transcribe", {"job_id": "p", "audio": audio, **_OPTIONS}, data)
-        if peer.answer("p").type != "transcript":
-            raise RuntimeError("no transcript")
-
-    return ask
+_OPTIONS: dict[str, Any] = {"language": "en", "temperature": 0.0}
+_BASE, _FLOOR = "in process", "floor, no model"
+# Ten minutes on a busy machine.
+_PATIENCE = 600.0
+Ways = dict[str, Callable[[], object]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--lengths", type=float, nargs="*", default=[1, 5, 30])
-    parser.add_argument("--untuned", action="store_true")
-    arguments = parser.parse_args()
-    if not arguments.untuned and not WORKER_ENVIRONMENT.items() <= os.environ.items():
-        argv = [sys.executable, "-m", "tests.benchmarks.latency", *sys.argv[1:]]
-        os.execve(sys.executable, argv, {**os.environ, **WORKER_ENVIRONMENT})
-    model = WhisperModel(str(MODEL), device="cpu", cpu_threads=1)
+    arguments = _arguments()
+    if not arguments.untuned:
+        as_a_worker("tests.benchmarks.latency")
     print(machine())
-    for seconds in arguments.lengths:
-        _measure(model, seconds, arguments.rounds)
+    # A round of ten minutes takes long: it gets half of the time.
+    shares = [3 if length > 60 else 1 for length in arguments.lengths]
+    with contextlib.ExitStack() as stack:
+        bench = _Bench(stack)
+        for length, share in zip(arguments.lengths, shares, strict=True):
+            bench.measure(length, arguments.seconds * share / sum(shares))
 
 
-def _measure(model: WhisperModel, seconds: float, rounds: int) -> None:
-    audio = speech(seconds)
-    data = pcm(audio)
+def _arguments() -> argparse.Namespace:
+    made = parser(__doc__, 180)
+    made.add_argument("--lengths", type=float, nargs="*", default=[1, 5, 30, 600])
+    made.add_argument("--untuned", action="store_true")
+    return made.parse_args()
 
-    def in_process() -> None:
-        segments, _ = model.transcribe(audio, beam_size=1, language="en", temperature=0.0)
-        list(segments)
 
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        daemon(config=_CONFIG) as path,
-        floor(directory) as bare,
-        Client(path) as client,
-        Peer.connect(path) as peer,
-    ):
-        wyoming = Wyoming(path)
-        ways: dict[str, Callable[[], object]] = {
-            "in process": in_process,
-            "floor": lambda: bare.ask(data),
-            "asrd, descriptor (memfd)": lambda: client.transcribe(
-                audio, language="en", temperature=0.0
-            ),
-            "asrd, payload": _payload(peer, data),
-            "asrd, Wyoming stream": lambda: wyoming.ask(data),
+class _Bench:
+    """Everything that is compared, started once."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
+        self._directory = Path(directory)
+        self._model = WhisperModel(str(MODEL), device="cpu", cpu_threads=1)
+        path = stack.enter_context(daemon())
+        self._floor: Floor = stack.enter_context(floor(directory))
+        self._client = stack.enter_context(Client(path))
+        self._raw = stack.enter_context(RawPeer.connect(path))
+        self._raw.sock.settimeout(_PATIENCE)
+        self._wyoming = stack.enter_context(contextlib.closing(Wyoming(path)))
+        self._absent = {name: told for name in PEERS if (told := missing(name))}
+        self._peers: dict[str, Peer] = {
+            name: stack.enter_context(serving(name)) for name in PEERS if name not in self._absent
         }
-        times = interleave(ways, rounds)
-        wyoming.close()
-    rows = []
-    for name, taken in times.items():
-        added = "" if name == "floor" else f"{paired(taken, times['in process']):+.2f}"
-        rows.append([name, f"{median_ms(taken):.2f}", added])
-    table(
-        f"{seconds:g} s of audio, {rounds} rounds",
-        ["way", "p50 ms", "added ms (paired p50)"],
-        rows,
-    )
+
+    def measure(self, length: float, seconds: float) -> None:
+        audio = speech(length)
+        warm, least = (1, 2) if length > 60 else (3, 3)
+        times = interleave(self._ways(audio), seconds, warm, least)
+        base, bare = times[_BASE], median_ms(times[_FLOOR])
+        rows = []
+        for name, taken in times.items():
+            if name in (_BASE, _FLOOR):
+                rows.append([name, f"{median_ms(taken):.2f}", "", "", ""])
+                continue
+            added = differences(taken, base)
+            quartiles = f"{percentile(added, 0.25):+.2f} … {percentile(added, 0.75):+.2f}"
+            middle = percentile(added, 0.5)
+            row = [name, f"{median_ms(taken):.2f}", f"{middle:+.2f}", quartiles]
+            rows.append([*row, f"{middle / bare:.1f}"])
+        rows += [[name, told, "", "", ""] for name, told in self._absent.items()]
+        header = ["way", "p50 ms", "added ms, paired p50", "its quartiles", "added ÷ floor"]
+        table(f"{length:g} s of audio, {len(base)} rounds{self._retries(audio)}", header, rows)
+
+    def _retries(self, audio: NDArray[Any]) -> str:
+        """wyoming-faster-whisper can't be told a temperature: whether that costs it anything."""
+        segments, _ = self._model.transcribe(audio, beam_size=1, language="en")
+        again = sum(segment.temperature > 0 for segment in segments)
+        if not again:
+            return ""
+        return f" (wyoming-faster-whisper decodes {again} segments again, at other temperatures)"
+
+    def _ways(self, audio: NDArray[Any]) -> Ways:
+        data = pcm(audio)
+        ask = partial(self._client.transcribe, **_OPTIONS)
+        raw, wav = self._directory / "audio.pcm", self._directory / "audio.wav"
+        raw.write_bytes(data)
+        _write_wav(wav, data)
+        ways: Ways = {
+            _BASE: partial(self._in_process, audio),
+            _FLOOR: partial(self._floor.ask, data),
+            "asrd, payload": partial(self._payload, data),
+            "asrd, memfd (numpy array)": partial(ask, audio),
+            "asrd, descriptor of a PCM file": partial(ask, raw, encoding="pcm_s16le"),
+            "asrd, descriptor of a WAV file": partial(ask, wav),
+            "asrd, Wyoming stream": partial(self._wyoming.ask, data),
+        }
+        return ways | {name: partial(peer.ask, data) for name, peer in self._peers.items()}
+
+    def _in_process(self, audio: NDArray[Any]) -> None:
+        list(self._model.transcribe(audio, beam_size=1, **_OPTIONS)[0])
+
+    def _payload(self, data: bytes) -> None:
+        audio = {"encoding": "pcm_s16le", "sample_rate": RATE, "channels": 1}
+        self._raw.send("transcribe", {"job_id": "p", "audio": audio, **_OPTIONS}, data)
+        if self._raw.answer("p").type != "transcript":
+            raise RuntimeError("no transcript")
+
+
+def _write_wav(path: Path, data: bytes) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(data)
 
 
 if __name__ == "__main__":

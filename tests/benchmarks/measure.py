@@ -1,5 +1,7 @@
 """What the benchmarks share: the daemon under test, paired samples, and the table."""
 
+import argparse
+import math
 import os
 import platform
 import statistics
@@ -8,61 +10,84 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import metadata
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asrd import Client
+from asrd.worker.tuning import WORKER_ENVIRONMENT
 from tests.speech import long_recording
 
 RATE = 16_000
+# One thread, so that the engine's own work varies least and is the same in every way.
+CONFIG = "[worker]\ncpu_threads = 1\nbeam_size = 1\n"
+# Of a worker that will be ready, but is not.
+UNSETTLED = {"starting", "loading", "busy"}
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def parser(description: str | None, seconds: float) -> argparse.ArgumentParser:
+    """With `--seconds`: how long the whole may measure, starts and stops not counted."""
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--seconds", type=float, default=seconds, help="default: %(default)g")
+    return made
+
+
+def as_a_worker(module: str) -> None:
+    """Start this program again in the environment that asrd gives its workers, so that the engine
+    in process, and the peers, are as fast as they can be."""
+    if not WORKER_ENVIRONMENT.items() <= os.environ.items():
+        argv = [sys.executable, "-m", module, *sys.argv[1:]]
+        os.execve(sys.executable, argv, {**os.environ, **WORKER_ENVIRONMENT})
 
 
 @contextmanager
-def daemon(*arguments: str, config: str = "") -> Iterator[str]:
-    """`asrd run` with the demo model; its socket's path."""
+def daemon(
+    *arguments: str,
+    model: str = "demo",
+    config: str = CONFIG,
+    stderr: int | IO[Any] = subprocess.DEVNULL,
+    patience: float = 60,
+) -> Iterator[str]:
+    """`asrd run`, its workers ready; its socket's path."""
     with tempfile.TemporaryDirectory() as directory:
         path = f"{directory}/asrd.sock"
         settings = Path(directory, "asrd.toml")
         settings.write_text(config)
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "asrd.main",
-                "run",
-                "--model",
-                "demo",
-                *arguments,
-                "--socket",
-                path,
-                "--config",
-                str(settings),
-            ],
-            stderr=subprocess.DEVNULL,
-        )
+        argv = [sys.executable, "-m", "asrd.main", "run", "--model", model, *arguments]
+        argv += ["--socket", path, "--config", str(settings)]
+        process = subprocess.Popen(argv, stderr=stderr)
         try:
-            wait_until_ready(path)
+            wait_until_ready(path, patience)
             yield path
         finally:
             process.terminate()
             process.wait()
 
 
-def wait_until_ready(path: str) -> None:
-    deadline = time.monotonic() + 60
+def wait_until_ready(path: str, patience: float = 60) -> list[dict[str, Any]]:
+    """The workers, as `status` shows them once some are ready and none is about to be."""
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
-        try:
-            with Client(path) as client:
-                workers = client.status()["workers"]
-        except Exception:
-            workers = []
-        if workers and all(worker["state"] == "ready" for worker in workers):
-            return
-        time.sleep(0.05)
-    raise TimeoutError("the daemon did not become ready")
+        with suppress(Exception), Client(path) as client:
+            workers: list[dict[str, Any]] = client.status()["workers"]
+            states = {worker["state"] for worker in workers}
+            if "ready" in states and not states & UNSETTLED:
+                return workers
+        time.sleep(0.02)
+    raise TimeoutError(f"the workers were not ready within {patience:g} s")
+
+
+def run_takes(flag: str) -> bool:
+    """Whether `asrd run` knows that flag."""
+    argv = [sys.executable, "-m", "asrd.main", "run", "--help"]
+    return flag in subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 
 def speech(seconds: float) -> NDArray[np.float32]:
@@ -82,32 +107,66 @@ def seconds_of(call: Callable[[], object]) -> float:
 
 
 def interleave(
-    ways: dict[str, Callable[[], object]], rounds: int, warm: int = 2
+    ways: dict[str, Callable[[], object]], seconds: float, warm: int = 1, least: int = 3
 ) -> dict[str, list[float]]:
-    """Each way once per round, in turn, so that a slow moment of the machine hits all of them."""
+    """Each way once per round, so that a slow moment of the machine hits all of them, and each
+    round begins with another one. As many rounds as fit into `seconds`, but `least`."""
     times: dict[str, list[float]] = {name: [] for name in ways}
-    for round_ in range(warm + rounds):
-        for name, call in ways.items():
-            taken = seconds_of(call)
-            if round_ >= warm:
-                times[name].append(taken)
+    names = list(ways)
+    for _ in range(warm):
+        for call in ways.values():
+            call()
+    end, rounds = time.monotonic() + seconds, 0
+    while rounds < least or time.monotonic() < end:
+        for name in names[rounds % len(names) :] + names[: rounds % len(names)]:
+            times[name].append(seconds_of(ways[name]))
+        rounds += 1
     return times
 
 
-def paired(times: list[float], base: list[float]) -> float:
-    """Median of the differences within each round, in milliseconds."""
-    return 1000 * statistics.median(a - b for a, b in zip(times, base, strict=True))
+def differences(times: list[float], base: list[float]) -> list[float]:
+    """Within each round, in milliseconds."""
+    return [1000 * (a - b) for a, b in zip(times, base, strict=True)]
 
 
 def median_ms(times: list[float]) -> float:
     return 1000 * statistics.median(times)
 
 
+def percentile(times: list[float], share: float) -> float:
+    """The nearest rank: a value that was seen."""
+    return sorted(times)[max(0, math.ceil(share * len(times)) - 1)]
+
+
+def percentiles(times: list[float]) -> str:
+    """p50 / p99 in milliseconds."""
+    if not times:
+        return "-"
+    return f"{1000 * percentile(times, 0.5):.1f} / {1000 * percentile(times, 0.99):.1f}"
+
+
+def processor_seconds(pid: int) -> float:
+    """Of the process so far, to the nearest 10 ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def memory_mib(pid: int, key: str) -> float:
+    """`Rss` or `Pss` (shared pages divided among those who share them) now, `VmHWM` at its peak."""
+    name = "status" if key.startswith("Vm") else "smaps_rollup"
+    for line in Path(f"/proc/{pid}/{name}").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) / 1024
+    raise ValueError(f"/proc/{pid}/{name} has no {key}")
+
+
 def table(title: str, header: list[str], rows: list[list[str]]) -> None:
+    """As Markdown that is readable as it is."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    print(f"\n{title}")
+    print(f"\n{title}\n")
     for row in [header, ["-" * width for width in widths], *rows]:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def machine() -> str:
@@ -120,4 +179,17 @@ def machine() -> str:
         platform.machine(),
     )
     load = os.getloadavg()[0]
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, load {load:.1f}"
+    python = platform.python_version()
+    return f"{model}, {os.cpu_count()} cores, Python {python}, load before it {load:.1f}"
+
+
+def versions() -> str:
+    names = ["faster-whisper", "ctranslate2", "onnxruntime", "numpy", "anyio", "wyoming"]
+    names += ["wyoming-faster-whisper", "fastapi", "uvicorn"]
+    found = []
+    for name in names:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            found.append(f"{name} NOT INSTALLED")
+    return ", ".join(found)

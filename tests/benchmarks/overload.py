@@ -1,166 +1,159 @@
 """C clients in a loop, 5 s of audio each: throughput, refusals, and what `status` costs meanwhile.
 
-    python -m tests.benchmarks.overload [--seconds S] [--clients C ...]
+    python -m tests.benchmarks.overload [--seconds S] [--clients C ...] [--peer-clients C ...]
 
 A client that is refused waits for as long as `retry_after_ms` says and asks again. Throughput is
-compared with a bare in-process loop over the same audio, before and after in the same run.
+compared with a bare in-process loop over the same audio, before and after each row; the generator
+(loadgen.py) is a process of its own on the same cores, and what it takes of them is told, too. A
+peer is asked for what it calls health: `describe`, `/health`. An answer that comes after the end of
+the load is not counted, which flatters a peer that lets its clients wait for long.
 """
 
-import argparse
-import os
-import socket
+import contextlib
+import json
+import select
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import anyio
 from faster_whisper import WhisperModel
 
-from asrd import AsyncClient, Client, wire
-from asrd.channel import Channel
+from asrd import Client
 from asrd.demo import MODEL
-from asrd.errors import Code
-from tests.benchmarks.measure import daemon, machine, pcm, speech, table
-from tests.process.daemons import resident_kib
-from tests.process.raw import memfd
+from tests.benchmarks.loadgen import Tally
+from tests.benchmarks.measure import (
+    as_a_worker,
+    daemon,
+    machine,
+    memory_mib,
+    parser,
+    pcm,
+    percentiles,
+    processor_seconds,
+    seconds_of,
+    speech,
+    table,
+)
+from tests.benchmarks.peers import SEED, WYOMING, missing, serving
 
-_CONFIG = "[worker]\ncpu_threads = 1\nbeam_size = 1\n"
-_REQUEST = {
-    "audio": {"encoding": "pcm_s16le", "sample_rate": 16_000, "channels": 1},
-    "language": "en",
-    "temperature": 0.0,
-}
-_TICKS = os.sysconf("SC_CLK_TCK")
+_PROTOCOLS = {WYOMING: "wyoming", SEED: "seed"}
+_STATUS_EVERY = 0.05
+# Of a row's time, before and after the load.
+_BASE_SHARE = 0.15
 
 
 @dataclass
-class Tally:
-    done: int = 0
-    answered: list[float] = field(default_factory=list)
-    refused: list[float] = field(default_factory=list)
+class Under:
+    """What was seen while the load went on."""
+
+    tally: Tally
+    seconds: float
     status: list[float] = field(default_factory=list)
-    lost: int = 0
+    silent: int = 0
+    server: str = "-"
+    memory: str = "-"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--clients", type=int, nargs="*", default=[1, 2, 8, 32, 100, 200])
-    arguments = parser.parse_args()
+    made = parser(__doc__, 200)
+    made.add_argument("--clients", type=int, nargs="*", default=[1, 2, 8, 32, 100, 200])
+    made.add_argument("--peer-clients", type=int, nargs="*", default=[8, 200])
+    arguments = made.parse_args()
+    as_a_worker("tests.benchmarks.overload")
     print(machine())
-    rows = []
-    for clients in arguments.clients:
-        rows.append(_row(clients, arguments.seconds))
-    header = ["clients", "jobs/s", "of in-process", "answer p50/p99 ms", "busy p50/p99 ms"]
-    header += ["busy", "status p50/p99 ms", "lost", "front CPU %", "front MiB"]
-    table(f"{arguments.seconds:g} s each", header, rows)
+    count = len(arguments.clients) + len(_PROTOCOLS) * len(arguments.peer_clients)
+    with tempfile.TemporaryDirectory() as directory:
+        bench = _Bench(Path(directory), arguments.seconds / max(1, count))
+        rows = [bench.row("asrd", clients) for clients in arguments.clients]
+        for name in _PROTOCOLS:
+            rows += [bench.row(name, clients) for clients in arguments.peer_clients]
+    header = ["", "clients", "jobs/s", "÷ in process", "answer p50 / p99 ms", "refused"]
+    header += ["`busy` p50 / p99 ms", "status p50 / p99 ms", "lost", "no connection"]
+    header += ["front's CPU %", "front's MiB", "generator's CPU %"]
+    table(f"{bench.load_seconds:.1f} s of load each", header, rows)
 
 
-def _row(clients: int, seconds: float) -> list[str]:
-    with daemon(config=_CONFIG) as path:
-        with Client(path) as client:
-            front = int(client.status()["pid"])
-        bare = _in_process(seconds / 4)
-        before = _cpu(front)
-        tally = anyio.run(_load, path, clients, seconds)
-        cpu = (_cpu(front) - before) / seconds
-        memory = resident_kib(front) / 1024
-        bare = (bare + _in_process(seconds / 4)) / 2
-    rate = tally.done / seconds
-    return [
-        str(clients),
-        f"{rate:.2f}",
-        f"{rate / bare:.2f}",
-        _percentiles(tally.answered),
-        _percentiles(tally.refused),
-        str(len(tally.refused)),
-        _percentiles(tally.status),
-        str(tally.lost),
-        f"{100 * cpu:.1f}",
-        f"{memory:.1f}",
-    ]
+class _Bench:
+    def __init__(self, directory: Path, seconds: float) -> None:
+        self.load_seconds = (1 - 2 * _BASE_SHARE) * seconds
+        self._base_seconds = _BASE_SHARE * seconds
+        self._audio = directory / "audio.pcm"
+        self._speech = speech(5)
+        self._audio.write_bytes(pcm(self._speech))
+        self._model = WhisperModel(str(MODEL), device="cpu", cpu_threads=1)
+        self._in_process(1)
+
+    def row(self, name: str, clients: int) -> list[str]:
+        if name != "asrd" and (told := missing(name)):
+            return [name, str(clients), told, *[""] * 10]
+        with contextlib.ExitStack() as stack:
+            load = self._asrd if name == "asrd" else self._peer
+            run = load(name, clients, stack)
+            bare = self._in_process(self._base_seconds)
+            seen = run()
+            bare = (bare + self._in_process(self._base_seconds)) / 2
+        tally = seen.tally
+        rate = len(tally.done) / seen.seconds
+        status = percentiles(seen.status) + f", {seen.silent} failed" * bool(seen.silent)
+        lost = [str(tally.lost), str(tally.unconnected)]
+        generator = f"{100 * tally.processor_seconds / seen.seconds:.1f}"
+        return [
+            *(name, str(clients), f"{rate:.2f}", f"{rate / bare:.2f}", percentiles(tally.done)),
+            *(str(len(tally.busy)), percentiles(tally.busy), status, *lost),
+            *(seen.server, seen.memory, generator),
+        ]
+
+    def _asrd(self, _: str, clients: int, stack: contextlib.ExitStack) -> Callable[[], Under]:
+        path = stack.enter_context(daemon())
+        client = stack.enter_context(Client(path))
+        front = int(client.status()["pid"])
+
+        def run() -> Under:
+            before = processor_seconds(front)
+            seen = self._load("asrd", path, clients, client.status)
+            used = (processor_seconds(front) - before) / seen.seconds
+            seen.server, seen.memory = f"{100 * used:.1f}", f"{memory_mib(front, 'Rss'):.1f}"
+            return seen
+
+        return run
+
+    def _peer(self, name: str, clients: int, stack: contextlib.ExitStack) -> Callable[[], Under]:
+        peer = stack.enter_context(serving(name))
+        return lambda: self._load(_PROTOCOLS[name], peer.path, clients, peer.question)
+
+    def _load(
+        self, protocol: str, path: str, clients: int, question: Callable[[], object]
+    ) -> Under:
+        argv = [sys.executable, "-m", "tests.benchmarks.loadgen", protocol, path, str(clients)]
+        argv += [str(self.load_seconds), str(self._audio)]
+        seen = Under(Tally(), self.load_seconds)
+        with subprocess.Popen(argv, stdout=subprocess.PIPE) as generator:
+            assert generator.stdout is not None
+            while generator.poll() is None and not _readable(generator.stdout.fileno()):
+                try:
+                    seen.status.append(seconds_of(question))
+                except (OSError, RuntimeError):
+                    seen.silent += 1
+                time.sleep(_STATUS_EVERY)
+            seen.tally = Tally(**json.load(generator.stdout))
+        return seen
+
+    def _in_process(self, seconds: float) -> float:
+        """Jobs per second of a bare loop in this process."""
+        count, started = 0, time.perf_counter()
+        while time.perf_counter() - started < seconds:
+            options = {"beam_size": 1, "language": "en", "temperature": 0.0}
+            list(self._model.transcribe(self._speech, **options)[0])
+            count += 1
+        return count / (time.perf_counter() - started)
 
 
-def _in_process(seconds: float) -> float:
-    """Jobs per second of a bare loop in this process."""
-    model = WhisperModel(str(MODEL), device="cpu", cpu_threads=1)
-    audio = speech(5)
-    count, started = -1, time.perf_counter()
-    while time.perf_counter() - started < seconds:
-        list(model.transcribe(audio, beam_size=1, language="en", temperature=0.0)[0])
-        count += 1
-        if count == 0:
-            started = time.perf_counter()
-    return count / (time.perf_counter() - started)
-
-
-async def _load(path: str, clients: int, seconds: float) -> Tally:
-    tally = Tally()
-    with memfd(pcm(speech(5))) as audio, anyio.move_on_after(seconds):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_watch_status, path, tally)
-            for _ in range(clients):
-                tasks.start_soon(_client, path, audio.fileno(), tally)
-    return tally
-
-
-async def _client(path: str, audio: int, tally: Tally) -> None:
-    """By hand, since the library would wait out a refusal."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.connect(path)
-    decoder = wire.Decoder(wire.Limits(data=wire.MAX_TRANSCRIPT_DATA, strict=False))
-    buffer = memoryview(bytearray(65536))
-    async with anyio.create_task_group() as tasks:
-        channel = Channel(sock, decoder, tasks, buffer, output_max=1 << 20)
-        try:
-            while True:
-                started = time.perf_counter()
-                channel.send("transcribe", _REQUEST, [audio])
-                answer = await _answer(channel)
-                taken = time.perf_counter() - started
-                if answer.type == "transcript":
-                    tally.done += 1
-                    tally.answered.append(taken)
-                elif answer.data["code"] == Code.BUSY:
-                    tally.refused.append(taken)
-                    await anyio.sleep(answer.data["retry_after_ms"] / 1000)
-                else:
-                    tally.lost += 1
-        finally:
-            channel.close()
-
-
-async def _answer(channel: Channel) -> wire.Event:
-    while True:
-        event = await channel.receive()
-        if event is None:
-            raise ConnectionError("the daemon closed the connection")
-        if event.type in ("transcript", "error"):
-            return event
-
-
-async def _watch_status(path: str, tally: Tally) -> None:
-    async with AsyncClient(path) as client:
-        while True:
-            started = time.perf_counter()
-            await client.status()
-            tally.status.append(time.perf_counter() - started)
-            await anyio.sleep(0.05)
-
-
-def _percentiles(times: list[float]) -> str:
-    if not times:
-        return "-"
-    ordered = sorted(times)
-    top = len(ordered) - 1
-    p50, p99 = ordered[top // 2], ordered[min(top, int(0.99 * len(ordered)))]
-    return f"{1000 * p50:.1f} / {1000 * p99:.1f}"
-
-
-def _cpu(pid: int) -> float:
-    """Seconds of processor time of the process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+def _readable(fd: int) -> bool:
+    return bool(select.select([fd], [], [], 0)[0])
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from asrd import fdsocket, wire
-from asrd.events import PROTOCOL_VERSION
 from asrd.ownedfd import OwnedFd
+from asrd.workerevents import PROTOCOL_VERSION
 
 # Real processes on a busy machine: far above what anything should take, so that only a hang fails.
 PATIENCE = 30.0

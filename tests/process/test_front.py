@@ -14,6 +14,7 @@ import pytest
 
 from asrd import fdsocket
 from asrd.errors import Code
+from asrd.events import TO_CLIENT, parse_event
 from asrd.ownedfd import OwnedFd
 from tests.process.daemons import Front, descriptors, resident_kib
 from tests.process.raw import HELLO, Peer, done, memfd, wait_for
@@ -359,6 +360,16 @@ def test_bad_fields_are_named_and_the_connection_goes_on(front: Front, name: str
         assert word in error["text"]
         client.send("ping", {"text": "still here"})
         assert client.expect("pong") == {"text": "still here"}
+
+
+def test_an_answer_repeats_no_id_that_is_none(front: Front) -> None:
+    with front.connect() as client:
+        ask(client, "a b", trace_id="t1")
+        error = client.expect("error")
+        assert parse_event(TO_CLIENT, "error", error).trace_id == "t1"
+        assert "job_id" not in error
+        ask(client, "a", trace_id=5)
+        assert client.expect("error")["job_id"] == "a"
 
 
 def test_a_job_id_in_flight_is_not_taken_twice(front: Front) -> None:

@@ -90,3 +90,31 @@ def test_a_process_whose_supervisor_died_before_it_looked_ends_too() -> None:
             [sys.executable, "-c", code], env=environment, timeout=_PATIENCE, check=False
         )
         assert result.returncode == outcome
+
+
+# Stores two descriptors, of which one may be kept; the next process says what it was given.
+_STORES = """
+import array, os, socket, time
+manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+manager.connect(os.environ["NOTIFY_SOCKET"])
+names = os.environ["LISTEN_FDNAMES"]
+if "kept" in names:
+    text = os.pread(3, 100, 0).decode()
+    manager.send(f"STATUS={names} {os.environ['LISTEN_FDS']} {text}".encode())
+    time.sleep(600)
+for text in (b"mine", b"another's"):
+    fd = os.memfd_create("kept")
+    os.write(fd, text)
+    socket.send_fds(manager, [b"FDSTORE=1\\nFDNAME=kept"], [fd])
+manager.send(b"READY=1\\nSTATUS=stored")
+time.sleep(600)
+"""
+
+
+async def test_a_stored_descriptor_is_passed_to_the_next_process(tmp_path: Path) -> None:
+    unit = Unit("stores", [sys.executable, "-c", _STORES], {})
+    async with supervised(unit, tmp_path):
+        await until_told(unit, "stored")
+        unit.signal(signal.SIGKILL)
+        await until_told(unit, "kept 1 mine")
+        assert unit.last_exit == "killed by SIGKILL"

@@ -4,9 +4,11 @@ import random
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from tests.soak.honest import Context
+from tests.soak.users import become
 
 Behaviour = Callable[[Context], None]
 
@@ -16,19 +18,20 @@ _LAST_SECONDS = 150.0
 
 
 class Crowd:
-    """`behaviours` by weight."""
+    """`behaviours` by weight; those in `withheld` are not done, from when they are put there."""
 
     def __init__(
         self,
-        make: Callable[[random.Random], Context],
+        make: Callable[[random.Random, int], Context],
         seed: str,
         size: int,
         behaviours: Mapping[Behaviour, int],
     ) -> None:
-        self._contexts = [make(random.Random(f"{seed} client {n}")) for n in range(size)]
+        self._contexts = [make(random.Random(f"{seed} client {n}"), n) for n in range(size)]
         self._behaviours = list(behaviours)
         self._weights = list(behaviours.values())
         self._threads: list[threading.Thread] = []
+        self.withheld: set[Behaviour] = set()
 
     def start(self, stop: threading.Event) -> None:
         for number, context in enumerate(self._contexts):
@@ -47,8 +50,12 @@ class Crowd:
                 self._contexts[0].ledger.fail(f"{thread.name} hangs")
 
     def _live(self, context: Context, stop: threading.Event) -> None:
+        if context.uid is not None:
+            become(context.uid)
         while not stop.wait(context.chance.uniform(0, _REST_SECONDS)):
             behaviour = context.chance.choices(self._behaviours, self._weights)[0]
+            if behaviour in self.withheld:
+                continue
             context.ledger.trick(behaviour.__name__.strip("_"))
             try:
                 behaviour(context)
@@ -58,6 +65,18 @@ class Crowd:
                 context.ledger.fail(f"{behaviour.__name__} failed:\n{traceback.format_exc()}")
 
     def _cut_off(self, context: Context, behaviour: Behaviour, error: OSError) -> None:
-        now = time.monotonic()
-        if not any(f.target == "front" and f.start <= now <= f.end for f in context.ledger.faults):
+        if not context.ledger.striking("front"):
             context.ledger.fail(f"{behaviour.__name__} was cut off: {error}")
+
+
+@contextmanager
+def in_background(run: Callable[[threading.Event], None]) -> Iterator[None]:
+    """In a thread, until the block ends."""
+    stop = threading.Event()
+    thread = threading.Thread(target=run, args=(stop,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

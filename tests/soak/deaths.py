@@ -1,41 +1,61 @@
 """Who died, as the supervisor saw it, held against what the campaign killed: nothing may die of
 anything else."""
 
-import collections
 import re
+from collections import Counter
+from collections.abc import Iterable
 
 from tests.soak.ledger import Kind, Ledger
 
+# As `asrd run` says it, and as systemd does.
 _END = re.compile(r" asrd-run: (asrd|asr-worker)(?:@\d+)?: (killed by|exited with) (\w+)")
+_UNIT_END = re.compile(
+    r" systemd\[1\]: (asrd|asr-worker)(?:@\d+)?\.service: "
+    r"Main process exited, code=(?:(exited), status=(\d+)|\w+, status=\d+)/(\w+)"
+)
 _GAVE_UP = re.compile(r" did not stop within [\d.]+ s")
-_STARVED = re.compile(r" asrd-run: (\S+): (?:no watchdog ping|not ready after)")
+_STARVED = re.compile(
+    r" asrd-run: \S+: (?:no watchdog ping|not ready after)"
+    r"| systemd\[1\]: asr\S+\.service: (?:Watchdog timeout|start operation timed out)"
+)
+_LOST = re.compile(r" asrd(?:\[\d+\])?: worker \w+: lost: .*, running (.*)")
+_JOB = re.compile(r"job (\w+)")
 
-Deaths = collections.Counter[str]
+Deaths = Counter[str]
 
 
-def count(log: str) -> Deaths:
+def count(log: Iterable[str]) -> Deaths:
     """By program and how it ended: `asr-worker killed by SIGSEGV`."""
-    found = Deaths(f"{who} {how} {what}" for who, how, what in _END.findall(log))
-    found["jobs that did not stop when cancelled"] = len(_GAVE_UP.findall(log))
-    found["killed by the watchdog"] = len(_STARVED.findall(log))
+    found = Deaths()
+    for line in log:
+        if end := _END.search(line):
+            found[" ".join(end.groups())] += 1
+        elif end := _UNIT_END.search(line):
+            who, exited, status, name = end.groups()
+            found[f"{who} exited with {status}" if exited else f"{who} killed by SIG{name}"] += 1
+        found["jobs that did not stop when cancelled"] += _GAVE_UP.search(line) is not None
+        found["killed by the watchdog"] += _STARVED.search(line) is not None
     return +found
 
 
-def casualties(log: str) -> Deaths:
+def casualties(log: Iterable[str]) -> Deaths:
     """By job's id: how often its worker died while it ran it, as the front saw it."""
-    lost = re.findall(r" asrd: worker \w+: lost: .*, running (.*)", log)
-    return Deaths(job for jobs in lost for job in re.findall(r"job (\w+)", jobs))
+    lost = [found[1] for line in log if (found := _LOST.search(line))]
+    return Deaths(job for jobs in lost for job in _JOB.findall(jobs))
 
 
 def unexplained(found: Deaths, ledger: Ledger) -> list[str]:
     """What died more often than it was killed. A stopped process is killed by its watchdog with
     either signal; a poison job kills twice; a job that does not stop takes its worker along."""
-    done = Deaths(f"{f.target.split()[0]} {f.what}" for f in ledger.faults)
-    poison = sum(job.kind is Kind.POISON for job in ledger.jobs)
-    stopped = done["worker SIGSTOP"]
+    done = Deaths()
+    for (what, target), number in ledger.struck.items():
+        done[f"{target.split()[0]} {what}"] += number
+    poison = ledger.opened(Kind.POISON)
+    stopped, front_stopped = done["worker SIGSTOP"], done["front SIGSTOP"]
     allowed = {
         "asrd exited with 0": done["front SIGTERM"],
-        "asrd killed by SIGKILL": done["front SIGKILL"],
+        "asrd killed by SIGABRT": front_stopped,
+        "asrd killed by SIGKILL": done["front SIGKILL"] + front_stopped,
         "asr-worker exited with 0": done["worker SIGTERM"],
         "asr-worker exited with 70": found["jobs that did not stop when cancelled"],
         # Tried again and again while its model is away.
@@ -43,8 +63,8 @@ def unexplained(found: Deaths, ledger: Ledger) -> list[str]:
         "asr-worker killed by SIGABRT": done["worker SIGABRT"] + stopped,
         "asr-worker killed by SIGKILL": done["worker SIGKILL"] + stopped,
         "asr-worker killed by SIGSEGV": done["worker SIGSEGV"] + 2 * poison,
-        "killed by the watchdog": stopped,
-        "jobs that did not stop when cancelled": len(ledger.jobs),
+        "killed by the watchdog": stopped + front_stopped,
+        "jobs that did not stop when cancelled": sum(ledger.outcomes.values()),
     }
     return [
         f"{what}: {number} times, explained {allowed.get(what, 0)} times"

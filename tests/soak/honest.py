@@ -31,10 +31,23 @@ class Context:
     ledger: Ledger
     clips: list[Clip]
     socket: str
+    # Whose client it is, where that is not the campaign's own user.
+    uid: int | None = None
 
     def clip(self) -> Clip:
         """Mostly a short one: the long ones come first."""
         return self.chance.choice(self.clips[:2] if self.chance.random() < 0.15 else self.clips[2:])
+
+    def open(
+        self,
+        kind: Kind,
+        how: str,
+        text: str | None = None,
+        timeout: float | None = None,
+        library: bool = False,
+    ) -> Job:
+        """In the ledger, as this client's."""
+        return self.ledger.open(kind, how, text, timeout, library, self.uid)
 
 
 def opened(path: Path) -> OwnedFd:
@@ -141,6 +154,9 @@ class Line:
             self._transcript(job, data)
         elif kind == "error":
             del self._open[job.id]
+            if "no room for the audio" in data["text"]:
+                # That the full disk was felt: the daemon's log is full as well.
+                self._ledger.trick("told that there is no room")
             self._ledger.close(job, data["code"])
         job.note(kind)
 
@@ -176,6 +192,15 @@ def one_shot(context: Context) -> None:
         line.wait_for_answers()
 
 
+def one_at_a_time(context: Context) -> None:
+    """Who asks little: there must be room for it whoever else asks, and soon its turn."""
+    with Line(context) as line:
+        job = ask_somehow(line, Kind.INNOCENT)
+        line.wait_for_answers()
+    if job.outcome == "busy" and not context.ledger.striking("disk"):
+        context.ledger.fail("a user's only job was refused because of others'", job)
+
+
 def ask_somehow(
     line: Line, kind: Kind, clip: Clip | None = None, timeout: float | None = None
 ) -> Job:
@@ -183,7 +208,7 @@ def ask_somehow(
     clip = clip or context.clip()
     how = context.chance.choice(["payload", "memfd", "file"])
     text = clip.file_text if how == "file" else clip.text
-    job = context.ledger.open(kind, how, text, timeout)
+    job = context.open(kind, how, text, timeout)
     options: dict[str, Any] = {"language": clip.language, "stream": context.chance.random() < 0.3}
     if how == "payload":
         line.ask(job, PCM, payload=clip.pcm, **options)
@@ -199,7 +224,7 @@ def poison(context: Context) -> Job:
     """CTranslate2 really crashes on this one, with a model whose alignment heads don't exist."""
     clip = context.clip()
     with Line(context) as line:
-        job = context.ledger.open(Kind.POISON, "file")
+        job = context.open(Kind.POISON, "file")
         line.ask(job, FILE, fd=opened(clip.path), language=clip.language, word_timestamps=True)
         line.wait_for_answers()
     return job
@@ -244,7 +269,7 @@ def _cancel_elsewhere(context: Context, job: Job) -> int:
 def stream_by_hand(context: Context) -> None:
     """Wyoming's own way, told nothing but the answer."""
     clip = context.clip()
-    job = context.ledger.open(Kind.INNOCENT, "stream", clip.text)
+    job = context.open(Kind.INNOCENT, "stream", clip.text)
     with Peer.connect(context.socket) as peer:
         try:
             peer.send("transcribe", {"language": clip.language})

@@ -3,13 +3,16 @@ their connection, in time, and none may cost anybody else anything."""
 
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Callable
 from typing import Any
 
+import asrd
 from asrd import wire
 from asrd.demo import SAMPLES
+from asrd.errors import ConnectionLost
 from asrd.ownedfd import OwnedFd
 from tests.process.raw import Peer, memfd
 from tests.soak.honest import FILE, PCM, Context, Line, ask_somehow, insistent
@@ -18,6 +21,8 @@ from tests.soak.ledger import Job, Kind
 _WAV = (SAMPLES / "en-4.wav").read_bytes()
 _NEVER_READ_MAX = 20_000
 _DRIP_SECONDS = 0.5
+# As the ledger names them.
+_USERS_JOB = re.compile(r"\bj\d+u(\d+)\b")
 
 
 def _nothing(context: Context) -> OwnedFd:
@@ -85,7 +90,7 @@ def bad_audio(context: Context) -> Job:
     with Line(context) as line:
         if context.chance.random() < 0.3:
             ask_somehow(line, Kind.INNOCENT)
-        job = context.ledger.open(Kind.BAD_AUDIO, make.__name__.strip("_"))
+        job = context.open(Kind.BAD_AUDIO, make.__name__.strip("_"))
         line.ask(job, FILE, fd=make(context))
         line.wait_for_answers()
     return job
@@ -95,7 +100,7 @@ def bad_audio(context: Context) -> Job:
 def half_a_sample(context: Context) -> Job:
     payload = bytes(2 * context.chance.randint(0, 5_000) + 1)
     with Line(context) as line:
-        job = context.ledger.open(Kind.BAD_AUDIO, "half a sample")
+        job = context.open(Kind.BAD_AUDIO, "half a sample")
         line.ask(job, PCM, payload=payload)
         line.wait_for_answers()
     return job
@@ -107,7 +112,7 @@ def truncate_after_sending(context: Context) -> Job:
     clip = context.clip()
     shared = memfd(clip.pcm)
     with Line(context) as line, shared:
-        job = context.ledger.open(Kind.DOUBTFUL, "truncated memfd", clip.text)
+        job = context.open(Kind.DOUBTFUL, "truncated memfd", clip.text)
         line.ask(job, PCM, fd=OwnedFd(os.dup(shared.fileno())), language=clip.language)
         # What is cut before asrd has looked at it was never longer, as far as anyone can tell.
         line.wait_for_event()
@@ -121,7 +126,7 @@ def truncate_after_sending(context: Context) -> Job:
 def byte_by_byte(context: Context) -> Job:
     clip = context.clip()
     with Line(context) as line:
-        job = context.ledger.open(Kind.INNOCENT, "byte by byte", clip.text)
+        job = context.open(Kind.INNOCENT, "byte by byte", clip.text)
         data = {"job_id": job.id, "audio": PCM, "language": clip.language}
         start = wire.encode("transcribe", data, len(clip.pcm))
         line.expect(job)
@@ -255,6 +260,36 @@ def crowd_the_door(context: Context) -> None:
     finally:
         for peer in peers:
             peer.close()
+
+
+def meddle(context: Context) -> None:
+    """Cancel somebody else's job, of which the id is known: nothing comes of it, and nothing is
+    told of it."""
+    others = [job for job in list(context.ledger.jobs.values()) if job.uid != context.uid]
+    if not others:
+        return
+    victim = context.chance.choice(others)
+    try:
+        with asrd.Client(context.socket) as client:
+            ended = client.cancel(victim.id)
+    except ConnectionLost:
+        return
+    if ended:
+        context.ledger.fail(f"user {context.uid} was told that it cancelled {ended}", victim)
+
+
+def spy(context: Context) -> None:
+    """Whatever is told to everybody names nobody else's jobs."""
+    try:
+        with Peer.connect(context.socket) as peer:
+            for question in ("status", "describe"):
+                peer.send(question)
+                told = peer.receive()
+                seen = "" if told is None else json.dumps(told.data)
+                for uid in set(_USERS_JOB.findall(seen)) - {str(context.uid)}:
+                    context.ledger.fail(f"user {context.uid} sees a job of user {uid}: {seen}")
+    except (BrokenPipeError, ConnectionResetError):
+        return
 
 
 def _must_end(context: Context, peer: Peer, who: str) -> None:

@@ -11,6 +11,7 @@ import random
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -52,6 +53,8 @@ class Impostor:
         self._honesty = honesty
         self._in_hand = in_hand
         self._stop = threading.Event()
+        # By job's id: how often a trick was played with it in hand.
+        self.casualties: Counter[str] = Counter()
 
     def run(self, stop: threading.Event) -> None:
         self._stop = stop
@@ -95,7 +98,7 @@ class Impostor:
         def act() -> None:
             trick(peer, key, foreign)
 
-        self._ledger.casualties[job.get("job_id", "")] += 1
+        self.casualties[job.get("job_id", "")] += 1
         self._ledger.fault(name, f"worker {self._name}", os.getpid(), act)
 
     def _jobs(self, peer: Peer) -> Generator[tuple[dict[str, Any], bytes], None, None]:

@@ -1,22 +1,25 @@
 """What the campaign did and what came of it: every job, every fault, every broken promise.
 
 Clients open a job before they ask, note what they are told, and close it with the outcome; whoever
-kills something notes that first. `oracle` judges each job as it is closed.
+kills something notes that first. `oracle` judges each job as it is closed; what kept its promise is
+counted and forgotten, so that a campaign of hours needs no more memory than one of minutes.
 """
 
-import collections
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from tests.soak import oracle
 
-# Failures that are printed whole; a broken daemon breaks thousands of promises.
+# Failures that are kept; a broken daemon breaks thousands of promises.
 _SHOWN = 20
+# No job lives longer: older faults can't have had to do with one.
+_FAULT_SECONDS = 600.0
 _LOG_BEFORE, _LOG_AFTER = 2_000, 4_000
 
 
@@ -34,7 +37,8 @@ class Kind(StrEnum):
 @dataclass(eq=False)
 class Job:
     """`text` is the right one; `timeout` in seconds, what the client asked for; times are
-    monotonic seconds. `library`: it asks again by itself, so that one job is several requests."""
+    monotonic seconds. `library`: it asks again by itself, so that one job is several requests.
+    `uid`: whose it is, where the clients are several users."""
 
     id: str
     kind: Kind
@@ -42,6 +46,7 @@ class Job:
     text: str | None
     timeout: float | None
     library: bool
+    uid: int | None
     log_from: int
     born: float = field(default_factory=time.monotonic)
     accepted: float | None = None
@@ -68,8 +73,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Fault:
-    """`target` is `front` or a worker's name; it acts from `start` on, and may take until `end`
-    (a stopped process dies of its watchdog)."""
+    """`target` is `front`, a worker's name or `disk`; it acts from `start` on, and may take until
+    `end` (a stopped process dies of its watchdog)."""
 
     start: float
     end: float
@@ -84,11 +89,20 @@ class Ledger:
         self.seed = seed
         self.limits = limits
         self.started = time.monotonic()
-        self.jobs: list[Job] = []
-        self.faults: list[Fault] = []
+        # Not closed yet, by id.
+        self.jobs: dict[str, Job] = {}
+        # Closed: how many came to what, by kind and `how`; the longest of a kind in seconds.
+        self.outcomes: Counter[tuple[Kind, str, str]] = Counter()
+        self.longest: dict[Kind, float] = {}
+        self.retried = 0
+        # Recent ones, and how many there were of each in all.
+        self.faults: deque[Fault] = deque()
+        self.struck: Counter[tuple[str, str]] = Counter()
         self.failures: list[str] = []
-        self.tricks: collections.Counter[str] = collections.Counter()
-        self.casualties: collections.Counter[str] = collections.Counter()
+        self.unshown_failures = 0
+        self.tricks: Counter[str] = Counter()
+        # Told `worker-crashed`, and to be held against the daemon's log at the end.
+        self._claims: list[Job] = []
         self._log = log
         self._lock = threading.Lock()
         self._last = 0
@@ -100,12 +114,14 @@ class Ledger:
         text: str | None = None,
         timeout: float | None = None,
         library: bool = False,
+        uid: int | None = None,
     ) -> Job:
         """`text` must be given for whatever may end in a transcript."""
         with self._lock:
             self._last += 1
-            job = Job(f"j{self._last}", kind, how, text, timeout, library, self._log_size())
-            self.jobs.append(job)
+            name = f"j{self._last}" if uid is None else f"j{self._last}u{uid}"
+            job = Job(name, kind, how, text, timeout, library, uid, self._log_size())
+            self.jobs[name] = job
         return job
 
     def close(self, job: Job, outcome: str, found: str | None = None, attempts: int = 1) -> None:
@@ -116,16 +132,57 @@ class Ledger:
         job.note(outcome if found is None else f"{outcome} {found[:200]!r}")
         job.ended, job.attempts, job.found = time.monotonic(), attempts, found
         job.outcome = outcome
-        problem = oracle.judge(job, self.faults, self.limits)
+        with self._lock:
+            around = [f for f in self.faults if f.start <= job.ended and f.end >= job.born]
+            self._count(job, outcome, around)
+        problem = oracle.judge(job, around, self.limits)
         if problem is not None:
             self.fail(problem, job)
+
+    def _count(self, job: Job, outcome: str, around: list[Fault]) -> None:
+        del self.jobs[job.id]
+        self.outcomes[job.kind, job.how, outcome] += 1
+        self.longest[job.kind] = max(job.seconds, self.longest.get(job.kind, 0.0))
+        self.retried += outcome == "transcript" and job.attempts > 1
+        # A full disk takes no log either: then nobody can say who died under whom.
+        logged = not job.nameless and all(fault.target != "disk" for fault in around)
+        if outcome == "worker-crashed" and logged:
+            self._claims.append(job)
+
+    def opened(self, kind: Kind) -> int:
+        closed = sum(n for (which, _, _), n in self.outcomes.items() if which is kind)
+        return closed + sum(job.kind is kind for job in list(self.jobs.values()))
 
     def fault(self, what: str, target: str, pid: int, act: Callable[[], None]) -> None:
         """Note it, and do it: in this order, so that no consequence is ever without its cause."""
         now = time.monotonic()
         with self._lock:
             self.faults.append(Fault(now, now + self.limits.lasting(what), what, target, pid))
+            self.struck[what, target] += 1
+            while self.faults[0].end < now - _FAULT_SECONDS:
+                self.faults.popleft()
         act()
+
+    @contextlib.contextmanager
+    def lasting_fault(self, what: str, target: str) -> Iterator[None]:
+        """One that acts for as long as the block, however long that is."""
+        self.fault(what, target, 0, lambda: None)
+        try:
+            yield
+        finally:
+            with self._lock:
+                now = time.monotonic()
+                self.faults.append(Fault(now, now + self.limits.lasting(what), what, target, 0))
+
+    def striking(self, target: str) -> bool:
+        """Whether a fault acts on this target now."""
+        now = time.monotonic()
+        with self._lock:
+            return any(f.target == target and f.start <= now <= f.end for f in self.faults)
+
+    def struck_pid(self, target: str, pid: int) -> bool:
+        with self._lock:
+            return any(f.target == target and f.pid == pid for f in self.faults)
 
     def trick(self, name: str) -> None:
         with self._lock:
@@ -133,9 +190,11 @@ class Ledger:
 
     def fail(self, problem: str, job: Job | None = None) -> None:
         with self._lock:
-            if len(self.failures) < _SHOWN:
-                problem = f"[{self.title}, seed {self.seed}] {problem}{self._story(job)}"
-            self.failures.append(problem)
+            if len(self.failures) >= _SHOWN:
+                self.unshown_failures += 1
+                return
+            story = self._story(job)
+            self.failures.append(f"[{self.title}, seed {self.seed}] {problem}{story}")
 
     @contextlib.contextmanager
     def told_of_failures(self) -> Iterator[None]:
@@ -145,16 +204,17 @@ class Ledger:
         except AssertionError as error:
             self.fail(str(error)[-_LOG_AFTER:])
 
-    def settle(self) -> None:
+    def settle(self, casualties: Mapping[str, int]) -> None:
         """At the end: whatever is still open was never answered, and whoever is said to have been
         killed was, as `casualties` has it: how often each job's worker died under it."""
-        for job in self.jobs:
-            if job.outcome is None:
-                self.fail("never answered", job)
-            elif job.outcome == "worker-crashed" and not job.nameless:
-                deaths = self.casualties[job.id]
-                if deaths < self.limits.attempts:
-                    self.fail(f"told that it crashed its workers, which it did {deaths} times", job)
+        for job in list(self.jobs.values()):
+            self.fail("never answered", job)
+        for job in self._claims:
+            deaths = casualties.get(job.id, 0)
+            # A library asks again under the same id where a front was killed.
+            few, many = deaths < self.limits.attempts, deaths > self.limits.attempts
+            if few or (many and not job.library):
+                self.fail(f"told that it crashed its workers, which it did {deaths} times", job)
 
     def _log_size(self) -> int:
         return self._log.stat().st_size
@@ -168,6 +228,8 @@ class Ledger:
         lines = [f"  at {now - self.started:.3f} s of the campaign"]
         if job is not None:
             lines.append(f"  job {job.id}: {job.kind} as {job.how}, timeout {job.timeout}")
+            if job.text is not None:
+                lines.append(f"  its text: {job.text[:200]!r}")
             events += [(job.born, "asked"), *job.notes]
         lines += [f"  {when - self.started:9.3f} s  {what}" for when, what in sorted(events)]
         start = max(0, (self._log_size() if job is None else job.log_from) - _LOG_BEFORE)

@@ -2,6 +2,8 @@
 
 import random
 import threading
+import time
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -9,13 +11,13 @@ from tests.process.daemons import Front
 from tests.process.raw import wait_for
 from tests.soak import hostile, libraries
 from tests.soak.clips import Clip
-from tests.soak.crowd import Behaviour, Crowd
+from tests.soak.crowd import Behaviour, Crowd, in_background
 from tests.soak.honest import Context, cancelled, hurried, one_shot, stream_by_hand
 from tests.soak.impostors import Impostor, heard
 from tests.soak.ledger import Ledger
 from tests.soak.oracle import Limits
 from tests.soak.resources import Holding
-from tests.soak.standalone import in_background
+from tests.soak.standalone import no_room
 
 # By name: how many jobs a worker does well between two tricks.
 WORKERS = {"honest": None, "liar": 5, "fraud": 2}
@@ -43,6 +45,7 @@ BEHAVIOURS: dict[Behaviour, int] = {
     hostile.malformed: 4,
 }
 _SLACK_KIB = 24 * 1024
+_FULL_EVERY_SECONDS = 10.0
 
 
 class Liars:
@@ -63,35 +66,54 @@ class Liars:
         with ledger.told_of_failures(), front:
             with ExitStack() as cast:
                 in_hand: set[int] = set()
+                impostors = []
                 for name, honesty in WORKERS.items():
                     chance = random.Random(f"{self._seed} {name}")
                     listener = front.listeners[name]
                     impostor = Impostor(name, listener, ledger, chance, honesty, in_hand)
+                    impostors.append(impostor)
                     cast.enter_context(in_background(impostor.run))
                 self._campaign(front, ledger, known, seconds)
-        ledger.settle()
+        casualties: Counter[str] = Counter()
+        for impostor in impostors:
+            casualties += impostor.casualties
+        ledger.settle(casualties)
         return ledger
 
     def _campaign(self, front: Front, ledger: Ledger, known: list[Clip], seconds: float) -> None:
-        def context(chance: random.Random) -> Context:
+        def context(chance: random.Random, number: int = 0) -> Context:
             return Context(chance, ledger, known, front.socket)
 
         front.wait_for_state("ready", name="honest")
         one_shot(context(random.Random(self._seed)))
-        first = Holding.of(front.process.pid)
+        first = _holding(front)
         crowd = Crowd(context, f"{self._seed} liars", self._clients, BEHAVIOURS)
         stop = threading.Event()
         crowd.start(stop)
-        stop.wait(seconds)
+        self._fill_now_and_then(front, ledger, stop, seconds)
         stop.set()
         crowd.join()
         one_shot(context(random.Random(self._seed)))
         wait_for("the clients to be forgotten", lambda: front.status()["connections"] == 1)
-        last = Holding.of(front.process.pid)
+        last = _holding(front)
         self.figures = [("front, first", str(first)), ("front, last", str(last))]
         grown = last.descriptors - first.descriptors - len(WORKERS)
         if grown > 0 or last.threads > first.threads or last.rss_kib > first.rss_kib + _SLACK_KIB:
             ledger.fail(f"the front grew: {first}, then {last}")
+
+    def _fill_now_and_then(
+        self, front: Front, ledger: Ledger, stop: threading.Event, seconds: float
+    ) -> None:
+        """For as long as the campaign lasts."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            stop.wait(min(left, _FULL_EVERY_SECONDS))
+            with ledger.lasting_fault("no space left", "disk"), no_room(front.process.pid):
+                stop.wait(1)
+
+
+def _holding(front: Front) -> Holding:
+    return Holding.of(Path(f"/proc/{front.process.pid}"))
 
 
 def _clips(tmp: Path, chance: random.Random) -> list[Clip]:

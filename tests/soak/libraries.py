@@ -55,7 +55,7 @@ def _asked(context: Context, how: str) -> Iterator[tuple[Job, Any, Any]]:
     clip, as_file = context.clip(), context.chance.random() < 0.5
     timeout = context.chance.choice([None, None, 25.0])
     text = clip.file_text if as_file else clip.text
-    job = context.ledger.open(Kind.INNOCENT, how, text, timeout, library=True)
+    job = context.open(Kind.INNOCENT, how, text, timeout, library=True)
     options = {"job_id": job.id, "language": clip.language, "timeout": timeout}
     if not as_file:
         options["encoding"] = "pcm_s16le"
@@ -81,7 +81,7 @@ def _answered(context: Context, job: Job, told: Told, said: str | None = None) -
 
 def wyoming_package(context: Context) -> None:
     clip = context.clip()
-    job = context.ledger.open(Kind.INNOCENT, "wyoming", clip.text)
+    job = context.open(Kind.INNOCENT, "wyoming", clip.text)
     try:
         event = anyio.run(_converse, context.socket, clip)
     except OSError as error:

@@ -16,6 +16,9 @@ _PROMISED = {
     "tiny timeout": {"deadline-exceeded", "transcript"},
 }
 
+# Faults that ask a process to end: what it has accepted is answered first.
+GENTLE = frozenset({"SIGTERM", "restart", "stop of its socket"})
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -36,19 +39,20 @@ class Limits:
     patience: float = 60.0
 
     def lasting(self, what: str) -> float:
-        if what == "SIGTERM":
+        if what in GENTLE:
             return self.quick_death + self.wait + self.run
         return self.slow_death if what == "SIGSTOP" else self.quick_death
 
 
-def judge(job: "Job", faults: "list[Fault]", limits: Limits) -> str | None:
-    """Which promise this outcome breaks, None if it keeps them all."""
+def judge(job: "Job", around: "list[Fault]", limits: Limits) -> str | None:
+    """Which promise this outcome breaks, None if it keeps them all. `around`: the faults that acted
+    while the job lived."""
     if job.outcome == "transcript" and job.found != job.text:
         return f"the wrong text: {job.found!r} instead of {job.text!r}"
     late = job.seconds - _longest(job, limits)
     if late > 0:
         return f"answered {late:.1f} s too late, with {job.outcome}"
-    if job.outcome in _PROMISED[job.kind] or _excused(job, faults, limits):
+    if job.outcome in _PROMISED[job.kind] or _excused(job, around, limits):
         return None
     return f"{job.outcome} is no honest answer to {job.kind}"
 
@@ -60,17 +64,16 @@ def _longest(job: "Job", limits: Limits) -> float:
     return longest + limits.patience if job.library else longest
 
 
-def _excused(job: "Job", faults: "list[Fault]", limits: Limits) -> bool:
-    around = [f for f in faults if f.start <= (job.ended or 0) and f.end >= job.born]
+def _excused(job: "Job", around: "list[Fault]", limits: Limits) -> bool:
     front = {fault.what for fault in around if fault.target == "front"}
-    deaths = [f for f in around if f.target != "front" and f.what != "SIGTERM"]
+    deaths = [f for f in around if f.target.startswith("worker") and f.what not in GENTLE]
     if job.outcome == "busy":
         return job.accepted is None
     if job.outcome == "shutting-down":
         return job.accepted is None and bool(front)
     if job.outcome == "lost":
         # A front that is asked to stop answers what it has accepted; one that is killed can't.
-        return "SIGKILL" in front or ("SIGTERM" in front and job.accepted is None)
+        return bool(front - GENTLE) or (bool(front) and job.accepted is None)
     if job.outcome == "worker-crashed":
         return len(deaths) >= limits.attempts
     if job.outcome == "deadline-exceeded":

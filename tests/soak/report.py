@@ -1,50 +1,58 @@
-"""What a campaign came to, as tables of plain text."""
+"""What a campaign came to: tables that can go into a page as they are."""
 
-import collections
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
-from tests.soak.ledger import Ledger
+from tests.soak.ledger import Kind, Ledger
+
+Cells = Mapping[tuple[str, str], int]
 
 
 def render(ledger: Ledger, figures: Iterable[tuple[str, str]]) -> str:
+    kinds, hows = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for (kind, how, outcome), number in ledger.outcomes.items():
+        kinds[kind, outcome] += number
+        if kind is Kind.INNOCENT:
+            hows[how, outcome] += number
     return "\n\n".join(
         [
             f"== {ledger.title}, seed {ledger.seed}: {_verdict(ledger)}",
-            _outcomes(ledger),
-            _pairs("faults", collections.Counter(f"{f.what} to {f.target}" for f in ledger.faults)),
-            _pairs("what clients and played workers did", ledger.tricks),
-            "\n".join(f"  {name:32} {value}" for name, value in [*_totals(ledger), *figures]),
+            _table("jobs", kinds),
+            _table("innocent, by how it was asked", hows),
+            _list("fault", {f"{what} to {who}": n for (what, who), n in ledger.struck.items()}),
+            _list("what clients and played workers did", ledger.tricks),
+            _list("figure", dict([*_totals(ledger), *figures]), in_order=True),
         ]
     )
 
 
 def _verdict(ledger: Ledger) -> str:
-    count = len(ledger.failures)
+    count = len(ledger.failures) + ledger.unshown_failures
     return "every promise kept" if not count else f"{count} BROKEN PROMISES"
 
 
-def _outcomes(ledger: Ledger) -> str:
-    found = collections.Counter((job.kind, str(job.outcome)) for job in ledger.jobs)
-    outcomes = sorted({outcome for _, outcome in found})
-    lines = ["  jobs by kind " + "".join(f"{outcome:>18}" for outcome in outcomes)]
-    for kind in sorted({kind for kind, _ in found}):
-        counts = "".join(f"{found[kind, outcome] or '-':>18}" for outcome in outcomes)
-        lines.append(f"  {kind:20}"[:15].ljust(15) + counts)
-    return "\n".join(lines)
+def _table(title: str, cells: Cells) -> str:
+    columns = sorted({column for _, column in cells})
+    rows = [[title, *columns], ["---"] * (1 + len(columns))]
+    for row in sorted({row for row, _ in cells}):
+        rows.append([row, *(str(cells.get((row, column), "")) for column in columns)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _pairs(title: str, counts: collections.Counter[str]) -> str:
-    lines = [f"  {title}"]
-    lines += [f"    {name:40} {count:7}" for name, count in sorted(counts.items())]
+def _list(title: str, values: Mapping[str, object], in_order: bool = False) -> str:
+    items = values.items() if in_order else sorted(values.items())
+    lines = [f"| {title} | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in items)]
     return "\n".join(lines)
 
 
 def _totals(ledger: Ledger) -> list[tuple[str, str]]:
-    answered = [job for job in ledger.jobs if job.outcome == "transcript"]
-    longest = max((job.seconds for job in ledger.jobs), default=0.0)
+    outcomes = ledger.outcomes.items()
     return [
-        ("jobs", str(len(ledger.jobs))),
-        ("transcripts", str(len(answered))),
-        ("transcripts after a retry", str(sum(job.attempts > 1 for job in answered))),
-        ("longest wait for an answer", f"{longest:.1f} s"),
+        ("jobs", str(sum(number for _, number in outcomes))),
+        (
+            "transcripts",
+            str(sum(number for (*_, what), number in outcomes if what == "transcript")),
+        ),
+        ("transcripts after a retry", str(ledger.retried)),
+        *((f"longest wait, {kind}", f"{s:.1f} s") for kind, s in sorted(ledger.longest.items())),
     ]

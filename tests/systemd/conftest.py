@@ -1,16 +1,15 @@
 """Machines with the real packages, built from this checkout (or those in $ASRD_DEBS)."""
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from .nspawn import Machine, booted
+from .packages import built, install
 from .service import Service
 
-TOP = Path(__file__).resolve().parents[2]
 # Longer queues, since the tests' clients come all at once; otherwise the settings as shipped.
 SETTINGS = "[front]\nqueue_max = 64\n"
 
@@ -20,22 +19,7 @@ def debs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of the packages of this checkout."""
     if ready := os.environ.get("ASRD_DEBS"):
         return Path(ready)
-    directory = tmp_path_factory.mktemp("debs")
-    subprocess.run(
-        [str(TOP / "packaging" / "build-deb"), str(directory)],
-        env=os.environ | {"DEB_BUILD_OPTIONS": "fast"},
-        capture_output=True,
-        check=True,
-    )
-    return directory
-
-
-def install(machine: Machine, *debs: Path) -> str:
-    """What apt says to the packages; there is no network in the machine."""
-    return machine.run(
-        "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "--quiet",
-        "--no-install-recommends", *map(str, debs), timeout=120,
-    ).stdout  # fmt: skip
+    return built(tmp_path_factory.mktemp("debs"))
 
 
 @pytest.fixture(scope="session")

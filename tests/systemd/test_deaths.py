@@ -1,11 +1,13 @@
 """Processes that die or hang, by a real signal, under a real systemd."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from .nspawn import until
-from .service import TEXT, Service
+from .service import OUTSIDER, SAMPLES, TEXT, Service
 
 pytestmark = pytest.mark.systemd
 
@@ -77,3 +79,50 @@ def test_a_worker_that_dies_at_its_start_waits_longer_but_is_never_given_up(
                 assert service.transcribe() == TEXT
             assert int(show(unit, "NRestarts")) <= crashes + 2
         service.until_worker("ready", "1", seconds=15)
+
+
+def test_a_death_is_told_with_its_signal_its_job_and_the_last_words(service: Service) -> None:
+    machine = service.machine
+    machine.write("/srv/long.py", LONG)
+    client = machine.start("/usr/bin/python3", "/srv/long.py", f"{SAMPLES}/en-minute.flac")
+    try:
+        until("the job has moved", lambda: service.worker()["job_id"] == "long")
+        pid = service.pid(WORKER)
+        service.systemctl("kill", "--signal=SEGV", WORKER)
+        said, errors = client.communicate(timeout=60)
+    finally:
+        client.kill()
+        client.communicate()
+    assert said.strip() == "2 attempts", errors
+    crash = until("the next process has told it", lambda: _explained(service, pid))
+    (job,) = crash["jobs"]
+    assert (crash["worker"], crash["exit"]) == ("0", "killed by SIGSEGV")
+    assert crash["stderr"].startswith("Fatal Python error: Segmentation fault / File ")
+    assert (job["job_id"], job["trace_id"], job["attempt"]) == ("long", "trace-1", 1)
+    journal = machine.output("journalctl", "--output=cat", "ASRD_JOB_ID=long")
+    assert "its last words: Fatal Python error: Segmentation fault" in journal
+    assert machine.output("journalctl", "ASRD_TRACE_ID=trace-1")
+    # The whole traceback is in the journal of the unit that wrote it.
+    assert "(most recent call first)" in machine.output("journalctl", f"--unit={WORKER}")
+    assert "killed by SIGSEGV" in machine.output("asrctl", "status", "--crashes")
+    # Who may not send audio learns that it died, and no more.
+    stranger = _explained(service, pid, OUTSIDER)
+    assert (stranger["jobs"], stranger["other_jobs"], stranger["stderr"]) == ([], 1, None)
+
+
+# In the middle of a job for long enough to be killed, whatever the machine does.
+LONG = """
+import sys
+sys.path.append("/usr/lib/asrd/vendor")
+from asrd import Client
+with Client() as client:
+    done = client.transcribe(sys.argv[1], job_id="long", trace_id="trace-1", beam_size=5)
+print(done.attempts, "attempts")
+"""
+
+
+def _explained(service: Service, pid: int, user: str | None = None) -> dict[str, Any]:
+    argv = ("asrctl", "status", "--crashes", "--json")
+    told = json.loads(service.machine.output(*argv, user=user))
+    found = [crash for crash in told["crashes"] if crash["pid"] == pid and crash["exit"]]
+    return found[0] if found else {}

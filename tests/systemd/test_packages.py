@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import SETTINGS, TOP, install
+from .conftest import SETTINGS
 from .nspawn import Machine, until
+from .packages import TOP, install
 from .service import INSIDER, SAMPLE, TEXT, Service
 
 pytestmark = pytest.mark.package

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import TOP
 from .nspawn import Machine
+from .packages import TOP
 
 pytestmark = pytest.mark.systemd
 

@@ -1,0 +1,96 @@
+"""Whether a request could be served now, and what an admin should look at if not."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from asrd.front.link import WorkerInfo
+from asrd.front.scheduler import (
+    Scheduler,
+)
+from asrd.front.workers import (
+    Worker,
+    WorkerState,
+)
+
+if TYPE_CHECKING:
+    from asrd.front.front import Front
+
+# A worker that dies so often within a minute is in a loop.
+_LOOP_CRASHES, _LOOP_SECONDS = 3, 60.0
+# A job may fail by its own fault; so many in a row are ours.
+_FAILURES = 3
+# A start that takes so many seconds is worth telling how long it takes.
+_LONG = 10.0
+# Signs of life may come a little late: a worker is silent once so many are due.
+_MISSED = 2.0
+
+
+def state(front: "Front", now: float) -> str:
+    """`ok` if a request could be served now by every worker there is, `degraded` if by some,
+    `unavailable` if by none."""
+    workers = front.scheduler.workers.values()
+    serving = any(_serves(worker, front.links[worker.name].info, now) for worker in workers)
+    if front.scheduler.draining or not serving:
+        return "unavailable"
+    return "degraded" if problems(front, now) else "ok"
+
+
+def problems(front: "Front", now: float) -> list[str]:
+    """What an admin should look at, one sentence each."""
+    scheduler = front.scheduler
+    found = ["asrd is shutting down"] if scheduler.draining else []
+    if not scheduler.workers:
+        found.append("no worker is configured")
+    for worker in scheduler.workers.values():
+        found += _of_worker(worker, front.links[worker.name].info, now)
+        crashes = front.crashes.since(worker.name, now - _LOOP_SECONDS)
+        if crashes >= _LOOP_CRASHES:
+            found.append(f"worker {worker.name} died {crashes} times within the last minute")
+    found += _of_queue(scheduler)
+    failures, since = front.metrics.failures_in_a_row, front.metrics.last_success
+    if failures >= _FAILURES:
+        ever = "yet" if since is None else f"for {now - since:.0f} s"
+        found.append(f"no job has succeeded {ever}, {failures} failed")
+    return found
+
+
+def _of_queue(scheduler: Scheduler) -> Iterator[str]:
+    limit = scheduler.limits.queue_max
+    if limit and len(scheduler.queue) >= limit:
+        yield f"the queue is full ({len(scheduler.queue)} of {limit})"
+
+
+def _serves(worker: Worker, info: WorkerInfo, now: float) -> bool:
+    """Whether it runs a job now, or would take one."""
+    if worker.retired:
+        return False
+    if worker.state is WorkerState.ASLEEP:
+        return info.loads
+    alive = not _silent_seconds(worker, info, now) and not info.stalled_seconds
+    return worker.state is WorkerState.READY and alive
+
+
+def _silent_seconds(worker: Worker, info: WorkerInfo, now: float) -> float:
+    """How long it has said nothing, if it should have; a stopped process, say. Else 0."""
+    if worker.state is not WorkerState.READY or info.alive_seconds is None:
+        return 0.0
+    silent = now - info.heard_at
+    return silent if silent > _MISSED * info.alive_seconds else 0.0
+
+
+def _of_worker(worker: Worker, info: WorkerInfo, now: float) -> Iterator[str]:
+    name = f"worker {worker.name}"
+    silent = _silent_seconds(worker, info, now)
+    if worker.retired:
+        yield f"{name} is being removed: its socket is gone"
+    elif worker.state in (WorkerState.FAILED, WorkerState.DOWN):
+        yield f"{name} is {worker.state}: {worker.reason}"
+    elif worker.state in (WorkerState.STARTING, WorkerState.LOADING):
+        seconds = 0.0 if info.expected_at is None else now - info.expected_at
+        yield f"{name} is {worker.state}" + (f" for {seconds:.0f} s" if seconds >= _LONG else "")
+    elif worker.state is WorkerState.ASLEEP and not info.loads:
+        yield f"{name} is asleep, and has not been seen to load its model"
+    elif silent:
+        yield f"{name} has given no sign of life for {silent:.1f} s"
+    elif info.stalled_seconds:
+        yield f"{name} has a job that has not moved for {info.stalled_seconds:.0f} s"

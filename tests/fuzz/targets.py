@@ -1,0 +1,212 @@
+"""What is fuzzed, a function of bytes each: it returns, or the code under test has a bug.
+
+The rule of all of them: what a peer says parses, or is a protocol error (ProtocolError,
+FieldError, and their like for settings and audio), and is never anything else.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from asrd import config, events, fastjson, wire, workerevents
+from asrd.errors import BadAudio, ConfigError, FieldError, TooLarge
+from asrd.events import (
+    parse_event,
+)
+from asrd.fields import dump, parse
+from asrd.records import (
+    SENTENCE_MAX,
+    AudioFormat,
+    Options,
+)
+from asrd.worker.audio import RATE, open_recording
+from tests.feeding import Feed, payload_of
+from tests.fuzz.almost import record
+from tests.fuzz.source import Source
+
+TABLES = (events.FROM_CLIENT, events.TO_CLIENT, workerevents.FROM_WORKER, workerevents.TO_WORKER)
+RECORDS = (*(cls for table in TABLES for cls in table.values()), AudioFormat, Options)
+
+# --- the codec ------------------------------------------------------------------------------------
+
+_LIMITS = tuple(
+    wire.Limits(data=data, payload=payload, strict=strict)
+    for data, payload in ((wire.MAX_DATA, 1 << 20), (24, 9))
+    for strict in (True, False)
+)
+# Of the streams up to this length an eighth is fed byte by byte, all else in a few pieces.
+_BYTEWISE = 200
+_PIECES = 8
+
+
+def codec(data: bytes) -> None:
+    """A few bytes say how the rest, the stream, is fed and where descriptors come with it."""
+    source = Source(data)
+    how = source.byte()
+    limits = _LIMITS[how & 3]
+    arrivals = {0: source.byte() % 7, source.byte(): source.byte() % 7}
+    stream = source.rest()
+    if how & 0xE0 == 0xE0:
+        # To the bound of a header line, and a little beyond.
+        stream = b" " * (wire.MAX_HEADER - 64) + stream
+    bytewise = how & 0x1C == 0x1C and len(stream) <= _BYTEWISE
+    step = 1 if bytewise else len(stream) // _PIECES + 1
+    whole = _fed(stream, arrivals, len(stream) or 1, limits)
+    pieces = _fed(stream, arrivals, step, limits)
+    _same(whole, pieces)
+    for event in whole.events:
+        _events_of(event)
+
+
+def _fed(stream: bytes, arrivals: dict[int, int], step: int, limits: wire.Limits) -> Feed:
+    """As the kernel gives it: a read ends before the byte with which more descriptors come."""
+    feed = Feed(limits)
+    view = memoryview(stream)
+    most = max(wire.MAX_HEADER + wire._LINE_STEP, limits.data)
+    for start, end in pairwise(sorted({*range(0, len(stream), step), *arrivals, len(stream)})):
+        if end <= len(stream):
+            feed.receive(view[start:end], arrivals.get(start, 0))
+            assert len(feed.decoder._buffer) <= most
+    feed.receive_eof()
+    for event in feed.events:
+        assert event.payload_length == len(payload_of(event)) <= limits.payload
+    feed.close()
+    if feed.error is not None:
+        _is_a_sentence(str(feed.error))
+    return feed
+
+
+def _same(whole: Feed, pieces: Feed) -> None:
+    """A descriptor that no event declared may be found out earlier in small pieces, where no byte
+    of the next event has come; all else must not depend on the pieces."""
+    one, other = _told(whole), _told(pieces)
+    if str(pieces.error).startswith("fds: a descriptor came"):
+        assert one[: len(other)] == other
+    else:
+        assert one == other
+        assert str(whole.error) == str(pieces.error)
+
+
+def _told(feed: Feed) -> list[tuple[str, dict[str, Any], bytes, int]]:
+    return [(e.type, e.data, payload_of(e), len(e.fds)) for e in feed.events]
+
+
+def _events_of(framed: wire.Event) -> None:
+    """What was accepted can be passed on as it is, and parses in no table or as it should."""
+    feed = Feed(wire.Limits(data=wire.MAX_TRANSCRIPT_DATA, strict=False))
+    feed.receive(wire.encode(framed.type, framed.data))
+    assert [(e.type, e.data) for e in feed.events] == [(framed.type, framed.data)], feed.error
+    for table in TABLES:
+        if framed.type in table:
+            _parsed(table[framed.type], framed.data)
+
+
+def _is_a_sentence(problem: str) -> None:
+    """It can be told to the peer, and stands in one line of the log."""
+    assert 0 < len(problem) <= SENTENCE_MAX and problem.isprintable(), repr(problem)
+
+
+# --- events ---------------------------------------------------------------------------------------
+
+_MAKERS = tuple((cls, record(cls)) for cls in RECORDS)
+
+
+def fields(data: bytes) -> None:
+    """Almost valid data of every record that either hop knows."""
+    source = Source(data)
+    cls, make = source.pick(_MAKERS)
+    _parsed(cls, make(source))
+
+
+def _parsed(cls: type, data: dict[str, Any]) -> None:
+    try:
+        kind = getattr(cls, "TYPE", None)
+        value: Any = parse(cls, data) if kind is None else parse_event({kind: cls}, kind, data)
+    except FieldError as error:
+        assert error.field
+        _is_a_sentence(str(error))
+        return
+    try:
+        raw = orjson.dumps(dump(value))
+    except TypeError:
+        # An integer beyond 64 bits in what is passed on unread: orjson never reads one.
+        return
+    assert parse(cls, orjson.loads(raw)) == value
+
+
+# --- JSON -----------------------------------------------------------------------------------------
+
+
+def engines(data: bytes) -> None:
+    """Both JSON engines accept the same, and what they accept is the same."""
+    verdicts = [_verdict(loads, data) for loads in (orjson.loads, fastjson.plain_loads)]
+    if verdicts[0] != verdicts[1]:
+        raise AssertionError(f"orjson: {verdicts[0]}, json: {verdicts[1]}")
+
+
+def _verdict(loads: Callable[[bytes], Any], data: bytes) -> str:
+    try:
+        value = loads(data)
+    except (ValueError, RecursionError):
+        return "refused"
+    # Types and order count, too: 1 is not 1.0.
+    return json.dumps(value)
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+def settings(data: bytes) -> None:
+    with _file(data) as fd:
+        path = Path(f"/proc/self/fd/{fd}")
+        for load in (config.load_front, lambda path: config.load_worker(path, "0")):
+            try:
+                load(path)
+            except ConfigError as error:
+                assert str(error)
+
+
+# --- recordings -----------------------------------------------------------------------------------
+
+_FORMATS = (
+    AudioFormat("file"),
+    AudioFormat("pcm_s16le"),
+    AudioFormat("pcm_f32le"),
+    AudioFormat("pcm_s16le", 8000, 2),
+)
+_MAX_SECONDS = 100.0
+
+
+def recordings(data: bytes) -> None:
+    with _file(data[1:]) as fd:
+        try:
+            with open_recording(fd, _FORMATS[sum(data[:1]) % 4], _MAX_SECONDS) as opened:
+                count = sum(len(block) for block in opened)
+            assert 0 < count <= _MAX_SECONDS * RATE
+        except (BadAudio, TooLarge) as error:
+            _is_a_sentence(error.text)
+
+
+@contextlib.contextmanager
+def _file(data: bytes) -> Iterator[int]:
+    fd = os.memfd_create("fuzz", os.MFD_CLOEXEC)
+    try:
+        os.write(fd, data)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "codec": codec,
+    "events": fields,
+    "json": engines,
+    "settings": settings,
+    "recordings": recordings,
+}

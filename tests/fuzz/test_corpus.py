@@ -1,0 +1,93 @@
+"""What the fuzzers once reached, through the same functions, without a fuzzer; and that these
+functions do find bugs."""
+
+import contextlib
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asrd import config, events, fastjson, wire, workerevents
+from asrd.worker import audio
+from tests.fuzz import targets
+from tests.fuzz.guided import CORPUS
+from tests.fuzz.mutants import Mutants
+from tests.fuzz.targets import TARGETS
+
+
+def inputs(target: str) -> list[bytes]:
+    return [path.read_bytes() for path in sorted((CORPUS / target).iterdir())]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in os.environ:
+        if variable.startswith("ASRD_"):
+            monkeypatch.delenv(variable)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_corpus_finds_nothing(target: str) -> None:
+    found = inputs(target)
+    assert found
+    for data in found:
+        TARGETS[target](data)
+
+
+def test_the_corpus_is_fed_byte_by_byte_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets, "_PIECES", 1 << 20)
+    for data in inputs("codec"):
+        targets.codec(data)
+
+
+# --- that they can fail: each of these bugs is found by the corpus alone --------------------------
+
+
+def _forgets_descriptors(decoder: wire.Decoder) -> None:
+    decoder._pending = memoryview(b"")
+    decoder._fds.clear()
+
+
+def _knows_only_whole_lines(decoder: wire.Decoder) -> bytes | None:
+    line, end, _ = bytes(decoder._pending).partition(b"\n")
+    decoder._take(len(line) + len(end))
+    return line if end else None
+
+
+def _raises(*_: object) -> None:
+    raise LookupError
+
+
+BUGS: dict[str, tuple[str, Any, str, Any]] = {
+    "descriptors are left open": ("codec", wire.Decoder, "_drop", _forgets_descriptors),
+    "a line must come in one piece": ("codec", wire.Decoder, "_take_line", _knows_only_whole_lines),
+    "a length is another exception": ("codec", wire, "_length", _raises),
+    "a field is another exception": ("events", events, "parse", _raises),
+    "infinity is a number": ("json", fastjson, "_finite", float),
+    "a wrong key is another exception": ("settings", config, "_line", _raises),
+    "a damaged file is another exception": ("recordings", audio, "_said", _raises),
+}
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_the_corpus_finds_a_bug(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, owner, name, broken = BUGS[bug]
+    monkeypatch.setattr(owner, name, broken)
+    with pytest.raises((AssertionError, LookupError)):
+        for data in inputs(target):
+            TARGETS[target](data)
+
+
+def test_the_same_seed_says_the_same(tmp_path: Path) -> None:
+    def said(seed: int) -> list[bytes]:
+        mutants = Mutants(
+            random.Random(seed), {workerevents.Job: 1.0}, None, True, b"audio", tmp_path
+        )
+        with contextlib.ExitStack() as stack:
+            return [
+                stack.enter_context(contextlib.closing(mutants.message())).raw for _ in range(50)
+            ]
+
+    assert said(1) == said(1) != said(2)

@@ -1,0 +1,152 @@
+"""A front that says mutated things to a real worker with the demo model."""
+
+import contextlib
+import os
+import random
+import select
+import socket
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from asrd.demo import SAMPLES
+from asrd.errors import Code
+from asrd.fields import dump
+from asrd.records import (
+    AudioFormat,
+    Options,
+)
+from asrd.workerevents import (
+    FROM_WORKER,
+    CancelJob,
+    Done,
+    Failed,
+    Hello,
+    Job,
+    Loading,
+)
+from tests.fuzz.mutants import Mutants
+from tests.fuzz.structured import Listener, drain, told_of
+from tests.process.raw import PATIENCE, Peer, memfd
+
+_SETTINGS = "[worker]\ncpu_threads = 1\nbeam_size = 1\ncheck_model = true\n"
+_MESSAGES = 24
+# Between two messages, so that some jobs are answered, and the next comes too early for others.
+_PAUSES_SECONDS = (0, 0.05, 1, 1)
+_WORDS = SAMPLES / "en-1.wav"
+_TEXT = "one yes"
+
+
+class WorkerUnderFire:
+    # The engine's own memory comes and goes with the length of what it hears.
+    slack_kib = 128 * 1024
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._path = str(home / "worker.sock")
+        self._audio = _WORDS.read_bytes()
+        self.answers: Counter[str] = Counter()
+
+    def __enter__(self) -> "WorkerUnderFire":
+        self._log = open(self._home / "log", "wb")
+        (self._home / "asrd.toml").write_text(_SETTINGS)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            listener.bind(self._path)
+            listener.listen()
+            self._process = _spawned(listener, self._home, self._log)
+        self.pid = self._process.pid
+        return self
+
+    def __exit__(self, *problem: Any) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise
+        finally:
+            self._log.close()
+
+    @property
+    def log(self) -> str:
+        return (self._home / "log").read_text(errors="replace")
+
+    def burst(self, chance: random.Random) -> int:
+        usual = {"audio": {"encoding": "file"}, "size": 0, "max_audio_seconds": 60.0}
+
+        def touch(cls: type, data: dict[str, Any]) -> None:
+            if cls is Job and chance.random() < 0.7:
+                data |= usual
+
+        mutants = Mutants(
+            chance, {Job: 3.0, CancelJob: 1.0}, Job, False, self._audio, self._home, touch
+        )
+        said = 0
+        while said < _MESSAGES:
+            with self._connected() as front:
+                with contextlib.closing(Listener(FROM_WORKER)) as listener:
+                    said += self._one_front(front.sock, listener, mutants, chance)
+        return said
+
+    def _one_front(
+        self, sock: socket.socket, listener: Listener, mutants: Mutants, chance: random.Random
+    ) -> int:
+        """Until the worker has had enough of it; returns how many messages it has said."""
+        for said in range(_MESSAGES):
+            with contextlib.closing(mutants.message()) as message:
+                with contextlib.suppress(ConnectionError):
+                    message.send(sock, chance)
+            select.select([sock], [], [], chance.choice(_PAUSES_SECONDS))
+            if not drain(sock, listener, self._note):
+                return said + 1
+        return _MESSAGES
+
+    def _note(self, event: Any) -> None:
+        self.answers[told_of(event)] += 1
+        assert not (isinstance(event, Failed) and event.code == Code.INTERNAL), event
+
+    def _connected(self) -> Peer:
+        """Until the last one's job has stopped, the worker takes no other front."""
+        peer = Peer.connect(self._path)
+        event = peer.receive()
+        while event is not None and event.type == Loading.TYPE:
+            event = peer.receive()
+        if event is None or event.type != Hello.TYPE:
+            peer.close()
+            raise AssertionError(f"{event} instead of hello")
+        return peer
+
+    def look(self) -> None:
+        job = Job(1 << 40, "honest", AudioFormat("file"), Options(language="en"), len(self._audio))
+        with self._connected() as front, memfd(self._audio) as fd:
+            front.send(Job.TYPE, dump(job), fds=(fd.fileno(),))
+            answer = front.expect(Done.TYPE)
+        assert (answer["key"], answer["text"]) == (1 << 40, _TEXT), answer
+
+
+def _spawned(listener: socket.socket, home: Path, log: Any) -> "subprocess.Popen[bytes]":
+    """As a service manager starts it, with the socket as descriptor 3."""
+    start = (
+        "import os, sys; os.dup2(int(sys.argv[1]), 3);"
+        "os.environ['LISTEN_PID'] = str(os.getpid());"
+        "os.execv(sys.executable, [sys.executable, '-m', 'asrd.worker.worker', '0'])"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("ASRD_")}
+    environment |= {
+        "ASRD_CONFIG": str(home / "asrd.toml"),
+        "LISTEN_FDS": "1",
+        "LISTEN_FDNAMES": "worker",
+        "PYTHONWARNINGS": "default",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", start, str(listener.fileno())],
+        env=environment,
+        pass_fds=[listener.fileno()],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )

@@ -1,0 +1,201 @@
+"""Everything that is to be seen on a GPU, within a time that is given: a report.
+
+    python -m tests.gpu [--device cuda] [--budget SECONDS] [--only CHECK ...] [--report DIRECTORY]
+
+The most important checks come first; each has a process and a time limit of its own, and what does
+not fit any more is told as not run. `tests/gpu/run` starts this on a machine that has nothing.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asrd.worker.tuning import WORKER_ENVIRONMENT
+from tests.gpu import checks, cublas, report
+from tests.gpu.checks import Seen, Stage
+
+# Left at the end for the report.
+_RESERVE = 6.0
+# Of each daemon's log, if a check failed: characters.
+_LOG = 20_000
+
+
+@dataclass(frozen=True)
+class Check:
+    """Seconds: with less than `least` left it is not begun, after `most` it is ended."""
+
+    name: str
+    run: Callable[[Stage], Seen]
+    least: float
+    most: float
+
+
+def _shape(name: str) -> Callable[[Stage], Seen]:
+    return lambda stage: checks.shape(stage, name)
+
+
+def _throughput(shape: str, seconds: float) -> Callable[[Stage], Seen]:
+    return lambda stage: checks.throughput(stage, shape, seconds)
+
+
+CHECKS = (
+    Check("texts", checks.texts, 20, 250),
+    Check("crash", checks.crash, 15, 60),
+    Check("out-of-memory", checks.out_of_memory, 30, 90),
+    Check("sticky-error", checks.sticky_error, 15, 60),
+    Check("idle-exit", checks.idle_exit, 15, 60),
+    Check("no-cublas", checks.no_cublas, 5, 60),
+    Check("two-workers", checks.two_workers, 15, 60),
+    Check("throughput-large-v3-turbo", _throughput("large-v3-turbo", 3), 60, 180),
+    Check("hot-spare", checks.hot_spare, 15, 60),
+    Check("doctor", checks.doctor, 10, 60),
+    Check("no-new-code", checks.no_new_code, 10, 60),
+    Check("shape-large-v3-turbo", _shape("large-v3-turbo"), 20, 90),
+    Check("shape-large-v3", _shape("large-v3"), 20, 90),
+    Check("shape-small", _shape("small"), 20, 90),
+    Check("shape-tiny", _shape("tiny"), 20, 90),
+    Check("throughput-small", _throughput("small", 2), 50, 120),
+    Check("throughput-large-v3", _throughput("large-v3", 2), 60, 150),
+    Check("crash-without-cache", checks.crash_without_cache, 60, 300),
+    Check("every-option", checks.every_option, 60, 300),
+    Check("throughput-demo", _throughput("demo", 0.5), 20, 120),
+)
+SHAPES = {"cuda": ("small", "large-v3-turbo", "large-v3"), "cpu": ("tiny",)}
+
+
+def main() -> int:
+    args = _arguments()
+    if args.run:
+        return _run_one(args.run, Stage(args.device, args.work, args.models), args.facts)
+    deadline = time.monotonic() + args.budget
+    chosen = [check for check in CHECKS if not args.only or check.name in args.only]
+    # Short: the sockets' paths have a limit.
+    with tempfile.TemporaryDirectory(prefix="gpu-") as directory:
+        work = Path(directory)
+        found = cublas.find(work / "links") if args.device == "cuda" else None
+        os.environ.update(WORKER_ENVIRONMENT)
+        os.environ.setdefault("CUDA_CACHE_PATH", str(work / "cache"))
+        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        if found is not None:
+            os.environ.update(found.changes)
+        about = report.machine(args.device, found.told if found else "not looked for")
+        results: list[report.Result] = []
+        makers = [_make(shape, work / "models", args.device) for shape in _wanted(chosen, args)]
+        try:
+            for check in chosen:
+                results.append(_watch(check, args.device, work, deadline))
+                # At once: whoever lent the machine may take it back.
+                if args.report:
+                    report.write(about, results, args.report)
+        finally:
+            for maker in makers:
+                _end(maker)
+    print(report.markdown(about, results))
+    return int(any(result.verdict == "failed" for result in results))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--budget", type=float, default=540, help="seconds, for all of it")
+    parser.add_argument("--only", nargs="+", choices=[check.name for check in CHECKS])
+    parser.add_argument("--report", type=Path, help="where gpu.md and gpu.json go, too")
+    # How this program starts itself for one check.
+    parser.add_argument("--run", help=argparse.SUPPRESS)
+    for name in ("--work", "--models", "--facts"):
+        parser.add_argument(name, type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _wanted(chosen: list[Check], args: argparse.Namespace) -> list[str]:
+    names = {check.name for check in chosen}
+    users = {shape: {f"throughput-{shape}", f"shape-{shape}"} for shape in SHAPES[args.device]}
+    users.get("small", set()).add("out-of-memory")
+    return [shape for shape, checks_of in users.items() if names & checks_of]
+
+
+def _make(shape: str, models: Path, device: str) -> "subprocess.Popen[bytes]":
+    """Beside the first checks, which need no such model."""
+    (models / shape).mkdir(parents=True)
+    kind = "float16" if device == "cuda" else "int8"
+    program = f"{sys.executable} -m tests.benchmarks.random_model"
+    command = (
+        f"{program} {shape} {models / shape} --compute-type {kind} && : >{models / shape}.done"
+    )
+    return subprocess.Popen(["sh", "-c", command], stdout=sys.stderr, start_new_session=True)
+
+
+def _watch(check: Check, device: str, work: Path, deadline: float) -> report.Result:
+    """Run one check in a process of its own; nothing of it is left behind."""
+    left = deadline - time.monotonic() - _RESERVE
+    if left < check.least:
+        return report.Result(check.name, "not run", 0, {"reason": f"out of time ({left:.0f} s)"})
+    limit = min(check.most, left)
+    facts, own = work / f"{check.name}.json", work / check.name
+    own.mkdir()
+    argv = [sys.executable, "-m", "tests.gpu", "--device", device, "--run", check.name]
+    argv += ["--work", str(own), "--models", str(work / "models"), "--facts", str(facts)]
+    print(f"{check.name} …", file=sys.stderr, flush=True)
+    started = time.monotonic()
+    process = subprocess.Popen(argv, stdout=sys.stderr, start_new_session=True)
+    try:
+        process.wait(limit)
+    except subprocess.TimeoutExpired:
+        seen: Seen = {"reason": f"not done after {limit:.0f} s"}
+    else:
+        seen = {"reason": f"ended with {process.returncode}"}
+    finally:
+        _end(process)
+    took = time.monotonic() - started
+    verdict = "failed"
+    if facts.exists():
+        told = json.loads(facts.read_text())
+        verdict, seen = told["verdict"], told["seen"]
+    logs = "\n".join(log.read_text(errors="replace")[-_LOG:] for log in own.rglob("log"))
+    return report.Result(check.name, verdict, took, seen, logs if verdict == "failed" else "")
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """It and what it started: `asrd run` has a session of its own, and its workers die with it."""
+    for leader in (process.pid, *_children(process.pid)):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(leader, signal.SIGKILL)
+    process.wait()
+
+
+def _children(pid: int) -> list[int]:
+    with suppress(OSError):
+        tasks = Path(f"/proc/{pid}/task").glob("*/children")
+        return [int(child) for task in tasks for child in task.read_text().split()]
+    return []
+
+
+def _run_one(name: str, stage: Stage, facts: Path) -> int:
+    check = next(check for check in CHECKS if check.name == name)
+    told: dict[str, Any]
+    try:
+        told = {"verdict": "passed", "seen": check.run(stage)}
+    except checks.NotHere as reason:
+        told = {"verdict": "not run", "seen": {"reason": str(reason)}}
+    except Exception as error:
+        traceback.print_exc()
+        told = {"verdict": "failed", "seen": {"reason": f"{type(error).__name__}: {error}"}}
+    facts.write_text(json.dumps(told))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

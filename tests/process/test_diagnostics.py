@@ -1,0 +1,198 @@
+"""A real worker dies under `asrd run`: what is known of it afterwards, and by whom."""
+
+import json
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asrd.client.client import Client
+from tests.process.daemons import Daemon, Front, alive
+from tests.process.raw import HELLO, done, wait_for
+from tests.process.test_front import ask as send
+from tests.process.test_front import ready
+from tests.process.test_run import LONG, ask, transcript
+from tests.subprocesses import started
+
+CONFIG = "[front]\nqueue_max = 8\n[worker]\ncpu_threads = 1\nbeam_size = 1\n"
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    with Daemon(tmp_path, config=CONFIG) as running:
+        running.wait_until_ready()
+        yield running
+
+
+def crashes(daemon: Daemon) -> list[dict[str, Any]]:
+    with Client(daemon.socket) as client:
+        told: list[dict[str, Any]] = client.status(crashes=True)["crashes"]
+    return told
+
+
+def explained(daemon: Daemon) -> dict[str, Any]:
+    """The only crash, once the next process has told its part."""
+
+    def told() -> dict[str, Any] | None:
+        return next((crash for crash in crashes(daemon) if crash["exit"]), None)
+
+    found: dict[str, Any] = wait_for("the next process's word", told)
+    return found
+
+
+def printed(daemon: Daemon, *arguments: str) -> str:
+    asrctl = started("--socket", daemon.socket, *arguments)
+    out, err = asrctl.communicate()
+    assert (asrctl.returncode, err) == (0, b"")
+    return out.decode()
+
+
+def test_a_segfault_in_the_middle_of_a_job(daemon: Daemon) -> None:
+    assert crashes(daemon) == []
+    pid = daemon.pid_of()
+    with daemon.connect() as client:
+        # Slow enough for a sign of life in the middle, which tells the length of the audio.
+        ask(client, "long", LONG, stream=True, trace_id="trace-1", beam_size=5)
+        client.expect("accepted")
+        while not any(job_runs_for(daemon, 0.7)):
+            pass
+        daemon.kill(number=signal.SIGSEGV)
+        assert transcript(client, "long")["attempts"] == 2
+    crash = explained(daemon)
+    stderr = crash.pop("stderr")
+    assert stderr.startswith('Fatal Python error: Segmentation fault / File "')
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", crash.pop("time"))
+    (job,) = crash.pop("jobs")
+    assert crash == {
+        "worker": "0",
+        "pid": pid,
+        "model": "demo",
+        "exit": "killed by SIGSEGV",
+        "noticed": "it closed the connection without a word",
+        "other_jobs": 0,
+    }
+    assert (job["job_id"], job["trace_id"], job["attempt"]) == ("long", "trace-1", 1)
+    assert job["audio_bytes"] == 545_591
+    assert job["audio_seconds"] == pytest.approx(59.7, abs=0.1)
+    # The whole traceback went on to where the worker's stderr goes.
+    assert "(most recent call first)" in daemon.log
+    lines = [line for line in daemon.log.splitlines() if " warning asrd: " in line]
+    assert len(lines) == 2
+    assert all("job_id=long" in line and "trace_id=trace-1" in line for line in lines)
+    assert "its last words: Fatal Python error: Segmentation fault" in lines[1]
+    shown = printed(daemon, "status", "--crashes").splitlines()
+    assert len(shown) == 3
+    assert shown[1].split()[1:] == [
+        *("0", str(pid), "demo", "killed", "by", "SIGSEGV", "long", "trace-1", "1"),
+        *("59.7", "s,", "545591", "bytes"),
+    ]
+    assert shown[2] == f"  {stderr}"
+    assert json.loads(printed(daemon, "status", "--crashes", "--json"))["crashes"][0]["pid"] == pid
+    assert "crashes" not in json.loads(printed(daemon, "status", "--json"))
+
+
+def job_runs_for(daemon: Daemon, seconds: float) -> Iterator[bool]:
+    for worker in daemon.workers().values():
+        assert worker["jobs_done"] == 0, "the job is over before it could be killed"
+        yield worker["job_age_ms"] >= 1000 * seconds
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(signal.SIGKILL, None), (signal.SIGABRT, "Fatal Python error: Aborted / File ")],
+)
+def test_an_idle_worker_s_death(daemon: Daemon, number: signal.Signals, said: str | None) -> None:
+    daemon.kill(number=number)
+    crash = explained(daemon)
+    assert crash["exit"] == f"killed by {number.name}"
+    assert (crash["jobs"], crash["other_jobs"]) == ([], 0)
+    assert crash["stderr"] is None if said is None else crash["stderr"].startswith(said)
+    assert printed(daemon, "status", "--crashes").splitlines()[1].endswith("-    -      -        -")
+
+
+def test_whatever_ran_is_named_though_it_had_been_answered(tmp_path: Path) -> None:
+    """One that poisoned its process was answered before that ended; one that was cancelled, too."""
+    with Front(tmp_path, "0") as front, front.connect() as client:
+        with ready(front) as worker:
+            send(client, "poison")
+            job, fd = worker.take_job()
+            fd.close()
+            failed = {"key": job["key"], "code": "internal", "text": "a CUDA error"}
+            worker.send("failed", {**failed, "fatal": True})
+        with ready(front) as worker:
+            worker.take_job()[1].close()
+            client.send("cancel", {"job_id": "poison"})
+            assert client.answer("poison").data["code"] == "cancelled"
+        front.wait_for_state("starting")
+        with Client(front.socket) as asking:
+            told = asking.status(crashes=True)["crashes"]
+        lines = [line for line in front.log.splitlines() if " lost: " in line]
+    jobs = [[(job["job_id"], job["attempt"]) for job in crash["jobs"]] for crash in told]
+    assert jobs == [[("poison", 1)], [("poison", 2)]]
+    assert told[0]["jobs"][0]["audio_seconds"] == 1.0
+    assert "job poison (attempt 2, 1.0 s, 32000 bytes)" in lines[1]
+
+
+def test_an_answered_job_is_none_of_a_later_death(tmp_path: Path) -> None:
+    with Front(tmp_path, "0") as front, front.connect() as client:
+        with ready(front) as worker:
+            for name, answer in (("done", done), ("failed", failed)):
+                send(client, name)
+                job, fd = worker.take_job()
+                fd.close()
+                worker.send(name, answer(job["key"]))
+                client.answer(name)
+        front.wait_for_state("starting")
+        with Client(front.socket) as asking:
+            (crash,) = asking.status(crashes=True)["crashes"]
+    assert crash["jobs"] == []
+
+
+def failed(key: int) -> dict[str, Any]:
+    return {"key": key, "code": "bad-audio", "text": "noise"}
+
+
+def test_the_word_of_another_process_explains_nothing(tmp_path: Path) -> None:
+    """More may have died before one of them said anything: its predecessor is not the one that
+    the front lost."""
+    with Front(tmp_path, "0") as front:
+        for pid, last in ((1, None), (2, {"exit": "killed by SIGBUS", "pid": 1}), (9, {"pid": 8})):
+            with front.accept() as worker:
+                told = {} if last is None else {"last": {"exit": "killed by SIGKILL", **last}}
+                worker.send("hello", {**HELLO, "pid": pid, **told})
+        front.wait_for_state("starting")
+        with Client(front.socket) as asking:
+            told_of = asking.status(crashes=True)["crashes"]
+    assert [crash["exit"] for crash in told_of] == ["killed by SIGBUS", None, None]
+
+
+def test_no_more_than_twenty_are_told(tmp_path: Path) -> None:
+    """Deaths of a worker that the test plays: there are more of them in a second."""
+    with Front(tmp_path, "0") as front:
+        for pid in range(1, 24):
+            with front.accept() as worker:
+                worker.send("hello", {**HELLO, "pid": pid})
+        front.wait_for_state("starting")
+        with Client(front.socket) as client:
+            told = client.status(crashes=True)["crashes"]
+    assert [crash["pid"] for crash in told] == list(range(4, 24))
+
+
+def test_what_a_worker_has_stored_goes_to_its_next_process_alone(daemon: Daemon) -> None:
+    """A descriptor that is not close-on-exec in the supervisor would be in every later process."""
+
+    def kept(pid: int) -> int:
+        links = [entry.readlink().name for entry in Path(f"/proc/{pid}/fd").iterdir()]
+        return sum(name.startswith("memfd:stderr") for name in links)
+
+    front = daemon.front_pid()
+    daemon.kill(number=signal.SIGSEGV)
+    explained(daemon)
+    os.kill(front, signal.SIGKILL)
+    wait_for("the front's death", lambda: not alive(front))
+    daemon.wait_until_serving()
+    assert (kept(daemon.front_pid()), kept(daemon.pid_of())) == (0, 1)

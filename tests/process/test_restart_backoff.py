@@ -1,0 +1,44 @@
+"""The script that systemd runs around a worker, by itself."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "systemd" / "restart-backoff"
+KILLED = {"EXIT_CODE": "killed", "EXIT_STATUS": "SEGV", "SERVICE_RESULT": "signal"}
+
+
+def run(event: str, file: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["/bin/sh", str(SCRIPT), event, str(file)],
+        env={**os.environ, **KILLED},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_deaths_are_counted_until_it_is_ready(tmp_path: Path) -> None:
+    file = tmp_path / "0"
+    for deaths in ("2", "3"):
+        assert run("ended", file).returncode == 0
+        assert file.read_text().strip() == deaths
+    assert (tmp_path / "0.env").read_text() == "ASRD_LAST_EXIT='killed by SIGSEGV'\n"
+    assert run("ready", file).returncode == 0
+    assert file.read_text().strip() == "0"
+
+
+def test_a_file_that_a_full_disk_left_empty_costs_no_time(tmp_path: Path) -> None:
+    (tmp_path / "0").touch()
+    assert run("ended", tmp_path / "0").returncode == 0
+    assert (tmp_path / "0").read_text() == "2\n"
+
+
+@pytest.mark.parametrize("event", ["ready", "ended"])
+def test_what_it_cannot_write_fails_no_worker(event: str, tmp_path: Path) -> None:
+    """A full /run, say; a directory that is missing refuses root, too."""
+    done = run(event, tmp_path / "missing" / "0")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""

@@ -1,0 +1,220 @@
+"""The daemon of a campaign as installed from its packages, under the real systemd: its units are
+what is killed, restarted, stopped and starved, and its clients are several users."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from asrd.ownedfd import OwnedFd
+from tests.soak.campaign import crashing_model
+from tests.soak.host import Host
+from tests.soak.killer import Killer
+from tests.soak.limits import PATIENCE, config
+from tests.soak.resources import Holding, children
+from tests.systemd.nspawn import Machine, booted
+from tests.systemd.packages import install
+from tests.systemd.service import Service
+
+_USERS = ("ann", "cem", "dora")
+_QUIET = "uma"
+# Room for as many as the three may have waiting, and some for her who asks little.
+_QUEUE_MAX, _QUEUE_MAX_PER_USER = 16, 4
+_TIMES = f"""[Service]
+WatchdogSec={PATIENCE.watchdog}
+TimeoutStartSec={PATIENCE.start}
+TimeoutAbortSec={PATIENCE.abort}
+TimeoutStopSec={PATIENCE.stop}
+"""
+# What front, workers and systemd for them write to. Full: not a page more, not a file more.
+_DISKS = ("/run", "/tmp", "/var/cache/asrd")
+_FILL = """for d; do
+    set -- $(df -k --output=used,iused "$d" | tail -n 1)
+    mount -o "remount,size=$(($1 ? $1 : 4))k,nr_inodes=$2" "$d"
+done"""
+_EMPTY = 'for d; do mount -o remount,size=1g,nr_inodes=100k "$d"; done'
+_OUT_SECONDS = 2.0
+
+
+class Units(Host):
+    title = "systemd"
+
+    def __init__(self, home: Path, debs: Path) -> None:
+        home.mkdir()
+        self._debs = debs
+        self._stack = ExitStack()
+        self.log = home / "log"
+        self.log.touch()
+        self._units = ["asrd.service", *(f"asr-worker@{name}.service" for name in self.workers)]
+        self.acts = {self._restart_workers: 1, self._stop_socket: 1}
+        self.front_acts = {self._restart_front: 2, self._stop_front: 1}
+        self._machine: Machine
+
+    def __enter__(self) -> "Units":
+        with ExitStack() as stack:
+            machine = self._machine = stack.enter_context(booted(self._debs))
+            install(machine, *self._debs.glob("*.deb"))
+            self.users = tuple(map(self._add_user, _USERS))
+            self.quiet_user = self._add_user(_QUIET)
+            # /proc of another is root's alone, but one's own descriptors are there for everybody.
+            directory = OwnedFd(os.open(machine.inside / "run/asrd", os.O_PATH | os.O_CLOEXEC))
+            stack.enter_context(directory)
+            self.socket = f"/proc/self/fd/{directory.fileno()}/asrd.sock"
+            self._configure()
+            stack.enter_context(self._journal())
+            self._systemctl("restart", "asr-worker@0.socket", *self._units)
+            service = Service(machine)
+            for name in self.workers:
+                service.until_worker("ready", name)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def pids(self) -> dict[str, int]:
+        shown = self._machine.output(
+            "systemctl", "show", "--property=MainPID", "--value", *self._units
+        )
+        names = ["front", *(f"worker {name}" for name in self.workers)]
+        pairs = zip(names, map(int, shown.split()), strict=True)
+        return {name: pid for name, pid in pairs if pid}
+
+    def helpers(self) -> dict[str, int]:
+        return {}
+
+    def signal(self, pid: int, number: signal.Signals) -> None:
+        script = 'kill "-$1" "$2"'
+        self._machine.run("sh", "-c", script, "sh", str(number.value), str(pid), check=False)
+
+    def holding(self, pid: int) -> Holding:
+        return Holding.of(self._machine.inside / "proc" / str(pid))
+
+    def processes(self) -> int:
+        """By their own names: systemd's, before it becomes one of them, and the scripts that it
+        runs around them have others."""
+        return sum(name in ("asrd", "asr-worker") for name in self._names())
+
+    def _names(self) -> Iterator[str]:
+        for proc in (self._machine.inside / "proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                yield (proc / "comm").read_text().strip()
+
+    def files(self) -> set[str]:
+        places = ["/run/asrd", "/tmp", "/var/tmp", "/var/cache/asrd", "/var/lib/asrd"]
+        # systemd's private directories have new names each time.
+        named = "s/^(.*systemd-private-).*(-asr.*service)-[^/]*/\\1\\2/"
+        script = f'find "$@" | sed -E "{named}"'
+        found = set(self._machine.output("sh", "-c", script, "sh", *places).splitlines())
+        # restart-backoff's, from a worker's first death on.
+        return found - {f"/run/asrd/backoff/{name}{end}" for name in "01" for end in ("", ".env")}
+
+    def settings(self, worker: str) -> Path:
+        return self._machine.root / f"etc/asrd/worker-{worker}.toml"
+
+    @contextlib.contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """And no memory for audio: the front's memfds can't grow."""
+        run = self._machine.run
+        front = self.pids().get("front", 0)
+        run("sh", "-ec", _FILL, "sh", *_DISKS)
+        self._limit_files(front, "0")
+        try:
+            yield
+        finally:
+            self._limit_files(front, "unlimited")
+            run("sh", "-ec", _EMPTY, "sh", *_DISKS)
+
+    def _limit_files(self, pid: int, size: str) -> None:
+        self._machine.run("prlimit", f"--pid={pid}", f"--fsize={size}:unlimited", check=False)
+
+    # --- setting it up ------------------------------------------------------------------------
+
+    def _add_user(self, name: str) -> int:
+        self._machine.run("useradd", "--groups", "asr", name)
+        return int(self._machine.output("id", "-u", name))
+
+    def _configure(self) -> None:
+        machine = self._machine
+        model = crashing_model(machine.root / "var/lib/asrd/models")
+        for path in (model, *model.iterdir()):
+            path.chmod(0o755)
+        inside = f"/{model.relative_to(machine.root)}"
+        machine.write("/etc/asrd/asrd.toml", config(inside, _QUEUE_MAX, _QUEUE_MAX_PER_USER))
+        for unit in ("asrd.service", "asr-worker@.service"):
+            machine.write(f"/etc/systemd/system/{unit}.d/soak.conf", _TIMES)
+        machine.run("mkdir", "-p", "/var/cache/asrd")
+        machine.run("mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", "/var/cache/asrd")
+        self._systemctl("daemon-reload")
+        self._systemctl("enable", "--now", *(f"asr-worker@{name}.socket" for name in self.workers))
+
+    def _systemctl(self, *argv: str) -> None:
+        self._machine.run("systemctl", *argv)
+
+    @contextlib.contextmanager
+    def _journal(self) -> Iterator[None]:
+        """Written to `log` as `asrd run` would, line by line."""
+        follow = ["journalctl", "--follow", "--lines=0", "--output=json", "--all"]
+        process = self._machine.start(*follow)
+        thread = threading.Thread(target=self._copy, args=(process,))
+        thread.start()
+        try:
+            yield
+        finally:
+            # nsenter(1) waits for it, and would not take it along.
+            for pid in children(process.pid):
+                os.kill(pid, signal.SIGTERM)
+            process.wait()
+            thread.join()
+            process.communicate()
+
+    def _copy(self, journal: "subprocess.Popen[str]") -> None:
+        assert journal.stdout is not None
+        with open(self.log, "a", buffering=1) as log:
+            for line in journal.stdout:
+                log.write(_as_line(json.loads(line)))
+
+    # --- what only systemd can do -------------------------------------------------------------
+
+    def _restart_workers(self, killer: Killer) -> None:
+        for name, pid in self.pids().items():
+            if name != "front":
+                killer.ledger.fault("restart", name, pid, lambda: None)
+        self._systemctl("restart", "--no-block", "asr-workers.target")
+
+    def _stop_socket(self, killer: Killer) -> None:
+        """Which takes the worker out, and gives it back a while later."""
+        name = killer.chance.choice(self.workers)
+        unit, target = f"asr-worker@{name}.socket", f"worker {name}"
+        stop = ("stop", "--no-block", unit)
+        killer.ledger.fault(
+            "stop of its socket", target, killer.pid(target), lambda: self._systemctl(*stop)
+        )
+        killer.stop.wait(_OUT_SECONDS)
+        self._systemctl("start", "--no-block", unit)
+
+    def _restart_front(self, killer: Killer) -> None:
+        restart = ("restart", "--no-block", "asrd.service")
+        pid = killer.pid("front")
+        killer.ledger.fault("restart", "front", pid, lambda: self._systemctl(*restart))
+
+    def _stop_front(self, killer: Killer) -> None:
+        """For good, as far as it can do anything about it."""
+        killer.send("front", signal.SIGSTOP)
+
+
+def _as_line(entry: Mapping[str, Any]) -> str:
+    at = datetime.fromtimestamp(int(entry["__REALTIME_TIMESTAMP"]) / 1e6)
+    moment = f"{at:%Y-%m-%d %H:%M:%S},{at.microsecond // 1000:03}"
+    who = f"{entry.get('SYSLOG_IDENTIFIER')}[{entry.get('_PID')}]"
+    names = ("ASRD_JOB_ID", "ASRD_PEER_UID", "ASRD_DROPPED")
+    pairs = [f" {n.removeprefix('ASRD_').lower()}={entry[n]}" for n in names if n in entry]
+    # A message that is no text is a list of bytes.
+    return f"{moment} {who}: {entry.get('MESSAGE')}{''.join(pairs)}\n"

@@ -1,0 +1,236 @@
+"""The worker's threads, with an engine that does as it is told (tests/test_engine.py has the real
+one, tests/process the whole worker)."""
+
+import os
+import select
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from asrd.errors import BadAudio, Code
+from asrd.ownedfd import OwnedFd
+from asrd.records import (
+    AudioFormat,
+    Options,
+)
+from asrd.worker.engine import Transcription
+from asrd.worker.inference import Inference, Loaded, Message, Task
+from asrd.workerevents import Done, Failed, Job, JobProgress
+
+# Long enough for a loaded machine; a test that passes never waits so long.
+PATIENCE = 20.0
+
+
+class Read:
+    def __init__(self, name: str, on_progress: Callable[[float, float], None]) -> None:
+        self.name = name
+        self.on_progress = on_progress
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Engine:
+    """A job's text is what its descriptor holds. `gates` hold up what they name, as `run a`, until
+    they are set; `log` is what was done, in order."""
+
+    model, languages, device, compute_type, load_seconds = "fake", ("en",), "cpu", "int8", 0.0
+
+    def __init__(self, *gates: str) -> None:
+        self.gates = {name: threading.Event() for name in gates}
+        self.log: list[str] = []
+        self.reads: list[Read] = []
+
+    def prepare(
+        self,
+        fd: int,
+        audio: AudioFormat,
+        options: Options,
+        *,
+        max_audio_seconds: float,
+        on_progress: Callable[[float, float], None],
+    ) -> Read:
+        name = os.pread(fd, 100, 0).decode()
+        self._do(f"read {name}")
+        on_progress(0.0, 1.0)
+        if name == "bad":
+            raise BadAudio("audio: bad")
+        self.reads.append(Read(name, on_progress))
+        return self.reads[-1]
+
+    def run(
+        self,
+        prepared: Read,
+        on_progress: Callable[[float, float], None],
+        on_segment: Callable[[Any], None],
+    ) -> Transcription:
+        self._do(f"run {prepared.name}")
+        on_progress(1.0, 1.0)
+        return Transcription(prepared.name, "en", 1.0, 1.0, ())
+
+    def _do(self, what: str) -> None:
+        self.log.append(what)
+        if what in self.gates:
+            assert self.gates[what].wait(PATIENCE)
+
+
+def task(name: str, key: int = 1, **fields: Any) -> Task:
+    with OwnedFd(os.memfd_create(name)) as fd:
+        os.write(fd.fileno(), name.encode())
+        job = Job(key, name, AudioFormat("file"), Options(), len(name), **fields)
+        return Task(job, OwnedFd(os.dup(fd.fileno())))
+
+
+@contextmanager
+def inference(engine: Engine) -> Iterator[Inference]:
+    made = Inference(lambda: engine)
+    assert isinstance(heard(made), Loaded)
+    try:
+        yield made
+    finally:
+        for gate in engine.gates.values():
+            gate.set()
+        made._beside.join()
+        made._wake.close()
+
+
+def heard(made: Inference) -> Message:
+    """The next thing that it says."""
+    while not made.messages:
+        assert select.select([made], [], [], PATIENCE)[0]
+        os.eventfd_read(made.fileno())
+    return made.messages.popleft()
+
+
+def until(what: Callable[[], object]) -> None:
+    waiting = threading.Event()
+    for _ in range(round(PATIENCE * 100)):
+        if what():
+            return
+        waiting.wait(0.01)
+    raise AssertionError("it did not come to that")
+
+
+def test_a_task_that_was_not_prepared_is_read_and_run() -> None:
+    engine = Engine()
+    with inference(engine) as made:
+        one = task("a", key=7)
+        made.submit(one)
+        done = heard(made)
+    assert isinstance(done, Done) and (done.key, done.text) == (7, "a")
+    assert engine.log == ["read a", "run a"]
+    assert one.closed and engine.reads[0].closed
+
+
+def test_the_next_task_is_read_while_one_runs_and_only_once() -> None:
+    engine = Engine("run a")
+    with inference(engine) as made:
+        made.submit(task("a"))
+        next_one = task("b", key=2)
+        made.prepare(next_one)
+        until(lambda: "read b" in engine.log)
+        engine.gates["run a"].set()
+        assert heard(made)
+        made.submit(next_one)
+        done = heard(made)
+    assert isinstance(done, Done) and (done.key, done.text) == (2, "b")
+    assert engine.log == ["read a", "run a", "read b", "run b"]
+
+
+def test_a_task_whose_turn_comes_while_it_is_read_waits_for_that() -> None:
+    engine = Engine("read b")
+    with inference(engine) as made:
+        one = task("b")
+        made.prepare(one)
+        until(lambda: "read b" in engine.log)
+        made.submit(one)
+        engine.gates["read b"].set()
+        assert isinstance(heard(made), Done)
+    assert engine.log == ["read b", "run b"]
+
+
+def test_what_went_wrong_in_reading_is_told_when_the_task_has_its_turn() -> None:
+    engine = Engine()
+    with inference(engine) as made:
+        one = task("bad")
+        made.prepare(one)
+        until(lambda: one._is_prepared.is_set())
+        assert not made.messages
+        made.submit(one)
+        failed = heard(made)
+    assert isinstance(failed, Failed) and failed.code == Code.BAD_AUDIO
+    assert one.closed
+
+
+def test_nothing_is_said_of_a_task_that_is_only_read() -> None:
+    engine = Engine()
+    with inference(engine) as made:
+        one = task("a", stream=True)
+        made.prepare(one)
+        until(lambda: one._is_prepared.is_set())
+        assert not made.messages
+        made.submit(one)
+        assert [type(heard(made)) for _ in range(2)] == [JobProgress, Done]
+
+
+def test_a_discarded_task_is_closed_once_its_reading_stops() -> None:
+    engine = Engine("read a")
+    with inference(engine) as made:
+        one = task("a")
+        made.prepare(one)
+        until(lambda: "read a" in engine.log)
+        one.cancelled_at = 1.0
+        made.discard(one)
+        assert not one.closed
+        engine.gates["read a"].set()
+        until(lambda: one.closed)
+        assert engine.reads == []
+
+
+def test_a_reading_that_hangs_holds_up_no_other_task() -> None:
+    engine = Engine("read stuck")
+    with inference(engine) as made:
+        stuck = task("stuck")
+        made.prepare(stuck)
+        until(lambda: "read stuck" in engine.log)
+        stuck.cancelled_at = 1.0
+        made.discard(stuck)
+        other = task("b")
+        made.prepare(other)
+        made.submit(other)
+        done = heard(made)
+        assert isinstance(done, Done) and done.text == "b"
+
+
+def test_nothing_is_read_beside_a_last_attempt() -> None:
+    engine = Engine("read suspect")
+    with inference(engine) as made:
+        suspect, last = task("suspect"), task("a")
+        made.prepare(suspect)
+        until(lambda: "read suspect" in engine.log)
+        suspect.cancelled_at = 1.0
+        made.discard(suspect)
+        last.alone = True
+        made.submit(last)
+        engine.gates["read suspect"].set()
+        assert isinstance(heard(made), Done)
+    assert engine.log == ["read suspect", "read a", "run a"]
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_cancelled_task_stops_at_its_next_sign_of_life(prepared: bool) -> None:
+    engine = Engine("run a")
+    with inference(engine) as made:
+        one = task("a")
+        if prepared:
+            made.prepare(one)
+        made.submit(one)
+        until(lambda: "run a" in engine.log)
+        one.cancelled_at = 1.0
+        engine.gates["run a"].set()
+        failed = heard(made)
+    assert isinstance(failed, Failed) and failed.code == Code.CANCELLED

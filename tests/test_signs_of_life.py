@@ -1,0 +1,84 @@
+"""What a worker's main thread says of itself while it waits for the engine."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from asrd.config import WorkerSettings
+from asrd.sd import Notifier
+from asrd.worker.inference import Inference, Loaded, Message, Task
+from asrd.worker.worker import Worker
+from asrd.workerevents import (
+    Alive,
+    Hello,
+)
+from tests.process.raw import Peer, memfd
+
+JOB = {"key": 3, "job_id": "a", "audio": {"encoding": "file"}, "size": 5, "options": {}}
+
+
+class Hangs:
+    """An inference that has loaded, and never answers a job: its engine hangs."""
+
+    def __init__(self) -> None:
+        self._wake = os.eventfd(1, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.messages: list[Message] = [Loaded("fake", ("en",), "cpu", "int8", 0.0)]
+        self.task: Task | None = None
+
+    def fileno(self) -> int:
+        return self._wake
+
+    def submit(self, task: Task) -> None:
+        task.fd.close()
+        task.audio_seconds = 12.5
+        self.task = task
+
+    def take_messages(self) -> list[Message]:
+        os.eventfd_read(self._wake)
+        taken, self.messages = self.messages, []
+        return taken
+
+
+@pytest.fixture
+def front(tmp_path: Path) -> Iterator[Peer]:
+    """The front's end of a worker whose engine hangs."""
+    inference = Hangs()
+    settings = WorkerSettings(stall_seconds=0.1, cancel_grace_seconds=0.0)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "worker.sock"))
+        listener.listen()
+        worker = Worker(settings, listener, Notifier(), cast(Inference, inference))
+        with Peer.connect(listener.getsockname()) as peer:
+            thread = threading.Thread(target=worker.run)
+            thread.start()
+            yield peer
+            worker.stop()
+            if inference.task is not None:
+                inference.task.cancelled_at = time.monotonic()
+        thread.join()
+    os.close(inference.fileno())
+
+
+def test_an_idle_worker_says_that_it_lives_as_often_as_it_promised(front: Peer) -> None:
+    promised = front.expect(Hello.TYPE)["alive_seconds"]
+    assert front.expect(Alive.TYPE) == {"stalled_seconds": 0.0}
+    before = time.monotonic()
+    assert front.expect(Alive.TYPE) == {"stalled_seconds": 0.0}
+    assert time.monotonic() - before > promised / 2
+
+
+def test_a_job_that_does_not_move_is_told_with_its_length(front: Peer) -> None:
+    front.expect(Hello.TYPE)
+    with memfd(b"audio") as fd:
+        front.send("job", JOB, fds=(fd.fileno(),))
+    told = front.expect(Alive.TYPE)
+    while not told["stalled_seconds"]:
+        told = front.expect(Alive.TYPE)
+    assert (told["key"], told["audio_seconds"]) == (3, 12.5)
+    assert told["stalled_seconds"] >= 0.1
