@@ -51,7 +51,9 @@ HEAVY = {
     "ctranslate2": {"worker/engine.py"},
     "faster_whisper": {"worker/engine.py"},
     "huggingface_hub": {"worker/models.py"},
-    "numpy": {"worker/audio.py", "worker/engine.py", "worker/vad.py", "worker/windows.py"},
+    "numpy": {
+        f"worker/{name}.py" for name in ("ahead", "audio", "engine", "spectrum", "vad", "windows")
+    },
     "onnxruntime": {"worker/engine.py", "worker/vad.py"},
     "tokenizers": set(),
 }
