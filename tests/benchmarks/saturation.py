@@ -58,7 +58,13 @@ def main() -> None:
             for length, name in cases
             for row in bench.measure(length, name, arguments.seconds / len(cases))
         ]
-    header = ["recording", "way", "jobs/s, p50", "× the bare loop, paired p50", "its quartiles"]
+    header = [
+        "recording",
+        "way",
+        "jobs/s, p50",
+        "ratio to the bare loop, paired p50",
+        "its quartiles",
+    ]
     table(f"One worker, {_CLIENTS} clients, {arguments.jobs} jobs a round", header, rows)
 
 
