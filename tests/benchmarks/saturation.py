@@ -62,7 +62,7 @@ def main() -> None:
         "recording",
         "way",
         "jobs/s, p50",
-        "ratio to the bare loop, paired p50",
+        "ratio to bare, paired p50",
         "its quartiles",
     ]
     table(f"One worker, {_CLIENTS} clients, {arguments.jobs} jobs a round", header, rows)
