@@ -172,8 +172,8 @@ def test_the_search_has_an_end(minute: Samples) -> None:
     ("container", "codec", "rate", "most"),
     [
         ("flac", "flac", RATE, 300),
-        ("mp3", "libmp3lame", 44_100, 240),
-        ("ogg", "libopus", 48_000, 180),
+        ("mp3", "libmp3lame", 44_100, 196),
+        ("ogg", "libopus", 48_000, 150),
     ],
 )
 def test_what_must_be_decoded_is_read_so_far_as_its_packets_allow(

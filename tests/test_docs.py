@@ -19,7 +19,8 @@ from asrd.front import status
 from tests.declared import accepts, default
 from tests.test_status import front
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
 PROTOCOL = (DOCS / "protocol.md").read_text()
 SETTINGS = (DOCS / "settings.md").read_text()
 DIRECTIONS = {
@@ -160,3 +161,18 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_the_path_of_a_request_names_what_there_is() -> None:
+    """Each row: files, what happens, and names that these files define."""
+    section = (
+        (ROOT / "README.md").read_text().split("## The path of a request")[1].split("\n## ")[0]
+    )
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    paths = [row for row in rows if "asrd/" in row[0]]
+    assert len(paths) >= 10
+    for where, _, names in paths:
+        sources = [(ROOT / path).read_text() for path in re.findall(r"`(asrd/[\w/]+\.py)`", where)]
+        for name in re.findall(r"`([\w.]+)`", names):
+            defined = re.compile(rf"\b(def|class) {name.rpartition('.')[2]}\b")
+            assert any(defined.search(source) for source in sources), f"{where}: {name}"

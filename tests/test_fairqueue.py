@@ -171,3 +171,22 @@ def test_the_next_job_costs_the_same_however_many_wait(users: int, model: str) -
         return calls_of(lambda: waiting.serve(waiting.first(model) or job("none")))
 
     assert cost(1000) <= cost(10)
+
+
+def test_the_oldest_is_found_without_a_look_at_all_that_wait() -> None:
+    def cost(length: int) -> int:
+        waiting = queue(queue_max=100_000)
+        for number in range(length):
+            waiting.append(Job(number % 7, 10.0 + number))
+        assert waiting.oldest_arrival() == 10.0
+        return calls_of(waiting.oldest_arrival)
+
+    assert cost(5000) <= cost(10)
+    assert queue().oldest_arrival() is None
+
+
+def test_a_retry_is_among_the_oldest() -> None:
+    waiting = queue()
+    waiting.append(Job(1, 5.0))
+    waiting.put_back(Job(2, 3.0))
+    assert waiting.oldest_arrival() == 3.0

@@ -78,6 +78,11 @@ class FairQueue:
         waiting = [job for lane in lanes for queue in lane.values() for job in queue]
         yield from sorted(waiting, key=self._rank)
 
+    def oldest_arrival(self) -> float | None:
+        """When the job came that has been here longest."""
+        heads = (jobs[0] for lane in self._lanes.values() for jobs in lane.values())
+        return min((job.arrival for job in (*self._retries, *heads)), default=None)
+
     def why_full(self, job: Job) -> str | None:
         """One sentence if `job` must not wait as well, None if it may. Retries don't count."""
         limits = self._limits

@@ -23,7 +23,7 @@ def shown_state(worker: Worker) -> str:
 def snapshot(front: "Front", peer: Peer, now: float) -> dict[str, Any]:
     """The `status` event's data, as `peer` may see it: other users' job ids are left out."""
     scheduler, metrics = front.scheduler, front.metrics
-    oldest = min((job.arrival for job in scheduler.queue), default=now)
+    oldest = scheduler.queue.oldest_arrival()
     return {
         "state": health.state(front, now),
         "problems": health.problems(front, now),
@@ -34,7 +34,7 @@ def snapshot(front: "Front", peer: Peer, now: float) -> dict[str, Any]:
         "queue": {
             "depth": len(scheduler.queue),
             "max": scheduler.limits.queue_max,
-            "oldest_wait_ms": round((now - oldest) * 1000),
+            "oldest_wait_ms": 0 if oldest is None else round((now - oldest) * 1000),
         },
         "jobs": metrics.jobs(scheduler.retried, scheduler.prefetched),
         "ignored_events": metrics.ignored_events,

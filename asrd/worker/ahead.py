@@ -6,8 +6,8 @@ recording is, never on how fast the machine is:
 
 - One that costs next to nothing to read (`Recording.plain`) is read twice: the first half hour is
   searched, all of it for five minutes, then only among the frames of most energy.
-- Any other is decoded ahead, for five minutes or so many packets, which are what it costs (AAC or
-  MP3: about four minutes; Opus: three), searched, and kept until its turn comes.
+- Any other is decoded ahead, for five minutes or so many packets, which are what it costs (AAC and
+  MP3: about three minutes; Opus: two and a half), searched, and kept until its turn comes.
 
 What is louder still further on counts from there on.
 """
@@ -25,7 +25,7 @@ from asrd.worker.vad import SpeechFilter
 
 SEARCHED_SECONDS = 1800
 READ_AHEAD_SECONDS = 300
-READ_AHEAD_PACKETS = 9000
+READ_AHEAD_PACKETS = 7500
 # With the VAD only speech counts, and judging all that is read ahead would take a second. So much
 # is judged as it is for the transcript; behind it, the loudest places of a few blocks, with what
 # lies around them. (Their frames lie a few milliseconds differently: the power found may be off by

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from tests.benchmarks.measure import machine, versions
 
-NAMES = ("latency", "overload", "recovery", "real_size", "startup", "long", "growth")
+NAMES = ("latency", "saturation", "overload", "recovery", "real_size", "startup", "long", "growth")
 
 
 def main() -> int:

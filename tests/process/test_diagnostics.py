@@ -80,7 +80,7 @@ def test_a_segfault_in_the_middle_of_a_job(daemon: Daemon) -> None:
     assert job["audio_seconds"] == pytest.approx(59.7, abs=0.1)
     # The whole traceback went on to where the worker's stderr goes.
     assert "(most recent call first)" in daemon.log
-    lines = [line for line in daemon.log.splitlines() if " warning asrd: " in line]
+    lines = [line for line in daemon.log.splitlines() if " warning asrd: worker 0" in line]
     assert len(lines) == 2
     assert all("job_id=long" in line and "trace_id=trace-1" in line for line in lines)
     assert "its last words: Fatal Python error: Segmentation fault" in lines[1]
