@@ -230,13 +230,16 @@ class World:
 
     # --- what is expected -------------------------------------------------------------------
 
-    def _takes(self, worker: BookedWorker) -> bool:
-        """Whether it should be running something if it can."""
+    def _serves(self, worker: BookedWorker) -> bool:
         needed = not worker.spare or not any(
             other.ready and not other.spare and other.model == worker.model
             for other in self.workers.values()
         )
-        return worker.ready and not worker.full and needed
+        return worker.ready and needed
+
+    def _takes(self, worker: BookedWorker) -> bool:
+        """Whether it should be running something if it can."""
+        return self._serves(worker) and not worker.full
 
     def _waiting(self) -> list[int]:
         return [number for number, booked in self.jobs.items() if booked.waits]
@@ -373,7 +376,7 @@ class World:
     def _may_read(self, worker: BookedWorker) -> bool:
         running = [self.jobs[number] for number in worker.held.values() if number is not None]
         last = any(booked.attempts >= self.limits.max_attempts for booked in running)
-        able = worker.ready and worker.can_prefetch and worker.prefetched is None
+        able = self._serves(worker) and worker.can_prefetch and worker.prefetched is None
         return able and worker.full and not last
 
     def _started(self, start: Start) -> list[tuple[str, int]]:

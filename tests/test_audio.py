@@ -222,6 +222,17 @@ def test_a_wav_from_a_pipe_does_not_know_its_length(speech: Samples, data_size: 
     )
 
 
+def test_a_length_that_no_recording_may_have_is_not_believed(speech: Samples) -> None:
+    """It would be told as progress, and what says such things is a broken worker to the front."""
+    data = bytearray(encoded(speech, "flv", "pcm_s16le", 22_050))
+    # The number, an AMF double, stands behind its name and its type.
+    struct.pack_into(">d", data, data.index(b"duration") + 9, 1e8)
+    with recording(bytes(data), FILE) as opened:
+        assert opened.total_seconds is None
+        count = sum(map(len, opened))
+        assert opened.total_seconds == count / RATE == pytest.approx(len(speech) / RATE, abs=0.01)
+
+
 def test_the_length_is_told_early_and_exactly_in_the_end(speech: Samples) -> None:
     with recording(encoded(speech, "mp3", "libmp3lame", 44_100), FILE) as opened:
         assert opened.total_seconds == pytest.approx(len(speech) / RATE, rel=0.05)

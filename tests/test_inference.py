@@ -4,6 +4,7 @@ one, tests/process the whole worker)."""
 import os
 import select
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -130,6 +131,7 @@ def test_the_next_task_is_read_while_one_runs_and_only_once() -> None:
     engine = Engine("run a")
     with inference(engine) as made:
         made.submit(task("a"))
+        until(lambda: "run a" in engine.log)
         next_one = task("b", key=2)
         made.prepare(next_one)
         until(lambda: "read b" in engine.log)
@@ -175,6 +177,21 @@ def test_nothing_is_said_of_a_task_that_is_only_read() -> None:
         assert not made.messages
         made.submit(one)
         assert [type(heard(made)) for _ in range(2)] == [JobProgress, Done]
+
+
+def test_what_was_read_is_freed_though_nothing_comes_after_it() -> None:
+    engine = Engine()
+    with inference(engine) as made:
+        one, dropped = task("a"), task("b")
+        made.prepare(one)
+        made.submit(one)
+        assert isinstance(heard(made), Done)
+        made.prepare(dropped)
+        until(lambda: len(engine.reads) == 2)
+        made.discard(dropped)
+        until(lambda: dropped.closed)
+        freed = [weakref.ref(engine.reads.pop()) for _ in range(2)]
+        until(lambda: not any(read() for read in freed))
 
 
 def test_a_discarded_task_is_closed_once_its_reading_stops() -> None:

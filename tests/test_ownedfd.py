@@ -1,5 +1,6 @@
 """One owner, from the first instant to the last."""
 
+import errno
 import os
 from collections.abc import Iterator
 
@@ -75,3 +76,26 @@ def test_one_that_is_dropped_is_closed_also_where_warnings_are_errors(
     del owned
     assert not is_open(fd)
     assert [type(problem) for problem in ignored] == [ResourceWarning]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EDQUOT])
+def test_what_a_file_system_says_late_of_others_writes_is_no_error_here(
+    fd: int, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = os.close
+
+    def fail(fd: int) -> None:
+        close(fd)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "close", fail)
+    owned = OwnedFd(fd)
+    owned.close()
+    assert not is_open(fd)
+
+
+def test_a_descriptor_that_somebody_else_closed_is_a_bug(fd: int) -> None:
+    owned = OwnedFd(fd)
+    os.close(fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        owned.close()

@@ -318,6 +318,16 @@ def test_rule_8_a_job_starts_where_a_worker_is_free_whoever_has_read_it() -> Non
     assert it.job_done("1", 2, "text", 3.0)[1:] == [Abandon("0", 3), Start(waiting, "1", 4)]
 
 
+def test_rule_8_a_spare_that_is_no_longer_needed_reads_nothing_ahead() -> None:
+    it, waiting = prefetching("0", "spare"), job()
+    it.worker_ready("spare", "tiny", 1, 0.0, spare=True, can_prefetch=True)
+    it.worker_lost("0", "it died", 0.0)
+    it.submit(job(), 1.0)
+    it.worker_ready("0", "tiny", 1, 2.0, can_prefetch=True)
+    it.submit(job(), 3.0)
+    assert it.submit(waiting, 4.0)[1:] == [Prefetch(waiting, "0", 3)]
+
+
 def test_rule_8_what_was_read_keeps_its_place_and_its_clock() -> None:
     it, waiting = prefetching("0", max_wait_seconds=10.0), job()
     it.submit(job(), 0.0)
@@ -576,17 +586,29 @@ def test_draining_waits_for_no_job_longer_than_any_job_may_wait() -> None:
 
 
 def test_who_is_refused_is_told_of_recent_runs_and_of_the_number_of_slots() -> None:
-    it = scheduler("0", queue_max=0)
+    it, refused = scheduler("0", queue_max=0), job()
     for number in range(1, 40):
         it.submit(job(), 10.0 * number)
         it.job_done("0", number, "text", 10.0 * number + 4.0)
-    assert it.retry_after_ms(1, 500.0) == pytest.approx(4000, rel=0.01)
+    assert it.retry_after_ms(refused, 500.0) == pytest.approx(4000, rel=0.01)
     it.worker_added("1", 500.0)
     it.worker_ready("1", "tiny", 1, 500.0)
-    assert it.retry_after_ms(1, 500.0) == pytest.approx(2000, rel=0.01)
+    assert it.retry_after_ms(refused, 500.0) == pytest.approx(2000, rel=0.01)
     it.worker_lost("0", "it died", 501.0)
     it.worker_lost("1", "it died", 501.0)
-    assert it.retry_after_ms(2, 501.0) == pytest.approx(4000, rel=0.01)
+    assert it.retry_after_ms(job(uid=2), 501.0) == pytest.approx(4000, rel=0.01)
+
+
+def test_an_idle_worker_with_another_model_shortens_no_line() -> None:
+    it = scheduler("0", "1", queue_max=0)
+    it.worker_ready("1", "large", 1, 0.0)
+    assert told(it.submit(job(model="tiny"), 0.0)) == ["Accept", "Start"]
+    later = []
+    for _ in range(4):
+        (refuse,) = it.submit(job(model="tiny"), 0.0)
+        assert isinstance(refuse, Refuse)
+        later.append(refuse.failure.retry_after_ms)
+    assert later == [1000, 1333, 1667, 2000]
 
 
 @pytest.mark.parametrize("other_model", ["tiny", "large"])

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -16,11 +16,13 @@ from asrd.worker.inference import Inference, Loaded, Message, Task
 from asrd.worker.worker import Worker
 from asrd.workerevents import (
     Alive,
+    Bye,
     Hello,
 )
 from tests.process.raw import Peer, memfd
 
 JOB = {"key": 3, "job_id": "a", "audio": {"encoding": "file"}, "size": 5, "options": {}}
+HELD = {**JOB, "key": 2, "hold": True}
 
 
 class Hangs:
@@ -38,6 +40,12 @@ class Hangs:
         task.fd.close()
         task.audio_seconds = 12.5
         self.task = task
+
+    def prepare(self, task: Task) -> None:
+        task.fd.close()
+
+    def discard(self, task: Task) -> None:
+        pass
 
     def take_messages(self) -> list[Message]:
         os.eventfd_read(self._wake)
@@ -73,12 +81,34 @@ def test_an_idle_worker_says_that_it_lives_as_often_as_it_promised(front: Peer) 
     assert time.monotonic() - before > promised / 2
 
 
+def send_job(front: Peer, job: dict[str, Any]) -> None:
+    with memfd(b"audio") as fd:
+        front.send("job", job, fds=(fd.fileno(),))
+
+
 def test_a_job_that_does_not_move_is_told_with_its_length(front: Peer) -> None:
     front.expect(Hello.TYPE)
-    with memfd(b"audio") as fd:
-        front.send("job", JOB, fds=(fd.fileno(),))
+    send_job(front, JOB)
     told = front.expect(Alive.TYPE)
     while not told["stalled_seconds"]:
         told = front.expect(Alive.TYPE)
     assert (told["key"], told["audio_seconds"]) == (3, 12.5)
     assert told["stalled_seconds"] >= 0.1
+
+
+@pytest.mark.parametrize("following", [None, {**JOB, "alone": True}])
+def test_a_reading_that_hangs_is_no_attempt_of_the_job_that_waits_for_it(
+    front: Peer, following: dict[str, Any] | None
+) -> None:
+    """Nor of one that is on its way when the worker ends."""
+    front.expect(Hello.TYPE)
+    send_job(front, HELD)
+    if following is not None:
+        send_job(front, following)
+    front.send("cancel", {"key": HELD["key"]})
+    said = front.receive()
+    for _ in range(20):
+        if said is not None and said.type == Alive.TYPE:
+            said = front.receive()
+    assert said is not None and (said.type, said.data) == (Bye.TYPE, {"reason": "stopping"})
+    assert front.at_end()

@@ -109,7 +109,7 @@ def test_stuck_is_what_goes_on_long_after_it_was_cancelled() -> None:
     assert made.stuck(5.0, asked_at + 5.1) is made.running
 
 
-def test_a_reading_that_goes_on_counts_only_while_nothing_runs() -> None:
+def test_a_reading_that_goes_on_counts_only_while_nothing_runs_beside_it() -> None:
     made, _ = tasks()
     made.take(task(1))
     reading = task(2, hold=True)
@@ -120,6 +120,8 @@ def test_a_reading_that_goes_on_counts_only_while_nothing_runs() -> None:
     later = (reading.cancelled_at or 0.0) + 6.0
     assert made.stuck(5.0, later) is None
     made.answered()
+    assert made.stuck(5.0, later) is reading
+    made.take(task(3, alone=True))
     assert made.stuck(5.0, later) is reading
     reading.close()
     assert made.stuck(5.0, later) is None

@@ -139,7 +139,7 @@ class Front:
             self.find_workers()
         full, now = self._why_full(request), anyio.current_time()
         if full is not None:
-            later = self.scheduler.retry_after_ms(request.job.uid, now)
+            later = self.scheduler.retry_after_ms(request.job, now)
             failure = Failure(Code.BUSY, full, retry_after_ms=later)
             self._perform([Refuse(request.job, failure)])
         else:

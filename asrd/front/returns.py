@@ -3,7 +3,7 @@
 Who is refused gets the next place in an imaginary line of their user's: told one and the same time,
 all would return together, one of them would be served, and the refusals of the others would cost
 the machine more than the jobs. Users take turns in it, so that one's flood makes only its own line
-longer.
+longer. Those who asked for one model (None: for whatever there is) don't wait for another's places.
 """
 
 _SHORTEST, _LONGEST = 0.05, 60.0
@@ -17,23 +17,25 @@ class Returns:
 
     def __init__(self) -> None:
         self._run_seconds = 1.0
-        # By user: when the one of them who was refused last shall come back.
-        self._last: dict[int, float] = {}
+        # By user and model: when the one of them who was refused last shall come back.
+        self._last: dict[tuple[int, str | None], float] = {}
 
     def job_ran(self, seconds: float) -> None:
         self._run_seconds += 0.2 * (seconds - self._run_seconds)
 
-    def place(self, uid: int, slots: int, now: float) -> float:
+    def place(self, uid: int, model: str | None, slots: int, now: float) -> float:
         """Seconds until the next one of this user should try again: one run over all `slots` from
         now, or as long after the one before as places become free."""
+        # What no worker has ready may be any name: those make no lines of their own.
+        line = uid, model if slots else None
         free_every = self._run_seconds / slots if slots else max(1.0, self._run_seconds)
-        self._last = {user: due for user, due in self._last.items() if due > now}
-        users = len(self._last.keys() | {uid})
-        behind = self._last.get(uid, now) + free_every * users / _OVERBOOKING
+        self._last = {other: due for other, due in self._last.items() if due > now}
+        users = sum(of == line[1] for _, of in self._last.keys() | {line})
+        behind = self._last.get(line, now) + free_every * users / _OVERBOOKING
         wait = min(_LONGEST, max(_SHORTEST, free_every, behind - now))
-        self._last[uid] = now + wait
+        self._last[line] = now + wait
         return wait
 
-    def nobody_waits(self) -> None:
-        """A worker is idle: whoever comes is served, so the line begins anew."""
-        self._last.clear()
+    def nobody_waits(self, model: str | None) -> None:
+        """A worker that has it is idle: whoever comes for it is served, so the line begins anew."""
+        self._last = {line: due for line, due in self._last.items() if line[1] not in (None, model)}

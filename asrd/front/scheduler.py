@@ -88,10 +88,10 @@ class Scheduler:
         job = self._deadlines.first()
         return math.inf if job is None else job.deadline
 
-    def retry_after_ms(self, uid: int, now: float) -> int:
-        """When a place should be free for the next one of this user who is refused."""
-        slots = sum(w.slots for w in self.workers.values() if w.ready and not self.reserved(w))
-        return round(1000 * self._returns.place(uid, slots, now))
+    def retry_after_ms(self, job: Job, now: float) -> int:
+        """When a place should be free for the next one like this, which is refused."""
+        slots = sum(w.slots for w in self._serving() if w.can_run(job))
+        return round(1000 * self._returns.place(job.uid, job.model, slots, now))
 
     def reserved(self, worker: Worker) -> bool:
         """Whether it is a spare that is not needed: another one that is ready has its model."""
@@ -226,19 +226,22 @@ class Scheduler:
 
     # --- inside ------------------------------------------------------------------------------
 
+    def _serving(self) -> Iterator[Worker]:
+        """Those that are ready, without the spares that are not needed."""
+        return (w for w in self.workers.values() if w.ready and not self.reserved(w))
+
     def _refusal(self, job: Job, now: float) -> Failure | None:
         if self.draining:
             return Failure(Code.SHUTTING_DOWN, "asrd is shutting down", retry_after_ms=1000)
         failure = self._hopeless(job)
         if failure is not None:
             return failure
-        free = (w for w in self.workers.values() if w.free and not self.reserved(w))
-        if any(worker.can_run(job) for worker in free):
+        if any(worker.free and worker.can_run(job) for worker in self._serving()):
             return None
         full = self.queue.why_full(job)
         if full is None:
             return None
-        return Failure(Code.BUSY, full, retry_after_ms=self.retry_after_ms(job.uid, now))
+        return Failure(Code.BUSY, full, retry_after_ms=self.retry_after_ms(job, now))
 
     def _hopeless(self, job: Job) -> Failure | None:
         """Why no worker there is can ever run it."""
@@ -278,11 +281,11 @@ class Scheduler:
         return actions
 
     def _dispatch(self, now: float) -> None:
-        for worker in sorted(self.workers.values(), key=lambda w: (len(w.jobs), w.name)):
-            while worker.free and not self.reserved(worker):
+        for worker in sorted(self._serving(), key=lambda w: (len(w.jobs), w.name)):
+            while worker.free:
                 job = self.queue.first(worker.model)
                 if job is None:
-                    self._returns.nobody_waits()
+                    self._returns.nobody_waits(worker.model)
                     break
                 self._start(job, worker, now)
 
@@ -309,8 +312,7 @@ class Scheduler:
 
     def _prefetch(self) -> None:
         """Let the worker that should be free first read what should be next."""
-        tries = self.limits.max_attempts
-        able = [w for w in self.workers.values() if self.queue and w.may_prefetch(tries)]
+        able = [w for w in self._serving() if w.may_prefetch(self.limits.max_attempts)]
         for worker in sorted(able, key=lambda w: w.running_since):
             job = self.queue.first(worker.model)
             if job is not None and not (job.attempts or job.alone or self._is_prefetched(job)):

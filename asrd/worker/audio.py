@@ -218,8 +218,8 @@ class _Media(Recording):
         try:
             super().__init__(self._claimed(), max_seconds)
             self._stream = self._pick_stream()
-            if self._container.format.name.split(",")[0] in _KNOW_THEIR_LENGTH:
-                self._refuse_longer(self.total_seconds or 0.0)
+            if (self.total_seconds or 0.0) > max_seconds:
+                self._doubt_claim()
         except BaseException:
             self._container.close()
             raise
@@ -247,6 +247,12 @@ class _Media(Recording):
     def _claimed(self) -> float | None:
         duration = self._container.duration
         return duration / av.time_base if duration and duration > 0 else None
+
+    def _doubt_claim(self) -> None:
+        """It is longer than anything may be. Raises TooLarge unless it is only a guess."""
+        if self._container.format.name.split(",")[0] in _KNOW_THEIR_LENGTH:
+            self._refuse_longer(self.total_seconds or 0.0)
+        self.total_seconds = None
 
     def _pick_stream(self) -> Any:
         streams = self._container.streams.audio

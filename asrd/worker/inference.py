@@ -92,6 +92,8 @@ class Task:
         """Not while another thread prepares it."""
         if self._prepared is not None:
             self._prepared.close()
+        # Minutes of audio; the threads keep their last task until the next one comes.
+        self._prepared = self._problem = None
         self.fd.close()
         self.closed = True
 

@@ -54,9 +54,13 @@ class Tasks:
 
     def stuck(self, grace: float, now: float) -> Task | None:
         """A task that was cancelled more than `grace` seconds ago and goes on. One that is only
-        read costs nobody anything but a thread while another runs."""
+        read costs nobody anything but a thread, unless nothing runs, or what shall run waits for
+        that to end, since it must be alone."""
         self._discarded = [task for task in self._discarded if not task.closed]
-        for task in self._discarded if self.running is None else [self.running]:
+        going_on = [] if self.running is None else [self.running]
+        if self.running is None or self.running.alone:
+            going_on += self._discarded
+        for task in going_on:
             if task.cancelled_at is not None and now - task.cancelled_at > grace:
                 return task
         return None

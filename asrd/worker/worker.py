@@ -144,6 +144,9 @@ class Worker:
                 self._exit = EXIT_CANNOT_LOAD if failure.permanent else EXIT_BROKEN
         elif (stuck := self._tasks.stuck(grace, now)) is not None:
             log.error("job %s did not stop within %g s", stuck.job.job_id, grace)
+            if stuck is not self._tasks.running:
+                # It was only read: no job of which the front waits to hear has begun.
+                self._tell(Bye("stopping"))
             self._exit = EXIT_BROKEN
         elif self._tasks.running is not None:
             return
