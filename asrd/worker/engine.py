@@ -36,7 +36,7 @@ from asrd.records import (
 )
 from asrd.worker import cuda, models
 from asrd.worker.audio import RATE, Samples, open_recording
-from asrd.worker.prepared import OnProgress, Prepared
+from asrd.worker.prepared import OnProgress, Prepared, finite
 from asrd.worker.vad import SpeechFilter
 from asrd.worker.windows import LogMel
 
@@ -171,7 +171,7 @@ class WhisperEngine:
         return Transcription(
             text="".join(segment.text for segment in segments).strip(),
             language=info.language,
-            language_probability=float(info.language_probability),
+            language_probability=finite(info.language_probability),
             audio_seconds=prepared.recording.seconds,
             segments=tuple(segments),
         )

@@ -1,6 +1,7 @@
 """One job between its descriptor and the model: its audio, its features, and how it may fail."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
@@ -151,7 +152,7 @@ def _segment(found: Any) -> Segment:
     words = None
     if found.words is not None:
         words = tuple(
-            Word(_seconds(word.start), _seconds(word.end), word.word, float(word.probability))
+            Word(_seconds(word.start), _seconds(word.end), word.word, finite(word.probability))
             for word in found.words
         )
     return Segment(
@@ -159,13 +160,18 @@ def _segment(found: Any) -> Segment:
         start=_seconds(found.start),
         end=_seconds(found.end),
         text=found.text,
-        avg_logprob=float(found.avg_logprob),
-        no_speech_prob=float(found.no_speech_prob),
-        temperature=float(found.temperature),
-        compression_ratio=float(found.compression_ratio),
+        avg_logprob=finite(found.avg_logprob),
+        no_speech_prob=finite(found.no_speech_prob),
+        temperature=finite(found.temperature),
+        compression_ratio=finite(found.compression_ratio),
         words=words,
     )
 
 
 def _seconds(value: float) -> float:
     return round(float(value), 3)
+
+
+def finite(value: float) -> float:
+    """0 for what is no number: a model's sums may overflow in half precision, and JSON has no NaN."""
+    return float(value) if math.isfinite(value) else 0.0
