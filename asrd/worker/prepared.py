@@ -173,5 +173,5 @@ def _seconds(value: float) -> float:
 
 
 def finite(value: float) -> float:
-    """0 for what is no number: a model's sums may overflow in half precision, and JSON has no NaN."""
+    """0 for what is no number: sums may overflow in half precision, and JSON has no NaN."""
     return float(value) if math.isfinite(value) else 0.0
