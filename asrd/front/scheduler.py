@@ -47,7 +47,7 @@ from asrd.front.actions import (
 from asrd.front.deadlines import Deadlines
 from asrd.front.fairqueue import FairQueue, Job, Limits
 from asrd.front.returns import Returns
-from asrd.front.workers import HOPELESS, Worker, WorkerState
+from asrd.front.workers import HOPELESS, Worker, Workers, WorkerState
 
 
 class UnknownKey(Exception):
@@ -59,7 +59,7 @@ class Scheduler:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.workers: dict[str, Worker] = {}
+        self.workers = Workers()
         self.draining = False
         self.retried = self.prefetched = 0
         self.queue = FairQueue(limits)
@@ -90,15 +90,8 @@ class Scheduler:
 
     def retry_after_ms(self, job: Job, now: float) -> int:
         """When a place should be free for the next one like this, which is refused."""
-        slots = sum(w.slots for w in self._serving() if w.can_run(job))
+        slots = sum(w.slots for w in self.workers.serving() if w.can_run(job))
         return round(1000 * self._returns.place(job.uid, job.model, slots, now))
-
-    def reserved(self, worker: Worker) -> bool:
-        """Whether it is a spare that is not needed: another one that is ready has its model."""
-        return worker.spare and any(
-            other.ready and not other.spare and other.model == worker.model
-            for other in self.workers.values()
-        )
 
     # --- jobs ------------------------------------------------------------------------------
 
@@ -226,17 +219,13 @@ class Scheduler:
 
     # --- inside ------------------------------------------------------------------------------
 
-    def _serving(self) -> Iterator[Worker]:
-        """Those that are ready, without the spares that are not needed."""
-        return (w for w in self.workers.values() if w.ready and not self.reserved(w))
-
     def _refusal(self, job: Job, now: float) -> Failure | None:
         if self.draining:
             return Failure(Code.SHUTTING_DOWN, "asrd is shutting down", retry_after_ms=1000)
         failure = self._hopeless(job)
         if failure is not None:
             return failure
-        if any(worker.free and worker.can_run(job) for worker in self._serving()):
+        if any(worker.free and worker.can_run(job) for worker in self.workers.serving()):
             return None
         full = self.queue.why_full(job)
         if full is None:
@@ -281,7 +270,7 @@ class Scheduler:
         return actions
 
     def _dispatch(self, now: float) -> None:
-        for worker in sorted(self._serving(), key=lambda w: (len(w.jobs), w.name)):
+        for worker in sorted(self.workers.serving(), key=lambda w: (len(w.jobs), w.name)):
             while worker.free:
                 job = self.queue.first(worker.model)
                 if job is None:
@@ -292,15 +281,16 @@ class Scheduler:
     def _start(self, job: Job, worker: Worker, now: float) -> None:
         self.queue.serve(job)
         job.attempts += 1
-        reader, key = self._forget_prefetched(job)
+        reader = self.workers.reader_of(job)
         if reader is worker:
+            key = worker.put_down()
             self.prefetched += 1
         else:
-            self._abandon(reader, key)
+            self._put_down(reader)
             key = self._new_key()
         alone = self._on_last_attempt(job)
-        if alone and worker.prefetched is not None:
-            self._abandon(*self._forget_prefetched(worker.prefetched[1]))
+        if alone:
+            self._put_down(worker)
         job.worker, job.key, job.started_at = worker.name, key, now
         worker.jobs[key] = job
         self._deadlines.set(job, now + self.limits.max_run_seconds)
@@ -312,28 +302,17 @@ class Scheduler:
 
     def _prefetch(self) -> None:
         """Let the worker that should be free first read what should be next."""
-        able = [w for w in self._serving() if w.may_prefetch(self.limits.max_attempts)]
+        able = [w for w in self.workers.serving() if w.may_prefetch(self.limits.max_attempts)]
         for worker in sorted(able, key=lambda w: w.running_since):
             job = self.queue.first(worker.model)
-            if job is not None and not (job.attempts or job.alone or self._is_prefetched(job)):
+            if job and not (job.attempts or job.alone or self.workers.reader_of(job)):
                 worker.prefetched = self._new_key(), job
                 self._actions.append(Prefetch(job, worker.name, worker.prefetched[0]))
 
-    def _is_prefetched(self, job: Job) -> bool:
-        held = (worker.prefetched for worker in self.workers.values())
-        return any(pair is not None and pair[1] is job for pair in held)
-
-    def _forget_prefetched(self, job: Job) -> tuple[Worker | None, int]:
-        """Who had read it, if anybody, and under which key."""
-        for worker in self.workers.values():
-            if worker.prefetched is not None and worker.prefetched[1] is job:
-                key, worker.prefetched = worker.prefetched[0], None
-                return worker, key
-        return None, 0
-
-    def _abandon(self, worker: Worker | None, key: int) -> None:
-        if worker is not None:
-            self._actions.append(Abandon(worker.name, key))
+    def _put_down(self, worker: Worker | None) -> None:
+        """It may forget what it has read ahead."""
+        if worker is not None and worker.prefetched is not None:
+            self._actions.append(Abandon(worker.name, worker.put_down()))
 
     def _on_last_attempt(self, job: Job) -> bool:
         return job.attempts >= self.limits.max_attempts
@@ -356,10 +335,10 @@ class Scheduler:
         worker, key = self.workers.get(job.worker or ""), job.key
         if job.worker is None:
             self.queue.remove(job)
-            self._abandon(*self._forget_prefetched(job))
+            self._put_down(self.workers.reader_of(job))
         elif worker is not None and key in worker.jobs:
             worker.jobs[key] = None
-            self._abandon(worker, key)
+            self._actions.append(Abandon(worker.name, key))
         self._actions.append(Finish(job, outcome))
 
     def _answered(self, name: str, key: int) -> Job | None:
@@ -375,7 +354,7 @@ class Scheduler:
         if worker.prefetched is not None:
             # Perhaps it was this one.
             worker.prefetched[1].alone = True
-            worker.prefetched = None
+            worker.put_down()
         for job in reversed(jobs):
             self._crashed(job, how, now)
 

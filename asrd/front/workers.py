@@ -1,5 +1,6 @@
 """What the scheduler knows of each worker. Pure."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -64,3 +65,28 @@ class Worker:
         if self.free or not (self.ready and self.can_prefetch and self.prefetched is None):
             return False
         return not any(job and job.attempts >= max_attempts for job in self.jobs.values())
+
+    def put_down(self) -> int:
+        """Forget what it has read ahead; the key that this was under."""
+        key, _ = self.prefetched or (0, None)
+        self.prefetched = None
+        return key
+
+
+class Workers(dict[str, Worker]):
+    """All of them, by name."""
+
+    def serving(self) -> Iterator[Worker]:
+        """Those that are ready, without the spares that are not needed."""
+        return (worker for worker in self.values() if worker.ready and not self._reserved(worker))
+
+    def reader_of(self, job: Job) -> Worker | None:
+        """Who has read it ahead of its turn."""
+        held = (w for w in self.values() if w.prefetched is not None and w.prefetched[1] is job)
+        return next(held, None)
+
+    def _reserved(self, worker: Worker) -> bool:
+        return worker.spare and any(
+            other.ready and not other.spare and other.model == worker.model
+            for other in self.values()
+        )
