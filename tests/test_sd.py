@@ -189,7 +189,7 @@ def test_a_manager_that_is_gone_is_no_error(manager: socket.socket) -> None:
         ("-1", None, None),
         ("10000000", None, 5.0),
         ("3000000", "", 1.5),
-        ("3000000", str(os.getpid()), 1.5),
+        pytest.param("3000000", str(os.getpid()), 1.5, id="its own pid"),
         ("3000000", "1", None),
     ],
 )
