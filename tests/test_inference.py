@@ -251,3 +251,20 @@ def test_a_cancelled_task_stops_at_its_next_sign_of_life(prepared: bool) -> None
         engine.gates["run a"].set()
         failed = heard(made)
     assert isinstance(failed, Failed) and failed.code == Code.CANCELLED
+
+
+def test_what_is_held_as_soon_as_it_has_loaded_is_read() -> None:
+    """The engine was set a moment after it was told: now and then an innocent was `internal`."""
+    seen: list[object] = []
+
+    class Watching(Inference):
+        def _post(self, message: Message) -> None:
+            if isinstance(message, Loaded):
+                seen.append(self._engine)
+            super()._post(message)
+
+    engine = Engine()
+    made = Watching(lambda: engine)
+    assert isinstance(heard(made), Loaded)
+    made._wake.close()
+    assert seen == [engine]

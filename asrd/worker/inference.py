@@ -169,7 +169,11 @@ class Inference:
 
     def _main(self) -> None:
         self._engine = self._load_engine()
-        while self._engine is not None:
+        if self._engine is None:
+            return
+        # Not before: a job may come at once, and what is read ahead needs the engine, too.
+        self._post(_loaded(self._engine))
+        while True:
             task = self._tasks.get()
             if task.alone:
                 # What is read beside it may crash the process, and this is its last attempt.
@@ -199,15 +203,6 @@ class Inference:
             reason = f"{type(error).__name__}: {error}"
             self._post(LoadFailed(sentence(reason), permanent=False))
             return None
-        self._post(
-            Loaded(
-                engine.model,
-                tuple(engine.languages),
-                engine.device,
-                engine.compute_type,
-                engine.load_seconds,
-            )
-        )
         return engine
 
     def _run(self, engine: Any, task: Task) -> Done | Failed:
@@ -259,3 +254,13 @@ class Inference:
         if os.fstat(task.fd.fileno()).st_size < job.size:
             raise BadAudio("audio: was truncated after it was sent")
         return result
+
+
+def _loaded(engine: Any) -> Loaded:
+    return Loaded(
+        engine.model,
+        tuple(engine.languages),
+        engine.device,
+        engine.compute_type,
+        engine.load_seconds,
+    )
