@@ -150,6 +150,12 @@ def test_another_users_job_is_shown_without_its_name() -> None:
     assert "(another's)  1.2 s" in shown
 
 
+def test_a_spare_is_told_apart() -> None:
+    worker = {"name": "1", "state": "ready", "spare": True}
+    shown = page(read_snapshot({"state": "ok", "workers": [worker]}))
+    assert shown.splitlines()[-1].split()[:3] == ["1", "ready", "(spare)"]
+
+
 def test_a_reason_is_told_even_if_it_is_no_problem_yet() -> None:
     worker = {"name": "1", "state": "asleep", "reason": "idle for an hour"}
     shown = page(read_snapshot({"state": "ok", "workers": [worker]}))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from asrd.fields import field, integer, mapping, nested, number, parse, sequence, string
+from asrd.fields import field, flag, integer, mapping, nested, number, parse, sequence, string
 from asrd.plaintext import one_line
 
 _COLUMNS = [
@@ -52,6 +52,7 @@ class _Latency:
 class _Worker:
     name: str = field(_TEXT, "?")
     state: str = field(_TEXT, "?")
+    spare: bool = field(flag, False)
     reason: str | None = field(_TEXT, None)
     pid: int | None = field(_COUNT, None)
     model: str | None = field(_TEXT, None)
@@ -222,7 +223,7 @@ def _workers(snapshot: Snapshot) -> list[str]:
         running = worker.state == "busy" or worker.job_id is not None
         cells = [
             worker.name,
-            worker.state,
+            f"{worker.state} (spare)" if worker.spare else worker.state,
             worker.pid,
             worker.model,
             worker.device,
