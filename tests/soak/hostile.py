@@ -160,8 +160,7 @@ def stall(context: Context) -> None:
 
 def drip(context: Context) -> None:
     """Slowly enough never to finish: a frame has its time in all, not from byte to byte."""
-    limits = context.ledger.limits
-    until = time.monotonic() + limits.frame + limits.grace
+    until = time.monotonic() + _patience(context)
     with Peer.connect(context.socket) as peer:
         for byte in wire.encode("status", {"text": "x" * 1_000}):
             try:
@@ -292,9 +291,16 @@ def spy(context: Context) -> None:
         return
 
 
+def _patience(context: Context) -> float:
+    """Until the daemon has cut off a frame that does not end. Who connects while the front is
+    stopped waits in the socket until the watchdog has replaced it, and has its time from then."""
+    limits = context.ledger.limits
+    return limits.slow_death + limits.frame + limits.grace
+
+
 def _must_end(context: Context, peer: Peer, who: str) -> None:
     """Errors, answers to what came before, and then the end."""
-    peer.sock.settimeout(context.ledger.limits.frame + context.ledger.limits.grace)
+    peer.sock.settimeout(_patience(context))
     try:
         while (event := peer.receive()) is not None:
             if event.type not in ("error", "pong"):
