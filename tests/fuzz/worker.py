@@ -20,6 +20,7 @@ from asrd.records import (
 )
 from asrd.workerevents import (
     FROM_WORKER,
+    Alive,
     CancelJob,
     Done,
     Failed,
@@ -123,8 +124,11 @@ class WorkerUnderFire:
         job = Job(1 << 40, "honest", AudioFormat("file"), Options(language="en"), len(self._audio))
         with self._connected() as front, memfd(self._audio) as fd:
             front.send(Job.TYPE, dump(job), fds=(fd.fileno(),))
-            answer = front.expect(Done.TYPE)
-        assert (answer["key"], answer["text"]) == (1 << 40, _TEXT), answer
+            answer = front.receive()
+            while answer is not None and answer.type == Alive.TYPE:
+                answer = front.receive()
+        assert answer is not None and answer.type == Done.TYPE, answer
+        assert (answer.data["key"], answer.data["text"]) == (1 << 40, _TEXT), answer
 
 
 def _spawned(listener: socket.socket, home: Path, log: Any) -> "subprocess.Popen[bytes]":
