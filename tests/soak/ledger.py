@@ -6,11 +6,12 @@ counted and forgotten, so that a campaign of hours needs no more memory than one
 """
 
 import contextlib
+import math
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -166,13 +167,16 @@ class Ledger:
     @contextlib.contextmanager
     def lasting_fault(self, what: str, target: str) -> Iterator[None]:
         """One that acts for as long as the block, however long that is."""
-        self.fault(what, target, 0, lambda: None)
+        with self._lock:
+            acting = Fault(time.monotonic(), math.inf, what, target, 0)
+            self.faults.append(acting)
+            self.struck[what, target] += 1
         try:
             yield
         finally:
             with self._lock:
-                now = time.monotonic()
-                self.faults.append(Fault(now, now + self.limits.lasting(what), what, target, 0))
+                end = time.monotonic() + self.limits.lasting(what)
+                self.faults[self.faults.index(acting)] = replace(acting, end=end)
 
     def striking(self, target: str) -> bool:
         """Whether a fault acts on this target now."""

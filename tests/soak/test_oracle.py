@@ -185,6 +185,19 @@ def test_a_full_disk_is_no_excuse_for_anything_but_busy(ledger: Ledger, outcome:
     assert len(ledger.failures) == 1
 
 
+def test_a_lasting_fault_acts_all_the_while_and_is_told_once(ledger: Ledger) -> None:
+    ledger.limits = replace(LIMITS, quick_death=0)
+    with ledger.lasting_fault("no space left", "disk"):
+        job = ledger.open(Kind.POISON, "file", None, None)
+        ledger.close(job, "worker-crashed")
+        assert ledger.striking("disk")
+    assert not ledger.striking("disk")
+    # Its workers' deaths, too, were to be written to the full disk.
+    ledger.settle({})
+    assert not ledger.failures
+    assert len(ledger.faults) == ledger.struck["no space left", "disk"] == 1
+
+
 def test_nobody_can_serve_only_where_every_worker_was_kept_from_it(ledger: Ledger) -> None:
     ledger.fault("no model", "worker 0", 0, nothing)
     ledger.close(innocent(ledger), "unavailable")
