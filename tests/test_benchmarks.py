@@ -18,7 +18,13 @@ from tests.benchmarks.deathlog import DeathLog
 from tests.benchmarks.floor import floor
 from tests.benchmarks.loadgen import Answer, Load, protocol
 from tests.benchmarks.longfiles import FORMATS, LongFiles
-from tests.benchmarks.measure import differences, interleave, percentile, speech
+from tests.benchmarks.measure import (
+    differences,
+    interleave,
+    median_interval,
+    percentile,
+    speech,
+)
 from tests.fakes import FakeDaemon, answer, busy, fail, hang_up, never
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,6 +53,12 @@ def test_rounds_are_whole_and_begin_with_another_way_each() -> None:
 
 def test_differences_are_within_a_round() -> None:
     assert differences([2.0, 5.0], [1.0, 3.0]) == [1000, 2000]
+
+
+def test_the_interval_of_a_median_is_that_of_the_table_in_the_book() -> None:
+    assert median_interval([float(rank) for rank in range(1, 101)]) == (40, 61)
+    assert median_interval([3.0, 1.0, 2.0]) == (1, 3)
+    assert median_interval([5.0]) == (5, 5)
 
 
 def test_percentiles() -> None:

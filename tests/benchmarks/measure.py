@@ -133,6 +133,16 @@ def median_ms(times: list[float]) -> float:
     return 1000 * statistics.median(times)
 
 
+def median_interval(values: list[float]) -> tuple[float, float]:
+    """The 95 % confidence interval of the median by order statistics, whatever the distribution
+    (Conover, Practical Nonparametric Statistics, 3.2); of few values all of them."""
+    reach = 1.96 * math.sqrt(len(values)) / 2
+    middle = len(values) / 2
+    ordered = sorted(values)
+    first, last = math.floor(middle - reach), math.ceil(middle + reach)
+    return ordered[max(0, first - 1)], ordered[min(len(ordered), last + 1) - 1]
+
+
 def percentile(times: list[float], share: float) -> float:
     """The nearest rank: a value that was seen."""
     return sorted(times)[max(0, math.ceil(share * len(times)) - 1)]
