@@ -75,16 +75,21 @@ def test_the_floor_answers_with_the_number_of_samples(tmp_path: Path) -> None:
         assert bare.ask(bytes(2000)) == 1000
 
 
-def test_the_generator_tells_answers_from_refusals_and_losses(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("crowd_seconds", "refused"), [(0, (0, 1)), (60, (1, 0))])
+def test_the_generator_tells_answers_from_refusals_and_losses(
+    tmp_path: Path, crowd_seconds: float, refused: tuple[int, int]
+) -> None:
     (tmp_path / "audio").write_bytes(bytes(3200))
     spoken = protocol("asrd", tmp_path / "audio")
     # What the fake daemon, unlike asrd, needs of a request.
     request = wire.encode("transcribe", {"job_id": "j", "stream": False}, fds=1)
     path = tmp_path / "socket"
     with FakeDaemon(path, [busy(10), hang_up, answer("yes"), fail("internal"), never]):
-        tally = Load(str(path), spoken._replace(request=request), clients=1).run(0.5)
+        load = Load(str(path), spoken._replace(request=request), 1, crowd_seconds)
+        tally = load.run(0.5)
     os.close(*spoken.fds)
-    assert (len(tally.done), len(tally.busy), tally.lost, tally.unconnected) == (1, 1, 2, 0)
+    assert (len(tally.done), tally.lost, tally.unconnected) == (1, 2, 0)
+    assert (len(tally.crowd), len(tally.busy)) == refused
 
 
 def test_the_generator_counts_connections_that_it_can_not_make(tmp_path: Path) -> None:

@@ -37,15 +37,18 @@ _REQUEST = {
 }
 # After a connection that failed, in seconds.
 _PAUSE = 0.05
+_CROWD_SECONDS = 1.0
 _READ_SIZE = 1 << 16
 
 
 @dataclass
 class Tally:
-    """Seconds of each answer and each refusal; what was lost (a failure other than `busy`, or a
-    connection that ended), and connections that could not be made."""
+    """Seconds of each answer and each refusal (`crowd`: those asked in the first second, when all
+    connect at once); what was lost (a failure other than `busy`, or a connection that ended), and
+    connections that could not be made."""
 
     done: list[float] = field(default_factory=list)
+    crowd: list[float] = field(default_factory=list)
     busy: list[float] = field(default_factory=list)
     lost: int = 0
     unconnected: int = 0
@@ -131,8 +134,12 @@ class _Client:
 
 
 class Load:
-    def __init__(self, path: str, spoken: Protocol, clients: int) -> None:
+    def __init__(
+        self, path: str, spoken: Protocol, clients: int, crowd_seconds: float = _CROWD_SECONDS
+    ) -> None:
         self.tally = Tally()
+        self._crowd_seconds = crowd_seconds
+        self._crowd_ends = 0.0
         self._path = path
         self._protocol = spoken
         self._poll = select.epoll()
@@ -142,6 +149,7 @@ class Load:
 
     def run(self, seconds: float) -> Tally:
         used = time.process_time()
+        self._crowd_ends = time.perf_counter() + self._crowd_seconds
         end = time.perf_counter() + seconds
         while (now := time.perf_counter()) < end:
             while self._due and self._due[0][0] <= now:
@@ -226,7 +234,8 @@ class Load:
         if answer.good:
             self.tally.done.append(taken)
         elif answer.pause is not None:
-            self.tally.busy.append(taken)
+            crowd = client.started < self._crowd_ends
+            (self.tally.crowd if crowd else self.tally.busy).append(taken)
         else:
             self.tally.lost += 1
         if self._protocol.one_request_a_connection:

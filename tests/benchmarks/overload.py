@@ -72,7 +72,13 @@ def main() -> None:
         for name in _PROTOCOLS:
             rows += [bench.row(name, clients) for clients in arguments.peer_clients]
     header = ["", "clients", "jobs/s", "÷ in process", "answer p50 / p99 ms", "refused"]
-    header += ["`busy` p50 / p99 ms", "status p50 / p99 ms", "lost", "no connection"]
+    header += [
+        "first second's `busy`",
+        "later `busy` p50 / p99 ms",
+        "status p50 / p99 ms",
+        "lost",
+        "no connection",
+    ]
     header += ["front's CPU %", "front's MiB", "generator's CPU %"]
     table(f"{bench.load_seconds:.1f} s of load each", header, rows)
 
@@ -89,7 +95,7 @@ class _Bench:
 
     def row(self, name: str, clients: int) -> list[str]:
         if name != "asrd" and (told := missing(name)):
-            return [name, str(clients), told, *[""] * 10]
+            return [name, str(clients), told, *[""] * 11]
         with contextlib.ExitStack() as stack:
             load = self._asrd if name == "asrd" else self._peer
             run = load(name, clients, stack)
@@ -103,7 +109,8 @@ class _Bench:
         generator = f"{100 * tally.processor_seconds / seen.seconds:.1f}"
         return [
             *(name, str(clients), f"{rate:.2f}", f"{rate / bare:.2f}", percentiles(tally.done)),
-            *(str(len(tally.busy)), percentiles(tally.busy), status, *lost),
+            *(f"{len(tally.crowd)} + {len(tally.busy)}", percentiles(tally.crowd)),
+            *(percentiles(tally.busy), status, *lost),
             *(seen.server, seen.memory, generator),
         ]
 
