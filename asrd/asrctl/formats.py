@@ -6,6 +6,7 @@ srt    SubRip, the de facto format
 vtt    WebVTT (https://www.w3.org/TR/webvtt1/)
 """
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 from asrd.events import (
@@ -58,7 +59,7 @@ class JsonWriter:
         return fit_json({"file": fit(self._name), **dump(transcript)}) + "\n"
 
 
-class _SubtitleWriter:
+class _SubtitleWriter(ABC):
     """Cues in order, none before the end of the one before it, none without length or text."""
 
     def __init__(self, name: str) -> None:
@@ -78,9 +79,9 @@ class _SubtitleWriter:
         self._count += 1
         return self.cue(self._count, start, end, text)
 
+    @abstractmethod
     def cue(self, number: int, start: int, end: int, text: str) -> str:
         """Times in milliseconds."""
-        raise NotImplementedError
 
     def end(self, transcript: Transcript) -> str:
         return ""

@@ -61,11 +61,8 @@ class Recording(ABC):
     """Iterate once for the samples; close it in any case.
 
     Attributes: `seconds` read so far; `total_seconds`, None while nobody knows (a container's own
-    word for it may be a little wrong); `packets` decoded so far, which is what reading costs;
-    `plain`: nothing is to be decoded, resampled or mixed, so that it may be read `again`.
+    word for it may be a little wrong); `packets` decoded so far, which is what reading costs.
     """
-
-    plain = False
 
     def __init__(self, total_seconds: float | None, max_seconds: float) -> None:
         self.total_seconds = total_seconds
@@ -111,9 +108,14 @@ class Recording(ABC):
     def seconds(self) -> float:
         return self._samples / RATE
 
+    @property
+    @abstractmethod
+    def plain(self) -> bool:
+        """Nothing is to be decoded, resampled or mixed, so that it may be read `again`."""
+
+    @abstractmethod
     def again(self) -> "Recording":
         """A `plain` recording of which a block was read, from its start."""
-        raise NotImplementedError
 
     @abstractmethod
     def _read(self) -> Iterator[Samples]: ...
@@ -156,7 +158,7 @@ class _Pcm(Recording):
         pass
 
     @property
-    def plain(self) -> bool:  # type: ignore[override]
+    def plain(self) -> bool:
         return (self._audio.sample_rate, self._audio.channels) == (RATE, 1)
 
     def again(self) -> Recording:
@@ -228,7 +230,7 @@ class _Media(Recording):
         self._container.close()
 
     @property
-    def plain(self) -> bool:  # type: ignore[override]
+    def plain(self) -> bool:
         codec = self._stream.codec_context
         return (
             self._container.format.name == "wav"
