@@ -134,13 +134,11 @@ def median_ms(times: list[float]) -> float:
 
 
 def median_interval(values: list[float]) -> tuple[float, float]:
-    """The 95 % confidence interval of the median by order statistics, whatever the distribution
-    (Conover, Practical Nonparametric Statistics, 3.2); of few values all of them."""
-    reach = 1.96 * math.sqrt(len(values)) / 2
-    middle = len(values) / 2
+    """The 95 % confidence interval of the median by order statistics, whatever the distribution:
+    how many values lie below the median is binomial. Of five and fewer, all of them: too few."""
+    rank = max(1, math.floor((len(values) - 1.96 * math.sqrt(len(values))) / 2))
     ordered = sorted(values)
-    first, last = math.floor(middle - reach), math.ceil(middle + reach)
-    return ordered[max(0, first - 1)], ordered[min(len(ordered), last + 1) - 1]
+    return ordered[rank - 1], ordered[-rank]
 
 
 def percentile(times: list[float], share: float) -> float:
