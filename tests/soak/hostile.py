@@ -21,6 +21,8 @@ from tests.soak.ledger import Job, Kind
 _WAV = (SAMPLES / "en-4.wav").read_bytes()
 _NEVER_READ_MAX = 20_000
 _DRIP_SECONDS = 0.5
+# How often it is looked whether the daemon is overdue.
+_LOOK_SECONDS = 1.0
 # As the ledger names them.
 _USERS_JOB = re.compile(r"\bj\d+u(\d+)\b")
 
@@ -160,14 +162,14 @@ def stall(context: Context) -> None:
 
 def drip(context: Context) -> None:
     """Slowly enough never to finish: a frame has its time in all, not from byte to byte."""
-    until = time.monotonic() + _patience(context)
+    begun = time.monotonic()
     with Peer.connect(context.socket) as peer:
         for byte in wire.encode("status", {"text": "x" * 1_000}):
             try:
                 peer.send_raw(bytes([byte]))
             except (BrokenPipeError, ConnectionResetError):
                 return
-            if time.monotonic() > until:
+            if _overdue(context, begun):
                 context.ledger.fail("a client that drips was not cut off")
                 return
             time.sleep(_DRIP_SECONDS)
@@ -291,19 +293,28 @@ def spy(context: Context) -> None:
         return
 
 
-def _patience(context: Context) -> float:
-    """Until the daemon has cut off a frame that does not end. Who connects while the front is
-    stopped waits in the socket until the watchdog has replaced it, and has its time from then."""
+def _overdue(context: Context, begun: float) -> bool:
+    """Whether the daemon must have cut off a frame that does not end by now. Who connects while the
+    front is stopped waits in the socket until the watchdog has replaced it: only then is it given
+    that much longer."""
     limits = context.ledger.limits
-    return limits.slow_death + limits.frame + limits.grace
+    allowed = limits.frame + limits.grace
+    if context.ledger.acted("SIGSTOP", "front", begun):
+        allowed += limits.slow_death
+    return time.monotonic() - begun > allowed
 
 
 def _must_end(context: Context, peer: Peer, who: str) -> None:
     """Errors, answers to what came before, and then the end."""
-    peer.sock.settimeout(_patience(context))
-    try:
-        while (event := peer.receive()) is not None:
-            if event.type not in ("error", "pong"):
-                context.ledger.fail(f"{who} was answered with {event.type} {event.data}")
-    except TimeoutError:
-        context.ledger.fail(f"{who} was not cut off")
+    begun = time.monotonic()
+    peer.sock.settimeout(_LOOK_SECONDS)
+    while not _overdue(context, begun):
+        try:
+            event = peer.receive()
+        except TimeoutError:
+            continue
+        if event is None:
+            return
+        if event.type not in ("error", "pong"):
+            context.ledger.fail(f"{who} was answered with {event.type} {event.data}")
+    context.ledger.fail(f"{who} was not cut off")

@@ -184,6 +184,11 @@ class Ledger:
         with self._lock:
             return any(f.target == target and f.start <= now <= f.end for f in self.faults)
 
+    def acted(self, what: str, target: str, since: float) -> bool:
+        """Whether that fault acted on this target at any moment from then on."""
+        with self._lock:
+            return any((f.what, f.target) == (what, target) and f.end >= since for f in self.faults)
+
     def struck_pid(self, target: str, pid: int) -> bool:
         with self._lock:
             return any(f.target == target and f.pid == pid for f in self.faults)

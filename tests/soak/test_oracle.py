@@ -404,6 +404,21 @@ def test_whoever_cancels_another_users_job_is_seen(
     client.return_value.__enter__.return_value.cancel.assert_called_once_with(theirs.id)
 
 
+@pytest.mark.parametrize(
+    ("what", "target", "overdue"),
+    [("SIGSTOP", "front", False), ("SIGKILL", "front", True), ("SIGSTOP", "worker 0", True)],
+)
+def test_a_stalled_client_has_longer_only_where_the_front_is_stopped(
+    as_user: Context, what: str, target: str, overdue: bool
+) -> None:
+    as_user.ledger.limits = replace(LIMITS, frame=0.5, grace=0.5, slow_death=60)
+    begun = time.monotonic() - 2
+    assert not hostile._overdue(as_user, begun + 2)
+    assert hostile._overdue(as_user, begun)
+    as_user.ledger.fault(what, target, 1, nothing)
+    assert hostile._overdue(as_user, begun) == overdue
+
+
 @pytest.mark.parametrize(("owner", "seen"), [(1000, 0), (1001, 1)])
 def test_whoever_sees_another_users_job_is_seen(
     as_user: Context, monkeypatch: pytest.MonkeyPatch, owner: int, seen: int
