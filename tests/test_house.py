@@ -226,3 +226,8 @@ def test_only_the_supervisor_spawns_processes(name: str) -> None:
 def test_no_assert_guards_anything(name: str) -> None:
     """`python -O` drops them, and a peer must not be able to trip one."""
     assert not [node.lineno for node in ast.walk(TREES[name]) if isinstance(node, ast.Assert)]
+
+
+def test_a_tests_directory_leaves_room_for_a_sockets_path(tmp_path: Path) -> None:
+    """107 bytes in all (unix(7)); pytest's own directories and `asrd run`'s take most of them."""
+    assert len(tmp_path.name) < 8
