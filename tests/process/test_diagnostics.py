@@ -12,12 +12,15 @@ import pytest
 
 from asrd.client.client import Client
 from tests.process.daemons import Daemon, Front, alive
-from tests.process.raw import HELLO, done, wait_for
+from tests.process.raw import HELLO, Peer, done, memfd, wait_for
 from tests.process.test_front import ask as send
 from tests.process.test_front import ready
-from tests.process.test_run import LONG, ask, transcript
+from tests.process.test_run import transcript
+from tests.speech import long_recording
 from tests.subprocesses import started
 
+SECONDS = 240
+SAMPLES = 16_000 * SECONDS
 CONFIG = "[front]\nqueue_max = 8\n[worker]\ncpu_threads = 1\nbeam_size = 1\n"
 
 
@@ -55,8 +58,7 @@ def test_a_segfault_in_the_middle_of_a_job(daemon: Daemon) -> None:
     assert crashes(daemon) == []
     pid = daemon.pid_of()
     with daemon.connect() as client:
-        # Slow enough for a sign of life in the middle, which tells the length of the audio.
-        ask(client, "long", LONG, stream=True, trace_id="trace-1", beam_size=5)
+        ask_for_minutes(client, job_id="long", trace_id="trace-1")
         client.expect("accepted")
         while not any(job_runs_for(daemon, 0.7)):
             pass
@@ -76,8 +78,8 @@ def test_a_segfault_in_the_middle_of_a_job(daemon: Daemon) -> None:
         "other_jobs": 0,
     }
     assert (job["job_id"], job["trace_id"], job["attempt"]) == ("long", "trace-1", 1)
-    assert job["audio_bytes"] == 545_591
-    assert job["audio_seconds"] == pytest.approx(59.7, abs=0.1)
+    assert job["audio_bytes"] == SAMPLES * 2
+    assert job["audio_seconds"] == pytest.approx(SECONDS)
     # The whole traceback went on to where the worker's stderr goes.
     assert "(most recent call first)" in daemon.log
     lines = [line for line in daemon.log.splitlines() if " warning asrd: worker 0" in line]
@@ -88,11 +90,21 @@ def test_a_segfault_in_the_middle_of_a_job(daemon: Daemon) -> None:
     assert len(shown) == 3
     assert shown[1].split()[1:] == [
         *("0", str(pid), "demo", "killed", "by", "SIGSEGV", "long", "trace-1", "1"),
-        *("59.7", "s,", "545591", "bytes"),
+        *("4", "min,", str(SAMPLES * 2), "bytes"),
     ]
     assert shown[2] == f"  {stderr}"
     assert json.loads(printed(daemon, "status", "--crashes", "--json"))["crashes"][0]["pid"] == pid
     assert "crashes" not in json.loads(printed(daemon, "status", "--json"))
+
+
+def ask_for_minutes(client: Peer, **options: Any) -> None:
+    """Long enough for a sign of life in the middle, which tells the length of the audio."""
+    audio, _ = long_recording(SECONDS, seed=1)
+    pcm = (audio[:SAMPLES] * 32_767).astype("<i2").tobytes()
+    with memfd(pcm) as fd:
+        described = {"encoding": "pcm_s16le", "sample_rate": 16_000, "channels": 1}
+        data = {"audio": described, "language": "en", **options}
+        client.send("transcribe", data, fds=(fd.fileno(),))
 
 
 def job_runs_for(daemon: Daemon, seconds: float) -> Iterator[bool]:
