@@ -1,12 +1,16 @@
 """The engine against bare faster-whisper, against wrong requests, and against its libraries."""
 
+import contextlib
 import copy
 import dataclasses
+import gc
 import json
 import os
 import re
 import shutil
 import threading
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +61,7 @@ class Listener:
     def __init__(self, error: BaseException | None = None, **at: int) -> None:
         self.progress: list[tuple[float, float | None]] = []
         self.segments: list[Segment] = []
-        self._error = error
+        self.error = error
         self._at = at
 
     def on_progress(self, done: float, total: float | None) -> None:
@@ -69,8 +73,8 @@ class Listener:
         self._raise("segments")
 
     def _raise(self, what: str) -> None:
-        if self._error is not None and len(getattr(self, what)) == self._at.get(what):
-            raise self._error
+        if self.error is not None and len(getattr(self, what)) == self._at.get(what):
+            raise self.error
 
 
 def transcribe(
@@ -271,6 +275,60 @@ def test_what_a_callback_raises_ends_the_job_and_comes_out(
     # The window in which it was raised is not encoded, or the last that was.
     assert len(encoded_windows) <= len(listener.progress)
     assert transcribe(engine, sample("en-0.wav")).text
+
+
+class Cancelled(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop", [None, Cancelled, OutOfMemory])
+@pytest.mark.parametrize("vad_filter", [False, True])
+def test_what_a_job_held_goes_with_it(
+    engine: WhisperEngine,
+    minute: Samples,
+    monkeypatch: pytest.MonkeyPatch,
+    no_collector: None,
+    stop: type[Exception] | None,
+    vad_filter: bool,
+) -> None:
+    """Not whenever the collector comes by: it is minutes of audio, and FFmpeg's resampler brings a
+    pool of threads."""
+    data = wav(s16(np.tile(np.repeat(minute, 3), 6)).tobytes(), rate=48_000)
+    threads = set(Path("/proc/self/task").iterdir())
+    listener = Listener(Cancelled(), segments=2) if stop is Cancelled else Listener()
+    if stop is OutOfMemory:
+        monkeypatch.setattr(engine._model, "encode", run_out)
+    options = dataclasses.replace(GREEDY, vad_filter=vad_filter)
+    with memory_file(data) as fd:
+        prepared = engine.prepare(
+            fd,
+            AudioFormat("file"),
+            options,
+            max_audio_seconds=3600,
+            on_progress=listener.on_progress,
+        )
+        held = [prepared, prepared.features, prepared.recording, prepared._blocks]
+        seen = [weakref.ref(each) for each in held]
+        assert set(Path("/proc/self/task").iterdir()) > threads
+        with contextlib.suppress(Cancelled, OutOfMemory):
+            engine.run(prepared, listener.on_progress, listener.on_segment)
+        prepared.close()
+    listener.error = None  # Its traceback holds everything.
+    del prepared, held
+    assert [ref() for ref in seen] == [None] * len(seen)
+    assert set(Path("/proc/self/task").iterdir()) <= threads
+
+
+def run_out(features: Any) -> Any:
+    raise MemoryError
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch, where: Any, name: str) -> list[None]:

@@ -6,7 +6,7 @@ object over `pread`, never a name, and none of the demuxers that open what a fil
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -118,10 +118,12 @@ class Recording(ABC):
         """A `plain` recording of which a block was read, from its start."""
 
     @abstractmethod
-    def _read(self) -> Iterator[Samples]: ...
+    def _read(self) -> Generator[Samples, None, None]: ...
 
-    @abstractmethod
-    def close(self) -> None: ...
+    def close(self) -> None:
+        # It holds this recording, and FFmpeg's resampler with its threads: left to the garbage
+        # collector, they would outlive the job by as long as it pleases.
+        self._pieces.close()
 
     def _refuse_longer(self, seconds: float) -> None:
         if seconds > self._max_seconds:
@@ -154,9 +156,6 @@ class _Pcm(Recording):
         self._audio = audio
         self._refuse_longer(seconds or 0.0)
 
-    def close(self) -> None:
-        pass
-
     @property
     def plain(self) -> bool:
         return (self._audio.sample_rate, self._audio.channels) == (RATE, 1)
@@ -164,7 +163,7 @@ class _Pcm(Recording):
     def again(self) -> Recording:
         return _Pcm(self._file.part(self._start, self._file.size), self._audio, self._max_seconds)
 
-    def _read(self) -> Iterator[Samples]:
+    def _read(self) -> Generator[Samples, None, None]:
         if self._audio.sample_rate == RATE:
             yield from self._mono()
             return
@@ -227,6 +226,7 @@ class _Media(Recording):
             raise
 
     def close(self) -> None:
+        super().close()
         self._container.close()
 
     @property
@@ -264,7 +264,7 @@ class _Media(Recording):
             raise BadAudio("audio: no decoder for this codec")
         return streams[0]
 
-    def _read(self) -> Iterator[Samples]:
+    def _read(self) -> Generator[Samples, None, None]:
         converter: _Converter | None = None
         for frame in self._frames():
             if converter is None or not converter.takes(frame):

@@ -292,9 +292,12 @@ def load_engine(settings: WorkerSettings) -> WhisperEngine:
 def _import_libraries() -> tuple[Any, Any]:
     import ctranslate2
     import faster_whisper.vad
+    import tqdm
 
     # At info it logs a line per job that knows nothing of jobs.
     logging.getLogger("faster_whisper").setLevel(logging.WARNING)
+    # Its progress bar is off, but would have a thread that looks after it.
+    tqdm.tqdm.monitor_interval = 0
     return ctranslate2, faster_whisper
 
 

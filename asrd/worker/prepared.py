@@ -58,6 +58,9 @@ class Prepared:
 
     def close(self) -> None:
         self.recording.close()
+        # They hold this one by its callbacks, and minutes of audio: see Recording.close.
+        self._raised = None
+        del self.features, self._speech, self._blocks
 
     def read_ahead(self) -> None:
         """Make the first window ready, and find the loudest place (asrd.worker.ahead)."""
@@ -109,7 +112,11 @@ class Prepared:
             told = None if error is self._raised else _translate(error)
             if told is None:
                 raise
-            raise told from error
+            try:
+                raise told from error
+            finally:
+                # Its traceback holds this frame, and so all that the job held.
+                del told
 
     def _read(self, recording: Recording) -> Iterator[Samples]:
         for block in recording:
