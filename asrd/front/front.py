@@ -286,7 +286,8 @@ class Front:
     # --- what the scheduler wants done ------------------------------------------------------------
 
     def _perform(self, actions: list[Action]) -> None:
-        for action in actions:
+        # `accepted` goes last: the worker that the job starts on has the longer way to the answer.
+        for action in sorted(actions, key=lambda action: isinstance(action, Accept)):
             match action:
                 case Accept(job, depth):
                     self.metrics.accepted += 1
@@ -351,8 +352,11 @@ class Front:
         self._unanswered.remove(request)
 
     def _deliver(self, request: Request, done: Done) -> None:
-        self._end(request)
         job, now = request.job, anyio.current_time()
+        model = self.scheduler.workers[job.worker or ""].model
+        # First the answer; the books can wait.
+        request.session.finished(request, answers.transcript(request, done, model, now))
+        self._end(request)
         wait, run = job.started_at - job.arrival, now - job.started_at
         self.metrics.job_done(wait, run, done.audio_seconds, now)
         log.info(
@@ -363,8 +367,6 @@ class Front:
             job.worker,
             extra={"fields": request.log_fields},
         )
-        model = self.scheduler.workers[job.worker or ""].model
-        request.session.finished(request, answers.transcript(request, done, model, now))
 
 
 def _ran(request: Request) -> Ran:
