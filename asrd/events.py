@@ -5,10 +5,10 @@ Names and Wyoming's own fields follow the Wyoming protocol; the rest is asrd's (
 No I/O, and nothing a peer says gets further than `parse` without being checked.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from asrd.eventtable import by_type
 from asrd.fields import (
     choice,
     field,
@@ -17,7 +17,6 @@ from asrd.fields import (
     integer,
     nested,
     number,
-    parse,
     sequence,
     string,
 )
@@ -172,21 +171,7 @@ ClientEvent = (
 )
 AnswerEvent = Accepted | SegmentDecoded | Progress | Transcript | Error | CancelAnswer | Pong
 
-
-def by_type(*classes: type) -> dict[str, type]:
-    return {cls.TYPE: cls for cls in classes}  # type: ignore[attr-defined]
-
-
 FROM_CLIENT = by_type(
     Transcribe, AudioStart, AudioChunk, AudioStop, Cancel, Describe, Ping, StatusRequest
 )
 TO_CLIENT = by_type(Accepted, SegmentDecoded, Progress, Transcript, Error, CancelAnswer, Pong)
-
-
-def parse_event(table: Mapping[str, type], kind: str, data: Mapping[str, Any]) -> Any:
-    """The event's dataclass, or None for a type that is not in `table` (to be ignored).
-
-    Raises FieldError naming the field.
-    """
-    cls = table.get(kind)
-    return None if cls is None else parse(cls, data)

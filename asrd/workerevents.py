@@ -7,7 +7,7 @@ an answer that comes late can't be taken for another job's.
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from asrd.events import by_type
+from asrd.eventtable import by_type
 from asrd.fields import (
     choice,
     field,
@@ -96,9 +96,9 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """The main thread's sign of life, every `alive_seconds` once it is loaded. `key`: the job at
-    hand, `audio_seconds` its audio's length if known, `stalled_seconds` how long it has not moved
-    if that is too long."""
+    """A sign of life, whatever the engine does, every `alive_seconds` once it is loaded. `key`: the
+    job at hand, `audio_seconds` its audio's length if known, `stalled_seconds` how long it has not
+    moved if that is too long."""
 
     TYPE: ClassVar = "alive"
     key: int | None = field(integer(0, 1 << 53), None)

@@ -14,8 +14,8 @@ from asrd.errors import FieldError
 from asrd.events import (
     FROM_CLIENT,
     TO_CLIENT,
-    parse_event,
 )
+from asrd.eventtable import parse_event
 from asrd.fields import dump, parse
 from asrd.records import (
     AudioFormat,

@@ -18,6 +18,7 @@ TREES = {
 PURE = {
     "errors.py",
     "events.py",
+    "eventtable.py",
     "fastjson.py",
     "fields.py",
     "front/actions.py",

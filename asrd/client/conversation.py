@@ -31,8 +31,8 @@ from asrd.events import (
     Progress,
     SegmentDecoded,
     Transcript,
-    parse_event,
 )
+from asrd.eventtable import parse_event
 
 Answer = (
     Accepted | SegmentDecoded | Progress | Transcript | CancelAnswer | Pong | dict[str, Any]

@@ -17,7 +17,7 @@ from anyio.abc import TaskGroup
 from asrd import wire
 from asrd.channel import Channel
 from asrd.errors import FieldError, ProtocolError
-from asrd.events import parse_event
+from asrd.eventtable import parse_event
 from asrd.fdsocket import EXHAUSTED
 from asrd.fields import dump
 from asrd.front.crashes import Crash, Ran

@@ -25,8 +25,8 @@ from asrd.events import (
     StatusRequest,
     Transcribe,
     Transcript,
-    parse_event,
 )
+from asrd.eventtable import parse_event
 from asrd.fdsocket import EXHAUSTED, Peer
 from asrd.fields import dump, identifier, parse
 from asrd.front.actions import Failure

@@ -7,7 +7,7 @@ from typing import Any
 
 from asrd import fdsocket, wire
 from asrd.errors import Code, ProtocolError
-from asrd.events import parse_event
+from asrd.eventtable import parse_event
 from asrd.fields import dump
 from asrd.ownedfd import OwnedFd
 from asrd.workerevents import TO_WORKER, Done, Failed, Job

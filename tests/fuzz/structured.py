@@ -17,9 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from asrd import fdsocket, wire
 from asrd.errors import FieldError, ProtocolError
-from asrd.events import (
-    parse_event,
-)
+from asrd.eventtable import parse_event
 from asrd.ownedfd import OwnedFd
 from asrd.workerevents import (
     Job,

@@ -16,9 +16,7 @@ import orjson
 
 from asrd import config, events, fastjson, wire, workerevents
 from asrd.errors import BadAudio, ConfigError, FieldError, TooLarge
-from asrd.events import (
-    parse_event,
-)
+from asrd.eventtable import parse_event
 from asrd.fields import dump, parse
 from asrd.records import (
     SENTENCE_MAX,

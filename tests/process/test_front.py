@@ -14,7 +14,8 @@ import pytest
 
 from asrd import fdsocket
 from asrd.errors import Code
-from asrd.events import TO_CLIENT, parse_event
+from asrd.events import TO_CLIENT
+from asrd.eventtable import parse_event
 from asrd.ownedfd import OwnedFd
 from tests.process.daemons import Front, descriptors, resident_kib
 from tests.process.raw import HELLO, Peer, done, memfd, wait_for
