@@ -11,12 +11,15 @@ import shutil
 import threading
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 import pytest
+from faster_whisper.tokenizer import Tokenizer
+from faster_whisper.transcribe import get_suppressed_tokens
 
 from asrd.config import WorkerSettings
 from asrd.demo import MODEL, samples
@@ -30,7 +33,7 @@ from asrd.records import (
 from asrd.worker import cuda
 from asrd.worker.ahead import READ_AHEAD_SECONDS
 from asrd.worker.audio import RATE, Samples
-from asrd.worker.engine import Transcription, WhisperEngine, load_engine
+from asrd.worker.engine import Transcription, WhisperEngine, _Vad, load_engine
 from tests.exact import make_exact
 from tests.sounds import encoded, memory_file, noise, s16, sample, silence, wav
 from tests.subprocesses import run_python
@@ -218,6 +221,17 @@ def leaves(value: Any) -> list[Any]:
         inner = value.values() if isinstance(value, dict) else value
         return [leaf for item in inner for leaf in leaves(item)]
     return [value]
+
+
+def test_the_tokens_that_are_suppressed_are_faster_whisper_s(engine: WhisperEngine) -> None:
+    given = engine._arguments(GREEDY)["suppress_tokens"]
+    for language in "en", "de":
+        tokenizer = Tokenizer(
+            engine._model.hf_tokenizer, multilingual=True, task="transcribe", language=language
+        )
+        assert get_suppressed_tokens(tokenizer, given[:]) == get_suppressed_tokens(tokenizer, [-1])
+    # A list of each job's own: faster-whisper extends it.
+    assert engine._arguments(GREEDY)["suppress_tokens"] is not given
 
 
 # --- progress, and stopping ---------------------------------------------------------------------
@@ -760,6 +774,8 @@ from asrd.worker.engine import load_engine
 from asrd.config import WorkerSettings
 assert "faster_whisper" not in sys.modules
 load_engine(WorkerSettings(model="demo", device="cpu"))
+assert "onnxruntime" not in sys.modules, "a recovery that needs no VAD waits for it"
+load_engine(WorkerSettings(model="demo", device="cpu", vad_filter=True))
 assert "onnxruntime" in sys.modules
 assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
 """
@@ -768,6 +784,24 @@ assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
             monkeypatch.delenv(name)
     run_python(code, HOME=str(tmp_path))
     assert list(tmp_path.rglob("*")) == []
+
+
+def test_the_collector_rests_until_the_model_is_loaded_and_leaves_it_alone() -> None:
+    run_python("""
+import gc
+from asrd.config import WorkerSettings
+from asrd.worker.main import _load_engine
+gc.disable()
+_load_engine(WorkerSettings(model="demo", device="cpu"))
+assert gc.isenabled() and gc.get_freeze_count() > 10_000
+""")
+
+
+def test_two_threads_that_want_the_vad_get_the_same_one() -> None:
+    vad = _Vad()
+    with ThreadPoolExecutor(4) as threads:
+        sessions = list(threads.map(lambda _: vad.session(), range(4)))
+    assert len({id(session) for session in sessions}) == 1
 
 
 def test_only_the_engine_imports_its_libraries() -> None:

@@ -19,9 +19,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import contextlib
 import copy
 import logging
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -35,9 +35,8 @@ from asrd.records import (
     Segment,
 )
 from asrd.worker import cuda, models
-from asrd.worker.audio import RATE, Samples, open_recording
+from asrd.worker.audio import Samples, open_recording
 from asrd.worker.prepared import OnProgress, Prepared, finite
-from asrd.worker.vad import SpeechFilter
 from asrd.worker.windows import LogMel
 
 log = logging.getLogger(__name__)
@@ -94,9 +93,7 @@ class Engine(Protocol):
 class WhisperEngine:
     """A loaded faster-whisper model. See Engine."""
 
-    def __init__(
-        self, model: Any, vad_session: Any, settings: WorkerSettings, facts: models.Facts
-    ) -> None:
+    def __init__(self, model: Any, settings: WorkerSettings, facts: models.Facts) -> None:
         self.model = settings.model or "demo"
         self.languages: tuple[str, ...] = tuple(
             code
@@ -107,9 +104,12 @@ class WhisperEngine:
         self.compute_type: str = model.model.compute_type
         self.load_seconds = 0.0
         self._model = model
-        self._vad_session = vad_session
+        self._vad = _Vad()
+        if settings.vad_filter:
+            self._vad.session()
         self._settings = settings
         self._facts = facts
+        self._suppressed = _non_speech_tokens(model.hf_tokenizer)
         self._ran_out = False
 
     def prepare(
@@ -131,7 +131,7 @@ class WhisperEngine:
                     arguments,
                     on_progress,
                     self._model.feature_extractor.mel_filters,
-                    self._vad_session if vad else None,
+                    self._vad.session() if vad else None,
                 )
             )
             with prepared.honest_errors():
@@ -191,23 +191,24 @@ class WhisperEngine:
         """Load whatever is loaded at first use: kernels and buffers.
 
         A GPU gets a whole window and both ways to decode it, which tells at once if its memory is
-        too small; a CPU a second of one and a word: more of a large model takes it longer than
-        loading does, and each recovery would wait for it.
+        too small. A CPU gets the least that goes through all layers once: more of a large model
+        takes it a fifth of the time that loading does, and each recovery would wait for it.
         """
         model, tokenizer = self._model.model, self._model.hf_tokenizer
         on_gpu = self.device == "cuda"
-        frames = 3000 if on_gpu else 100
+        frames = 3000 if on_gpu else 2
         window = self._model.encode(np.zeros((model.n_mels, frames), np.float32))
         names = ["<|startoftranscript|>"]
         if self._facts.multilingual:
             names += [f"<|{self.languages[0]}|>", "<|transcribe|>"]
         prompt = [tokenizer.token_to_id(name) for name in names]
-        ways: list[dict[str, Any]]
-        ways = [{"beam_size": self._settings.beam_size}, {"sampling_temperature": 0.2}]
-        longest = 16 if on_gpu else len(prompt) + 1
-        for how in ways if on_gpu else ways[:1]:
-            model.generate(window, [prompt], max_length=longest, return_no_speech_prob=True, **how)
-        if self._facts.word_timestamps and self._settings.check_model:
+        aligns = self._facts.word_timestamps and self._settings.check_model
+        if on_gpu:
+            for how in {"beam_size": self._settings.beam_size}, {"sampling_temperature": 0.2}:
+                model.generate(window, [prompt], max_length=16, return_no_speech_prob=True, **how)
+        elif not aligns:
+            model.generate(window, [prompt], max_length=len(prompt) + 1)
+        if aligns:
             model.align(window, prompt, [[0]], frames)
 
     def _arguments(self, options: Options) -> dict[str, Any]:
@@ -232,12 +233,39 @@ class WhisperEngine:
             ),
             "hotwords": options.hotwords or None,
             "word_timestamps": bool(options.word_timestamps),
+            # As if it were [-1], which has them looked up for every job. The list is extended.
+            "suppress_tokens": list(self._suppressed),
         }
         if options.temperature is not None:
             if options.temperature == ():
                 raise BadRequest("temperature: the list is empty")
             arguments["temperature"] = options.temperature
         return arguments
+
+
+class _Vad:
+    """The Silero model. At first use, unless the settings ask for it: onnxruntime takes longer to
+    import than a small model to load, and most recoveries need not wait for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._session: Any = None
+
+    def session(self) -> Any:
+        with self._lock:
+            if self._session is None:
+                from faster_whisper.vad import get_vad_model
+
+                self._session = get_vad_model().session
+            return self._session
+
+
+def _non_speech_tokens(tokenizer: Any) -> tuple[int, ...]:
+    from faster_whisper.tokenizer import Tokenizer
+
+    # They are the same for all languages and tasks.
+    found: tuple[int, ...] = Tokenizer(tokenizer, multilingual=False).non_speech_tokens
+    return found
 
 
 class _Supply:
@@ -268,17 +296,14 @@ def load_engine(settings: WorkerSettings) -> WhisperEngine:
     try:
         supported = ctranslate2.get_supported_compute_types(device, index)
         _check_compute_type(settings, supported, device)
-        with ThreadPoolExecutor(1) as beside:
-            # onnxruntime takes as long to import as a small model to load.
-            vad = beside.submit(_load_vad, faster_whisper)
-            model = faster_whisper.WhisperModel(
-                str(path),
-                device=device,
-                device_index=index,
-                compute_type=settings.compute_type,
-                cpu_threads=settings.cpu_threads,
-            )
-            engine = WhisperEngine(model, vad.result(), settings, facts)
+        model = faster_whisper.WhisperModel(
+            str(path),
+            device=device,
+            device_index=index,
+            compute_type=settings.compute_type,
+            cpu_threads=settings.cpu_threads,
+        )
+        engine = WhisperEngine(model, settings, facts)
         engine.check()
         engine.warm()
     except LoadError:
@@ -291,7 +316,7 @@ def load_engine(settings: WorkerSettings) -> WhisperEngine:
 
 def _import_libraries() -> tuple[Any, Any]:
     import ctranslate2
-    import faster_whisper.vad
+    import faster_whisper
     import tqdm
 
     # At info it logs a line per job that knows nothing of jobs.
@@ -299,14 +324,6 @@ def _import_libraries() -> tuple[Any, Any]:
     # Its progress bar is off, but would have a thread that looks after it.
     tqdm.tqdm.monitor_interval = 0
     return ctranslate2, faster_whisper
-
-
-def _load_vad(faster_whisper: Any) -> Any:
-    """The Silero model's session, used once."""
-    session = faster_whisper.vad.get_vad_model().session
-    for _ in SpeechFilter([np.zeros(RATE, np.float32)], session):
-        pass
-    return session
 
 
 def _choose_device(settings: WorkerSettings, count_devices: Callable[[], int]) -> str:
