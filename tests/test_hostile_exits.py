@@ -5,6 +5,7 @@ import os
 import select
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,9 +42,11 @@ class AtOnce:
         self._messages.append(message)
         os.eventfd_write(self._wake, 1)
 
-    def submit(self, task: Task) -> None:
-        task.fd.close()
-        self._post(Done(task.job.key, LONG, "en", 1.0, 1.0, 1.0))
+    def run(self, lead: Callable[[], Task | int]) -> int:
+        while isinstance(task := lead(), Task):
+            task.fd.close()
+            self._post(Done(task.job.key, LONG, "en", 1.0, 1.0, 1.0))
+        return task
 
     def take_messages(self) -> list[Message]:
         os.eventfd_read(self._wake)
@@ -83,8 +86,13 @@ def test_a_reason_fits_its_event() -> None:
         raise LoadError("\udcff" + "x" * 5000)
 
     inference = Inference(load)
+    over = threading.Event()
+    serving = threading.Thread(target=inference.run, args=(lambda: over.wait() and 0,))
+    serving.start()
     select.select([inference], [], [])
     (failed,) = inference.take_messages()
+    over.set()
+    serving.join()
     inference._wake.close()
     assert isinstance(failed, LoadFailed)
     assert failed.reason == "\\udcff" + "x" * (SENTENCE_MAX - 6)

@@ -2,6 +2,7 @@
 one, tests/process the whole worker)."""
 
 import os
+import queue
 import select
 import threading
 import weakref
@@ -45,6 +46,7 @@ class Engine:
         self.gates = {name: threading.Event() for name in gates}
         self.log: list[str] = []
         self.reads: list[Read] = []
+        self.ran_by = 0
 
     def prepare(
         self,
@@ -69,6 +71,7 @@ class Engine:
         on_progress: Callable[[float, float], None],
         on_segment: Callable[[Any], None],
     ) -> Transcription:
+        self.ran_by = threading.get_ident()
         self._do(f"run {prepared.name}")
         on_progress(1.0, 1.0)
         return Transcription(prepared.name, "en", 1.0, 1.0, ())
@@ -86,17 +89,42 @@ def task(name: str, key: int = 1, **fields: Any) -> Task:
         return Task(job, OwnedFd(os.dup(fd.fileno())))
 
 
+class Led(Inference):
+    """Led by a queue of what is to be run, instead of a front."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(lambda: engine)
+        self._given: queue.SimpleQueue[Task | int] = queue.SimpleQueue()
+        self.leaders: list[int] = []
+        self._serving = threading.Thread(target=self.run, args=(self._lead,))
+        self._serving.start()
+
+    def _lead(self) -> Task | int:
+        self.leaders.append(threading.get_ident())
+        return self._given.get()
+
+    def submit(self, task: Task) -> None:
+        self._given.put(task)
+
+    def end(self) -> None:
+        # Each of the two threads that take turns may be the one that hears it.
+        for _ in range(2):
+            self._given.put(0)
+        self._serving.join()
+        self._beside.join()
+        self._wake.close()
+
+
 @contextmanager
-def inference(engine: Engine) -> Iterator[Inference]:
-    made = Inference(lambda: engine)
+def inference(engine: Engine) -> Iterator[Led]:
+    made = Led(engine)
     assert isinstance(heard(made), Loaded)
     try:
         yield made
     finally:
         for gate in engine.gates.values():
             gate.set()
-        made._beside.join()
-        made._wake.close()
+        made.end()
 
 
 def heard(made: Inference) -> Message:
@@ -253,18 +281,37 @@ def test_a_cancelled_task_stops_at_its_next_sign_of_life(prepared: bool) -> None
     assert isinstance(failed, Failed) and failed.code == Code.CANCELLED
 
 
+def test_who_is_given_a_task_runs_it_and_another_thread_leads() -> None:
+    engine = Engine("run a")
+    with inference(engine) as made:
+        made.submit(task("a"))
+        until(lambda: "run a" in engine.log)
+        until(lambda: len(made.leaders) == 2)
+        assert made.leaders[0] == engine.ran_by != made.leaders[1]
+
+
+def test_what_goes_wrong_in_leading_ends_it_all() -> None:
+    def lead() -> int:
+        raise ZeroDivisionError
+
+    made = Inference(Engine)
+    with pytest.raises(ZeroDivisionError):
+        made.run(lead)
+    made._wake.close()
+
+
 def test_what_is_held_as_soon_as_it_has_loaded_is_read() -> None:
     """The engine was set a moment after it was told: now and then an innocent was `internal`."""
     seen: list[object] = []
 
-    class Watching(Inference):
+    class Watching(Led):
         def _post(self, message: Message) -> None:
             if isinstance(message, Loaded):
                 seen.append(self._engine)
             super()._post(message)
 
     engine = Engine()
-    made = Watching(lambda: engine)
+    made = Watching(engine)
     assert isinstance(heard(made), Loaded)
-    made._wake.close()
+    made.end()
     assert seen == [engine]

@@ -1,15 +1,17 @@
-"""What a worker's main thread says of itself while it waits for the engine."""
+"""What a worker says of itself, and hears, while its engine works."""
 
+import contextlib
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from asrd import wire
 from asrd.config import WorkerSettings
 from asrd.sd import Notifier
 from asrd.worker.inference import Inference, Loaded, Message, Task
@@ -17,6 +19,7 @@ from asrd.worker.worker import Worker
 from asrd.workerevents import (
     Alive,
     Bye,
+    Done,
     Hello,
 )
 from tests.process.raw import Peer, memfd
@@ -36,10 +39,12 @@ class Hangs:
     def fileno(self) -> int:
         return self._wake
 
-    def submit(self, task: Task) -> None:
-        task.fd.close()
-        task.audio_seconds = 12.5
-        self.task = task
+    def run(self, lead: Callable[[], Task | int]) -> int:
+        while isinstance(task := lead(), Task):
+            task.fd.close()
+            task.audio_seconds = 12.5
+            self.task = task
+        return task
 
     def prepare(self, task: Task) -> None:
         task.fd.close()
@@ -51,6 +56,54 @@ class Hangs:
         os.eventfd_read(self._wake)
         taken, self.messages = self.messages, []
         return taken
+
+
+class Answers(Hangs):
+    """One that answers each job at once."""
+
+    def run(self, lead: Callable[[], Task | int]) -> int:
+        while isinstance(task := lead(), Task):
+            task.fd.close()
+            self.messages.append(Done(task.job.key, "", "en", 1.0, 1.0, 1.0))
+            os.eventfd_write(self._wake, 1)
+        return task
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The service manager's end of the notifications."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "notify"))
+        sock.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", sock.getsockname())
+        yield sock
+
+
+def test_the_manager_is_not_woken_for_each_job(tmp_path: Path, manager: socket.socket) -> None:
+    inference, began = Answers(), time.monotonic()
+    with contextlib.closing(Notifier()) as notifier, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "worker.sock"))
+        listener.listen()
+        worker = Worker(WorkerSettings(), listener, notifier, cast(Inference, inference))
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        with Peer.connect(listener.getsockname()) as front:
+            for key in range(50):
+                send_job(front, {**JOB, "key": key})
+                while (said := front.receive()) is not None and said.type != Done.TYPE:
+                    pass
+            took = time.monotonic() - began
+            worker.stop()
+            thread.join()
+    os.close(inference.fileno())
+    manager.setblocking(False)
+    lines = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            lines.append(manager.recv(4096).decode())
+    shown = [line for line in lines if line.startswith("STATUS=") and "fake" in line]
+    # Twice a second, and the one that began.
+    assert 1 <= len(shown) <= 2 + 2 * took
 
 
 @pytest.fixture
@@ -94,6 +147,16 @@ def test_a_job_that_does_not_move_is_told_with_its_length(front: Peer) -> None:
         told = front.expect(Alive.TYPE)
     assert (told["key"], told["audio_seconds"]) == (3, 12.5)
     assert told["stalled_seconds"] >= 0.1
+
+
+def test_what_comes_in_one_piece_with_a_job_s_turn_is_heard(front: Peer) -> None:
+    """Who reads both runs the job, and another thread must find the rest."""
+    front.expect(Hello.TYPE)
+    send_job(front, HELD)
+    front.send_raw(wire.encode("run", {"key": HELD["key"]}) + wire.encode("cancel", {"key": 2}))
+    # It hangs, and was cancelled: the worker ends.
+    while (said := front.receive()) is not None:
+        assert said.type == Alive.TYPE
 
 
 @pytest.mark.parametrize("following", [None, {**JOB, "alone": True}])

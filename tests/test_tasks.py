@@ -1,6 +1,7 @@
 """What a worker runs and holds, with an inference that only notes what it is asked."""
 
 import os
+from collections.abc import Iterator
 from typing import cast
 
 import pytest
@@ -17,10 +18,6 @@ class Noting:
     def __init__(self) -> None:
         self.asked: list[tuple[str, int]] = []
 
-    def submit(self, task: Task) -> None:
-        self.asked.append(("run", task.job.key))
-        task.close()
-
     def prepare(self, task: Task) -> None:
         self.asked.append(("read", task.job.key))
 
@@ -34,9 +31,21 @@ def tasks(can_hold: bool = True) -> tuple[Tasks, list[tuple[str, int]]]:
     return Tasks(cast(Inference, noting), can_hold), noting.asked
 
 
+MADE: list[Task] = []
+
+
 def task(key: int, hold: bool = False, alone: bool = False) -> Task:
     fd = OwnedFd(os.memfd_create("test"))
-    return Task(Job(key, "a", AudioFormat("file"), Options(), 1, hold=hold, alone=alone), fd)
+    job = Job(key, "a", AudioFormat("file"), Options(), 1, hold=hold, alone=alone)
+    MADE.append(Task(job, fd))
+    return MADE[-1]
+
+
+@pytest.fixture(autouse=True)
+def close_all() -> Iterator[None]:
+    yield
+    while MADE:
+        MADE.pop().close()
 
 
 def test_one_runs_and_one_is_held_until_its_turn() -> None:
@@ -44,10 +53,12 @@ def test_one_runs_and_one_is_held_until_its_turn() -> None:
     made.take(task(1))
     made.take(task(2, hold=True))
     assert made.running is not None and made.running.job.key == 1
+    assert (made.take_due(), made.take_due()) == (made.running, None)
     made.answered()
     made.run_held(RunJob(2, alone=True))
     assert made.running.job.key == 2 and made.running.alone
-    assert asked == [("run", 1), ("read", 2), ("run", 2)]
+    assert (made.take_due(), made.take_due()) == (made.running, None)
+    assert asked == [("read", 2)]
 
 
 @pytest.mark.parametrize("hold", [False, True])

@@ -119,7 +119,7 @@ class Crew:
             environment["ASRD_WORKER_SPARE"] = "true"
         return Unit(
             f"asr-worker@{name}",
-            program("asrd.worker.worker", name),
+            program("asrd.worker.main", name),
             {"worker": listener},
             environment,
             self.patience,

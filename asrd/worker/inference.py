@@ -1,9 +1,9 @@
-"""The threads that run the engine, and what they tell the worker's main thread.
+"""The worker's threads: two that take turns in serving the front and running jobs, one that reads.
 
-One runs the model; the other reads the next job meanwhile (decoding, resampling, features), so that
-the model need not wait for it. Both may hang or crash inside a C extension; the main thread
-(asrd.worker.worker) goes on, sees no progress, and draws its conclusion. Nothing but plain data
-crosses to it.
+Who serves (asrd.worker.worker) and gets a job runs it at once, and lets the other one serve. The
+third reads the next job meanwhile (decoding, resampling, features), so that the model need not wait
+for it. Whoever is inside a C extension may hang or crash there; the one that serves sees no
+progress, and draws its conclusion. Nothing but plain data crosses to it.
 """
 
 import logging
@@ -42,7 +42,7 @@ def sentence(problem: object) -> str:
 class Task:
     """One job on its way through the engine; owns its descriptor. `moved_at` (monotonic seconds) is
     its last progress; `audio_seconds` the length of its audio, once known; `cancelled_at` is set by
-    the main thread and obeyed at the next window."""
+    the thread that serves and obeyed at the next window."""
 
     job: Job
     fd: OwnedFd
@@ -123,6 +123,9 @@ Message = Loaded | LoadFailed | JobSegment | JobProgress | Done | Failed
 class Inference:
     """Loads the engine and runs one task after another; prepares others beside it.
 
+    Two threads are Leader/Followers (Schmidt et al., 2000): a job that had to wait until another
+    thread wakes would wait for as long as two processes take to exchange a message.
+
     `fileno` becomes readable when `messages` has something new.
     """
 
@@ -130,23 +133,43 @@ class Inference:
         self.messages: deque[Message] = deque()
         self._load = load
         self._engine: Any = None
-        self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+        self._turn = threading.Lock()
         # What is to be done, one after another, by the thread that prepares.
         self._beside: queue.Queue[Callable[[], None]] = queue.Queue()
         self._wake = OwnedFd(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
-        for name, target in (("inference", self._main), ("prefetch", self._prefetch)):
-            # Daemons: one that hangs in a C extension must not keep the process alive.
-            threading.Thread(target=target, name=name, daemon=True).start()
 
     def fileno(self) -> int:
         return self._wake.fileno()
 
-    def submit(self, task: Task) -> None:
-        """Run it, whether it was prepared or not; its answer comes as a message."""
-        self._tasks.put(task)
+    def run(self, lead: Callable[[], Task | int]) -> int:
+        """Run each task that `lead` returns, until it returns an exit code, which is returned.
+
+        `lead` is called by one thread at a time, also while a task runs; answers come as messages.
+        Raises what `lead` raises.
+        """
+        over: queue.SimpleQueue[int | Exception] = queue.SimpleQueue()
+
+        def take_turns() -> None:
+            try:
+                over.put(self._take_turns(lead))
+            except Exception as error:
+                over.put(error)
+
+        def load() -> None:
+            self._load_engine()
+            take_turns()
+
+        for name, target in (("0", take_turns), ("1", load), ("prefetch", self._prefetch)):
+            # Daemons: one that hangs in a C extension must not keep the process alive.
+            threading.Thread(target=target, name=name, daemon=True).start()
+        # This thread only waits: signals are heard however busy the others are.
+        end = over.get()
+        if isinstance(end, Exception):
+            raise end
+        return end
 
     def prepare(self, task: Task) -> None:
-        """Prepare it beside the one that runs. Either `submit` or `discard` must follow."""
+        """Prepare it beside the one that runs. It must be run later, or discarded."""
         self._beside.put(lambda: task.prepare(self._engine))
 
     def discard(self, task: Task) -> None:
@@ -167,14 +190,12 @@ class Inference:
         self.messages.append(message)
         os.eventfd_write(self._wake.fileno(), 1)
 
-    def _main(self) -> None:
-        self._engine = self._load_engine()
-        if self._engine is None:
-            return
-        # Not before: a job may come at once, and what is read ahead needs the engine, too.
-        self._post(_loaded(self._engine))
+    def _take_turns(self, lead: Callable[[], Task | int]) -> int:
         while True:
-            task = self._tasks.get()
+            with self._turn:
+                task = lead()
+            if isinstance(task, int):
+                return task
             if task.alone:
                 # What is read beside it may crash the process, and this is its last attempt.
                 self._beside.join()
@@ -188,22 +209,21 @@ class Inference:
             work()
             self._beside.task_done()
 
-    def _load_engine(self) -> Any:
+    def _load_engine(self) -> None:
         try:
-            engine = self._load()
+            self._engine = self._load()
         except LoadError as error:
             self._post(LoadFailed(sentence(error), permanent=True))
-            return None
         except ImportError as error:
             reason = f"{error}: `pip install 'asrd[worker]'` brings what a worker needs"
             self._post(LoadFailed(sentence(reason), permanent=True))
-            return None
         except Exception as error:
             log.exception("loading the model failed")
             reason = f"{type(error).__name__}: {error}"
             self._post(LoadFailed(sentence(reason), permanent=False))
-            return None
-        return engine
+        else:
+            # Not before: a job may come at once, and what is read ahead needs the engine, too.
+            self._post(_loaded(self._engine))
 
     def _run(self, engine: Any, task: Task) -> Done | Failed:
         """Every way in which a job can end inside the process, as its one answer."""

@@ -4,8 +4,8 @@ The reason of a crash (`terminate called ...`, CUDA's words, faulthandler's trac
 descriptor 2 in the last instant, and read by nobody here. So descriptor 2 is a memfd, which the
 service manager keeps from one process to the next (the file descriptor store of sd_notify(3)): the
 next one passes on what its predecessor no longer could, and tells the front the line that matters.
-No restart waits for it. While the process lives, its main thread passes on what comes, a few times
-a second; Python's own sys.stderr and the log write to the real stderr at once.
+No restart waits for it. While the process lives, it passes on what comes, a few times a second;
+Python's own sys.stderr and the log write to the real stderr at once.
 """
 
 import os

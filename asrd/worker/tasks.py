@@ -13,6 +13,8 @@ class Tasks:
 
     def __init__(self, inference: Inference, can_hold: bool) -> None:
         self.running: Task | None = None
+        # The one that runs, until somebody runs it.
+        self.due: Task | None = None
         self._held: Task | None = None
         # What was held until the front changed its mind, as long as it is still read.
         self._discarded: list[Task] = []
@@ -48,6 +50,10 @@ class Tasks:
         self._stop()
         self._discard()
 
+    def take_due(self) -> Task | None:
+        task, self.due = self.due, None
+        return task
+
     def answered(self) -> None:
         """The one that ran has ended."""
         self.running = None
@@ -69,8 +75,7 @@ class Tasks:
         if self.running is not None:
             self._refuse(task)
         task.alone, task.moved_at = alone, time.monotonic()
-        self.running = task
-        self._inference.submit(task)
+        self.running = self.due = task
 
     def _hold(self, task: Task) -> None:
         if self._held is not None or not self._can_hold:

@@ -1,34 +1,27 @@
 """The worker: one model, one connection from the front at a time, and the courage to die.
 
-The main thread speaks with the front and the service manager and never touches the engine; the
-engine runs in `asrd.worker.inference`. Exit codes: 0 stopped, 77 idle for long enough, 78 can't
+`Worker` speaks with the front and the service manager and never touches the engine; the threads are
+those of `asrd.worker.inference`. Exit codes: 0 stopped, 77 idle for long enough, 78 can't
 load as it is configured (EX_CONFIG, sysexits.h), 70 a job could not be stopped or the process is
 poisoned (EX_SOFTWARE).
 """
 
-import argparse
 import contextlib
-import faulthandler
 import logging
 import os
 import select
-import signal
 import socket
-import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 from asrd import sd
-from asrd.config import WorkerSettings, config_path, load_worker
-from asrd.errors import ConfigError, FieldError, LoadError, ProtocolError
-from asrd.journal import setup_logging
+from asrd.config import WorkerSettings
+from asrd.errors import FieldError, ProtocolError
 from asrd.ownedfd import OwnedFd
 from asrd.records import LastProcess
-from asrd.version import __version__
 from asrd.worker.frontlink import FrontGone, FrontLink
 from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Task
-from asrd.worker.lastwords import STORED, CapturedStderr, keep_real_stderr
+from asrd.worker.lastwords import CapturedStderr
 from asrd.worker.tasks import Tasks
 from asrd.workerevents import (
     PROTOCOL_VERSION,
@@ -59,6 +52,8 @@ _FAREWELL_SECONDS = 5.0
 _TICK_SECONDS = 0.25
 # How often the front hears that this thread lives.
 _ALIVE_SECONDS = 0.5
+# How old the STATUS line may be.
+_SHOW_SECONDS = 0.5
 
 
 class Worker:
@@ -87,7 +82,7 @@ class Worker:
         self._stopping = False
         self._exit: int | None = None
         self._ping_every = sd.watchdog_seconds()
-        self._pinged_at = self._alive_at = 0.0
+        self._pinged_at = self._alive_at = self._shown_at = 0.0
 
     @property
     def model(self) -> str:
@@ -96,9 +91,7 @@ class Worker:
     def run(self) -> int:
         """Serve until there is a reason to exit; returns the exit code."""
         self._notifier.status(f"loading {self.model}")
-        while self._exit is None:
-            self._wait()
-            self._tick()
+        code = self._inference.run(self._lead)
         if self._front is not None:
             # A long transcript may be half written, and it is the answer.
             with contextlib.suppress(FrontGone):
@@ -107,11 +100,24 @@ class Worker:
         self._listener.close()
         if self._stderr is not None:
             self._stderr.pass_on()
-        return self._exit
+        return code
 
     def stop(self) -> None:
         """Finish the job that runs, then leave."""
         self._stopping = True
+
+    def _lead(self) -> Task | int:
+        """Serve until a job is to be run, or there is a reason to exit."""
+        if self._exit is None and self._front is not None:
+            # What came right behind the last job.
+            self._hear_front(self._front)
+        while self._exit is None:
+            if (task := self._tasks.take_due()) is not None:
+                return task
+            self._wait()
+            if self._tasks.due is None:
+                self._tick()
+        return self._exit
 
     def _wait(self) -> None:
         poll = select.poll()
@@ -137,6 +143,7 @@ class Worker:
         now = time.monotonic()
         self._ping(now)
         self._show_life(now)
+        self._show(now)
         grace = self.settings.cancel_grace_seconds
         if self._cannot_load is not None:
             failure, since = self._cannot_load
@@ -185,9 +192,11 @@ class Worker:
         self._tell(Bye(reason))
         self._exit = code
 
-    def _show(self) -> None:
-        if self._loaded is None:
+    def _show(self, now: float) -> None:
+        # Not for each job: the manager would wake for it while the job wants the processor.
+        if self._loaded is None or now - self._shown_at < _SHOW_SECONDS:
             return
+        self._shown_at = now
         # Everybody may read this line: whose job it is, and which, is in the log.
         doing = "ready" if self._tasks.running is None else "busy"
         what = f"{self._loaded.model} on {self._loaded.device} ({self._loaded.compute_type})"
@@ -239,7 +248,8 @@ class Worker:
     def _hear_front(self, front: FrontLink) -> None:
         try:
             front.flush()
-            while (received := front.receive()) is not None:
+            # A job that is due is run first; what came behind it hears who leads then.
+            while self._tasks.due is None and (received := front.receive()) is not None:
                 self._obey(*received)
         except (FrontGone, ProtocolError, FieldError) as reason:
             self._lose_front(reason)
@@ -249,7 +259,6 @@ class Worker:
             self._take(event, fd)
         elif isinstance(event, RunJob):
             self._tasks.run_held(event)
-            self._show()
         elif isinstance(event, CancelJob):
             self._tasks.cancel(event.key)
 
@@ -258,7 +267,6 @@ class Worker:
             fd.close()
             raise ProtocolError("a job came before the model was loaded")
         self._tasks.take(Task(job, fd))
-        self._show()
 
     def _lose_front(self, reason: Exception) -> None:
         log.info("the front is gone: %s", reason)
@@ -293,7 +301,6 @@ class Worker:
         self._loaded = loaded
         self._idle_since = time.monotonic()
         self._notifier.ready()
-        self._show()
         self._tell(self._hello(loaded))
 
     def _on_load_failed(self, failure: LoadFailed) -> None:
@@ -308,85 +315,3 @@ class Worker:
         self._idle_since = time.monotonic()
         if isinstance(answer, Failed) and answer.fatal:
             self._exit = EXIT_BROKEN
-        self._show()
-
-
-def _load_engine(settings: WorkerSettings) -> Any:
-    # Imported in the inference thread: it takes a fifth of a second and pulls in the C extensions.
-    from asrd.worker.engine import load_engine
-
-    return load_engine(settings)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="asr-worker",
-        description="One isolated Faster Whisper worker, as systemd or `asrd run` starts it.",
-    )
-    parser.add_argument("name", metavar="NAME", help="the worker's name: its settings' file too")
-    parser.add_argument("--config", metavar="FILE", help="the settings' file (asrd.toml)")
-    parser.add_argument("--version", action="version", version=f"asr-worker {__version__}")
-    return parser
-
-
-def _listener(name: str, passed: list[int]) -> socket.socket:
-    """Raises ConfigError unless exactly one socket was passed in."""
-    if len(passed) != 1:
-        raise ConfigError(
-            f"asr-worker {name} needs one listening socket named `worker`: start it through "
-            f"asr-worker@{name}.socket, or use `asrd run`"
-        )
-    return socket.socket(fileno=passed[0])
-
-
-def _captured_stderr(stored: list[int], notifier: sd.Notifier) -> CapturedStderr | None:
-    """None where no service manager would keep it, or there is no memory for it."""
-    if not notifier.managed:
-        return None
-    try:
-        return CapturedStderr(OwnedFd(stored[0]) if stored else None, notifier)
-    except OSError as error:
-        log.warning("what the engine writes to stderr is not kept: %s", error.strerror)
-        return None
-
-
-def _configure(args: argparse.Namespace) -> tuple[WorkerSettings, Callable[[], Any]]:
-    """The settings, and what loads the engine. Wrong settings are told where a model that can't be
-    loaded is told: to the front, too."""
-    try:
-        settings = load_worker(config_path(args.config), args.name)
-    except ConfigError as error:
-        reason = str(error)
-
-        def refuse() -> Any:
-            raise LoadError(reason)
-
-        return WorkerSettings(), refuse
-    return settings, lambda: _load_engine(settings)
-
-
-def main() -> int:
-    args = _parser().parse_args()
-    faulthandler.enable(2)
-    keep_real_stderr()
-    sd.die_with_supervisor()
-    settings, load = _configure(args)
-    setup_logging(settings.log_level, f"asr-worker@{args.name}")
-    passed, notifier = sd.listen_fds(), sd.Notifier()
-    try:
-        listener = _listener(args.name, passed.get("worker", []))
-    except ConfigError as error:
-        log.error("%s", error)
-        return EXIT_CANNOT_LOAD
-    stderr = _captured_stderr(passed.get(STORED, []), notifier)
-    worker = Worker(settings, listener, notifier, Inference(load), stderr)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: worker.stop())
-    code = worker.run()
-    logging.shutdown()
-    # The engine's threads may be anywhere in the C extension: no interpreter shutdown for them.
-    os._exit(code)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

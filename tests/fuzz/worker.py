@@ -136,7 +136,7 @@ def _spawned(listener: socket.socket, home: Path, log: Any) -> "subprocess.Popen
     start = (
         "import os, sys; os.dup2(int(sys.argv[1]), 3);"
         "os.environ['LISTEN_PID'] = str(os.getpid());"
-        "os.execv(sys.executable, [sys.executable, '-m', 'asrd.worker.worker', '0'])"
+        "os.execv(sys.executable, [sys.executable, '-m', 'asrd.worker.main', '0'])"
     )
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ASRD_")}
     environment |= {

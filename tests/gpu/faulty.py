@@ -12,7 +12,7 @@ PROMPT = "please fault"
 _SITECUSTOMIZE = """
 import sys
 
-if "asrd.worker.worker" in sys.orig_argv:
+if "asrd.worker.main" in sys.orig_argv:
     from tests.gpu import faulty
 
     faulty.replace_engine()
