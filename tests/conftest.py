@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.procfs import children
+
 # As asrd.worker.engine sets them for the worker; some tests import the libraries before it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -52,12 +54,7 @@ def nothing_left_behind() -> Iterator[None]:
 def _belongings() -> set[str]:
     # Daemon threads are trio's idle ones: its cache keeps them for the next caller.
     threads = {f"thread {t.name}" for t in threading.enumerate() if not t.daemon}
-    children = {
-        f"child {pid}"
-        for task in Path("/proc/self/task").glob("*/children")
-        for pid in task.read_text().split()
-    }
-    return threads | children | _descriptors()
+    return threads | {f"child {pid}" for pid in children()} | _descriptors()
 
 
 def _descriptors() -> set[str]:

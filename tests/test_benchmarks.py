@@ -1,6 +1,5 @@
 """The benchmarks start and their parts work; what they measure is no test's business."""
 
-import math
 import os
 import subprocess
 import sys
@@ -22,7 +21,6 @@ from tests.benchmarks.longfiles import FORMATS, LongFiles
 from tests.benchmarks.measure import (
     differences,
     interleave,
-    median_interval,
     percentile,
     speech,
 )
@@ -54,23 +52,6 @@ def test_rounds_are_whole_and_begin_with_another_way_each() -> None:
 
 def test_differences_are_within_a_round() -> None:
     assert differences([2.0, 5.0], [1.0, 3.0]) == [1000, 2000]
-
-
-@pytest.mark.parametrize("count", [6, 7, 19, 20, 100, 101, 360])
-def test_the_interval_of_a_median_holds_it_in_95_of_100_runs(count: int) -> None:
-    def holds(first: int) -> float:
-        """That neither fewer than `first` values lie below the median nor above it, exactly."""
-        likely = sum(math.comb(count, below) for below in range(first, count - first + 1))
-        return float(likely / 2**count)
-
-    first, last = median_interval([float(rank) for rank in range(count, 0, -1)])
-    assert last == count + 1 - first
-    assert holds(int(first)) >= 0.95 > holds(int(first) + 2)
-
-
-def test_the_interval_of_few_values_is_all_of_them() -> None:
-    assert median_interval([3.0, 1.0, 2.0]) == (1, 3)
-    assert median_interval([5.0]) == (5, 5)
 
 
 def test_percentiles() -> None:

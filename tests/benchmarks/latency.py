@@ -1,17 +1,22 @@
 """Added latency over faster-whisper in the caller's own process; the floor of two bare hops and the
 peers in the same run.
 
-    python -m tests.benchmarks.latency [--seconds S] [--lengths L ...] [--ways W ...] [--untuned]
+    python -m tests.benchmarks.latency [--seconds S] [--starts N] [--lengths L ...] [--ways W ...]
 
 All ways take turns with the same model, one thread, beam 1, English, temperature 0; what counts is
-the median of the differences within each round, with the interval that holds the true one in 95 of
-100 such runs: the fewer ways, the more rounds, the narrower. All processes have the environment
-that asrd gives its workers (asrd/worker/tuning.py), the peers too; with `--untuned` only asrd's
-workers have it.
+the median of the differences within each round. Where a process lies in memory makes it faster or
+slower for all its life, by as much as is measured here: so all are started anew, this one too, N
+times, and the median of the starts' medians is shown with the lowest and the highest. All processes
+have the environment that asrd gives its workers (asrd/worker/tuning.py), the peers too; with
+`--untuned` only asrd's workers have it.
 """
 
 import argparse
 import contextlib
+import json
+import statistics
+import subprocess
+import sys
 import tempfile
 import wave
 from collections.abc import Callable
@@ -32,11 +37,9 @@ from tests.benchmarks.measure import (
     differences,
     interleave,
     machine,
-    median_interval,
     median_ms,
     parser,
     pcm,
-    percentile,
     speech,
     table,
 )
@@ -54,13 +57,52 @@ def main() -> None:
     arguments = _arguments()
     if not arguments.untuned:
         as_a_worker("tests.benchmarks.latency")
+    if arguments.one_start:
+        print(json.dumps(_one_start(arguments)))
+        return
     print(machine())
+    starts = [_started_anew(arguments.seconds / arguments.starts) for _ in range(arguments.starts)]
+    for measured in zip(*starts, strict=True):
+        _report(measured)
+
+
+def _started_anew(seconds: float) -> list[dict[str, Any]]:
+    argv = [sys.executable, "-m", "tests.benchmarks.latency", *sys.argv[1:]]
+    argv += ["--one-start", "--seconds", str(seconds)]
+    told: list[dict[str, Any]]
+    told = json.loads(subprocess.run(argv, stdout=subprocess.PIPE, check=True).stdout)
+    return told
+
+
+def _one_start(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Of each length: its title, the seconds that each way took, and the ways that are missing."""
     # A round of ten minutes takes long: it gets half of the time.
     shares = [3 if length > 60 else 1 for length in arguments.lengths]
     with contextlib.ExitStack() as stack:
         bench = _Bench(stack)
-        for length, share in zip(arguments.lengths, shares, strict=True):
+        return [
             bench.measure(length, arguments.seconds * share / sum(shares), arguments.ways)
+            for length, share in zip(arguments.lengths, shares, strict=True)
+        ]
+
+
+def _report(starts: tuple[dict[str, Any], ...]) -> None:
+    times = [start["times"] for start in starts]
+    bare = statistics.median(median_ms(start[_FLOOR]) for start in times)
+    rows = []
+    for name in times[0]:
+        taken = statistics.median(median_ms(start[name]) for start in times)
+        row = [name, f"{taken:.2f}", "", "", ""]
+        if name not in (_BASE, _FLOOR):
+            added = [statistics.median(differences(start[name], start[_BASE])) for start in times]
+            middle = statistics.median(added)
+            lowest_highest = f"{min(added):+.2f} … {max(added):+.2f}"
+            row[2:] = [f"{middle:+.2f}", lowest_highest, f"{middle / bare:.1f}"]
+        rows.append(row)
+    rows += [[name, told, "", "", ""] for name, told in starts[0]["absent"].items()]
+    rounds = sum(len(start[_BASE]) for start in times)
+    header = ["way", "p50 ms", "added ms, paired p50", "of each start", "added ÷ floor"]
+    table(f"{starts[0]['title']}, {rounds} rounds in {len(times)} starts", header, rows)
 
 
 def _arguments() -> argparse.Namespace:
@@ -68,6 +110,8 @@ def _arguments() -> argparse.Namespace:
     made.add_argument("--lengths", type=float, nargs="*", default=[1, 5, 30, 600])
     made.add_argument("--ways", nargs="*", default=[""], help="those with any of these in the name")
     made.add_argument("--untuned", action="store_true")
+    made.add_argument("--starts", type=int, default=5, help="default: %(default)s")
+    made.add_argument("--one-start", action="store_true", help=argparse.SUPPRESS)
     return made.parse_args()
 
 
@@ -89,7 +133,7 @@ class _Bench:
             name: stack.enter_context(serving(name)) for name in PEERS if name not in self._absent
         }
 
-    def measure(self, length: float, seconds: float, wanted: list[str]) -> None:
+    def measure(self, length: float, seconds: float, wanted: list[str]) -> dict[str, Any]:
         audio = speech(length)
         warm, least = (1, 2) if length > 60 else (3, 3)
         ways = {
@@ -98,22 +142,8 @@ class _Bench:
             if name in (_BASE, _FLOOR) or any(part in name for part in wanted)
         }
         times = interleave(ways, seconds, warm, least)
-        base, bare = times[_BASE], median_ms(times[_FLOOR])
-        rows = []
-        for name, taken in times.items():
-            if name in (_BASE, _FLOOR):
-                rows.append([name, f"{median_ms(taken):.2f}", "", "", "", ""])
-                continue
-            added = differences(taken, base)
-            quartiles = f"{percentile(added, 0.25):+.2f} … {percentile(added, 0.75):+.2f}"
-            middle = percentile(added, 0.5)
-            row = [name, f"{median_ms(taken):.2f}", f"{middle:+.2f}"]
-            least_ms, most_ms = median_interval(added)
-            row.append(f"{least_ms:+.2f} … {most_ms:+.2f}")
-            rows.append([*row, quartiles, f"{middle / bare:.1f}"])
-        rows += [[name, told, "", "", "", ""] for name, told in self._absent.items()]
-        header = ["way", "p50 ms", "added ms, paired p50", "95 %", "quartiles", "added ÷ floor"]
-        table(f"{length:g} s of audio, {len(base)} rounds{self._retries(audio)}", header, rows)
+        title = f"{length:g} s of audio{self._retries(audio)}"
+        return {"title": title, "times": times, "absent": self._absent}
 
     def _retries(self, audio: NDArray[Any]) -> str:
         """wyoming-faster-whisper can't be told a temperature: whether that costs it anything."""

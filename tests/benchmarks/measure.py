@@ -133,14 +133,6 @@ def median_ms(times: list[float]) -> float:
     return 1000 * statistics.median(times)
 
 
-def median_interval(values: list[float]) -> tuple[float, float]:
-    """The 95 % confidence interval of the median by order statistics, whatever the distribution:
-    how many values lie below the median is binomial. Of five and fewer, all of them: too few."""
-    rank = max(1, math.floor((len(values) - 1.96 * math.sqrt(len(values))) / 2))
-    ordered = sorted(values)
-    return ordered[rank - 1], ordered[-rank]
-
-
 def percentile(times: list[float], share: float) -> float:
     """The nearest rank: a value that was seen."""
     return sorted(times)[max(0, math.ceil(share * len(times)) - 1)]

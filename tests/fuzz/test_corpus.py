@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from asrd import config, events, fastjson, wire, workerevents
+from asrd import config, eventtable, fastjson, wire, workerevents
 from asrd.worker import audio
 from tests.fuzz import targets
 from tests.fuzz.guided import CORPUS
@@ -64,7 +64,7 @@ BUGS: dict[str, tuple[str, Any, str, Any]] = {
     "descriptors are left open": ("codec", wire.Decoder, "_drop", _forgets_descriptors),
     "a line must come in one piece": ("codec", wire.Decoder, "_take_line", _knows_only_whole_lines),
     "a length is another exception": ("codec", wire, "_length", _raises),
-    "a field is another exception": ("events", events, "parse", _raises),
+    "a field is another exception": ("events", eventtable, "parse", _raises),
     "infinity is a number": ("json", fastjson, "_finite", float),
     "a wrong key is another exception": ("settings", config, "_line", _raises),
     "a damaged file is another exception": ("recordings", audio, "_said", _raises),

@@ -24,6 +24,7 @@ from typing import Any
 from asrd.worker.tuning import WORKER_ENVIRONMENT
 from tests.gpu import checks, cublas, report
 from tests.gpu.checks import Seen, Stage
+from tests.procfs import children
 
 # Left at the end for the report.
 _RESERVE = 6.0
@@ -170,17 +171,10 @@ def _watch(check: Check, device: str, work: Path, deadline: float) -> report.Res
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """It and what it started: `asrd run` has a session of its own, and its workers die with it."""
-    for leader in (process.pid, *_children(process.pid)):
+    for leader in (process.pid, *children(process.pid)):
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(leader, signal.SIGKILL)
     process.wait()
-
-
-def _children(pid: int) -> list[int]:
-    with suppress(OSError):
-        tasks = Path(f"/proc/{pid}/task").glob("*/children")
-        return [int(child) for task in tasks for child in task.read_text().split()]
-    return []
 
 
 def _run_one(name: str, stage: Stage, facts: Path) -> int:

@@ -115,11 +115,6 @@ def _slope(values: tuple[int, ...]) -> float:
     return sum(x * y for x, y in deviations) / sum(x * x for x, _ in deviations)
 
 
-def children(pid: int) -> list[int]:
-    lists = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for path in lists for child in path.read_text().split()]
-
-
 @dataclass(frozen=True)
 class Snapshot:
     """Of all of the daemon, at rest: each process by name, and every file it may have made."""

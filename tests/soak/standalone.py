@@ -10,10 +10,11 @@ from pathlib import Path
 from asrd.ownedfd import OwnedFd
 from tests.process.daemons import Daemon
 from tests.process.raw import status
+from tests.procfs import children
 from tests.soak.host import Host
 from tests.soak.killer import Act
 from tests.soak.limits import PATIENCE
-from tests.soak.resources import Holding, children
+from tests.soak.resources import Holding
 
 _NOTHING: Mapping[Act, int] = {}
 
