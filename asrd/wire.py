@@ -316,7 +316,7 @@ def _parse_object(raw: bytes, what: str, strict: bool) -> dict[str, Any]:
         # The fast one first: it refuses what is not JSON at all (NaN, bad UTF-8, lone surrogates).
         value = fastjson.loads(raw)
         if strict:
-            json.loads(raw, object_pairs_hook=_refuse_duplicates)
+            _STRICT.decode(raw.decode())
             _refuse_depth(value)
         else:
             # Parsers stand deeper nesting than writers do, and this may have to be passed on.
@@ -339,6 +339,10 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise ValueError(f"{key[:64]!r} stands there twice")
             seen.add(key)
     return found
+
+
+# Made once: to make one takes as long as to use it.
+_STRICT = json.JSONDecoder(object_pairs_hook=_refuse_duplicates)
 
 
 def _refuse_depth(value: Any) -> None:
