@@ -6,6 +6,7 @@ both use it, so that a wrong value reads the same on the wire and in a file.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -27,13 +28,22 @@ def parse(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     Raises FieldError with the dotted key (`audio.sample_rate`).
     """
     values = {}
-    for spec in dataclasses.fields(cls):  # type: ignore[arg-type]
-        raw = data.get(spec.name)
+    for name, get, required in _specs(cls):  # type: ignore[arg-type]
+        raw = data.get(name)
         if raw is not None:
-            values[spec.name] = spec.metadata["get"](where + spec.name, raw)
-        elif spec.default is dataclasses.MISSING:
-            raise FieldError(where + spec.name, "is missing")
+            values[name] = get(where + name, raw)
+        elif required:
+            raise FieldError(where + name, "is missing")
     return cls(**values)
+
+
+@functools.cache
+def _specs(cls: Any) -> tuple[tuple[str, Getter, bool], ...]:
+    """Each field's name, getter, and whether it must be there."""
+    return tuple(
+        (spec.name, spec.metadata["get"], spec.default is dataclasses.MISSING)
+        for spec in dataclasses.fields(cls)
+    )
 
 
 def unknown_keys(cls: type, data: Mapping[str, Any]) -> list[str]:
@@ -44,7 +54,7 @@ def unknown_keys(cls: type, data: Mapping[str, Any]) -> list[str]:
 def dump(value: Any) -> Any:
     """Plain JSON-able data; fields that are None are left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        pairs = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+        pairs = ((name, getattr(value, name)) for name, _, _ in _specs(type(value)))
         return {name: dump(item) for name, item in pairs if item is not None}
     if isinstance(value, (list, tuple)):
         return [dump(item) for item in value]
