@@ -46,15 +46,19 @@ def _specs(cls: Any) -> tuple[tuple[str, Getter, bool], ...]:
     )
 
 
+@functools.cache
+def _names(cls: Any) -> tuple[str, ...]:
+    return tuple(spec.name for spec in dataclasses.fields(cls))
+
+
 def unknown_keys(cls: type, data: Mapping[str, Any]) -> list[str]:
-    names = {spec.name for spec in dataclasses.fields(cls)}
-    return [key for key in data if key not in names]
+    return [key for key in data if key not in _names(cls)]
 
 
 def dump(value: Any) -> Any:
     """Plain JSON-able data; fields that are None are left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        pairs = ((name, getattr(value, name)) for name, _, _ in _specs(type(value)))
+        pairs = ((name, getattr(value, name)) for name in _names(type(value)))
         return {name: dump(item) for name, item in pairs if item is not None}
     if isinstance(value, (list, tuple)):
         return [dump(item) for item in value]
