@@ -23,7 +23,15 @@ from faster_whisper.transcribe import get_suppressed_tokens
 
 from asrd.config import WorkerSettings
 from asrd.demo import MODEL, samples
-from asrd.errors import BadAudio, BadRequest, LoadError, OutOfMemory, Poisoned, TooLarge
+from asrd.errors import (
+    BadAudio,
+    BadRequest,
+    InternalError,
+    LoadError,
+    OutOfMemory,
+    Poisoned,
+    TooLarge,
+)
 from asrd.fields import dump
 from asrd.records import (
     AudioFormat,
@@ -31,8 +39,9 @@ from asrd.records import (
     Segment,
 )
 from asrd.worker import cuda
+from asrd.worker import engine as engine_module
 from asrd.worker.ahead import READ_AHEAD_SECONDS
-from asrd.worker.audio import RATE, Samples
+from asrd.worker.audio import RATE, Samples, open_recording
 from asrd.worker.engine import Transcription, WhisperEngine, _Vad, load_engine
 from tests.exact import make_exact
 from tests.sounds import encoded, memory_file, noise, s16, sample, silence, wav
@@ -799,13 +808,54 @@ gc.disable()
 _load_engine(WorkerSettings(model="demo", device="cpu"))
 assert gc.isenabled() and gc.get_freeze_count() > 10_000
 """)
+    run_python("""
+import gc, sys
+from asrd.worker import main
+sys.argv = ["asr-worker", "0"]
+main._configure = lambda args: sys.exit(gc.isenabled())
+main.main()
+""")
 
 
-def test_two_threads_that_want_the_vad_get_the_same_one() -> None:
+def test_two_threads_that_want_the_vad_load_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    both, loads = threading.Barrier(2), []
+
+    def load() -> object:
+        loads.append(1)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.2)
+        return object()
+
+    monkeypatch.setattr(engine_module, "_load_vad", load)
     vad = _Vad()
-    with ThreadPoolExecutor(4) as threads:
-        sessions = list(threads.map(lambda _: vad.session(), range(4)))
-    assert len({id(session) for session in sessions}) == 1
+    with ThreadPoolExecutor(2) as threads:
+        one, other = threads.map(lambda _: vad.session(), range(2))
+    assert one is other and loads == [1]
+
+
+def test_a_vad_that_can_not_be_loaded_costs_only_who_wants_it(
+    engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch, no_collector: None
+) -> None:
+    def fail() -> Any:
+        raise RuntimeError("no onnxruntime")
+
+    other = with_settings(engine)
+    other._vad = _Vad()
+    opened: list[weakref.ref[Any]] = []
+
+    def noting(*args: Any) -> Any:
+        recording = open_recording(*args)
+        opened.append(weakref.ref(recording))
+        return recording
+
+    monkeypatch.setattr(engine_module, "open_recording", noting)
+    monkeypatch.setattr("faster_whisper.vad.get_vad_model", fail)
+    with pytest.raises(InternalError, match="vad_filter: the VAD can't be loaded: no onnxruntime"):
+        transcribe(other, sample("en-0.wav"), vad_filter=True)
+    assert [recording() for recording in opened if recording() is not None] == []
+    assert transcribe(other, sample("en-0.wav")).text
+    monkeypatch.undo()
+    assert transcribe(other, sample("en-0.wav"), vad_filter=True).text
 
 
 def test_only_the_engine_imports_its_libraries() -> None:

@@ -4,6 +4,7 @@ one, tests/process the whole worker)."""
 import os
 import queue
 import select
+import signal
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from asrd.records import (
 from asrd.worker.engine import Transcription
 from asrd.worker.inference import Inference, Loaded, Message, Task
 from asrd.workerevents import Done, Failed, Job, JobProgress
+from tests.subprocesses import run_python
 
 # Long enough for a loaded machine; a test that passes never waits so long.
 PATIENCE = 20.0
@@ -96,12 +98,25 @@ class Led(Inference):
         super().__init__(lambda: engine)
         self._given: queue.SimpleQueue[Task | int] = queue.SimpleQueue()
         self.leaders: list[int] = []
+        self.ran: list[Task] = []
+        self._leading = threading.Lock()
         self._serving = threading.Thread(target=self.run, args=(self._lead,))
         self._serving.start()
 
     def _lead(self) -> Task | int:
+        assert self._leading.acquire(blocking=False), "two lead at once"
         self.leaders.append(threading.get_ident())
-        return self._given.get()
+        given = self._given.get()
+        self._leading.release()
+        if isinstance(given, Task):
+            self.ran.append(given)
+        return given
+
+    def _post(self, message: Message) -> None:
+        if isinstance(message, (Done, Failed)):
+            # The front may send the next job at once: nothing may be held of this one.
+            assert self.ran[-1].closed
+        super()._post(message)
 
     def submit(self, task: Task) -> None:
         self._given.put(task)
@@ -137,7 +152,8 @@ def heard(made: Inference) -> Message:
 
 def until(what: Callable[[], object]) -> None:
     waiting = threading.Event()
-    for _ in range(round(PATIENCE * 100)):
+    # Less than a gate's patience, which would open by itself.
+    for _ in range(round(PATIENCE / 2 * 100)):
         if what():
             return
         waiting.wait(0.01)
@@ -261,6 +277,9 @@ def test_nothing_is_read_beside_a_last_attempt() -> None:
         made.discard(suspect)
         last.alone = True
         made.submit(last)
+        # Who waits for that does not keep the front waiting.
+        until(lambda: len(made.leaders) == 2)
+        assert engine.log == ["read suspect"]
         engine.gates["read suspect"].set()
         assert isinstance(heard(made), Done)
     assert engine.log == ["read suspect", "read a", "run a"]
@@ -287,17 +306,67 @@ def test_who_is_given_a_task_runs_it_and_another_thread_leads() -> None:
         made.submit(task("a"))
         until(lambda: "run a" in engine.log)
         until(lambda: len(made.leaders) == 2)
+        assert not made.messages
         assert made.leaders[0] == engine.ran_by != made.leaders[1]
 
 
-def test_what_goes_wrong_in_leading_ends_it_all() -> None:
-    def lead() -> int:
-        raise ZeroDivisionError
+class Panic(BaseException):
+    """As a library in Rust raises it (pyo3's PanicException)."""
 
-    made = Inference(Engine)
-    with pytest.raises(ZeroDivisionError):
+
+def raise_panic(*_: object, **__: object) -> Any:
+    raise Panic
+
+
+@pytest.mark.parametrize("what", ["load", "lead", "read", "run", "read beside"])
+def test_what_is_no_exception_ends_it_all(what: str) -> None:
+    engine, doomed = Engine(), task("a")
+    made = Inference(raise_panic if what == "load" else lambda: engine)
+    if what.startswith("read"):
+        engine.prepare = raise_panic  # type: ignore[method-assign]
+    if what == "run":
+        engine.run = raise_panic  # type: ignore[method-assign]
+    never = threading.Event()
+
+    def lead() -> Task | int:
+        if what == "load":
+            never.wait(PATIENCE)
+        if what == "lead":
+            raise Panic
+        assert isinstance(heard(made), Loaded)
+        if what == "read beside":
+            made.prepare(doomed)
+        return doomed
+
+    with pytest.raises(Panic):
         made.run(lead)
+    never.set()
+    doomed.close()
     made._wake.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_that_another_thread_gets_is_handled(number: signal.Signals) -> None:
+    """Python handles it in the main thread, which is not woken by it."""
+    code = f"""
+import signal, threading
+from asrd.worker.inference import Inference
+
+got, serving = threading.Event(), threading.Event()
+signal.signal({number:d}, lambda *_: got.set())
+
+def lead():
+    serving.set()
+    return 0 if got.wait({PATIENCE}) else 1
+
+def kill():
+    serving.wait()
+    signal.pthread_kill(threading.get_ident(), {number:d})
+
+threading.Thread(target=kill).start()
+assert Inference(lambda: 1 / 0).run(lead) == 0
+"""
+    run_python(code)
 
 
 def test_what_is_held_as_soon_as_it_has_loaded_is_read() -> None:

@@ -48,6 +48,18 @@ async def test_the_jobs_of_a_user_are_bounded_over_all_connections() -> None:
         await second.expect("accepted")
 
 
+async def test_a_job_that_is_too_late_when_it_comes_is_accepted_first_and_forgotten() -> None:
+    """A front that was not scheduled for a millisecond told its error first, and kept it."""
+    async with users(queue_max=10, jobs_max_per_user=1) as made:
+        submit = made.front.scheduler.submit
+        made.front.scheduler.submit = lambda job, now: submit(job, now + 1)  # type: ignore
+        alice = made.connect(ALICE)
+        for job_id in "ab":
+            alice.send("transcribe", {"job_id": job_id, "audio": PCM, "timeout_ms": 1}, SECOND)
+            assert (await alice.expect("accepted"))["job_id"] == job_id
+            assert (await refused(alice))[0] == Code.DEADLINE_EXCEEDED
+
+
 async def test_who_waits_in_the_queue_is_bounded_by_user() -> None:
     async with users(queue_max=10, queue_max_per_user=1) as made:
         alice, bob = made.connect(ALICE), made.connect(BOB)

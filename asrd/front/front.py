@@ -143,7 +143,11 @@ class Front:
             failure = Failure(Code.BUSY, full, retry_after_ms=later)
             self._perform([Refuse(request.job, failure)])
         else:
-            self._perform(self.scheduler.submit(request.job, now))
+            actions = self.scheduler.submit(request.job, now)
+            if not request.job.ended:
+                # The worker that it starts on has the longer way to the answer, and hears first.
+                actions.sort(key=lambda action: isinstance(action, Accept))
+            self._perform(actions)
 
     def _why_full(self, request: Request) -> str | None:
         limit, uid = self.settings.jobs_max_per_connection, request.job.uid
@@ -286,8 +290,7 @@ class Front:
     # --- what the scheduler wants done ------------------------------------------------------------
 
     def _perform(self, actions: list[Action]) -> None:
-        # `accepted` goes last: the worker that the job starts on has the longer way to the answer.
-        for action in sorted(actions, key=lambda action: isinstance(action, Accept)):
+        for action in actions:
             match action:
                 case Accept(job, depth):
                     self.metrics.accepted += 1

@@ -28,7 +28,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from asrd.config import WorkerSettings
-from asrd.errors import BadRequest, LoadError, OutOfMemory
+from asrd.errors import BadRequest, InternalError, LoadError, OutOfMemory
 from asrd.records import (
     AudioFormat,
     Options,
@@ -123,6 +123,7 @@ class WhisperEngine:
     ) -> Prepared:
         arguments = self._arguments(options)
         vad = self._settings.vad_filter if options.vad_filter is None else options.vad_filter
+        session = self._vad.session() if vad else None
         recording = open_recording(fd, audio, max_audio_seconds)
         with contextlib.ExitStack() as stack:
             prepared = stack.enter_context(
@@ -131,7 +132,7 @@ class WhisperEngine:
                     arguments,
                     on_progress,
                     self._model.feature_extractor.mel_filters,
-                    self._vad.session() if vad else None,
+                    session,
                 )
             )
             with prepared.honest_errors():
@@ -252,12 +253,22 @@ class _Vad:
         self._session: Any = None
 
     def session(self) -> Any:
+        """Raises InternalError, MemoryError; the next one tries again."""
         with self._lock:
             if self._session is None:
-                from faster_whisper.vad import get_vad_model
-
-                self._session = get_vad_model().session
+                self._session = _load_vad()
             return self._session
+
+
+def _load_vad() -> Any:
+    from faster_whisper.vad import get_vad_model
+
+    try:
+        return get_vad_model().session
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise InternalError(f"vad_filter: the VAD can't be loaded: {error}") from error
 
 
 def _non_speech_tokens(tokenizer: Any) -> tuple[int, ...]:

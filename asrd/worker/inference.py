@@ -6,6 +6,7 @@ for it. Whoever is inside a C extension may hang or crash there; the one that se
 progress, and draws its conclusion. Nothing but plain data crosses to it.
 """
 
+import contextlib
 import logging
 import os
 import queue
@@ -14,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from asrd.errors import BadAudio, Code, JobError, LoadError, Poisoned
@@ -26,6 +28,9 @@ from asrd.records import (
 from asrd.workerevents import Done, Failed, Job, JobProgress, JobSegment
 
 log = logging.getLogger(__name__)
+
+# How long a signal may wait to be handled.
+_SIGNALS_SECONDS = 0.25
 
 
 class _Cancelled(Exception):
@@ -52,7 +57,7 @@ class Task:
     alone: bool = False
     closed: bool = False
     _prepared: Any = None
-    _problem: Exception | None = None
+    _problem: BaseException | None = None
     _claim: threading.Lock = field(default_factory=threading.Lock)
     _is_prepared: threading.Event = field(default_factory=threading.Event)
 
@@ -77,7 +82,7 @@ class Task:
                 max_audio_seconds=self.job.max_audio_seconds,
                 on_progress=self.moved,
             )
-        except Exception as error:
+        except BaseException as error:
             self._problem = error
         self._is_prepared.set()
 
@@ -147,24 +152,28 @@ class Inference:
         `lead` is called by one thread at a time, also while a task runs; answers come as messages.
         Raises what `lead` raises.
         """
-        over: queue.SimpleQueue[int | Exception] = queue.SimpleQueue()
+        over: queue.SimpleQueue[int | BaseException] = queue.SimpleQueue()
 
-        def take_turns() -> None:
+        def take_turns(first: Callable[[], None]) -> None:
             try:
+                first()
                 over.put(self._take_turns(lead))
-            except Exception as error:
+            except BaseException as error:
+                # A panic of a library in Rust is no Exception; nothing may end one thread alone.
                 over.put(error)
 
-        def load() -> None:
-            self._load_engine()
-            take_turns()
-
-        for name, target in (("0", take_turns), ("1", load), ("prefetch", self._prefetch)):
+        targets: list[Callable[[], None]] = [self._prefetch]
+        targets += [partial(take_turns, first) for first in (self._load_engine, _nothing)]
+        for target in targets:
             # Daemons: one that hangs in a C extension must not keep the process alive.
-            threading.Thread(target=target, name=name, daemon=True).start()
-        # This thread only waits: signals are heard however busy the others are.
-        end = over.get()
-        if isinstance(end, Exception):
+            threading.Thread(target=target, daemon=True).start()
+        # This thread only waits, for Python handles signals in no other. It must wake now and then:
+        # a signal that the kernel gives to another thread does not wake it.
+        end: int | BaseException | None = None
+        while end is None:
+            with contextlib.suppress(queue.Empty):
+                end = over.get(timeout=_SIGNALS_SECONDS)
+        if isinstance(end, BaseException):
             raise end
         return end
 
@@ -274,6 +283,10 @@ class Inference:
         if os.fstat(task.fd.fileno()).st_size < job.size:
             raise BadAudio("audio: was truncated after it was sent")
         return result
+
+
+def _nothing() -> None:
+    pass
 
 
 def _loaded(engine: Any) -> Loaded:

@@ -19,7 +19,7 @@ from asrd.ownedfd import OwnedFd
 from asrd.version import __version__
 from asrd.worker.inference import Inference
 from asrd.worker.lastwords import STORED, CapturedStderr, keep_real_stderr
-from asrd.worker.worker import EXIT_CANNOT_LOAD, Worker
+from asrd.worker.worker import EXIT_BROKEN, EXIT_CANNOT_LOAD, Worker
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,11 @@ def main() -> int:
     worker = Worker(settings, listener, notifier, Inference(load), stderr)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
-    code = worker.run()
+    try:
+        code = worker.run()
+    except BaseException:
+        log.exception("the worker failed")
+        code = EXIT_BROKEN
     logging.shutdown()
     # The engine's threads may be anywhere in the C extension: no interpreter shutdown for them.
     os._exit(code)

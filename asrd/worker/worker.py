@@ -91,16 +91,7 @@ class Worker:
     def run(self) -> int:
         """Serve until there is a reason to exit; returns the exit code."""
         self._notifier.status(f"loading {self.model}")
-        code = self._inference.run(self._lead)
-        if self._front is not None:
-            # A long transcript may be half written, and it is the answer.
-            with contextlib.suppress(FrontGone):
-                self._front.finish(_FAREWELL_SECONDS)
-        self._drop_front()
-        self._listener.close()
-        if self._stderr is not None:
-            self._stderr.pass_on()
-        return code
+        return self._inference.run(self._lead)
 
     def stop(self) -> None:
         """Finish the job that runs, then leave."""
@@ -108,7 +99,7 @@ class Worker:
 
     def _lead(self) -> Task | int:
         """Serve until a job is to be run, or there is a reason to exit."""
-        if self._exit is None and self._front is not None:
+        if self._front is not None:
             # What came right behind the last job.
             self._hear_front(self._front)
         while self._exit is None:
@@ -117,7 +108,18 @@ class Worker:
             self._wait()
             if self._tasks.due is None:
                 self._tick()
+        self._say_farewell()
         return self._exit
+
+    def _say_farewell(self) -> None:
+        if self._front is not None:
+            # A long transcript may be half written, and it is the answer.
+            with contextlib.suppress(FrontGone):
+                self._front.finish(_FAREWELL_SECONDS)
+        self._drop_front()
+        self._listener.close()
+        if self._stderr is not None:
+            self._stderr.pass_on()
 
     def _wait(self) -> None:
         poll = select.poll()
