@@ -349,7 +349,7 @@ def test_what_is_no_exception_ends_it_all(what: str) -> None:
 def test_a_signal_that_another_thread_gets_is_handled(number: signal.Signals) -> None:
     """Python handles it in the main thread, which is not woken by it."""
     code = f"""
-import signal, threading
+import signal, threading, time
 from asrd.worker.inference import Inference
 
 got, serving = threading.Event(), threading.Event()
@@ -361,6 +361,7 @@ def lead():
 
 def kill():
     serving.wait()
+    time.sleep(0.5)  # Until the main thread sleeps.
     signal.pthread_kill(threading.get_ident(), {number:d})
 
 threading.Thread(target=kill).start()
