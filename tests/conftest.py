@@ -2,6 +2,7 @@
 
 import gc
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,16 @@ def anyio_backend(request: pytest.FixtureRequest) -> object:
 def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """pytest's own, without the test's name in it: a socket's path has 107 bytes (unix(7))."""
     return tmp_path_factory.mktemp("t")
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The service manager's end of the notifications."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "notify"))
+        sock.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", sock.getsockname())
+        yield sock
 
 
 @pytest.fixture(autouse=True)

@@ -218,16 +218,6 @@ def test_workers_stay_while_their_directory_cannot_be_read(
     assert directory.look() == {}
 
 
-@pytest.fixture
-def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """The service manager's end of the notifications."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.bind(str(tmp_path / "notify"))
-        sock.settimeout(5)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        yield sock
-
-
 def test_a_status_text_is_one_line_that_the_manager_takes(manager: socket.socket) -> None:
     notifier = Notifier()
     notifier.status("worker 0: no model\nWATCHDOG=trigger\n" + "\N{SNOWMAN}" * 5000)

@@ -69,16 +69,6 @@ class Answers(Hangs):
         return task
 
 
-@pytest.fixture
-def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """The service manager's end of the notifications."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.bind(str(tmp_path / "notify"))
-        sock.settimeout(5)
-        monkeypatch.setenv("NOTIFY_SOCKET", sock.getsockname())
-        yield sock
-
-
 def test_the_manager_is_not_woken_for_each_job(tmp_path: Path, manager: socket.socket) -> None:
     inference, began = Answers(), time.monotonic()
     with contextlib.closing(Notifier()) as notifier, socket.socket(socket.AF_UNIX) as listener:
