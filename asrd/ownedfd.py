@@ -3,10 +3,11 @@
 import errno
 import os
 import warnings
-from types import TracebackType
+
+from asrd.closing import Closing
 
 
-class OwnedFd:
+class OwnedFd(Closing):
     """Owns `fd` from construction on.
 
     `close` and `take` end the ownership; an owner that is dropped while it still owns closes the
@@ -43,17 +44,6 @@ class OwnedFd:
                 # client's writes that came to nothing must not end a job, let alone a thread.
                 if error.errno == errno.EBADF:
                     raise
-
-    def __enter__(self) -> "OwnedFd":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if self._fd >= 0:

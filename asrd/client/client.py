@@ -11,7 +11,6 @@ import contextlib
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from types import TracebackType
 from typing import Any, Unpack
 
 from asrd import fdsocket, wire, wiretrace
@@ -27,6 +26,7 @@ from asrd.client.conversation import (
     silent,
 )
 from asrd.client.source import Audio, Source, open_source
+from asrd.closing import Closing
 from asrd.errors import AsrdError, ProtocolError
 from asrd.events import (
     CancelAnswer,
@@ -43,7 +43,7 @@ ANSWER_SECONDS = 10.0
 _IDLE_MAX = 4
 
 
-class Client:
+class Client(Closing):
     """One daemon, reached through `socket`, else ASRD_SOCKET, else /run/asrd/asrd.sock.
 
     Threads may share a client: each call has a connection of its own, kept for the next one.
@@ -105,17 +105,6 @@ class Client:
         while self._idle:
             self._idle.pop().close()
 
-    def __enter__(self) -> "Client":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _ask(self, kind: str, data: dict[str, Any], expects: str, timeout: float) -> Any:
         until = time.monotonic() + timeout
         try:
@@ -146,7 +135,7 @@ class Client:
             connection.close()
 
 
-class SegmentStream:
+class SegmentStream(Closing):
     """An iterator of one job's segments; `transcript` once it has ended.
 
     Closing it early, or dropping it, cancels the job.
@@ -190,17 +179,6 @@ class SegmentStream:
             self.close()
             raise
         return segment
-
-    def __enter__(self) -> "SegmentStream":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         self.close()

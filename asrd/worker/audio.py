@@ -5,15 +5,15 @@ truncated at any time (so nothing here maps it), and its bytes are hostile. PyAV
 object over `pread`, never a name, and none of the demuxers that open what a file tells them to.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Generator, Iterator
-from types import TracebackType
 from typing import Any
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
+from asrd.closing import Closing
 from asrd.errors import BadAudio, FieldError, TooLarge
 from asrd.records import (
     AudioFormat,
@@ -57,7 +57,7 @@ _INT16 = np.float32(1 / 32_768)
 _NOTHING = np.zeros(0, np.float32)
 
 
-class Recording(ABC):
+class Recording(Closing):
     """Iterate once for the samples; close it in any case.
 
     Attributes: `seconds` read so far; `total_seconds`, None while nobody knows (a container's own
@@ -92,17 +92,6 @@ class Recording(ABC):
         self.total_seconds = self.seconds
         if count:
             yield np.concatenate(held)
-
-    def __enter__(self) -> "Recording":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def seconds(self) -> float:

@@ -3,9 +3,9 @@
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
 from typing import Any
 
+from asrd.closing import Closing
 from asrd.errors import BadRequest, OutOfMemory, Poisoned
 from asrd.records import (
     Segment,
@@ -23,7 +23,7 @@ OnProgress = Callable[[float, float | None], None]
 _GPU_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "cudaErrorMemoryAllocation")
 
 
-class Prepared:
+class Prepared(Closing):
     """A job that is open, checked and decoded as far as its first window; close it."""
 
     def __init__(
@@ -44,17 +44,6 @@ class Prepared:
         self.features = LogMel(self._speech or self._blocks, filters, self._on_window)
         self._done = 0.0
         self._raised: BaseException | None = None
-
-    def __enter__(self) -> "Prepared":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self.recording.close()
