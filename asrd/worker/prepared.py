@@ -1,6 +1,5 @@
 """One job between its descriptor and the model: its audio, its features, and how it may fail."""
 
-import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -92,20 +91,12 @@ class Prepared(Closing):
             self._raised = error
             raise
 
-    @contextlib.contextmanager
-    def honest_errors(self) -> Iterator[None]:
+    def honest_errors(self) -> "_HonestErrors":
         """Tell the engine's errors apart; a callback's own pass."""
-        try:
-            yield
-        except Exception as error:
-            told = None if error is self._raised else _translate(error)
-            if told is None:
-                raise
-            try:
-                raise told from error
-            finally:
-                # Its traceback holds this frame, and so all that the job held.
-                del told
+        return _HonestErrors(self)
+
+    def is_callbacks(self, error: BaseException) -> bool:
+        return error is self._raised
 
     def _read(self, recording: Recording) -> Iterator[Samples]:
         for block in recording:
@@ -120,6 +111,28 @@ class Prepared(Closing):
 
     def _report(self) -> None:
         self.call(self.on_progress, self._done, self.recording.total_seconds)
+
+
+class _HonestErrors:
+    """A class, since the traceback of an error that goes through contextlib's generators holds
+    itself (Python 3.12), and so all that the job held."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self._prepared = prepared
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, Exception) or self._prepared.is_callbacks(error):
+            return
+        told = _translate(error)
+        try:
+            if told is not None:
+                raise told from error
+        finally:
+            # Its own traceback holds this frame.
+            del told
 
 
 def _translate(error: Exception) -> Exception | None:
