@@ -145,7 +145,12 @@ class WorkerSettings:
         string(16), "", help="Language of jobs that name none; empty: it is detected."
     )
     beam_size: int = field(integer(1, 32), 5, help="Beam size of jobs that name none.")
-    vad_filter: bool = field(flag, False, help="Skip silence (Silero VAD) in jobs that don't say.")
+    vad_filter: bool = field(
+        flag,
+        False,
+        help="Skip silence (Silero VAD) in jobs that don't say. Then it is loaded with the model, "
+        "else at first use.",
+    )
     condition_on_previous_text: bool = field(
         flag, True, help="Prompt each window with the text before it, in jobs that don't say."
     )
