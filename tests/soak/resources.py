@@ -1,5 +1,6 @@
 """What the daemon's processes hold, as the kernel counts it: at rest, and all the time."""
 
+import itertools
 import threading
 import time
 from dataclasses import astuple, dataclass, field
@@ -90,7 +91,8 @@ class Trend:
 
     def rise(self) -> Holding | None:
         """From the first to the last, along the straight line that fits best, after it has
-        settled; None if it did not live for long enough."""
+        settled, but for its greatest step: that of a worker which meets the job that needs most.
+        None if it did not live for long enough."""
         settled = self.floors[round(self._SETTLING * len(self.floors)) :]
         if len(settled) < self._FLOORS_MIN:
             return None
@@ -109,9 +111,12 @@ class Trend:
 
 
 def _slope(values: tuple[int, ...]) -> float:
-    """Of the line of least squares, from one value to the next."""
-    middle, mean = (len(values) - 1) / 2, sum(values) / len(values)
-    deviations = [(x - middle, y - mean) for x, y in enumerate(values)]
+    """Of the line of least squares, from one value to the next; the greatest rise is left out."""
+    rises = [b - a for a, b in itertools.pairwise(values)]
+    rises[rises.index(max(rises))] = 0
+    level = list(itertools.accumulate(rises, initial=0))
+    middle, mean = (len(level) - 1) / 2, sum(level) / len(level)
+    deviations = [(x - middle, y - mean) for x, y in enumerate(level)]
     return sum(x * y for x, y in deviations) / sum(x * x for x, _ in deviations)
 
 

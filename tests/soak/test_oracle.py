@@ -279,6 +279,12 @@ def test_what_goes_up_and_down_does_not_grow() -> None:
     assert trend.rise() == Holding(0, 0, 0)
 
 
+@pytest.mark.parametrize("at", [1_000, 2_250, 3_000])
+def test_one_job_that_needs_much_is_no_growth(at: int) -> None:
+    trend = lived(3_600, lambda s: replace(SMALL, rss_kib=26_000 + (s > at) * 32_000))
+    assert trend.rise() == Holding(0, 0, 0)
+
+
 def test_what_it_takes_at_first_is_no_growth() -> None:
     rise = lived(3_600, lambda s: SMALL if s < 300 else replace(SMALL, rss_kib=99_000)).rise()
     assert rise is not None and not rise.exceeds(AT_WORK)
