@@ -146,6 +146,7 @@ class Front:
             actions = self.scheduler.submit(request.job, now)
             if not request.job.ended:
                 # The worker that it starts on has the longer way to the answer, and hears first.
+                # (The end of one that is overdue already must come behind its acceptance.)
                 actions.sort(key=lambda action: isinstance(action, Accept))
             self._perform(actions)
 

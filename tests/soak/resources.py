@@ -89,14 +89,16 @@ class Trend:
     def seconds(self) -> float:
         return len(self.floors) * self.stretch
 
-    def rise(self) -> Holding | None:
+    def rise(self, but_a_step: bool = False) -> Holding | None:
         """From the first to the last, along the straight line that fits best, after it has
-        settled, but for its greatest step: that of a worker which meets the job that needs most.
-        None if it did not live for long enough."""
+        settled; None if it did not live for long enough. `but_a_step`: the greatest step of the
+        memory is left out, that of a worker which meets the job that needs most."""
         settled = self.floors[round(self._SETTLING * len(self.floors)) :]
         if len(settled) < self._FLOORS_MIN:
             return None
-        columns = zip(*map(astuple, settled), strict=True)
+        columns = list(zip(*map(astuple, settled), strict=True))
+        if but_a_step:
+            columns[0] = _without_a_step(columns[0])
         return Holding(*(round(_slope(column) * (len(settled) - 1)) for column in columns))
 
     def __str__(self) -> str:
@@ -111,13 +113,16 @@ class Trend:
 
 
 def _slope(values: tuple[int, ...]) -> float:
-    """Of the line of least squares, from one value to the next; the greatest rise is left out."""
+    """Of the line of least squares, from one value to the next."""
+    middle, mean = (len(values) - 1) / 2, sum(values) / len(values)
+    deviations = [(x - middle, y - mean) for x, y in enumerate(values)]
+    return sum(x * y for x, y in deviations) / sum(x * x for x, _ in deviations)
+
+
+def _without_a_step(values: tuple[int, ...]) -> tuple[int, ...]:
     rises = [b - a for a, b in itertools.pairwise(values)]
     rises[rises.index(max(rises))] = 0
-    level = list(itertools.accumulate(rises, initial=0))
-    middle, mean = (len(level) - 1) / 2, sum(level) / len(level)
-    deviations = [(x - middle, y - mean) for x, y in enumerate(level)]
-    return sum(x * y for x, y in deviations) / sum(x * x for x, _ in deviations)
+    return tuple(itertools.accumulate(rises, initial=values[0]))
 
 
 @dataclass(frozen=True)
@@ -167,7 +172,7 @@ class Watch:
     def growth(self) -> list[str]:
         """What grew over the life of the processes that lived longest."""
         trends = self.longest.items()
-        rises = [(name, trend, trend.rise()) for name, trend in trends]
+        rises = [(name, trend, trend.rise(name.startswith("worker"))) for name, trend in trends]
         return [f"{name} grows: {t}" for name, t, rise in rises if rise and rise.exceeds(AT_WORK)]
 
     def _look(self) -> None:
