@@ -37,6 +37,18 @@ class Code(StrEnum):
         return self in _RETRYABLE
 
 
+class WarningCode(StrEnum):
+    """What a client should know of a transcript that is good all the same; the list only grows."""
+
+    AUDIO_INCOMPLETE = "audio-incomplete"
+    AUDIO_DAMAGED = "audio-damaged"
+    SAMPLES_REPLACED = "samples-replaced"
+    OTHER_TRACKS = "other-tracks"
+    TRACK_SKIPPED = "track-skipped"
+    CHANNELS_CANCEL_OUT = "channels-cancel-out"
+    HINTS_CUT = "hints-cut"
+
+
 _RETRYABLE = frozenset({Code.BUSY, Code.DEADLINE_EXCEEDED, Code.OUT_OF_MEMORY, Code.SHUTTING_DOWN})
 
 

@@ -20,7 +20,16 @@ from asrd.fields import (
     sequence,
     string,
 )
-from asrd.records import NAME_MAX, SENTENCE_MAX, TEXT_MAX, WEEK_S, AudioFormat, Segment
+from asrd.records import (
+    NAME_MAX,
+    SENTENCE_MAX,
+    TEXT_MAX,
+    WARNINGS_MAX,
+    WEEK_S,
+    AudioFormat,
+    JobWarning,
+    Segment,
+)
 
 _DAY_MS = 24 * 3600 * 1000
 
@@ -135,6 +144,7 @@ class Transcript:
     attempts: int = field(integer(1, 100), 1)
     model: str | None = field(string(NAME_MAX), None)
     segments: tuple[Segment, ...] = field(sequence(nested(Segment), 1 << 20), ())
+    warnings: tuple[JobWarning, ...] = field(sequence(nested(JobWarning), WARNINGS_MAX), ())
 
 
 @dataclass(frozen=True, slots=True)

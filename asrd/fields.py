@@ -150,6 +150,15 @@ def sequence(getter: Getter, max_length: int) -> Getter:
     return get
 
 
+def text_or(one: Getter, text: Getter) -> Getter:
+    """A string goes through `text`, all else through `one`."""
+
+    def get(key: str, raw: object) -> Any:
+        return (text if isinstance(raw, str) else one)(key, raw)
+
+    return get
+
+
 def either(one: Getter, many: Getter) -> Getter:
     """A list goes through `many`, all else through `one` (Whisper's `temperature` is either)."""
 

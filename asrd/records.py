@@ -14,6 +14,7 @@ from asrd.fields import (
     number,
     sequence,
     string,
+    text_or,
 )
 
 # Whisper's window is 30 s and its prompt 224 tokens: longer prompts are cut by the engine anyway.
@@ -59,7 +60,12 @@ class AudioFormat:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """faster-whisper's options of the same names; absent means the worker's default."""
+    """faster-whisper's options of the same names; absent means the worker's default.
+
+    asrd's own: `audio_track` chooses a file's audio track, by its number among the audio tracks
+    (from 0) or by language (`ger`, `de`); `require_complete` makes a recording that was broken off
+    `bad-audio` instead of a warning; `split_channels` transcribes each channel by itself.
+    """
 
     language: str | None = field(identifier(16), None)
     task: str = field(choice("transcribe", "translate"), "transcribe")
@@ -72,6 +78,9 @@ class Options:
     )
     vad_filter: bool | None = field(flag, None)
     word_timestamps: bool | None = field(flag, None)
+    audio_track: int | str | None = field(text_or(integer(0, 1000), identifier(16)), None)
+    require_complete: bool | None = field(flag, None)
+    split_channels: bool | None = field(flag, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +106,22 @@ class Segment:
     temperature: float | None = field(number(0, 2), None)
     compression_ratio: float | None = field(number(0, 1e6), None)
     words: tuple[Word, ...] | None = field(sequence(nested(Word), 1 << 20), None)
+    channel: int | None = field(integer(0, 64), None)
+
+
+@dataclass(frozen=True, slots=True)
+class JobWarning:
+    """Something that a client should know about a good transcript. `code` is one of WarningCode;
+    `claimed_seconds` is the length that the file states, `read_seconds` what was read of it."""
+
+    code: str = field(identifier(64))
+    text: str = field(string(SENTENCE_MAX))
+    claimed_seconds: float | None = field(number(0, WEEK_S), None)
+    read_seconds: float | None = field(number(0, WEEK_S), None)
+
+
+# A transcript carries no more than this many warnings.
+WARNINGS_MAX = 32
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,17 @@ from asrd.fields import (
     sequence,
     string,
 )
-from asrd.records import NAME_MAX, SENTENCE_MAX, TEXT_MAX, WEEK_S, AudioFormat, LastProcess, Options
+from asrd.records import (
+    NAME_MAX,
+    SENTENCE_MAX,
+    TEXT_MAX,
+    WARNINGS_MAX,
+    WEEK_S,
+    AudioFormat,
+    JobWarning,
+    LastProcess,
+    Options,
+)
 
 PROTOCOL_VERSION = 1
 
@@ -133,6 +143,7 @@ class Done:
     run_seconds: float = field(number(0, WEEK_S))
     # Passed on as it is: the front has no use for a segment, the client's library checks them.
     segments: tuple[dict[str, Any], ...] = field(sequence(mapping, 1 << 20), ())
+    warnings: tuple[JobWarning, ...] = field(sequence(nested(JobWarning), WARNINGS_MAX), ())
 
 
 @dataclass(frozen=True, slots=True)

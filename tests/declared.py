@@ -48,5 +48,6 @@ _WORDS: dict[str, Callable[..., str]] = {
     "mapping": lambda: "object",
     "nested": lambda cls: f"object: {cls.__name__}",
     "sequence": lambda getter, max_length: f"list of {_number(max_length)}: {accepts(getter)}",
+    "text_or": lambda one, text: f"{accepts(one)}; or {accepts(text)}",
     "either": lambda one, many: f"{accepts(one)}; or {accepts(many)}",
 }

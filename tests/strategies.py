@@ -58,5 +58,6 @@ _MAKERS: dict[str, Callable[..., st.SearchStrategy[Any]]] = {
     "mapping": lambda: st.dictionaries(st.text(_CHARACTERS, max_size=9), _JSON, max_size=3),
     "nested": lambda cls: instances(cls),
     "sequence": _sequence,
+    "text_or": lambda one, text: _accepted_by(one) | _accepted_by(text),
     "either": lambda one, many: _accepted_by(one) | _accepted_by(many),
 }

@@ -13,7 +13,7 @@ import pytest
 
 from asrd import events, records, wire, workerevents
 from asrd.config import TABLES, FrontSettings
-from asrd.errors import Code
+from asrd.errors import Code, WarningCode
 from asrd.fdsocket import Peer
 from asrd.front import status
 from tests.declared import accepts, default
@@ -32,7 +32,14 @@ DIRECTIONS = {
 # Answers without a dataclass: their data is made elsewhere (asrd.front.status).
 UNDECLARED = {"## asrd to client": {"info", "status"}}
 EVENTS = [(heading, kind) for heading, table in DIRECTIONS.items() for kind in table]
-RECORDS = [records.AudioFormat, records.Options, records.Segment, records.Word, records.LastProcess]
+RECORDS = [
+    records.AudioFormat,
+    records.Options,
+    records.Segment,
+    records.Word,
+    records.JobWarning,
+    records.LastProcess,
+]
 
 
 def section(page: str, heading: str) -> str:
@@ -86,6 +93,11 @@ def test_every_error_code_with_its_retryability() -> None:
     assert [[code, retryable] for code, _, retryable in found] == [
         [f"`{code}`", "yes" if code.retryable else "no"] for code in Code
     ]
+
+
+def test_every_code_of_a_warning() -> None:
+    named = re.findall(r"`([a-z-]+)`\s+\(", section(PROTOCOL, "### JobWarning"))
+    assert named == [str(code) for code in WarningCode]
 
 
 def test_every_limit_of_the_codec() -> None:

@@ -19,6 +19,7 @@ from asrd.front.actions import Failure
 from asrd.front.request import Request, make_request, with_hints
 from asrd.records import (
     AudioFormat,
+    JobWarning,
     Options,
 )
 from asrd.workerevents import Done
@@ -101,7 +102,8 @@ def test_the_transcript_says_what_was_done() -> None:
     job = request.job
     job.started_at, job.worker, job.attempts = 50.25, "0", 2
     segment = {"id": 1, "start": 0.0, "end": 2.0, "text": " one"}
-    done = Done(9, " one", "en", 0.5, 2.0, 1.0, (segment,))
+    warning = JobWarning("hints-cut", "hotwords: cut to 20 of 60 tokens")
+    done = Done(9, " one", "en", 0.5, 2.0, 1.0, (segment,), (warning,))
     data = answers.transcript(request, done, "tiny", now=52.0)
     assert data == {
         "text": " one",
@@ -116,6 +118,7 @@ def test_the_transcript_says_what_was_done() -> None:
         "attempts": 2,
         "model": "tiny",
         "segments": (segment,),
+        "warnings": [{"code": warning.code, "text": warning.text}],
     }
     read = parse(Transcript, data)
     assert (read.text, read.attempts, read.segments[0].text) == (" one", 2, " one")

@@ -55,9 +55,10 @@ _LONGEST_TIMEOUT = 24 * 3600.0
 class JobOptions(TypedDict, total=False):
     """What `transcribe` and `stream` take beside the audio; absent means the daemon's default.
 
-    `language` to `word_timestamps` are faster-whisper's options of the same names. `model` must
-    be one that a worker has loaded. `job_id` and `trace_id` name the job in logs and status.
-    `timeout` is in seconds, over everything: waiting, running, asking again. `encoding` is
+    `language` to `word_timestamps` are faster-whisper's options of the same names;
+    `audio_track`, `require_complete` and `split_channels` are explained in asrd.records.Options.
+    `model` must be one that a worker has loaded. `job_id` and `trace_id` name the job in logs and
+    status. `timeout` is in seconds, over everything: waiting, running, asking again. `encoding` is
     `file` (any container that PyAV reads: the default but for arrays), `pcm_s16le` or
     `pcm_f32le`, the last two with `sample_rate` in Hz and interleaved `channels`.
     `on_progress` is called with each Progress as it comes.
@@ -72,6 +73,9 @@ class JobOptions(TypedDict, total=False):
     temperature: float | tuple[float, ...] | list[float] | None
     vad_filter: bool | None
     word_timestamps: bool | None
+    audio_track: int | str | None
+    require_complete: bool | None
+    split_channels: bool | None
     model: str | None
     job_id: str | None
     trace_id: str | None

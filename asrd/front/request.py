@@ -117,6 +117,7 @@ def transcript(request: Request, done: Done, model: str | None, now: float) -> d
         "attempts": job.attempts,
         "model": model,
         "segments": done.segments,
+        "warnings": dump(done.warnings),
     }
 
 

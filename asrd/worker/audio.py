@@ -17,6 +17,7 @@ from asrd.closing import Closing
 from asrd.errors import BadAudio, FieldError, TooLarge
 from asrd.records import (
     AudioFormat,
+    JobWarning,
 )
 from asrd.worker.preadfile import PreadFile
 
@@ -61,12 +62,14 @@ class Recording(Closing):
     """Iterate once for the samples; close it in any case.
 
     Attributes: `seconds` read so far; `total_seconds`, None while nobody knows (a container's own
-    word for it may be a little wrong); `packets` decoded so far, which is what reading costs.
+    word for it may be a little wrong); `packets` decoded so far, which is what reading costs;
+    `warnings` so far.
     """
 
     def __init__(self, total_seconds: float | None, max_seconds: float) -> None:
         self.total_seconds = total_seconds
         self.packets = 0
+        self.warnings: list[JobWarning] = []
         self._max_seconds = max_seconds
         self._samples = 0
         self._pieces = self._read()

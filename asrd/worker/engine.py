@@ -30,7 +30,9 @@ import numpy as np
 from asrd.config import WorkerSettings
 from asrd.errors import BadRequest, InternalError, LoadError, OutOfMemory
 from asrd.records import (
+    WARNINGS_MAX,
     AudioFormat,
+    JobWarning,
     Options,
     Segment,
 )
@@ -55,6 +57,7 @@ class Transcription:
     language_probability: float
     audio_seconds: float
     segments: tuple[Segment, ...]
+    warnings: tuple[JobWarning, ...] = ()
 
 
 class Engine(Protocol):
@@ -175,6 +178,7 @@ class WhisperEngine:
             language_probability=finite(info.language_probability),
             audio_seconds=prepared.recording.seconds,
             segments=tuple(segments),
+            warnings=tuple(prepared.warnings[:WARNINGS_MAX]),
         )
 
     def check(self) -> None:

@@ -260,6 +260,7 @@ class Inference:
             audio_seconds=result.audio_seconds,
             run_seconds=time.monotonic() - started,
             segments=tuple(dump(segment) for segment in result.segments),
+            warnings=result.warnings,
         )
 
     def _transcribe(self, engine: Any, task: Task) -> Any:

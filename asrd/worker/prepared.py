@@ -7,6 +7,7 @@ from typing import Any
 from asrd.closing import Closing
 from asrd.errors import BadRequest, OutOfMemory, Poisoned
 from asrd.records import (
+    JobWarning,
     Segment,
     Word,
 )
@@ -23,7 +24,10 @@ _GPU_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "cudaErrorMemoryAl
 
 
 class Prepared(Closing):
-    """A job that is open, checked and decoded as far as its first window; close it."""
+    """A job that is open, checked and decoded as far as its first window; close it.
+
+    `warnings` is what its client should know; complete once the job has run.
+    """
 
     def __init__(
         self,
@@ -34,6 +38,7 @@ class Prepared(Closing):
         vad_session: Any | None,
     ) -> None:
         self.recording = recording
+        self.warnings: list[JobWarning] = recording.warnings
         self.arguments = arguments
         self.on_progress = on_progress
         self._filters = filters
