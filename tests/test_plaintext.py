@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asrd.plaintext import fit, fit_json, one_line
+from asrd.plaintext import fit, fit_json, one_line, transcript_line
 
 RISKY = ["\x1b", "\x00", "\r", "\n", "\x7f", "\x9b", "\u202e", "\u2066", "\u2028"]
 
@@ -43,3 +43,41 @@ def test_whatever_is_fit_can_be_printed(text: str) -> None:
     shown = fit(text)
     assert shown.encode().decode() == shown
     assert not set(RISKY) & set(shown)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (" \u05e9\u05dc\u05d5\u05dd\u200f! ", "\u05e9\u05dc\u05d5\u05dd\u200f!"),
+        ("\u202babc", "\u202babc\u202c"),
+        ("\u202babc\u202c", "\u202babc\u202c"),
+        ("\u2067a\u202bb\u2069c", "\u2067a\u202bb\u2069c"),
+        ("\u202b\u2067a", "\u202b\u2067a\u2069\u202c"),
+        ("\u202b\u2067a\u202c", "\u202b\u2067a\u202c\u2069\u202c"),
+        ("a\u2069\u202c", "a\u2069\u202c"),
+        ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", None),
+        ("\u0915\u094d\u200d\u0937", None),
+        ("\U0001f469\u200d\U0001f4bb \u2764\ufe0f", None),
+        ("e\u0301 co\xadop", None),
+        ("Bonjour\xa0!", None),
+        ("\u6771\u4eac\u3000\u5927\u962a", None),
+        ("a\r\n b\u2028c\u2029d\x85e\tf", "a b c d e f"),
+        ("\x1b[2J\x9b31m\x00\x7f\udc80", "\\x1b[2J\\x9b31m\\x00\\x7f\\udc80"),
+        ("\u202b\u200f \xa0", ""),
+    ],
+)
+def test_a_transcript_keeps_what_belongs_to_its_language(text: str, shown: str | None) -> None:
+    assert transcript_line(text) == (text if shown is None else shown)
+
+
+CONTROLS = [*map(chr, range(32)), *map(chr, range(0x7F, 0xA0)), "\u2028", "\u2029"]
+
+
+@given(
+    st.text() | st.text(st.sampled_from(["a", " ", *CONTROLS, *map(chr, range(0x2028, 0x206A))]))
+)
+def test_a_transcript_never_commands_a_terminal(text: str) -> None:
+    shown = transcript_line(text)
+    assert shown.encode().decode() == shown
+    assert not set(CONTROLS) & set(shown)
+    assert transcript_line(shown) == shown
