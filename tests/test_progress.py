@@ -1,10 +1,16 @@
 """The progress bar."""
 
+import fcntl
 import io
+import os
+import pty
+import struct
+import termios
 
 import pytest
 
-from asrd.asrctl.progress import ProgressBar, clock, progress_line
+from asrd.asrctl.cells import cells
+from asrd.asrctl.progress import ProgressBar, clock, progress_line, terminal_columns
 from asrd.events import Progress
 
 
@@ -81,3 +87,69 @@ def test_nothing_elsewhere() -> None:
     bar.update(Progress("j", 10.0, 100.0))
     bar.clear()
     assert plain.getvalue() == ""
+
+
+WIDE = "会議の録音" * 8 + ".wav"
+
+
+@pytest.mark.parametrize("label", ["a.wav", WIDE, "e\u0301" * 60])
+@pytest.mark.parametrize("room", [159, 79, 60, 59, 40, 20, 12, 5, 1, 0])
+def test_a_line_fits_its_terminal(label: str, room: int) -> None:
+    line = progress_line(label, 3000.0, 7200.0, 13.9, room)
+    assert cells(line) <= room
+    # A figure is shown whole or not at all.
+    assert not line.endswith(("50:00 /", "13.", "5:0"))
+
+
+@pytest.mark.parametrize(
+    ("room", "line"),
+    [
+        (79, "…会議の録音.wav  [######..................]  25%  0:30 / 2:00  4.5x  0:20 left"),
+        (46, "…の録音.wav  25%  0:30 / 2:00  4.5x  0:20 left"),
+        (45, "…の録音.wav  25%  0:30 / 2:00  4.5x"),
+        (30, "…の録音.wav  25%  0:30 / 2:00"),
+        (13, "…の録音.wav"),
+    ],
+)
+def test_a_narrow_terminal_gets_less(room: int, line: str) -> None:
+    assert progress_line(WIDE, 30.0, 120.0, 4.5, room) == line
+
+
+def test_the_width_is_that_of_the_terminal_drawn_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    other_end, terminal = pty.openpty()
+    with open(terminal, "w") as stream:
+        for columns, named, found in [
+            (40, None, 40),
+            (30, None, 30),
+            (30, "20", 20),
+            (30, "200", 30),
+            (30, "wide", 30),
+            (0, "50", 50),
+            (0, "0", 80),
+            (0, None, 80),
+        ]:
+            fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+            if named is None:
+                monkeypatch.delenv("COLUMNS", raising=False)
+            else:
+                monkeypatch.setenv("COLUMNS", named)
+            assert terminal_columns(stream) == found
+    os.close(other_end)
+
+
+def test_nothing_on_a_terminal_that_cannot_clear_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    terminal = Terminal()
+    bar = ProgressBar(terminal, "a.wav")
+    bar.update(Progress("j", 10.0, 100.0))
+    assert terminal.getvalue() == ""
+
+
+def test_a_terminal_that_is_gone_ends_the_bar_alone() -> None:
+    class Gone(Terminal):
+        def write(self, text: str) -> int:
+            raise OSError(5, "Input/output error")
+
+    bar = ProgressBar(Gone(), "a.wav")
+    bar.update(Progress("j", 10.0, 100.0))
+    bar.clear()

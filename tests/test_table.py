@@ -200,6 +200,15 @@ def test_nothing_in_it_commands_the_terminal() -> None:
     assert page(snapshot).count("\n") == page(harmless).count("\n")
 
 
+def test_columns_count_cells() -> None:
+    names = ["\u4f1a\u8b70", "demo"]
+    workers = [{"name": name, "state": "ready", "model": name} for name in names]
+    head, *rows = page(read_snapshot({"state": "ok", "workers": workers})).splitlines()[-3:]
+    assert head.startswith("WORKER  STATE  PID  MODEL  DEVICE")
+    assert rows[0].startswith("\u4f1a\u8b70    ready  -    \u4f1a\u8b70   -")
+    assert rows[1].startswith("demo    ready  -    demo   -")
+
+
 @pytest.mark.parametrize(
     ("seconds", "shown"),
     [

@@ -1,24 +1,31 @@
 """The progress bar of `asrctl transcribe`: audio done, speed, time left."""
 
-import shutil
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TextIO
 
+from asrd.asrctl.cells import cells, cut, cut_start
 from asrd.events import Progress
 from asrd.plaintext import fit
 
 _REDRAW_SECONDS = 0.1
-_BAR, _LABEL_MAX = 24, 30
+_BAR, _BAR_ROOM = 24, 60
+_LABEL_MIN, _LABEL_MAX = 12, 30
+_COLUMNS = 80
 
 
 class ProgressBar:
-    """One line at the bottom of a terminal; draws nothing where `stream` is none."""
+    """One line at the bottom of a terminal.
+
+    Draws nothing if `stream` is no terminal, or one that cannot clear a line (TERM=dumb).
+    """
 
     def __init__(
         self, stream: TextIO, label: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._stream = stream if stream.isatty() else None
+        self._stream = stream if can_redraw(stream) else None
         self._label = fit(label)
         self._clock = clock
         self._first: tuple[float, float] | None = None
@@ -35,9 +42,10 @@ class ProgressBar:
         # Counted from the first progress: what came before is mostly waiting for a worker.
         began, done_before = self._first
         speed = (done - done_before) / (now - began) if now > began else 0.0
-        line = progress_line(self._label, done, progress.audio_seconds, speed)
-        columns = shutil.get_terminal_size().columns
-        self._write(f"\r{line[: columns - 1]}\x1b[K")
+        # Asked anew each time, since the window may be resized; a full line would wrap.
+        room = terminal_columns(self._stream) - 1
+        line = progress_line(self._label, done, progress.audio_seconds, speed, room)
+        self._write(f"\r{line}\x1b[K")
         self._visible = True
 
     def clear(self) -> None:
@@ -48,28 +56,55 @@ class ProgressBar:
             self._drawn_at = float("-inf")
 
     def _write(self, text: str) -> None:
-        if self._stream is not None:
+        if self._stream is None:
+            return
+        try:
             self._stream.write(text)
             self._stream.flush()
+        except OSError:
+            # The terminal is gone. That is no reason to give the job up.
+            self._stream = None
 
 
-def progress_line(label: str, done: float, total: float | None, speed: float) -> str:
-    """`done` and `total` in seconds of audio, `speed` in seconds of audio per second."""
-    if len(label) > _LABEL_MAX:
-        label = "…" + label[-_LABEL_MAX + 1 :]
-    parts = [label]
+def can_redraw(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def terminal_columns(stream: TextIO) -> int:
+    """The width of the terminal, or that of $COLUMNS if it is smaller."""
+    named = os.environ.get("COLUMNS", "")
+    widths = [int(named[:6])] if named.isdecimal() else []
+    with suppress(OSError):
+        widths.append(os.get_terminal_size(stream.fileno()).columns)
+    # A terminal that does not know its size says 0.
+    return min(filter(None, widths), default=_COLUMNS)
+
+
+def progress_line(
+    label: str, done: float, total: float | None, speed: float, room: int = 2 * _COLUMNS
+) -> str:
+    """`done` and `total` in seconds of audio, `speed` in seconds of audio per second.
+
+    `room` is in cells. In a narrow one the label is shortened first, then figures are left out.
+    """
+    figures = []
     if total:
         share = min(done / total, 1.0)
         filled = int(share * _BAR)
-        parts.append(f"[{'#' * filled}{'.' * (_BAR - filled)}] {share:4.0%}")
-        parts.append(f"{clock(done)} / {clock(total)}")
+        bar = f"[{'#' * filled}{'.' * (_BAR - filled)}] " if room >= _BAR_ROOM else ""
+        figures.append(f"{bar}{share:4.0%}".lstrip())
+        figures.append(f"{clock(done)} / {clock(total)}")
     else:
-        parts.append(clock(done))
+        figures.append(clock(done))
     if speed > 0:
-        parts.append(f"{speed:.1f}x")
+        figures.append(f"{speed:.1f}x")
         if total:
-            parts.append(f"{clock(max(total - done, 0) / speed)} left")
-    return "  ".join(parts)
+            figures.append(f"{clock(max(total - done, 0) / speed)} left")
+    left = room - len("  ".join(["", *figures]))
+    parts = [cut_start(label, max(_LABEL_MIN, min(left, _LABEL_MAX))), *figures]
+    while cells(line := "  ".join(parts)) > room and len(parts) > 1:
+        parts.pop()
+    return cut(line, room)
 
 
 def clock(seconds: float) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from asrd.asrctl.cells import cells, ljust
 from asrd.fields import field, flag, integer, mapping, nested, number, parse, sequence, string
 from asrd.plaintext import one_line
 
@@ -221,7 +222,7 @@ def _workers(snapshot: Snapshot) -> list[str]:
     rows = [_COLUMNS]
     for worker in snapshot.workers:
         running = worker.state == "busy" or worker.job_id is not None
-        cells = [
+        values = [
             worker.name,
             f"{worker.state} (spare)" if worker.spare else worker.state,
             worker.pid,
@@ -235,7 +236,7 @@ def _workers(snapshot: Snapshot) -> list[str]:
             duration(worker.load_seconds) if worker.load_seconds else None,
             worker.last_death,
         ]
-        rows.append(_cells(cells))
+        rows.append(_cells(values))
     return _aligned(rows)
 
 
@@ -244,12 +245,8 @@ def _cells(values: Sequence[object]) -> list[str]:
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    return lines
+    widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(ljust, row, widths)).rstrip() for row in rows]
 
 
 def _total(counts: Mapping[str, Any] | None) -> int:
