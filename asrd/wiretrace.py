@@ -5,6 +5,7 @@ Types, sizes and names, never what was said.
 
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 from asrd import fastjson
@@ -25,7 +26,9 @@ def received(event: Event) -> None:
 
 def _write(arrow: str, kind: str, data: dict[str, Any], payload: int, fds: int) -> None:
     size = len(fastjson.dumps(data))
-    sys.stderr.write(
-        f"asrd wire {arrow} {kind!r} job_id={data.get('job_id')!r} "
-        f"data={size} payload={payload} fds={fds}\n"
-    )
+    # A trace that nobody can read is no reason to give the job up.
+    with suppress(OSError):
+        sys.stderr.write(
+            f"asrd wire {arrow} {kind!r} job_id={data.get('job_id')!r} "
+            f"data={size} payload={payload} fds={fds}\n"
+        )

@@ -12,6 +12,7 @@ from asrd.events import (
     Transcript,
 )
 from asrd.records import (
+    JobWarning,
     Segment,
     Word,
 )
@@ -44,6 +45,58 @@ def test_vtt() -> None:
         "00:00:00.000 --> 00:00:01.250\nHello you.\n\n"
         "00:00:01.250 --> 01:01:01.500\nA &amp; B &lt;i&gt;--&gt; C\\x1b[2J\n\n"
     )
+
+
+def test_marks_of_direction_are_written() -> None:
+    talk = spoken((0.0, 1.0, "\u202b\u05e9\u05dc\u05d5\u05dd"), (1.0, 2.0, "\u05d4\u200f!"))
+    first, second = "\u202b\u05e9\u05dc\u05d5\u05dd\u202c", "\u05d4\u200f!"
+    assert render("txt", "a.wav", talk) == f"{first}\n{second}\n"
+    for format in ("srt", "vtt"):
+        assert [text for *_, text in _CUE.findall(render(format, "a.wav", talk))] == [first, second]
+    line = render("json", "\u202b\x1b.wav", talk)
+    assert json.loads(line)["segments"][0]["text"] == talk.segments[0].text
+    assert json.loads(line)["file"] == "\u202b\x1b.wav"
+
+
+CALL = Transcript(
+    "",
+    segments=(
+        Segment(0, 0.0, 2.0, " Hello <you>?", channel=0),
+        Segment(1, 1.5, 2.5, "more", channel=0),
+        Segment(2, 0.5, 1.0, "yes", channel=1),
+        Segment(3, 1.75, 3.0, "bye", channel=1),
+    ),
+)
+
+
+def test_channels_are_labelled_and_in_the_order_of_time() -> None:
+    assert render("txt", "a.wav", CALL) == (
+        "[channel 1] Hello <you>?\n[channel 2] yes\n[channel 1] more\n[channel 2] bye\n"
+    )
+    assert render("srt", "a.wav", CALL) == (
+        "1\n00:00:00,000 --> 00:00:02,000\n[channel 1] Hello <you>?\n\n"
+        "2\n00:00:00,500 --> 00:00:01,000\n[channel 2] yes\n\n"
+        "3\n00:00:01,750 --> 00:00:03,000\n[channel 2] bye\n\n"
+        "4\n00:00:02,000 --> 00:00:02,500\n[channel 1] more\n\n"
+    )
+    assert render("vtt", "a.wav", CALL).startswith(
+        "WEBVTT\n\n"
+        "00:00:00.000 --> 00:00:02.000\n<v Channel 1>Hello &lt;you&gt;?\n\n"
+        "00:00:00.500 --> 00:00:01.000\n<v Channel 2>yes\n\n"
+    )
+    channels = [segment["channel"] for segment in json.loads(render("json", "a", CALL))["segments"]]
+    assert channels == [0, 0, 1, 1]
+
+
+def test_json_carries_warnings() -> None:
+    warning = JobWarning("audio-incomplete", "half of it", 60.0, 30.0)
+    (found,) = json.loads(render("json", "a.wav", Transcript("", warnings=(warning,))))["warnings"]
+    assert found == {
+        "code": "audio-incomplete",
+        "text": "half of it",
+        "claimed_seconds": 60.0,
+        "read_seconds": 30.0,
+    }
 
 
 def test_json_is_one_line_that_names_its_file() -> None:

@@ -6,7 +6,9 @@ import pty
 import re
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from tests.fakes import (
     PATIENCE,
     Behaviour,
     FakeDaemon,
+    Peer,
     answer,
     begin,
     fail,
@@ -59,7 +62,8 @@ def test_every_option_reaches_the_daemon(path: Path, recording: str) -> None:
     arguments = (
         "--language en --task translate --model tiny --beam-size 2 --initial-prompt p "
         "--hotwords h --temperature 0,0.5 --vad-filter --word-timestamps "
-        "--no-condition-on-previous-text --timeout 9 --quiet"
+        "--no-condition-on-previous-text --audio-track 1 --require-complete --channels split "
+        "--timeout 9 --quiet"
     )
     with FakeDaemon(path, [answer("x")]) as daemon:
         assert main(["transcribe", recording, *arguments.split()]) == Exit.OK
@@ -77,6 +81,9 @@ def test_every_option_reaches_the_daemon(path: Path, recording: str) -> None:
         "vad_filter": True,
         "word_timestamps": True,
         "condition_on_previous_text": False,
+        "audio_track": 1,
+        "require_complete": True,
+        "split_channels": True,
         "stream": True,
     }
 
@@ -89,6 +96,14 @@ def test_raw_samples_and_the_names_of_the_job(path: Path, recording: str) -> Non
     assert (job.data["job_id"], job.data["trace_id"]) == ("j1", "t1")
     assert job.data["audio"] == {"encoding": "pcm_s16le", "sample_rate": 48_000, "channels": 2}
     assert job.audio == b"talk.wav"
+
+
+def test_a_track_may_be_named_by_its_language(path: Path, recording: str) -> None:
+    with FakeDaemon(path, [answer("x")]) as daemon:
+        assert main(["transcribe", recording, "--audio-track", "ger"]) == Exit.OK
+    (job,) = daemon.jobs
+    assert job.data["audio_track"] == "ger"
+    assert not {"require_complete", "split_channels"} & job.data.keys()
 
 
 @pytest.mark.parametrize("arguments", ["--rate 48000", "--channels 2 --encoding file"])
@@ -137,6 +152,49 @@ def test_json_is_a_line_per_file(
     assert lines[0]["segments"][0]["text"] == "A"
 
 
+def answer_in_full(*segments: dict[str, Any], warnings: Sequence[str] = ()) -> Behaviour:
+    def behave(peer: Peer, request: dict[str, Any]) -> None:
+        job_id = request["job_id"]
+        peer.open_jobs.discard(job_id)
+        for index, segment in enumerate(segments):
+            peer.send("segment", job_id=job_id, index=index, segment=segment)
+        found = [{"code": "audio-incomplete", "text": text} for text in warnings]
+        peer.send("transcript", text="", job_id=job_id, segments=segments, warnings=found)
+
+    return behave
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+@pytest.mark.parametrize("quiet", [False, True])
+def test_warnings_are_lines_on_stderr(
+    path: Path,
+    recording: str,
+    to_file: bool,
+    quiet: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["-o", str(tmp_path / "out.txt")] * to_file + ["--quiet"] * quiet
+    with FakeDaemon(path, [answer_in_full(warnings=["half of\nit\x1b[2J", "and more"])]):
+        assert main(["transcribe", recording, *arguments]) == Exit.OK
+    assert capsys.readouterr() == (
+        "",
+        f"asrctl: {recording}: half of it\\x1b[2J\nasrctl: {recording}: and more\n",
+    )
+
+
+def test_split_channels_are_written_in_the_order_of_time(
+    path: Path, recording: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    segments = [
+        {"id": 0, "start": 1.0, "end": 3.0, "text": "later", "channel": 0},
+        {"id": 1, "start": 0.0, "end": 2.0, "text": "first", "channel": 1},
+    ]
+    with FakeDaemon(path, [answer_in_full(*segments)]):
+        assert main(["transcribe", recording, "--channels", "split"]) == Exit.OK
+    assert capsys.readouterr().out == "[channel 2] first\n[channel 1] later\n"
+
+
 def test_a_file_for_each(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [make_recording(tmp_path, name) for name in ("a.wav", "b.tar.wav")]
     out = tmp_path / "deep" / "out"
@@ -163,7 +221,7 @@ def test_a_file_that_cannot_be_written(
     path: Path, recording: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with FakeDaemon(path, [answer("x")]):
-        assert main(["transcribe", recording, "-o", "/nowhere/out.txt"]) == Exit.FAILED
+        assert main(["transcribe", recording, "-o", "/nowhere/out.txt"]) == Exit.OUTPUT_LOST
     assert capsys.readouterr().err == "asrctl: /nowhere/out.txt: No such file or directory\n"
 
 
@@ -231,6 +289,9 @@ def test_unreachable_is_told_once_for_all_files(
         (["a.wav", "--output-dir", "/dev/null/x"], "--output-dir: "),
         (["a.wav", "--temperature", "warm"], "must be numbers with commas between"),
         (["a.wav", "--format", "doc"], "invalid choice"),
+        (["-", "-"], "can be read only once"),
+        (["a.wav", "--channels", "both"], "must be a number or split"),
+        (["a.wav", "--channels", "split", "--encoding", "pcm_s16le"], "must be their number"),
         ([], "FILE"),
     ],
 )

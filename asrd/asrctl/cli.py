@@ -10,10 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from asrd.asrctl import doctor, prometheus, transcribing
+from asrd.asrctl import doctor, prometheus, streams, transcribing
 from asrd.asrctl.exitcode import HEALTH, HEALTH_CODES, Exit, exit_code
+from asrd.asrctl.progress import can_redraw
+from asrd.asrctl.streams import OutputLost, complain, mention, show
 from asrd.asrctl.table import crash_page, health_line, page, read_snapshot
-from asrd.asrctl.transcribing import complain
 from asrd.client.client import Client
 from asrd.config import DEFAULT_SOCKET
 from asrd.errors import AsrdError, ConnectionLost
@@ -31,32 +32,32 @@ STATUS_SOCKET = str(Path(DEFAULT_SOCKET).with_name("status.sock"))
 def status(args: argparse.Namespace) -> int:
     snapshot = _ask(args, lambda client: client.status(crashes=args.crashes))
     if args.json:
-        print(fit_json(snapshot, indent=True))
+        show(fit_json(snapshot, indent=True) + "\n")
     elif args.crashes:
-        print(crash_page(read_snapshot(snapshot)), end="")
+        show(crash_page(read_snapshot(snapshot)))
     else:
-        print(page(read_snapshot(snapshot)), end="")
+        show(page(read_snapshot(snapshot)))
     return Exit.OK
 
 
 def health(args: argparse.Namespace) -> int:
     try:
         snapshot = read_snapshot(_ask(args, lambda client: client.status(timeout=args.timeout)))
-    except AsrdError as error:
-        print(fit(f"unreachable: {error}"))
+    except (AsrdError, OSError) as error:
+        mention(fit(f"unreachable: {error}") + "\n")
         return Exit.UNREACHABLE
-    print(health_line(snapshot))
+    mention(health_line(snapshot) + "\n")
     return HEALTH.get(snapshot.state, HEALTH["unavailable"])
 
 
 def metrics(args: argparse.Namespace) -> int:
-    print(prometheus.metrics(read_snapshot(_ask(args, Client.status))), end="")
+    show(prometheus.metrics(read_snapshot(_ask(args, Client.status))))
     return Exit.OK
 
 
 def watch(args: argparse.Namespace) -> int:
     """Until Ctrl-C, which is the way to end it and no failure."""
-    on_terminal = sys.stdout.isatty()
+    on_terminal = can_redraw(sys.stdout)
     try:
         while True:
             try:
@@ -66,7 +67,7 @@ def watch(args: argparse.Namespace) -> int:
                 text = fit(f"unreachable: {error}") + "\n"
             # Home, then clear: rather than line by line, so that nothing of the last page stays.
             before = "\x1b[H\x1b[2J" if on_terminal else f"{datetime.now():%H:%M:%S} "
-            print(before + text, end="", flush=True)
+            show(before + text)
             time.sleep(args.interval)
     except KeyboardInterrupt:
         return Exit.OK
@@ -74,7 +75,7 @@ def watch(args: argparse.Namespace) -> int:
 
 def ping(args: argparse.Namespace) -> int:
     path, seconds = _ask(args, lambda client: (client.socket, client.ping()))
-    print(fit(f"{path} answered in {seconds * 1000:.2f} ms"))
+    mention(fit(f"{path} answered in {seconds * 1000:.2f} ms") + "\n")
     return Exit.OK
 
 
@@ -84,12 +85,12 @@ def cancel(args: argparse.Namespace) -> int:
     if not count:
         complain(f"there is no job {args.job_id} of yours")
         return Exit.FAILED
-    print(f"cancelled {count} job{'' if count == 1 else 's'}")
+    mention(f"cancelled {count} job{'' if count == 1 else 's'}\n")
     return Exit.OK
 
 
 def describe(args: argparse.Namespace) -> int:
-    print(fit_json(_ask(args, Client.describe), indent=True))
+    show(fit_json(_ask(args, Client.describe), indent=True) + "\n")
     return Exit.OK
 
 
@@ -173,22 +174,26 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that can't show a letter is no reason to fail.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    args = build_parser().parse_args(argv)
+    streams.prepare()
     try:
-        return int(args.function(args))
+        try:
+            args = build_parser().parse_args(argv)
+            return int(args.function(args))
+        finally:
+            streams.settle()
+    except OutputLost as lost:
+        if lost.code is not Exit.BROKEN_PIPE:
+            complain(str(lost))
+        return lost.code
     except AsrdError as error:
         complain(str(error))
         return exit_code(error)
     except KeyboardInterrupt:
         complain("interrupted")
         return Exit.INTERRUPTED
-    except BrokenPipeError:
-        # So that the interpreter's last flush does not complain about what we already know.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.BROKEN_PIPE
+    except OSError as error:
+        complain(str(error))
+        return Exit.FAILED
 
 
 if __name__ == "__main__":

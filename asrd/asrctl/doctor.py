@@ -6,12 +6,12 @@ seen; nothing here changes anything.
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from asrd.asrctl.checks import CHECKS, Finding, Verdict
 from asrd.asrctl.host import Host
+from asrd.asrctl.streams import mention
 
 _MARKS = {Verdict.OK: "ok     ", Verdict.WRONG: "WRONG  ", Verdict.UNSEEN: "unseen "}
 Check = Callable[[Host], Iterable[Finding]]
@@ -31,10 +31,9 @@ def run(args: argparse.Namespace) -> int:
     """0: nothing is wrong (what could not be seen is told); 1: something is."""
     findings = list(examine(Host(args.socket)))
     if args.json:
-        json.dump([finding.as_json() for finding in findings], sys.stdout, indent=2)
-        sys.stdout.write("\n")
+        mention(json.dumps([finding.as_json() for finding in findings], indent=2) + "\n")
     else:
-        sys.stdout.writelines(f"{line}\n" for line in report(findings))
+        mention("".join(f"{line}\n" for line in report(findings)))
     return int(any(finding.verdict is Verdict.WRONG for finding in findings))
 
 

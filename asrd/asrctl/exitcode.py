@@ -19,6 +19,7 @@ class Exit(IntEnum):
     NO_MODEL = 10
     OUT_OF_MEMORY = 11
     TOO_LARGE = 12
+    OUTPUT_LOST = 13
     INTERRUPTED = 130
     BROKEN_PIPE = 141
 
@@ -38,6 +39,7 @@ exit codes:
   10   no worker has that model
   11   out of memory
   12   the audio is too large
+  13   the output cannot be written
   130  interrupted by Ctrl-C (the job is cancelled)
   141  nobody reads the output any more
 With several files it is the first failure's code.
@@ -49,6 +51,8 @@ exit codes:
   1  degraded     it serves, but something needs a look
   2  unavailable  no worker can take a job (or the wrong usage)
   3  unreachable  the daemon does not answer
+Other codes say nothing about the daemon: 13 if the line cannot be written, 141 if nobody reads it,
+130 after Ctrl-C. A closed standard output changes nothing.
 """
 
 HEALTH = {"ok": 0, "degraded": 1, "unavailable": 2}

@@ -8,14 +8,15 @@ from typing import Any, BinaryIO
 from asrd.asrctl.exitcode import EXIT_CODES, Exit, exit_code
 from asrd.asrctl.formats import FORMATS, render
 from asrd.asrctl.progress import ProgressBar
+from asrd.asrctl.streams import OutputLost, check_stdout, complain, open_stdin, show
 from asrd.client.attempts import JobOptions
 from asrd.client.client import Client
 from asrd.client.source import Audio
 from asrd.errors import AsrdError, ConnectionLost
 from asrd.events import Transcript
-from asrd.plaintext import one_line
 
 STDIN = "-"
+SPLIT = "split"
 # What workers without a configured model call the one that comes with asrd.
 DEMO = "demo"
 _OPTIONS = (
@@ -29,6 +30,9 @@ _OPTIONS = (
     "vad_filter",
     "word_timestamps",
     "condition_on_previous_text",
+    "audio_track",
+    "require_complete",
+    "split_channels",
     "timeout",
     "job_id",
     "trace_id",
@@ -52,7 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--output-dir", metavar="DIR", type=Path, help="a file for each, named after it"
     )
-    parser.add_argument("--language", metavar="CODE", help="en, de …; default: it is detected")
+    parser.add_argument(
+        "--language",
+        metavar="LANG",
+        help="what is spoken: en, de, German, zh-CN …; auto, the default, detects it",
+    )
     parser.add_argument("--task", choices=("transcribe", "translate"))
     parser.add_argument("--model", metavar="NAME", help="one that a worker has loaded")
     parser.add_argument("--beam-size", type=int, metavar="N")
@@ -63,6 +71,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for name in ("--vad-filter", "--word-timestamps", "--condition-on-previous-text"):
         parser.add_argument(name, action=argparse.BooleanOptionalAction)
+    parser.add_argument(
+        "--audio-track",
+        type=_track,
+        metavar="N|LANG",
+        help="of a file with several: a number from 0, or a language (de, ger)",
+    )
+    parser.add_argument(
+        "--require-complete",
+        action="store_true",
+        default=None,
+        help="a recording that was broken off is an error, not a warning",
+    )
     parser.add_argument(
         "--timeout",
         type=float,
@@ -79,14 +99,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rate", dest="sample_rate", type=int, metavar="HZ", help="of raw samples: 16000"
     )
-    parser.add_argument("--channels", type=int, metavar="N", help="of raw samples: 1")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar, no notices")
+    parser.add_argument(
+        "--channels",
+        type=_channels,
+        metavar="N|split",
+        help="N: of raw samples: 1; split: transcribe each channel of a file by itself",
+    )
+    parser.set_defaults(split_channels=None)
+    parser.add_argument(
+        "--quiet", action="store_true", help="no progress bar, no notices; warnings are printed"
+    )
 
 
 def transcribe(args: argparse.Namespace) -> int:
-    if args.encoding in (None, "file") and (args.sample_rate or args.channels):
-        args.parser.error("--rate and --channels are of raw samples: say their --encoding")
+    _check_options(args)
     targets = _targets(args)
+    if not targets:
+        check_stdout()
     options: Any = {name: getattr(args, name) for name in _OPTIONS}
     first_failure = Exit.OK
     models: set[str | None] = set()
@@ -118,17 +147,25 @@ def _attempt(
     if not args.quiet:
         options = {**options, "on_progress": bar.update}
     try:
-        with audio:
-            if target is None:
-                done = _to_stdout(client, audio, name, args.format, bar, options)
-            else:
-                done = _to_file(client, audio, name, args.format, target, options)
-            models.add(done.model)
+        try:
+            with audio:
+                if target is None:
+                    done = _to_stdout(client, audio, name, args.format, bar, options)
+                else:
+                    done = _to_file(client, audio, name, args.format, target, options)
+        finally:
+            bar.clear()
+    except OutputLost as lost:
+        if target is None:
+            # The other files have no other place to go.
+            raise
+        complain(str(lost))
+        return lost.code
     except (AsrdError, OSError) as error:
-        bar.clear()
         return _failed(name, error)
-    finally:
-        bar.clear()
+    models.add(done.model)
+    for warning in done.warnings:
+        complain(f"{name}: {warning.text}")
     return Exit.OK
 
 
@@ -138,16 +175,14 @@ def _failed(name: str, error: AsrdError | OSError) -> Exit:
             complain(str(error))
         case AsrdError():
             complain(f"{name}: {error}")
-        case BrokenPipeError():
-            raise error
         case _:
-            complain(f"{error.filename or name}: {error.strerror or error}")
-            return Exit.FAILED
+            complain(f"{name}: {error.strerror or error}")
+            return Exit.BAD_AUDIO
     return exit_code(error)
 
 
 def _open(name: str) -> BinaryIO:
-    return sys.stdin.buffer if name == STDIN else open(name, "rb")
+    return open_stdin() if name == STDIN else open(name, "rb")
 
 
 def _to_stdout(
@@ -158,10 +193,10 @@ def _to_stdout(
         begun = False
         for segment in stream:
             bar.clear()
-            _write("" if begun else writer.begin(), writer.segment(segment))
+            show(("" if begun else writer.begin()) + writer.segment(segment))
             begun = True
         bar.clear()
-        _write("" if begun else writer.begin(), writer.end(stream.transcript))
+        show(("" if begun else writer.begin()) + writer.end(stream.transcript))
         return stream.transcript
 
 
@@ -171,18 +206,25 @@ def _to_file(
     # Only once the transcript is whole: a job that failed leaves the file as it was.
     transcript = client.transcribe(audio, **options)
     text = render(format, name, transcript)
-    with open(target, "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
+    try:
+        with open(target, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except OSError as error:
+        raise OutputLost(str(target), error) from error
     return transcript
 
 
-def _write(*parts: str) -> None:
-    sys.stdout.write("".join(parts))
-    sys.stdout.flush()
-
-
-def complain(sentence: str) -> None:
-    sys.stderr.write(f"asrctl: {one_line(sentence)}\n")
+def _check_options(args: argparse.Namespace) -> None:
+    """Ends the program for arguments that do not go together."""
+    if args.files.count(STDIN) > 1:
+        args.parser.error("FILE: standard input can be read only once")
+    raw = args.encoding not in (None, "file")
+    if args.channels == SPLIT:
+        if raw:
+            args.parser.error("--channels: of raw samples it must be their number")
+        args.channels, args.split_channels = None, True
+    if not raw and (args.sample_rate or args.channels):
+        args.parser.error("--rate and --channels are of raw samples: say their --encoding")
 
 
 def _targets(args: argparse.Namespace) -> dict[str, Path]:
@@ -209,3 +251,14 @@ def _temperatures(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError("must be numbers with commas between") from None
+
+
+def _track(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
+def _channels(text: str) -> int | str:
+    try:
+        return SPLIT if text == SPLIT else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number or {SPLIT}") from None
