@@ -158,10 +158,26 @@ def test_16_bit_samples_in_a_wider_type_are_not_silence(type_: str) -> None:
     assert floats(np.zeros(2, type_)) == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("type_", ["f2", "f4", "f8"])
+def test_integers_as_floats_are_not_noise(type_: str) -> None:
+    """`stereo.mean(axis=1)` of 16-bit samples, say."""
+    for loud in (-20311, 20311):
+        with pytest.raises(BadRequest, match=r"between -1 and 1.* 32768 for 16 bits"):
+            taken(np.array([5, loud], type_))
+    assert floats(np.array([8.0, -8.0], type_)) == [8.0, -8.0]
+
+
+def test_samples_that_are_no_numbers_are_for_the_worker_to_judge() -> None:
+    strange = np.array([0.5, np.nan, np.inf, -np.inf])
+    assert np.array_equal(floats(strange), strange, equal_nan=True)
+
+
 @pytest.mark.parametrize("type_", ["i2", ">i2", "f4", "f8", "i4", "u1"])
 def test_any_layout_is_written_in_order(type_: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In blocks, of which the last is shorter."""
-    stereo = (np.arange(22).reshape(11, 2) * (1 << 20 if type_ == "i4" else 1)).astype(type_)
+    # Not too small for 32 bits.
+    unit = 1 << 20 if type_ == "i4" else 1
+    stereo = (np.arange(22).reshape(11, 2) * unit).astype(type_)
     for layout in [
         stereo,
         np.asfortranarray(stereo),

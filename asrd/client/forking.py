@@ -23,7 +23,7 @@ class OfOneProcess(ABC):
     @property
     def inherited(self) -> bool:
         """Whether this process was forked from the one that made the object."""
-        # By number too: the garbage collector may run in a child before `_leave_all`.
+        # Not by a flag alone: the garbage collector may run in a child before `_leave_all`.
         return os.getpid() != self._pid
 
     def refuse_if_inherited(self) -> None:
@@ -48,7 +48,7 @@ def _leave_all() -> None:
     inherited = list(_alive)
     _alive.clear()
     for each in inherited:
-        # The number of a process in another PID namespace may be the parent's own.
+        # In another PID namespace, a child may have the same number as its parent.
         each._pid = -1
         # Another hook may have closed all descriptors.
         with contextlib.suppress(OSError):

@@ -7,6 +7,7 @@ itself by its own methods.
 
 import fcntl
 import io
+import math
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,8 @@ from asrd.records import (
 MAX_COPY = 4 << 30
 _STEP = 1 << 20
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+# Far above what honest floats may overshoot, and below what integers as floats are.
+_LOUDEST = 64.0
 # Samples of an array that are converted at a time.
 _BLOCK = 1 << 18
 
@@ -147,14 +150,18 @@ def _full_scale(dtype: Any) -> int:
 
 
 def _refuse_unscaled(array: Array) -> None:
-    """Refuses 16-bit samples in a wider integer type, which would come out as silence (-96 dB)."""
-    if array.dtype.kind != "i" or array.dtype.itemsize <= 2:
-        return
-    peak = max(int(array.max()), -int(array.min()))
-    scale = _full_scale(array.dtype)
-    if 0 < peak <= scale >> 16:
+    """Refuses samples that were converted to another type without being scaled for it, since from
+    what is far too loud, or nearly silent (-96 dB), a model makes text of its own."""
+    peak = max(float(array.max()), -float(array.min()))
+    if array.dtype.kind == "f" and _LOUDEST < peak < math.inf:
         raise BadRequest(
-            f"audio: the full scale of {array.dtype} is {scale}, but no sample is above {peak}: "
+            f"audio: floats must lie between -1 and 1, but a sample of the array is {peak:g}: "
+            "divide them by the full scale of the samples, 32768 for 16 bits"
+        )
+    scale = _full_scale(array.dtype)
+    if array.dtype.kind == "i" and array.dtype.itemsize > 2 and 0 < peak <= scale >> 16:
+        raise BadRequest(
+            f"audio: the full scale of {array.dtype} is {scale}, but no sample is above {peak:g}: "
             "pass 16-bit samples as audio.astype('int16')"
         )
 
