@@ -3,6 +3,7 @@
 `from asrd import Client, AsyncClient` is the public library; asrd.errors holds its exceptions.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from asrd.version import __version__
@@ -10,19 +11,22 @@ from asrd.version import __version__
 if TYPE_CHECKING:
     from asrd.client.asyncclient import AsyncClient
     from asrd.client.client import Client
+    from asrd.errors import WarningCode
+    from asrd.records import JobWarning
 
-__all__ = ["AsyncClient", "Client", "__version__"]
+__all__ = ["AsyncClient", "Client", "JobWarning", "WarningCode", "__version__"]
+
+# Imported late: the front imports this package, too, and has no use for the clients; and the
+# blocking one has no use for anyio.
+_MODULES = {
+    "AsyncClient": "asrd.client.asyncclient",
+    "Client": "asrd.client.client",
+    "JobWarning": "asrd.records",
+    "WarningCode": "asrd.errors",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Looked up late: the front imports this package, too, and has no use for the clients; and
-    # the blocking one has no use for anyio.
-    if name == "Client":
-        from asrd.client.client import Client
-
-        return Client
-    if name == "AsyncClient":
-        from asrd.client.asyncclient import AsyncClient
-
-        return AsyncClient
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

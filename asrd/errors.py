@@ -68,8 +68,13 @@ class FieldError(AsrdError):
     """A field of an otherwise well-framed event is wrong."""
 
     def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field}: {problem}")
+        # Exceptions are copied and unpickled by calling the class with `args`.
+        super().__init__(field, problem)
         self.field = field
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.problem}"
 
 
 class ConnectionLost(AsrdError):

@@ -1,7 +1,9 @@
 """The asynchronous client, on asyncio and trio, against a daemon that misbehaves on request."""
 
 import asyncio
+import copy
 import os
+import pickle
 import threading
 from pathlib import Path
 from typing import Any
@@ -317,6 +319,23 @@ async def test_a_client_may_be_entered_again(path: Path) -> None:
             async with client:
                 await client.ping()
         assert [request.connection for request in daemon.requests] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))]
+)
+async def test_a_copy_has_the_path_and_has_to_be_entered(path: Path, copied: Any) -> None:
+    with FakeDaemon(path, [begin("a")]) as daemon:
+        async with AsyncClient(str(path)) as client:
+            await client.ping()
+            with pytest.raises(RuntimeError, match="inside 'async with"):
+                await copied(client).ping()
+            async with copied(client) as copy_, client.stream(b"") as stream:
+                await copy_.ping()
+                await anext(stream)
+                with pytest.raises(TypeError, match="AsyncSegmentStream belongs to one process"):
+                    copied(stream)
+            assert [request.connection for request in daemon.requests[:3]] == [0, 1, 0]
 
 
 async def test_a_daemon_that_reads_late_gets_every_request_whole(path: Path) -> None:

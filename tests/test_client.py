@@ -1,7 +1,9 @@
 """The blocking client against a daemon that misbehaves on request."""
 
+import copy
 import io
 import os
+import pickle
 import signal
 import socket
 import threading
@@ -41,6 +43,8 @@ from tests.fakes import (
     refuse_connection,
 )
 from tests.subprocesses import run_python
+
+COPIES = [copy.copy, copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))]
 
 
 @pytest.fixture
@@ -300,6 +304,44 @@ def test_cancel_from_another_thread(path: Path) -> None:
         assert caught.value.job_id == "j"
         thread.join()
         assert client.cancel("j") == 0
+
+
+@pytest.mark.parametrize("copied", COPIES)
+def test_a_copy_has_the_path_and_its_own_connections(path: Path, copied: Any) -> None:
+    with FakeDaemon(path, [answer("x")]) as daemon, Client(str(path)) as client:
+        client.ping()
+        with copied(client) as copy_:
+            assert repr(copy_) == f"<Client {path} idle=0>"
+            copy_.ping()
+            client.ping()
+            assert [request.connection for request in daemon.requests] == [0, 1, 0]
+        client.close()
+        with copied(client) as copy_:
+            # A copy of a closed one is open.
+            copy_.ping()
+            assert repr(copy_) == f"<Client {path} idle=1>"
+
+
+@pytest.mark.parametrize("copied", COPIES)
+def test_a_transcript_can_be_copied(path: Path, copied: Any) -> None:
+    with FakeDaemon(path, [answer("a", "b")]), Client(str(path)) as client:
+        found = client.transcribe(b"")
+        assert copied(found) == found
+
+
+@pytest.mark.parametrize("copied", COPIES)
+def test_a_stream_cannot_be_copied(path: Path, copied: Any) -> None:
+    with FakeDaemon(path, [begin("a")]), Client(str(path)) as client:
+        with client.stream(b"") as stream:
+            next(stream)
+            with pytest.raises(TypeError, match="SegmentStream belongs to one process"):
+                copied(stream)
+
+
+def test_a_dropped_client_hangs_up(path: Path) -> None:
+    with FakeDaemon(path) as daemon:
+        Client(str(path)).ping()
+        daemon.wait_for_hang_up()
 
 
 def test_an_interrupt_cancels_the_job(path: Path) -> None:

@@ -74,6 +74,8 @@ def test_every_kind_of_audio_gives_the_same_text(client: Client) -> None:
             client.transcribe(SHORT.read_bytes(), language="en"),
             client.transcribe(pcm, language="en"),
             client.transcribe(as_float, language="en"),
+            client.transcribe(as_float.astype(np.float64), language="en"),
+            client.transcribe(pcm.astype(np.int32) << 16, language="en"),
             client.transcribe(stereo, language="en"),
             client.transcribe(pcm.tobytes(), encoding="pcm_s16le", language="en"),
         ]

@@ -4,7 +4,9 @@ import ast
 import re
 from pathlib import Path
 
+import asrd
 from asrd import AsyncClient, Client, errors
+from asrd.records import JobWarning
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "client.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.S)
@@ -29,3 +31,9 @@ def test_the_table_names_every_error_of_a_call() -> None:
     named = set(re.findall(r"`([A-Z]\w+)`", PAGE.partition("| raised |")[2]))
     jobs = {cls.__name__ for cls in errors.JobError.__subclasses__()}
     assert named == jobs | {"ConnectionLost", "ProtocolError"}
+
+
+def test_what_the_page_names_is_exported() -> None:
+    assert set(re.findall(r"`asrd\.([A-Z]\w+)`", PAGE)) <= set(asrd.__all__)
+    assert all(getattr(asrd, name) for name in asrd.__all__)
+    assert set(re.findall(r"warning\.(\w+)", PAGE)) == set(JobWarning.__dataclass_fields__)

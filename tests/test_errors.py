@@ -1,8 +1,25 @@
 """The closed list of codes and its exceptions."""
 
+import copy
+import pickle
+from collections.abc import Callable
+
 import pytest
 
-from asrd.errors import Busy, Code, FieldError, InternalError, JobError, job_error_type
+from asrd.errors import (
+    AsrdError,
+    Busy,
+    Code,
+    ConfigError,
+    ConnectionLost,
+    FieldError,
+    InternalError,
+    JobError,
+    LoadError,
+    Poisoned,
+    ProtocolError,
+    job_error_type,
+)
 
 RETRYABLE = {Code.BUSY, Code.DEADLINE_EXCEEDED, Code.OUT_OF_MEMORY, Code.SHUTTING_DOWN}
 
@@ -30,3 +47,31 @@ def test_what_is_not_known_is_none() -> None:
 def test_a_field_error_names_its_field() -> None:
     error = FieldError("audio.channels", "must be an integer")
     assert (str(error), error.field) == ("audio.channels: must be an integer", "audio.channels")
+
+
+def instances() -> list[AsrdError]:
+    named = {"job_id": "j", "trace_id": "t", "retry_after_ms": 5, "phase": "run"}
+    jobs: list[AsrdError] = [job_error_type(code)("why", **named) for code in Code]  # type: ignore[arg-type]
+    plain = [ConfigError, ProtocolError, ConnectionLost, LoadError, Poisoned]
+    return [*jobs, *(kind("why") for kind in plain), FieldError("audio.channels", "is odd")]
+
+
+@pytest.mark.parametrize("error", instances(), ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))]
+)
+def test_a_copy_has_all_that_the_error_has(
+    error: AsrdError, copied: Callable[[AsrdError], AsrdError]
+) -> None:
+    error.add_note("noted")
+    found = copied(error)
+    assert type(found) is type(error)
+    assert (str(found), found.args, vars(found)) == (str(error), error.args, vars(error))
+
+
+def test_every_error_is_among_those_that_are_copied() -> None:
+    def below(kind: type[AsrdError]) -> set[type[AsrdError]]:
+        return {kind}.union(*map(below, kind.__subclasses__()))
+
+    ours = {kind for kind in below(AsrdError) if kind.__module__.startswith("asrd.")}
+    assert ours - {type(error) for error in instances()} == {AsrdError, JobError}

@@ -6,6 +6,7 @@ import io
 import os
 import tempfile
 import threading
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from asrd.client import source
 from asrd.client.attempts import AudioHint
 from asrd.client.source import open_source
-from asrd.errors import BadRequest, TooLarge
+from asrd.errors import BadAudio, BadRequest, TooLarge
 from asrd.records import (
     AudioFormat,
 )
@@ -119,42 +120,162 @@ def test_arrays_say_what_they_are() -> None:
     assert taken(ints.ravel(), AudioHint(channels=2))[1].channels == 2
 
 
-def test_arrays_with_gaps_are_written_in_order() -> None:
-    stereo = np.arange(12, dtype=np.int16).reshape(6, 2)
-    left = stereo[:, 0]
-    assert not left.flags.c_contiguous
-    assert taken(left)[0] == np.ascontiguousarray(left).tobytes()
-    turned = np.asfortranarray(stereo)
-    assert taken(turned)[0] == stereo.tobytes()
+def floats(audio: Any, hint: AudioHint | None = None) -> list[float]:
+    """The samples that the daemon gets of an array that is sent as floats."""
+    data, format, sealed = taken(audio, hint)
+    assert (format.encoding, sealed) == ("pcm_f32le", True)
+    return list(np.frombuffer(data, "<f4"))
 
 
-def test_an_empty_array_is_for_the_daemon_to_refuse() -> None:
-    assert taken(np.zeros(0, np.float32)) == (b"", AudioFormat("pcm_f32le"), True)
+@pytest.mark.parametrize("type_", ["f2", "f4", "f8", "g", ">f2", ">f4", ">f8"])
+def test_floats_keep_their_values(type_: str) -> None:
+    assert floats(np.array([0.5, -1.0, 1.25, np.inf], type_)) == [0.5, -1.0, 1.25, np.inf]
+
+
+@pytest.mark.parametrize("type_", ["i1", "i4", "i8", ">i4", ">i8"])
+def test_integers_are_read_by_their_full_scale(type_: str) -> None:
+    full = 2 ** (8 * np.dtype(type_).itemsize - 1)
+    samples = np.array([-full, -full // 2, 0, full // 2], type_)
+    assert floats(samples) == [-1.0, -0.5, 0.0, 0.5]
+
+
+@pytest.mark.parametrize("type_", ["u1", "u2", "u4", "u8", ">u2"])
+def test_the_middle_of_unsigned_integers_is_silence(type_: str) -> None:
+    full = 2 ** (8 * np.dtype(type_).itemsize - 1)
+    samples = np.array([0, full // 2, full, full + full // 2], type_)
+    assert floats(samples) == [-1.0, -0.5, 0.0, 0.5]
+
+
+def test_16_bits_stay_16_bits_in_any_byte_order() -> None:
+    samples = np.array([1, -2, 32767, -32768], ">i2")
+    assert taken(samples) == (samples.astype("<i2").tobytes(), AudioFormat("pcm_s16le"), True)
+
+
+@pytest.mark.parametrize("type_", ["i4", "i8"])
+def test_16_bit_samples_in_a_wider_type_are_not_silence(type_: str) -> None:
+    with pytest.raises(BadRequest, match=r"no sample is above 32768: .*astype\('int16'\)"):
+        taken(np.array([5, -32768], type_))
+    assert floats(np.zeros(2, type_)) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("type_", ["f2", "f4", "f8"])
+def test_integers_as_floats_are_not_noise(type_: str) -> None:
+    """`stereo.mean(axis=1)` of 16-bit samples, say."""
+    for loud in (-20311, 20311):
+        with pytest.raises(BadRequest, match=r"between -1 and 1.* 32768 for 16 bits"):
+            taken(np.array([5, loud], type_))
+    assert floats(np.array([8.0, -8.0], type_)) == [8.0, -8.0]
+
+
+def test_samples_that_are_no_numbers_are_for_the_worker_to_judge() -> None:
+    strange = np.array([0.5, np.nan, np.inf, -np.inf])
+    assert np.array_equal(floats(strange), strange, equal_nan=True)
+
+
+@pytest.mark.parametrize("type_", ["i2", ">i2", "f4", "f8", "i4", "u1"])
+def test_any_layout_is_written_in_order(type_: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In blocks, of which the last is shorter."""
+    # Not too small for 32 bits.
+    unit = 1 << 20 if type_ == "i4" else 1
+    stereo = (np.arange(22).reshape(11, 2) * unit).astype(type_)
+    for layout in [
+        stereo,
+        np.asfortranarray(stereo),
+        np.repeat(np.repeat(stereo, 3, 0), 2, 1)[::3, ::2],
+        np.ascontiguousarray(stereo[::-1, ::-1])[::-1, ::-1],
+        stereo[:, 0],
+        stereo[:0:-2, 1],
+        np.broadcast_to(stereo[:, :1], (11, 2)),
+    ]:
+        whole = taken(np.ascontiguousarray(layout))
+        with monkeypatch.context() as patch:
+            patch.setattr(source, "_BLOCK", 7)
+            assert taken(layout) == whole
+
+
+def test_a_long_array_is_converted_a_part_at_a_time() -> None:
+    long = np.zeros(20_000_000, np.int8)
+    tracemalloc.start()
+    try:
+        open_source(long, AudioHint()).close()
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_array_may_lie_in_a_file(tmp_path: Path) -> None:
+    samples = np.memmap(tmp_path / "samples", np.float64, "w+", shape=(3,))
+    samples[:] = [0.5, 0.25, -0.5]
+    assert floats(samples) == [0.5, 0.25, -0.5]
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 2)])
+def test_an_empty_array_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(BadAudio, match="the array is empty"):
+        taken(np.zeros(shape, np.float32))
 
 
 @pytest.mark.parametrize(
-    "array",
+    ("array", "said"),
     [
-        np.zeros(4, np.float64),
-        np.zeros(4, ">i2"),
-        np.zeros((2, 2, 2), np.int16),
-        np.float32(1.0),
+        (np.zeros(4, np.complex64), r"complex64 of shape \(4,\)"),
+        (np.zeros(4, bool), "bool"),
+        (np.array([None, 1]), "object"),
+        (np.array(["a"]), "<U1"),
+        (np.zeros(4, "M8[s]"), "datetime64"),
+        (np.zeros(4, [("left", "f4")]), "left"),
+        (np.zeros((2, 2, 2), np.int16), r"int16 of shape \(2, 2, 2\)"),
+        (np.float32(1.0), r"float32 of shape \(\)"),
     ],
 )
-def test_other_arrays_are_refused(array: Any) -> None:
-    with pytest.raises(TypeError, match=r"float32 or int16 of shape \(n,\) or \(n, channels\)"):
+def test_other_arrays_are_refused(array: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=rf"floats or integers, shape \(n,\) or .*, not .*{said}"):
         taken(array)
 
 
-def test_channels_before_samples_are_noticed() -> None:
-    with pytest.raises(BadRequest, match=r"audio.channels: must be between 1 and 64"):
-        taken(np.zeros((2, 16000), np.float32))
+@pytest.mark.parametrize("shape", [(1, 16000), (2, 16000)])
+def test_channels_before_samples_are_noticed(shape: tuple[int, ...]) -> None:
+    with pytest.raises(BadRequest, match=r"audio.channels: must be .*: pass audio\.T"):
+        taken(np.zeros(shape, np.float32))
+
+
+def test_an_array_without_a_channel_is_refused() -> None:
+    with pytest.raises(BadRequest, match=r"audio.channels: must be between 1 and"):
+        taken(np.zeros((9, 0), np.float32))
 
 
 def test_an_array_and_an_encoding_must_agree() -> None:
-    with pytest.raises(BadRequest, match="the array is pcm_f32le, not pcm_s16le"):
-        taken(np.zeros(4, np.float32), AudioHint("pcm_s16le"))
+    with pytest.raises(BadRequest, match="the array is sent as pcm_f32le, not pcm_s16le"):
+        taken(np.zeros(4, np.float64), AudioHint("pcm_s16le"))
     assert taken(np.zeros(1, np.float32), AudioHint("pcm_f32le"))[0] == bytes(4)
+
+
+class Tensor:
+    """As torch has it."""
+
+    def numpy(self) -> Any:
+        raise NotImplementedError
+
+    def __array__(self) -> Any:
+        raise NotImplementedError
+
+
+class Series:
+    """As pandas has it."""
+
+    def __array__(self) -> Any:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("audio", "advice"),
+    [(Tensor(), r"audio\.numpy\(\)"), (Series(), "numpy.asarray"), ([0.5], "numpy.asarray")],
+)
+def test_what_is_nearly_an_array_can_be_made_one(audio: Any, advice: str) -> None:
+    with pytest.raises(
+        TypeError, match=f"a numpy array, not {type(audio).__name__}: pass {advice}"
+    ):
+        taken(audio)
 
 
 @pytest.mark.parametrize("audio", [None, 5, ["a"], io.StringIO("text")])

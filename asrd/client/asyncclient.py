@@ -30,6 +30,7 @@ from asrd.client.conversation import (
     lost,
     silent,
 )
+from asrd.client.forking import OfOneProcess
 from asrd.client.source import Audio, Source, open_source
 from asrd.errors import AsrdError, ConnectionLost, ProtocolError
 from asrd.events import (
@@ -50,17 +51,19 @@ class AsyncClient:
     """One daemon, reached through `socket`, else ASRD_SOCKET, else /run/asrd/asrd.sock.
 
     Works inside `async with` only: that is where its tasks live. Any number of tasks may call it
-    at once. Connects when it must, also after the daemon was restarted.
+    at once. Connects when it must, also after the daemon was restarted. A forked child, like a
+    copy (also a pickled one), has to enter it by an `async with` of its own.
     """
 
     def __init__(self, socket: str | None = None) -> None:
         self.socket = socket_path(socket)
-        self._tasks: anyio.abc.TaskGroup | None = None
-        self._connecting = anyio.Lock()
-        self._shared: _Link | None = None
+        self._entered: _Entered | None = None
 
     def __repr__(self) -> str:
-        return f"<AsyncClient {self.socket} {self._shared!r}>"
+        return f"<AsyncClient {self.socket} {self._entered and self._entered.shared!r}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_entered": None}
 
     async def transcribe(self, audio: Audio, **options: Unpack[JobOptions]) -> Transcript:
         """The whole transcript; takes and raises what `Client.transcribe` does.
@@ -100,7 +103,7 @@ class AsyncClient:
         """
         with self._in_time():
             # On the shared connection the answer would be the job's own.
-            link = await self._open()
+            link = await self._here().open_link()
             try:
                 call = link.open("cancel", {"job_id": job_id}, "cancelled", job_id)
                 answer = await link.next_answer(call)
@@ -109,7 +112,7 @@ class AsyncClient:
         return answer.jobs if isinstance(answer, CancelAnswer) else 0
 
     async def __aenter__(self) -> "AsyncClient":
-        self._tasks = await anyio.create_task_group().__aenter__()
+        self._entered = _Entered(self.socket, await anyio.create_task_group().__aenter__())
         return self
 
     async def __aexit__(
@@ -118,11 +121,12 @@ class AsyncClient:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._tasks is not None:
-            tasks, self._tasks = self._tasks, None
-            tasks.cancel_scope.cancel()
+        entered, self._entered = self._entered, None
+        # The tasks of a forked child are only copies: they belong to the parent's event loop.
+        if entered is not None and not entered.inherited:
+            entered.tasks.cancel_scope.cancel()
             # Not told of the body's exception, which would come out wrapped in a group.
-            await tasks.__aexit__(None, None, None)
+            await entered.tasks.__aexit__(None, None, None)
 
     async def _ask(self, kind: str, expects: str, data: dict[str, Any] | None = None) -> Any:
         with self._in_time():
@@ -138,27 +142,49 @@ class AsyncClient:
             raise silent(self.socket, ANSWER_SECONDS) from None
 
     async def _link(self) -> "_Link":
+        return await self._here().link()
+
+    def _here(self) -> "_Entered":
+        if self._entered is None or self._entered.inherited:
+            raise RuntimeError(
+                "AsyncClient works inside 'async with AsyncClient() as client' of the same process"
+            )
+        return self._entered
+
+
+class _Entered(OfOneProcess):
+    """An `async with` of a client: its tasks, and the connection that its calls share."""
+
+    def __init__(self, path: str, tasks: anyio.abc.TaskGroup) -> None:
+        self.tasks = tasks
+        self.shared: _Link | None = None
+        self._path = path
+        self._connecting = anyio.Lock()
+        super().__init__()
+
+    def leave(self) -> None:
+        self.shared = None
+
+    async def link(self) -> "_Link":
         """The shared connection, opened anew if it has ended."""
         async with self._connecting:
-            if self._shared is None or self._shared.ended:
-                self._shared = await self._open()
-            return self._shared
+            if self.shared is None or self.shared.ended:
+                self.shared = await self.open_link()
+            return self.shared
 
-    async def _open(self) -> "_Link":
-        if self._tasks is None:
-            raise RuntimeError("AsyncClient works inside 'async with AsyncClient() as client'")
-        while (sock := connect(self.socket)) is None:
+    async def open_link(self) -> "_Link":
+        while (sock := connect(self._path)) is None:
             # The kernel has no event for "there is room again".
             await anyio.sleep(BACKLOG_PAUSE)
-        link = _Link(sock, self.socket, self._tasks)
-        self._tasks.start_soon(link.run)
+        link = _Link(sock, self._path, self.tasks)
+        self.tasks.start_soon(link.run)
         return link
 
 
-class AsyncSegmentStream:
+class AsyncSegmentStream(OfOneProcess):
     """An asynchronous iterator of one job's segments; `transcript` once it has ended.
 
-    Closing it early, or dropping it, cancels the job.
+    Closing it early, or dropping it, cancels the job. A forked child can do neither, nor iterate.
     """
 
     def __init__(
@@ -172,6 +198,7 @@ class AsyncSegmentStream:
         self._client = client
         self._audio = audio
         self._attempts = Attempts(options, anyio.current_time(), stream=stream)
+        super().__init__()
 
     @property
     def job_id(self) -> str:
@@ -187,6 +214,9 @@ class AsyncSegmentStream:
         self._drop_call()
         self._close_source()
 
+    def leave(self) -> None:
+        self._close_source()
+
     async def aclose(self) -> None:
         self.close()
 
@@ -195,15 +225,16 @@ class AsyncSegmentStream:
 
     async def __anext__(self) -> Segment:
         try:
-            while (segment := self._attempts.next_segment()) is None:
+            while True:
+                self.refuse_if_inherited()
+                if (segment := self._attempts.next_segment()) is not None:
+                    return segment
                 if self._closed or self._attempts.transcript is not None:
-                    self.close()
                     raise StopAsyncIteration
                 await self._step()
         except BaseException:
             self.close()
             raise
-        return segment
 
     async def __aenter__(self) -> "AsyncSegmentStream":
         return self
@@ -262,21 +293,23 @@ class AsyncSegmentStream:
         self._link = self._call = None
 
 
-class _Link:
+class _Link(OfOneProcess):
     """One connection and the task that reads it."""
 
     def __init__(self, sock: socket.socket, path: str, tasks: anyio.abc.TaskGroup) -> None:
         self._path = path
+        self._sock = sock
         self._conversation = Conversation()
         buffer = memoryview(bytearray(fdsocket.READ_SIZE))
         self._channel = Channel(sock, AnswerDecoder(), tasks, buffer, output_max=_OUTPUT_MAX)
+        super().__init__()
 
     def __repr__(self) -> str:
         return repr(self._conversation)
 
     @property
     def ended(self) -> bool:
-        return self._conversation.error is not None
+        return self.inherited or self._conversation.error is not None
 
     def open(
         self,
@@ -307,6 +340,11 @@ class _Link:
     def close(self) -> None:
         self._channel.shutdown()
 
+    def leave(self) -> None:
+        # The socket first: a channel that has one tells the event loop, which is the parent's.
+        self._sock.close()
+        self._channel.close()
+
     async def run(self) -> None:
         """Reads until the connection ends, and tells every open call why."""
         error: AsrdError = ConnectionLost("the client was closed")
@@ -320,5 +358,8 @@ class _Link:
         except OSError as problem:
             error = lost(self._path, problem)
         finally:
-            self._conversation.fail(error)
-            self._channel.close()
+            if not self.inherited:
+                self._conversation.fail(error)
+                # A mere `close` would end nothing while a forked process has a copy.
+                self._channel.shutdown()
+                self._channel.close()

@@ -25,9 +25,10 @@ from asrd.client.conversation import (
     lost,
     silent,
 )
+from asrd.client.forking import OfOneProcess
 from asrd.client.source import Audio, Source, open_source
 from asrd.closing import Closing
-from asrd.errors import AsrdError, ProtocolError
+from asrd.errors import AsrdError, ConnectionLost, ProtocolError
 from asrd.events import (
     CancelAnswer,
     Transcript,
@@ -47,20 +48,24 @@ class Client(Closing):
     """One daemon, reached through `socket`, else ASRD_SOCKET, else /run/asrd/asrd.sock.
 
     Threads may share a client: each call has a connection of its own, kept for the next one.
-    Connects when it must, also after the daemon was restarted.
+    Connects when it must, also after the daemon was restarted. Works in a forked child, too, and
+    can be copied and pickled: each process and each copy has connections of its own.
     """
 
     def __init__(self, socket: str | None = None) -> None:
-        self.socket = socket_path(socket)
         self._idle: list[_Connection] = []
         self._closed = False
+        self.socket = socket_path(socket)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_idle": [], "_closed": False}
 
     def __repr__(self) -> str:
         return f"<Client {self.socket} idle={len(self._idle)}>"
 
     def transcribe(self, audio: Audio, **options: Unpack[JobOptions]) -> Transcript:
         """The whole transcript of `audio`: a path, a binary file object, bytes (a media file, or
-        PCM if `encoding` says so), or an array (float32 or int16, shape (n,) or (n, channels)).
+        PCM if `encoding` says so), or an array of numbers, shape (n,) or (n, channels).
 
         Raises JobError (a subclass by code), ConnectionLost, ProtocolError; OSError and TypeError
         for what can't be read.
@@ -105,6 +110,10 @@ class Client(Closing):
         while self._idle:
             self._idle.pop().close()
 
+    def __del__(self) -> None:
+        # A copy that was passed to another process has nobody who would close it.
+        self.close()
+
     def _ask(self, kind: str, data: dict[str, Any], expects: str, timeout: float) -> Any:
         until = time.monotonic() + timeout
         try:
@@ -135,10 +144,10 @@ class Client(Closing):
             connection.close()
 
 
-class SegmentStream(Closing):
+class SegmentStream(OfOneProcess, Closing):
     """An iterator of one job's segments; `transcript` once it has ended.
 
-    Closing it early, or dropping it, cancels the job.
+    Closing it early, or dropping it, cancels the job. A forked child can do neither, nor iterate.
     """
 
     def __init__(self, client: Client, audio: Audio, options: JobOptions, *, stream: bool) -> None:
@@ -148,6 +157,7 @@ class SegmentStream(Closing):
         self._client = client
         self._attempts = Attempts(options, time.monotonic(), stream=stream)
         self._source = open_source(audio, self._attempts.hint)
+        super().__init__()
 
     @property
     def job_id(self) -> str:
@@ -161,27 +171,34 @@ class SegmentStream(Closing):
     def close(self) -> None:
         # A connection that still owes the answer is closed: hanging up is what cancels a job.
         self._give_back()
-        if self._source is not None:
-            self._source.close()
-            self._source = None
+        self._close_source()
+
+    def leave(self) -> None:
+        self._close_source()
 
     def __iter__(self) -> Iterator[Segment]:
         return self
 
     def __next__(self) -> Segment:
         try:
-            while (segment := self._attempts.next_segment()) is None:
+            while True:
+                self.refuse_if_inherited()
+                if (segment := self._attempts.next_segment()) is not None:
+                    return segment
                 if self._source is None or self._attempts.transcript is not None:
-                    self.close()
                     raise StopIteration
                 self._step(self._source)
         except BaseException:
             self.close()
             raise
-        return segment
 
     def __del__(self) -> None:
         self.close()
+
+    def _close_source(self) -> None:
+        if self._source is not None:
+            self._source.close()
+            self._source = None
 
     def _step(self, source: Source) -> None:
         """One wait: for the next answer to this attempt, which begins with it if it must."""
@@ -214,7 +231,7 @@ class SegmentStream(Closing):
             self._connection = self._call = None
 
 
-class _Connection:
+class _Connection(OfOneProcess):
     """One blocking connection, for one call at a time; owns the socket.
 
     `until` is a time of the monotonic clock, None for no limit; past it, TimeoutError.
@@ -226,13 +243,16 @@ class _Connection:
         self._decoder = AnswerDecoder()
         self._conversation = Conversation()
         self._buffer = memoryview(bytearray(fdsocket.READ_SIZE))
+        super().__init__()
 
     @property
     def reusable(self) -> bool:
-        return self._conversation.idle and not self._decoder.in_frame
+        return not self.inherited and self._conversation.idle and not self._decoder.in_frame
 
     def quiet(self) -> bool:
         """Whether the daemon has neither hung up nor said anything since the last call."""
+        if self.inherited:
+            return False
         self._sock.settimeout(0)
         try:
             self._sock.recv(1, socket.MSG_PEEK)
@@ -296,8 +316,16 @@ class _Connection:
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        # A mere `close` would end nothing while a process forked from this one has a copy.
+        if not self.inherited:
+            self._hang_up()
         self._sock.close()
         self._decoder.close()
+
+    def leave(self) -> None:
+        self._sock.close()
+        # For a call of this very thread, which forked in the middle of it (a signal handler).
+        self._conversation.fail(ConnectionLost(f"the connection to {self._path} is the parent's"))
 
 
 def _time_left(until: float | None) -> float | None:

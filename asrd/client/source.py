@@ -1,18 +1,20 @@
 """What a caller calls audio, as one descriptor that can be sent and sent again.
 
 A regular file goes as it is; all else is written to a memfd, sealed so that the daemon may rely
-on its length. No numpy here: an array tells what it is by `__array_interface__`.
+on its length. Without numpy: an array describes itself by `__array_interface__`, and converts
+itself by its own methods.
 """
 
 import fcntl
 import io
+import math
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from asrd.client.attempts import AudioHint
-from asrd.errors import BadRequest, FieldError, TooLarge
+from asrd.errors import BadAudio, BadRequest, FieldError, TooLarge
 from asrd.fields import parse
 from asrd.ownedfd import OwnedFd
 from asrd.records import (
@@ -23,17 +25,30 @@ from asrd.records import (
 MAX_COPY = 4 << 30
 _STEP = 1 << 20
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
-_ARRAY_ENCODINGS = {"<f4": "pcm_f32le", "<i2": "pcm_s16le"}
+# Far above what honest floats may overshoot, and below what integers as floats are.
+_LOUDEST = 64.0
+# Samples of an array that are converted at a time.
+_BLOCK = 1 << 18
 
 
 @runtime_checkable
 class Array(Protocol):
-    """What numpy's arrays are, as far as asrd needs to know."""
+    """The part of numpy's arrays that asrd uses."""
 
     @property
     def __array_interface__(self) -> dict[str, Any]: ...
 
-    def tobytes(self) -> bytes: ...
+    @property
+    def dtype(self) -> Any: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, rows: slice, /) -> Any: ...
+
+    def max(self) -> Any: ...
+
+    def min(self) -> Any: ...
 
 
 Audio = str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview | Array
@@ -51,25 +66,33 @@ class Source:
 
 
 def open_source(audio: Audio, hint: AudioHint) -> Source:
-    """`audio`: a path, a binary file object, bytes, or an array (float32 or int16, shape (n,) or
-    (n, channels)).
+    """`audio`: a path, a binary file object, bytes, or an array of numbers, shape (n,) or
+    (n, channels).
 
     Raises OSError for a file that can't be read, TypeError for what is none of these, BadRequest
-    for a format out of range, TooLarge for a pipe without end.
+    for a format out of range, BadAudio for an empty array, TooLarge for a pipe without end.
     """
     if isinstance(audio, Array):
         return _from_array(audio, hint)
     format = _format(hint.encoding or "file", hint.sample_rate, hint.channels)
     if isinstance(audio, (bytes, bytearray, memoryview)):
-        return Source(_memfd(memoryview(audio).cast("B")), format)
+        return Source(_written([memoryview(audio).cast("B")]), format)
     if isinstance(audio, (str, os.PathLike)):
         return Source(_open_path(audio), format)
     if hasattr(audio, "read") and not isinstance(audio, io.TextIOBase):
         return Source(_open_file(audio), format)
     raise TypeError(
-        "audio must be a path, a binary file, bytes or an array of float32 or int16, "
-        f"not {type(audio).__name__}"
+        "audio must be a path, a binary file, bytes or a numpy array, "
+        f"not {type(audio).__name__}{_advice(audio)}"
     )
+
+
+def _advice(audio: object) -> str:
+    if callable(getattr(audio, "numpy", None)):
+        return ": pass audio.numpy()"
+    if hasattr(audio, "__array__") or isinstance(audio, (list, tuple)):
+        return ": pass numpy.asarray(audio)"
+    return ""
 
 
 def _format(encoding: str, sample_rate: int, channels: int) -> AudioFormat:
@@ -81,22 +104,73 @@ def _format(encoding: str, sample_rate: int, channels: int) -> AudioFormat:
 
 
 def _from_array(array: Array, hint: AudioHint) -> Source:
-    interface = array.__array_interface__
-    encoding = _ARRAY_ENCODINGS.get(interface["typestr"])
-    shape = interface["shape"]
-    if encoding is None or len(shape) not in (1, 2):
+    if array.dtype.kind not in "fiu" or len(array.shape) not in (1, 2):
         raise TypeError(
-            "an audio array must be float32 or int16 of shape (n,) or (n, channels), "
-            f"not {interface['typestr']} of shape {shape}"
+            "an audio array must hold floats or integers, shape (n,) or (n, channels), "
+            f"not {array.dtype} of shape {array.shape}"
         )
+    encoding, convert = _conversion(array.dtype)
     if hint.encoding not in (None, encoding):
-        raise BadRequest(f"audio.encoding: the array is {encoding}, not {hint.encoding}")
+        raise BadRequest(f"audio.encoding: the array is sent as {encoding}, not {hint.encoding}")
+    format = _array_format(encoding, array.shape, hint)
+    if array.shape[0] == 0:
+        raise BadAudio("audio: the array is empty")
+    _refuse_unscaled(array)
+    return Source(_written(_converted(array, convert, format.channels)), format)
+
+
+def _array_format(encoding: str, shape: tuple[int, ...], hint: AudioHint) -> AudioFormat:
     channels = shape[1] if len(shape) == 2 else hint.channels
-    format = _format(encoding, hint.sample_rate, channels)
-    view = memoryview(array)  # type: ignore[arg-type]
-    # A view with gaps, or without a single sample, can't be written as it is.
-    flat = view.cast("B") if view.c_contiguous and view.nbytes else memoryview(array.tobytes())
-    return Source(_memfd(flat), format)
+    try:
+        return _format(encoding, hint.sample_rate, channels)
+    except BadRequest as error:
+        if len(shape) == 2 and shape[0] < shape[1]:
+            advice = f"the shape {shape} is read as (n, channels): pass audio.T"
+            raise BadRequest(f"{error}; {advice}") from None
+        raise
+
+
+def _conversion(dtype: Any) -> tuple[str, Callable[[Any], Any]]:
+    """The encoding for samples of this type, and a function that converts a part of the array.
+
+    Floats keep their values. The full scale of an integer type becomes -1 to 1, and the middle of
+    an unsigned one is silence, as in WAV files.
+    """
+    if dtype.kind == "f":
+        return "pcm_f32le", lambda part: part.astype("<f4", copy=False)
+    if dtype.kind == "i" and dtype.itemsize == 2:
+        return "pcm_s16le", lambda part: part.astype("<i2", copy=False)
+    scale = _full_scale(dtype)
+    silence = scale if dtype.kind == "u" else 0
+    return "pcm_f32le", lambda part: ((part.astype("f8") - silence) / scale).astype("<f4")
+
+
+def _full_scale(dtype: Any) -> int:
+    return 1 << (8 * int(dtype.itemsize) - 1)
+
+
+def _refuse_unscaled(array: Array) -> None:
+    """Refuses samples that were converted to another type without being scaled for it, since from
+    what is far too loud, or nearly silent (-96 dB), a model makes text of its own."""
+    peak = max(float(array.max()), -float(array.min()))
+    if array.dtype.kind == "f" and _LOUDEST < peak < math.inf:
+        raise BadRequest(
+            f"audio: floats must lie between -1 and 1, but a sample of the array is {peak:g}: "
+            "divide them by the full scale of the samples, 32768 for 16 bits"
+        )
+    scale = _full_scale(array.dtype)
+    if array.dtype.kind == "i" and array.dtype.itemsize > 2 and 0 < peak <= scale >> 16:
+        raise BadRequest(
+            f"audio: the full scale of {array.dtype} is {scale}, but no sample is above {peak:g}: "
+            "pass 16-bit samples as audio.astype('int16')"
+        )
+
+
+def _converted(array: Array, convert: Callable[[Any], Any], channels: int) -> Iterator[bytes]:
+    """The bytes of the whole array in C order, whatever its layout, a block at a time."""
+    rows = _BLOCK // channels
+    for start in range(0, array.shape[0], rows):
+        yield convert(array[start : start + rows]).tobytes()
 
 
 def _open_path(path: str | os.PathLike[str]) -> OwnedFd:
@@ -124,24 +198,23 @@ def _open_file(file: BinaryIO) -> OwnedFd:
 
 
 def _copy(read: Callable[[int], bytes]) -> OwnedFd:
-    fd = _new_memfd()
-    try:
-        size = 0
-        while data := read(_STEP):
-            size += len(data)
-            if size > MAX_COPY:
-                raise TooLarge(f"the audio is longer than {MAX_COPY >> 30} GiB")
-            _write(fd, memoryview(data))
-        return _sealed(fd)
-    except BaseException:
-        fd.close()
-        raise
+    return _written(_pieces(read))
 
 
-def _memfd(data: memoryview) -> OwnedFd:
+def _pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    size = 0
+    while data := read(_STEP):
+        size += len(data)
+        if size > MAX_COPY:
+            raise TooLarge(f"the audio is longer than {MAX_COPY >> 30} GiB")
+        yield data
+
+
+def _written(pieces: Iterable[bytes | memoryview]) -> OwnedFd:
     fd = _new_memfd()
     try:
-        _write(fd, data)
+        for piece in pieces:
+            _write(fd, memoryview(piece))
         return _sealed(fd)
     except BaseException:
         fd.close()

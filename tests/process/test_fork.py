@@ -1,0 +1,46 @@
+"""A forked child of a client and the real front: whose hang-up ends which job."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.process.daemons import Front
+from tests.process.raw import HELLO, PATIENCE, done
+
+PROGRAMS = [
+    ("close_while_a_child_lives", "close"),
+    ("close_while_a_copy_lives", "drop"),
+    ("leave_while_a_copy_lives", "asyncio"),
+]
+
+
+@pytest.fixture
+def front(tmp_path: Path) -> Iterator[Front]:
+    with Front(tmp_path, "0") as daemon:
+        yield daemon
+
+
+@pytest.mark.parametrize(("program", "argument"), PROGRAMS)
+def test_the_parents_hang_up_reaches_the_worker(front: Front, program: str, argument: str) -> None:
+    with front.accept() as worker:
+        worker.send("hello", HELLO)
+        front.wait_for_state("ready")
+        client = subprocess.Popen(
+            [sys.executable, "-m", "tests.forking", program, argument],
+            env={**os.environ, "ASRD_SOCKET": front.socket},
+            stdin=subprocess.PIPE,
+        )
+        with client:
+            job, fd = worker.take_job()
+            fd.close()
+            segment = {"id": 1, "start": 0.0, "end": 1.0, "text": " a"}
+            worker.send("segment", {"key": job["key"], "index": 0, "segment": segment})
+            # The child lives until the client's stdin is closed.
+            assert worker.expect("cancel")["key"] == job["key"]
+            worker.send("done", done(job["key"]))
+            client.communicate(timeout=PATIENCE)
+        assert client.returncode == 0
