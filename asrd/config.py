@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from asrd.errors import ConfigError, FieldError
 from asrd.fields import (
+    Getter,
     choice,
     field,
     flag,
@@ -35,7 +36,20 @@ DEFAULT_SOCKET = "/run/asrd/asrd.sock"
 
 _KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
 _DAY = 24 * 3600
-_PATH = string(4096)
+
+
+def _path(max_length: int) -> Getter:
+    """A string with `~/x` as a shell expands it: not everything that a user writes goes through
+    one."""
+
+    def get(key: str, raw: object) -> str:
+        text: str = string(max_length)(key, raw)
+        return os.path.expanduser(text)  # noqa: PTH111
+
+    return get
+
+
+_PATH = _path(4096)
 _LEVEL = choice("debug", "info", "warning", "error")
 
 T = TypeVar("T")
@@ -129,7 +143,9 @@ class FrontSettings:
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
     model: str = field(
-        string(256), "", help="A directory, a name in the local cache, or `demo`; empty: `demo`."
+        _path(256),
+        "",
+        help="A directory, a name in the local cache, or `demo`; empty: `demo`.",
     )
     device: str = field(choice("auto", "cpu", "cuda"), "auto", help="auto, cpu or cuda.")
     device_index: int = field(
@@ -192,23 +208,51 @@ def config_path(flag_value: str | None = None) -> Path:
     return Path(flag_value or os.environ.get("ASRD_CONFIG") or DEFAULT_CONFIG)
 
 
-def load_front(path: Path, flags: Mapping[str, Any] | None = None) -> FrontSettings:
-    """Raises ConfigError naming file, key and line (or the variable)."""
-    return _load(FrontSettings, "front", [path], flags or {})
+def load_front(
+    path: Path,
+    flags: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> FrontSettings:
+    """`defaults`: instead of the table's own. Raises ConfigError naming file, key and line (or the
+    variable)."""
+    return _load(FrontSettings, "front", [path], flags or {}, defaults or {})
 
 
 def load_worker(path: Path, name: str, flags: Mapping[str, Any] | None = None) -> WorkerSettings:
     """Settings of worker `name`: the common file, then `worker-NAME.toml` beside it.
 
-    Raises ConfigError naming file, key and line (or the variable).
+    A model's directory may be relative to that of the files (`models/base`, `./base`; a word alone
+    is a name). Raises ConfigError naming file, key and line (or the variable).
     """
-    return _load(
-        WorkerSettings, "worker", [path, path.with_name(f"worker-{name}.toml")], flags or {}
-    )
+    files = [path, path.with_name(f"worker-{name}.toml")]
+    settings = _load(WorkerSettings, "worker", files, flags or {}, {})
+    beside = path.parent / settings.model
+    if "/" in settings.model and beside.is_dir():
+        return dataclasses.replace(settings, model=str(beside))
+    return settings
 
 
-def _load(cls: type[T], table: str, paths: list[Path], flags: Mapping[str, Any]) -> T:
-    settings: dict[str, Any] = {}
+def absolute(path: str) -> str:
+    """A path that a user gave, of use in any working directory. Raises ConfigError."""
+    try:
+        return str(Path(path).expanduser().absolute())
+    except OSError:
+        raise ConfigError(
+            f"{path} is relative to the working directory, which is not there any more: "
+            "give an absolute path"
+        ) from None
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _load(
+    cls: type[T],
+    table: str,
+    paths: list[Path],
+    flags: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+) -> T:
+    settings: dict[str, Any] = dict(defaults)
     for index, path in enumerate(paths):
         settings |= _read(path, cls, table if index == 0 else None)
     settings |= _environment(cls, table)

@@ -15,6 +15,8 @@ import struct
 import sys
 from collections.abc import Mapping
 
+from asrd import stdio
+
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 # One entry must fit a datagram (net.core.wmem_default, 208 KiB) beside its fields.
 MAX_VALUE = 32 * 1024
@@ -33,7 +35,7 @@ def setup_logging(level: str, identifier: str) -> None:
     if stderr_is_the_journal():
         handler = JournalHandler(identifier)
     else:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = StderrHandler()
         handler.setFormatter(LineFormatter(identifier))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for module in filter(None, os.environ.get("ASRD_DEBUG", "").split(",")):
@@ -88,6 +90,26 @@ class JournalHandler(logging.Handler):
             "ASRD_DROPPED": self._dropped or None,
             **_fields(record),
         }
+
+
+class StderrHandler(logging.Handler):
+    """Never raises because of stderr, and never waits for whoever reads it: a line for which there
+    is no room is lost, and the next one that goes through says how many were (`dropped=`)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stream = sys.stderr
+        self._dropped = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:
+            self.handleError(record)
+            return
+        if self._dropped:
+            line = f"{line} dropped={self._dropped}"
+        self._dropped = 0 if stdio.write_line(self._stream, line) else self._dropped + 1
 
 
 class LineFormatter(logging.Formatter):

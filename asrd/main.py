@@ -2,8 +2,10 @@
 
 import argparse
 import importlib
+import os
 import sys
 
+from asrd import stdio
 from asrd.errors import AsrdError, ConfigError
 from asrd.version import __version__
 
@@ -41,6 +43,7 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
+    stdio.open_missing()
     argv = sys.argv[1:] if argv is None else argv
     chosen = next((word for word in argv if word in _COMMANDS), None)
     args = _parser(chosen).parse_args(argv)
@@ -48,10 +51,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return int(getattr(importlib.import_module(module), function)(args))
     except ConfigError as error:
-        print(f"asrd: {error}", file=sys.stderr)
+        stdio.say(f"asrd: {error}")
         return EXIT_CONFIG
     except AsrdError as error:
-        print(f"asrd: {error}", file=sys.stderr)
+        stdio.say(f"asrd: {error}")
+        return 1
+    except BrokenPipeError:
+        # Nobody reads stdout (`| head -1`); nor shall the interpreter's last flush find that.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -10,6 +10,7 @@ import pytest
 from asrd.asrctl import checks, doctor
 from asrd.asrctl.checks import Finding, Verdict
 from asrd.asrctl.host import Host
+from asrd.demo import MODEL
 from asrd.errors import ConnectionLost
 
 SOUND = {
@@ -47,7 +48,7 @@ class FakeHost(Host):
     def status(self) -> dict[str, Any]:
         if self.workers is None:
             raise ConnectionLost("there is no daemon")
-        return {"workers": self.workers}
+        return {"pid": 4711, "workers": self.workers}
 
     def user(self) -> str:
         return "ann"
@@ -248,10 +249,62 @@ def test_a_full_disk(host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "0.0 GiB are free" in wrongs(checks.disk(host))[0][0]
 
 
-def test_a_machine_without_systemd_is_unseen_not_wrong(host: FakeHost) -> None:
-    host.known = None
+def without_units(host: FakeHost, systemd: bool) -> None:
+    absent = SOUND | {"LoadState": "not-found", "ActiveState": "inactive"}
+    host.known = {name: dict(absent) for name in NAMES[:2]} if systemd else None
+
+
+@pytest.mark.parametrize("systemd", [True, False])
+def test_an_asrd_run_is_known_where_no_units_are_installed(host: FakeHost, systemd: bool) -> None:
+    without_units(host, systemd)
+    host.workers = [WORKER | {"model": "demo"}]
     (found,) = checks.sockets(host)
-    assert found.verdict is Verdict.UNSEEN
+    assert found.verdict is Verdict.OK
+    assert found.text.startswith(f"`asrd run` listens at {host.socket} (pid 4711)")
+    assert list(checks.services(host)) == []
+    assert wrongs(doctor.examine(host)) == []
+    assert not [found for found in doctor.examine(host) if "systemctl" in str(found.mend)]
+
+
+@pytest.mark.parametrize("systemd", [True, False])
+def test_neither_units_nor_an_asrd_run(host: FakeHost, systemd: bool) -> None:
+    without_units(host, systemd)
+    host.workers = None
+    host.socket.unlink()
+    ((text, mend),) = wrongs(doctor.examine(host, [checks.sockets, checks.permission]))
+    assert text.startswith("no systemd units are installed, and no `asrd run` answers")
+    assert mend == "asrd run"
+
+
+def test_an_asrd_run_reads_models_where_its_sandbox_would_hide_them(
+    host: FakeHost, tmp_path: Path
+) -> None:
+    without_units(host, systemd=False)
+    host.config.write_text(f'[worker]\nmodel = "{MODEL}"\n')
+    assert wrongs(checks.models(host)) == []
+    host.config.write_text(f'[worker]\nmodel = "{tmp_path}"\n')
+    ((text, mend),) = wrongs(checks.models(host))
+    assert "has no model.bin" in text
+    assert mend == f"ls -l {tmp_path}"
+
+
+def test_a_failed_worker_of_an_asrd_run(host: FakeHost) -> None:
+    without_units(host, systemd=False)
+    host.workers = [WORKER | {"state": "failed", "reason": "no such model"}]
+    assert wrongs(checks.workers(host)) == [
+        ("worker 0 is failed: no such model", "asrctl status --crashes")
+    ]
+
+
+def test_a_systemctl_of_the_working_directory_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "systemctl").write_text("#!/bin/sh\ntouch ran\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", ".")
+    assert Host().units("asrd.socket") is None
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_check_that_fails_is_unseen(host: FakeHost) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import struct
@@ -66,6 +67,16 @@ def test_what_can_be_no_model_is_told(name: str) -> None:
         resolve(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("smal", "small"), ("Large_v3", "large-v3"), ("turbo-v3", "turbo"), ("tiny-en", "tiny.en")],
+)
+def test_a_name_that_is_nearly_right_is_told_the_right_one(name: str, near: str) -> None:
+    with pytest.raises(LoadError, match=r"did you mean ([\w. -]+)\? Else give") as caught:
+        resolve(name)
+    assert near in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["large-v3", "nobody/nothing-at-all"])
 def test_a_model_that_is_not_here_is_told_with_its_cure(name: str) -> None:
     # The network is never asked: there is none at this address.
@@ -85,7 +96,7 @@ def test_the_demo_model_is_sound() -> None:
 @pytest.mark.parametrize("name", ["config.json", "model.bin", "tokenizer.json"])
 def test_a_missing_file_is_named(model: Path, name: str) -> None:
     (model / name).unlink()
-    assert fault(model) == f"the model in {model} has no {name}"
+    assert fault(model).startswith(f"the model in {model} has no {name}: ")
 
 
 def test_a_missing_vocabulary_is_told(model: Path) -> None:
@@ -169,11 +180,118 @@ def test_a_model_may_have_no_alignment_heads(model: Path) -> None:
 # --- model.bin ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("share", [0, 1e-6, 0.001, 0.3, 0.9, 0.99999])
+@pytest.mark.parametrize("share", [1e-6, 0.001, 0.3, 0.9, 0.99999])
 def test_a_model_that_was_cut_off_is_told(model: Path, share: float) -> None:
     size = (model / "model.bin").stat().st_size
     os.truncate(model / "model.bin", int(size * share))
     assert "damaged or no CTranslate2 model" in fault(model)
+
+
+@pytest.mark.parametrize("left", [100_000, 1_000_000, 2_000_000])
+def test_a_cut_off_model_claims_no_more_than_it_knows(model: Path, left: int) -> None:
+    lacks = (model / "model.bin").stat().st_size - left
+    os.truncate(model / "model.bin", left)
+    told = re.search(
+        r"cut off after ([\d,]+) bytes, in variable \d+ of 166, .* at least ([\d,]+) bytes are",
+        fault(model),
+    )
+    assert told is not None
+    there, least = (int(number.replace(",", "")) for number in told.groups())
+    assert there == left
+    assert 0 < least <= lacks
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.bin", "tokenizer.json", "vocabulary.json"])
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "a pointer of Git LFS"),
+        (b"", "is empty"),
+    ],
+)
+def test_what_stands_for_a_file_that_was_not_fetched(
+    model: Path, name: str, content: bytes, text: str
+) -> None:
+    (model / name).write_bytes(content)
+    told = fault(model)
+    assert told.startswith(str(model / name))
+    assert text in told
+
+
+def test_a_tokenizer_that_was_cut_off_is_told(model: Path) -> None:
+    os.truncate(model / "tokenizer.json", 10_000)
+    assert fault(model).startswith(f"{model / 'tokenizer.json'} is cut off")
+
+
+@pytest.mark.parametrize(
+    ("files", "text"),
+    [
+        ([], "the directory is empty"),
+        (["config.json", "model.safetensors", "tokenizer.json"], "in the format of PyTorch"),
+        (["config.json", "pytorch_model.bin"], "ct2-transformers-converter"),
+        (["base.pt"], "in the format of PyTorch"),
+        (["snapshots/abc/model.bin"], "give the model's name, Systran/faster-whisper-base"),
+        (["base/model.bin"], "there is one in "),
+        (["config.json"], "a download or copy that was not finished"),
+    ],
+)
+def test_a_directory_that_is_no_model_says_what_it_is(
+    tmp_path: Path, files: list[str], text: str
+) -> None:
+    directory = tmp_path / "models--Systran--faster-whisper-base"
+    directory.mkdir()
+    for name in files:
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text("x")
+    told = fault(directory)
+    assert told.startswith(f"the model in {directory} has no model.bin: ")
+    assert text in told
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("base.pt", "is a PyTorch checkpoint"),
+        ("model.bin", "is a file of a model: give its directory"),
+        ("ggml-base.bin", "is a file, and a model is a directory"),
+    ],
+)
+def test_a_file_is_no_model(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text("x")
+    with pytest.raises(LoadError, match=text):
+        resolve(str(tmp_path / name))
+
+
+# --- mel bands ----------------------------------------------------------------------------------
+
+
+def with_mels(model: Path, mels: int) -> None:
+    """Make the first convolution one of so many bands, as large-v3 has it."""
+    data = (model / "model.bin").read_bytes()
+    name = b"encoder/conv1/weight\0"
+    start = data.index(name) + len(name)
+    rank, out, bands, width, kind, length = struct.unpack_from("<BIIIBI", data, start)
+    end = start + struct.calcsize("<BIIIBI") + length
+    new = length // bands * mels
+    header = struct.pack("<BIIIBI", rank, out, mels, width, kind, new)
+    (model / "model.bin").write_bytes(data[:start] + header + bytes(new) + data[end:])
+
+
+def test_a_model_of_128_bands_needs_its_preprocessor_config(model: Path) -> None:
+    with_mels(model, 128)
+    (model / "preprocessor_config.json").unlink()
+    told = fault(model)
+    assert "has no preprocessor_config.json, which one that takes 128 mel bands needs" in told
+    assert "--copy_files tokenizer.json preprocessor_config.json" in told
+    (model / "preprocessor_config.json").write_text('{"feature_size": 80}')
+    assert "takes 128 mel bands but its preprocessor_config.json says 80" in fault(model)
+    (model / "preprocessor_config.json").write_text('{"feature_size": 128}')
+    assert check(model) == check(MODEL)
+
+
+def test_a_model_of_80_bands_needs_none(model: Path) -> None:
+    (model / "preprocessor_config.json").unlink()
+    assert check(model) == check(MODEL)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +384,7 @@ def test_what_is_fetched_is_checked(home: Path) -> None:
         done = fetched("some/model", endpoint)
     assert done.returncode == 1
     assert done.stderr.startswith("asrd: the model in ")
-    assert done.stderr.endswith("has no model.bin\n")
+    assert "has no model.bin: a download or copy that was not finished" in done.stderr
 
 
 def test_a_repository_that_is_not_there_is_told(home: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from asrd.standalone.run import worker_environment
+from asrd.standalone.crew import worker_environment
 from asrd.worker.tuning import WORKER_ENVIRONMENT
 
 UNIT = Path(__file__).parent.parent / "systemd" / "asr-worker@.service"

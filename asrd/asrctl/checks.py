@@ -72,12 +72,12 @@ def settings(host: Host) -> Iterator[Finding]:
 
 
 def sockets(host: Host) -> Iterator[Finding]:
-    """The units that listen: enabled, active, not given up on."""
+    """Who listens: the units (enabled, active, not given up on), or an `asrd run`."""
     units = host.units("asrd.socket", "asrd-status.socket", "asr-worker@*.socket")
-    if units is None:
-        yield unseen("sockets", "systemd can't be asked here (asrd run needs none)")
+    if not is_installed(host):
+        yield from _standalone(host)
         return
-    for name, unit in units.items():
+    for name, unit in (units or {}).items():
         if unit["LoadState"] != "loaded":
             yield wrong("sockets", f"{name} is not installed", "sudo apt install asrd")
         elif unit["ActiveState"] == "failed":
@@ -87,14 +87,32 @@ def sockets(host: Host) -> Iterator[Finding]:
             yield wrong("sockets", f"{name} is off", f"sudo systemctl enable --now {name}")
         else:
             yield ok("sockets", f"{name} listens")
-    if not any(name.startswith("asr-worker@") for name in units):
+    if not any(name.startswith("asr-worker@") for name in units or {}):
         mend = "sudo systemctl enable --now asr-worker@0.socket"
         yield wrong("sockets", "no worker's socket is on: nobody can transcribe", mend)
 
 
+def is_installed(host: Host) -> bool:
+    """Whether the service manager knows the daemon. Else it can only be an `asrd run`."""
+    units = host.units("asrd.socket", "asrd.service") or {}
+    return any(unit["LoadState"] == "loaded" for unit in units.values())
+
+
+def _standalone(host: Host) -> Iterator[Finding]:
+    try:
+        pid = host.status()["pid"]
+    except AsrdError as error:
+        text = f"no systemd units are installed, and no `asrd run` answers: {error}"
+        yield wrong("sockets", text, "asrd run")
+    else:
+        text = f"`asrd run` listens at {host.socket} (pid {pid}); no systemd units are installed"
+        yield ok("sockets", text)
+
+
 def services(host: Host) -> Iterator[Finding]:
     """Front and workers: failed, held back by a start limit, or in a loop of restarts."""
-    for name, unit in (host.units("asrd.service", "asr-worker@*.service") or {}).items():
+    units = host.units("asrd.service", "asr-worker@*.service") or {}
+    for name, unit in units.items() if is_installed(host) else ():
         logs = f"journalctl -b -n 50 -u {name}"
         if unit["Result"] == "start-limit-hit":
             mend = f"sudo systemctl reset-failed {name} && sudo systemctl restart {name}"
@@ -112,10 +130,15 @@ def services(host: Host) -> Iterator[Finding]:
 def permission(host: Host) -> Iterator[Finding]:
     """Whether this user may connect."""
     if not host.socket.exists():
-        mend = "sudo systemctl enable --now asrd.socket"
-        yield wrong("permission", f"the socket {host.socket} is missing", mend)
+        # Not only enabled: where the file was removed, the unit is still active.
+        mend = "sudo systemctl enable asrd.socket && sudo systemctl restart asrd.socket"
+        if is_installed(host):
+            yield wrong("permission", f"the socket {host.socket} is missing", mend)
     elif os.access(host.socket, os.W_OK):
         yield ok("permission", f"{host.user()} may send audio to {host.socket}")
+    elif not is_installed(host):
+        text = f"{host.user()} can't use {host.socket}: it is of another user's `asrd run`"
+        yield wrong("permission", text, "asrd run")
     elif host.member_of("asr") and not host.in_group("asr"):
         text = f"{host.user()} is in the group asr, but this login is older than that"
         yield wrong("permission", text, "newgrp asr")
@@ -131,15 +154,19 @@ def workers(host: Host) -> Iterator[Finding]:
     except AsrdError as error:
         yield unseen("workers", f"the daemon can't be asked: {error}")
         return
+    installed = is_installed(host)
     for worker in status["workers"]:
         name, state, model = worker["name"], worker["state"], worker["model"]
         if state in ("failed", "down"):
             text = f"worker {name} is {state}: {worker['reason']}"
-            yield wrong("workers", text, f"journalctl -b -n 50 -u asr-worker@{name}")
+            logs = f"journalctl -b -n 50 -u asr-worker@{name}"
+            yield wrong("workers", text, logs if installed else "asrctl status --crashes")
         else:
             yield ok("workers", f"worker {name} is {state}, model {model}")
         if model == "demo":
             mend = "sudo asrd fetch-model large-v3-turbo && sudoedit /etc/asrd/asrd.toml"
+            if not installed:
+                mend = "asrd fetch-model small && asrd run --model small"
             yield Finding("workers", Verdict.OK, "the demo model knows about 80 words", mend)
     if not status["workers"]:
         mend = "sudo systemctl enable --now asr-worker@0.socket"
@@ -151,14 +178,14 @@ def models(host: Host) -> Iterator[Finding]:
     for name in worker_names(host) or ["0"]:
         try:
             model = load_worker(host.config, name).model
-            yield from _model(f"model of worker {name}", model)
+            yield from _model(f"model of worker {name}", model, is_installed(host))
         except ConfigError:
             continue
 
 
-def _model(subject: str, model: str) -> Iterator[Finding]:
-    if not model.startswith("/"):
-        yield _model_by_name(subject, model or "demo")
+def _model(subject: str, model: str, sandboxed: bool) -> Iterator[Finding]:
+    if not model.startswith("/") or not sandboxed:
+        yield _model_by_name(subject, model or "demo", sandboxed)
         return
     path = Path(model)
     closed = [part for part in (path, *path.parents) if part.exists() and not _open_to_all(part)]
@@ -175,9 +202,10 @@ def _model(subject: str, model: str) -> Iterator[Finding]:
         yield ok(subject, f"{path} is there and readable")
 
 
-def _model_by_name(subject: str, model: str) -> Finding:
+def _model_by_name(subject: str, model: str, as_service: bool) -> Finding:
     # The engine's own lookup, where the engine is installed.
-    os.environ.setdefault("HF_HOME", str(MODELS))
+    if as_service:
+        os.environ.setdefault("HF_HOME", str(MODELS))
     try:
         from asrd.worker.models import check, resolve
 
@@ -185,7 +213,9 @@ def _model_by_name(subject: str, model: str) -> Finding:
     except ImportError:
         return unseen(subject, f"{model!r} can't be looked up without the package asrd")
     except AsrdError as error:
-        return wrong(subject, str(error), f"sudo asrd fetch-model {model}")
+        fetch = f"sudo asrd fetch-model {model}" if as_service else f"asrd fetch-model {model}"
+        by_name = not model.startswith(("/", "~", "."))
+        return wrong(subject, str(error), fetch if by_name else f"ls -l {model}")
     return ok(subject, f"{model} is there and whole")
 
 
@@ -232,8 +262,9 @@ def _in_use(host: Host, by_choice: bool) -> Iterator[Finding]:
             yield ok("gpu", f"worker {name} runs on it")
         elif device == "cpu" and not by_choice:
             text = f"worker {name} uses the CPU although there is a GPU; its log says why"
-            yield wrong("gpu", text, f"journalctl -b -u asr-worker@{name} -g 'using the CPU'")
-    if "cuda" not in running.values() and not CUBLAS.exists():
+            logs = f"journalctl -b -u asr-worker@{name} -g 'using the CPU'"
+            yield wrong("gpu", text, logs if is_installed(host) else "asrctl status")
+    if "cuda" not in running.values() and is_installed(host) and not CUBLAS.exists():
         yield wrong("gpu", f"libcublas 12 is not at {CUBLAS}", "sudo apt install asrd-cuda")
 
 

@@ -22,9 +22,13 @@ class Host:
 
     def units(self, *patterns: str) -> dict[str, dict[str, str]] | None:
         """The properties of loaded units by name; None where no systemd can be asked."""
+        systemctl = shutil.which("systemctl")
+        if systemctl is None or not systemctl.startswith("/"):
+            # PATH may name the working directory, where anybody's program may lie.
+            return None
         try:
             told = subprocess.run(
-                ["systemctl", "show", "--all", f"--property={_PROPERTIES}", *patterns],
+                [systemctl, "show", "--all", f"--property={_PROPERTIES}", *patterns],
                 capture_output=True,
                 text=True,
                 timeout=10,
@@ -45,9 +49,6 @@ class Host:
 
     def user(self) -> str:
         return pwd.getpwuid(os.getuid()).pw_name
-
-    def is_root(self) -> bool:
-        return os.geteuid() == 0
 
     def in_group(self, name: str) -> bool:
         """Whether this very process is in the group."""

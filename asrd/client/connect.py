@@ -3,17 +3,63 @@
 import errno
 import os
 import socket
+import stat
+from pathlib import Path
 
 from asrd.config import DEFAULT_SOCKET
 from asrd.errors import ConnectionLost
 
+SOCKET_NAME = "asrd.sock"
 # How soon to try again when the daemon's backlog is full, in seconds.
 BACKLOG_PAUSE = 0.01
 
 
 def socket_path(named: str | None) -> str:
-    """The argument, else ASRD_SOCKET, else /run/asrd/asrd.sock."""
-    return named or os.environ.get("ASRD_SOCKET") or DEFAULT_SOCKET
+    """The argument, else ASRD_SOCKET, else the system's socket if this user may use it, else that
+    of the user's own `asrd run`."""
+    if given := named or os.environ.get("ASRD_SOCKET"):
+        return given
+    if os.access(DEFAULT_SOCKET, os.W_OK):
+        return DEFAULT_SOCKET
+    for directory in own_directories():
+        path = directory / SOCKET_NAME
+        if is_private(directory) and path.is_socket():
+            return str(path)
+    return _to_be_awaited()
+
+
+def _to_be_awaited() -> str:
+    """The path where nobody listens yet, and nobody else can put a socket meanwhile: the system's
+    if its daemon is installed, else that in the user's runtime directory if there is one."""
+    if not Path(DEFAULT_SOCKET).parent.exists():
+        for directory in own_directories():
+            if is_private(directory.parent) and (is_private(directory) or not directory.exists()):
+                return str(directory / SOCKET_NAME)
+    return DEFAULT_SOCKET
+
+
+def own_directories() -> list[Path]:
+    """Where the socket of this user's `asrd run` may be, the best place first.
+
+    Not only where XDG_RUNTIME_DIR says: the daemon may come from a login that sets it, and the
+    client from a cron job that does not.
+    """
+    user = os.geteuid()
+    runtime = [Path(os.environ.get("XDG_RUNTIME_DIR") or "."), Path(f"/run/user/{user}")]
+    found = [base / "asrd" for base in runtime if base.is_absolute() and is_private(base)]
+    return [*dict.fromkeys(found), Path(f"/tmp/asrd-{user}")]
+
+
+def is_private(directory: Path) -> bool:
+    """Whether nobody but this user can have put something there: it is a directory and no link,
+    ours, and nobody else may write to it. (Root always may.)"""
+    try:
+        found = directory.lstat()
+    except OSError:
+        return False
+    writable_by_others = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    ours = found.st_uid == os.geteuid()
+    return stat.S_ISDIR(found.st_mode) and ours and not writable_by_others
 
 
 def connect(path: str) -> socket.socket | None:

@@ -1,9 +1,11 @@
-"""A listening socket in the file system: made where nobody listens, removed unless it is another's.
+"""A listening socket in the file system: made where nobody listens, made again where somebody
+removed it, and removed at the end unless it is another's.
 
 A daemon that drains may outlive the start of the next one at the same path, and two may start at
 the same moment: each looks, binds and removes only while it holds `PATH.lock`.
 """
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -18,19 +20,22 @@ from asrd.ownedfd import OwnedFd
 
 # Above the busiest burst: a connection waits here, it is not refused (the units say the same).
 BACKLOG = 4096
+# Of a socket for those with access, and of one for everybody.
+MAIN_MODE, PUBLIC_MODE = 0o660, 0o666
 # Nobody holds the lock for longer than it takes to bind.
 _LOCK_SECONDS = 5.0
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def bind(path: str, mode: int = 0o660) -> socket.socket:
-    """Listen at `path`, where a dead daemon may have left its socket.
+def bind(path: str, mode: int = MAIN_MODE, patience: float = _LOCK_SECONDS) -> socket.socket:
+    """Listen at `path`, where a dead daemon may have left its socket. `patience`: seconds to wait
+    for another program that does the same at this moment.
 
     Raises ConfigError if somebody listens there already, or the path can't be used.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with _locked(path):
+        with _locked(path, patience):
             _remove_stale(path)
             listener.bind(path)
             Path(path).chmod(mode)
@@ -53,11 +58,49 @@ def unbind(path: str) -> None:
         return
 
 
+class Place:
+    """Where a listening socket stands in the file system. A cleaner of temporary files, or a user,
+    may remove it while the daemon runs, and then nobody can connect any more."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._found = _identity(path)
+        directory = _identity(str(Path(path).parent))
+        self._directory_mode = 0o700 if directory is None else stat.S_IMODE(directory.st_mode)
+
+    @classmethod
+    def of(cls, sock: socket.socket) -> "Place | None":
+        """None for a socket without a path (TCP, or an abstract address)."""
+        name = sock.getsockname() if sock.family == socket.AF_UNIX else ""
+        return cls(name) if isinstance(name, str) and name.startswith("/") else None
+
+    def is_lost(self) -> bool:
+        """Whether our socket is gone, or another stands in its place."""
+        found = _identity(self._path)
+        return found is None or self._found is None or not os.path.samestat(found, self._found)
+
+    def bind_again(self, mode: int) -> socket.socket:
+        """Listen there once more; the directory is made again, too. Never waits for another
+        program that holds the lock. Raises ConfigError."""
+        with contextlib.suppress(OSError):
+            Path(self._path).parent.mkdir(mode=self._directory_mode)
+        listener = bind(self._path, mode, patience=0)
+        self._found = _identity(self._path)
+        return listener
+
+
+def _identity(path: str) -> os.stat_result | None:
+    try:
+        return Path(path).lstat()
+    except OSError:
+        return None
+
+
 @contextmanager
-def _locked(path: str) -> Iterator[None]:
+def _locked(path: str, patience: float = _LOCK_SECONDS) -> Iterator[None]:
     """Raises ConfigError if another holds the lock and does not let go, OSError."""
     lock = f"{path}.lock"
-    deadline = time.monotonic() + _LOCK_SECONDS
+    deadline = time.monotonic() + patience
     while True:
         with OwnedFd(os.open(lock, _LOCK_FLAGS, 0o600)) as fd:
             if _is_taken(fd.fileno(), lock):

@@ -1,6 +1,7 @@
 """`asrd serve`: the daemon as systemd starts it. Sockets, signals, connections, the watchdog."""
 
 import argparse
+import contextlib
 import logging
 import math
 import resource
@@ -15,13 +16,13 @@ from anyio.abc import TaskGroup
 from asrd import sd, wire
 from asrd.channel import Channel, Kept
 from asrd.config import FrontSettings, config_path, load_front
-from asrd.errors import Code
+from asrd.errors import Code, ConfigError
 from asrd.events import Error
 from asrd.fdsocket import READ_SIZE, peer_of
 from asrd.front import bounds, request, status
 from asrd.front.actions import Failure
 from asrd.front.front import Front
-from asrd.front.listener import bind, unbind
+from asrd.front.listener import MAIN_MODE, PUBLIC_MODE, Place, bind, unbind
 from asrd.front.session import Session
 from asrd.journal import setup_logging
 
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 _HOUSEKEEPING_SECONDS = 0.5
 # Accepting is tried again so long after the process ran out of descriptors.
 _EXHAUSTED_SECONDS = 0.1
+# How often it is looked whether the sockets are still in the file system.
+_MISSING_SECONDS = 1.0
 # How often it is said that this goes on.
 _TOLD_AGAIN_SECONDS = 10.0
 # Time for clients to read their last answers when the daemon stops.
@@ -95,11 +98,9 @@ class Server:
         self._buffer = memoryview(bytearray(READ_SIZE))
         self.front = Front(settings, self._buffer)
         doors = _main_door(settings), _status_door(settings)
-        self._listeners = [
-            (sock, door)
-            for door, socks in zip(doors, (main, public), strict=True)
-            for sock in socks
-        ]
+        self._listeners = {
+            sock: door for door, socks in zip(doors, (main, public), strict=True) for sock in socks
+        }
         self._notifier = sd.Notifier()
         self._channels: set[Channel] = set()
         self._kept = Kept(settings.unread_max_bytes)
@@ -110,8 +111,8 @@ class Server:
             self.front.start(tasks)
             tasks.start_soon(self._housekeeping)
             async with anyio.create_task_group() as accepting:
-                for listener, door in self._listeners:
-                    accepting.start_soon(self._accept, listener, door, tasks)
+                for listener in list(self._listeners):
+                    accepting.start_soon(self._keep_listening, listener, tasks)
                 self._notifier.ready()
                 log.info(
                     "serving; all clients together can take %d MiB, and %d MiB for recordings",
@@ -126,7 +127,7 @@ class Server:
 
     async def _stop(self) -> None:
         # Who connects from now on waits in systemd's socket for the next daemon.
-        for listener, _ in self._listeners:
+        for listener in self._listeners:
             listener.close()
         log.info("stopping, once every accepted job has its answer")
         self._notifier.stopping()
@@ -143,6 +144,25 @@ class Server:
             self._notifier.status(status.status_line(self.front, anyio.current_time()))
             self._notifier.watchdog()
             await anyio.sleep(pause)
+
+    async def _keep_listening(self, listener: socket.socket, tasks: TaskGroup) -> None:
+        """Accept clients, also after the socket was removed from the file system."""
+        door, place = self._listeners[listener], Place.of(listener)
+        if place is None:
+            await self._accept(listener, door, tasks)
+            return
+        while True:
+            async with anyio.create_task_group() as accepting:
+                accepting.start_soon(self._accept, listener, door, tasks)
+                new = await _made_again(place, PUBLIC_MODE if door.restricted else MAIN_MODE)
+                accepting.cancel_scope.cancel()
+            del self._listeners[listener]
+            listener.close()
+            listener = new
+            self._listeners[listener] = door
+            # The next front gets it from `asrd run`; systemd keeps none of ours.
+            with contextlib.suppress(OSError):
+                self._notifier.store("status" if door.restricted else "asrd", listener.fileno())
 
     async def _accept(self, listener: socket.socket, door: _Door, tasks: TaskGroup) -> None:
         listener.setblocking(False)
@@ -202,6 +222,24 @@ class Server:
         self.front.connections = len(self._channels)
 
 
+async def _made_again(place: Place, mode: int) -> socket.socket:
+    """The socket that listens in the place of the first, once that was removed."""
+    told = ""
+    while True:
+        await anyio.sleep(_MISSING_SECONDS)
+        if not place.is_lost():
+            continue
+        try:
+            listener = place.bind_again(mode)
+        except ConfigError as error:
+            if told != str(error):
+                log.error("the socket was removed, so no client can connect: %s", error)
+            told = str(error)
+        else:
+            log.warning("the socket was removed: listening at %s again", listener.getsockname())
+            return listener
+
+
 async def _signalled() -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
@@ -242,7 +280,7 @@ def serve(args: argparse.Namespace) -> int:
     bound = [] if main else [settings.socket]
     main = main or [bind(settings.socket)]
     if settings.status_socket and not public:
-        public = [bind(settings.status_socket, 0o666)]
+        public = [bind(settings.status_socket, PUBLIC_MODE)]
         bound.append(settings.status_socket)
     try:
         anyio.run(Server(settings, main, public).run)

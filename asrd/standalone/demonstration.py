@@ -15,7 +15,7 @@ from asrd.config import FrontSettings
 from asrd.demo import SAMPLES, samples
 from asrd.errors import AsrdError
 from asrd.events import Transcript
-from asrd.standalone.run import Crew, supervised, worker_environment
+from asrd.standalone.crew import Crew, supervised, worker_environment
 from asrd.standalone.supervisor import Supervisor
 
 _SHORT = "en-4.wav"
@@ -28,17 +28,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def demo(args: argparse.Namespace) -> int:
-    # SIGTERM as Ctrl-C: whatever ends it, nothing is left behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGTERM and a closed terminal as Ctrl-C: whatever ends it, nothing is left behind.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     # The traceback of a death that is part of the show would only be noise.
     with (
         tempfile.TemporaryDirectory(prefix="asrd-demo-") as directory,
         open(os.devnull, "wb") as nowhere,
     ):
         stderr = None if args.verbose else nowhere.fileno()
-        anyio.run(_demo, Path(directory), stderr)
+        try:
+            anyio.run(_demo, Path(directory), stderr)
+        except BaseExceptionGroup as group:
+            raise _first_of(group) from None
     print("\nStopped; nothing is left behind.")
     return 0
+
+
+def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 async def _demo(directory: Path, stderr: int | None) -> None:
@@ -47,14 +57,28 @@ async def _demo(directory: Path, stderr: int | None) -> None:
     print("Starting front and worker, without systemd, in a private directory …")
     started = time.monotonic()
     async with supervised(settings, directory / "asrd.toml", crew) as supervisor:
-        with anyio.move_on_after(_PATIENCE_SECONDS):
-            await supervisor.units[-1].ready.wait()
-        if not supervisor.units[-1].ready.is_set():
-            raise AsrdError("the worker can't start; `asrd demo --verbose` shows why")
+        await _until_ready(supervisor)
         print(f"  ready after {time.monotonic() - started:.2f} s\n")
         async with AsyncClient(settings.socket) as client:
             await _transcribe(client)
             await _crash(client, supervisor)
+
+
+async def _until_ready(supervisor: Supervisor) -> None:
+    """Raises AsrdError, ConfigError."""
+    with anyio.move_on_after(_PATIENCE_SECONDS):
+        async with anyio.create_task_group() as tasks:
+
+            async def give_up() -> None:
+                await supervisor.hopeless.wait()
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(give_up)
+            await supervisor.units[-1].ready.wait()
+            tasks.cancel_scope.cancel()
+    if not supervisor.units[-1].ready.is_set():
+        why = AsrdError("the worker can't start; `asrd demo --verbose` shows why")
+        raise supervisor.hopeless_because or why
 
 
 async def _transcribe(client: AsyncClient) -> None:

@@ -3,29 +3,38 @@
 import argparse
 import logging
 import os
-import shutil
+import resource
 import signal
-import socket
-import sys
-import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from pathlib import Path
 
 import anyio
 
-from asrd.config import FrontSettings, config_path, load_front, load_worker
-from asrd.front.listener import bind, unbind
+from asrd.client.connect import SOCKET_NAME, is_private, own_directories
+from asrd.config import (
+    DEFAULT_SOCKET,
+    FrontSettings,
+    absolute,
+    config_path,
+    load_front,
+    load_worker,
+)
+from asrd.errors import AsrdError, ConfigError
 from asrd.journal import setup_logging
-from asrd.standalone.supervisor import Patience, Supervisor, Unit, program
-from asrd.worker.tuning import WORKER_ENVIRONMENT
+from asrd.standalone.crew import WORKER_GRACE_SECONDS, Crew, supervised, worker_environment
+from asrd.standalone.supervisor import Patience, Supervisor
+from asrd.stdio import say
+from asrd.worker.models import REPOSITORIES
 
 log = logging.getLogger(__name__)
 
-# Time for the workers to stop; the front drains for as long as its jobs may run.
-_WORKER_GRACE_SECONDS = 10.0
-_FRONT_START_SECONDS = 30.0
+# How often it is looked whether our private directory is still there.
+_MISSING_SECONDS = 1.0
+# What the programs open with few clients and a model of one file, and what each worker costs the
+# supervisor. Measured, see tests/process/test_starting.py.
+_DESCRIPTORS, _DESCRIPTORS_PER_WORKER = 24, 6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="workers more that are kept loaded, for when one of the others dies (default: 0)",
     )
     parser.add_argument(
-        "--socket", metavar="PATH", help="default: $ASRD_SOCKET, else the settings'"
+        "--socket",
+        metavar="PATH",
+        help="default: $ASRD_SOCKET, else the settings', else $XDG_RUNTIME_DIR/asrd/asrd.sock",
     )
     parser.add_argument("--config", metavar="FILE", help="the settings' file (asrd.toml)")
     parser.add_argument(
@@ -81,73 +92,138 @@ def _seconds(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Raises ConfigError."""
-    path = config_path(args.config)
-    socket_path = args.socket or os.environ.get("ASRD_SOCKET")
-    front = load_front(path, {"socket": socket_path})
+    path = Path(absolute(str(config_path(args.config))))
+    front = _front_settings(path, args.socket or os.environ.get("ASRD_SOCKET"))
     crew = Crew(
         args.workers,
-        worker_environment(args.model, args.device, args.compute_type),
+        worker_environment(_model(args.model), args.device, args.compute_type),
         Patience(args.start_timeout, args.watchdog),
         spares=args.spares,
     )
+    _allow_descriptors(len(crew.names()))
     for name in crew.names():
         settings = load_worker(path, name)
         if name == "0" and not (args.model or settings.model):
-            print("asrd: no model is configured: using the bundled demo model", file=sys.stderr)
+            say("asrd: no model is configured: using the bundled demo model")
     setup_logging(front.log_level, "asrd-run")
-    anyio.run(_run, front, path, crew)
+    ended = anyio.run(_run, front, path, crew)
+    if ended is not None:
+        raise ended
     return 0
 
 
-@dataclass(frozen=True)
-class Crew:
-    """Which workers there are, and how they are kept. `spares` stand in reserve beside `workers`;
-    `stderr` is a descriptor for their logs and the front's, if not this process's own."""
+def _front_settings(path: Path, socket: str | None) -> FrontSettings:
+    """Those of the file, with paths that hold in any working directory. Raises ConfigError."""
+    settings = load_front(path, {"socket": socket}, {"socket": ""})
+    return replace(
+        settings,
+        socket=absolute(settings.socket) if settings.socket else _own_socket(),
+        status_socket=settings.status_socket and absolute(settings.status_socket),
+    )
 
-    workers: int
-    environment: Mapping[str, str]
-    patience: Patience = Patience()
-    stderr: int | None = None
-    spares: int = 0
 
-    def names(self) -> list[str]:
-        return [str(index) for index in range(self.workers + self.spares)]
+def _own_socket() -> str:
+    """Where this user's clients look for it; the directory is made. Raises ConfigError."""
+    for directory in own_directories():
+        try:
+            directory.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            problem = f"{directory} can't be made: {error.strerror}"
+            continue
+        if is_private(directory):
+            return str(directory / SOCKET_NAME)
+        problem = f"{directory} is another user's, or others may write to it"
+    raise ConfigError(f"there is no safe place for the socket ({problem}): give one with --socket")
 
-    def unit(self, name: str, listener: socket.socket, shared: Mapping[str, str]) -> Unit:
-        environment = {**shared, **self.environment}
-        if int(name) >= self.workers:
-            environment["ASRD_WORKER_SPARE"] = "true"
-        return Unit(
-            f"asr-worker@{name}",
-            program("asrd.worker.main", name),
-            {"worker": listener},
-            environment,
-            self.patience,
-            self.stderr,
+
+def _model(flag: str | None) -> str | None:
+    """As the workers read it, who have another working directory: a path is made absolute."""
+    given = flag or os.environ.get("ASRD_WORKER_MODEL")
+    if not given or given == "demo" or given in REPOSITORIES:
+        return given
+    expanded = Path(given).expanduser() if given.startswith("~/") else Path(given)
+    is_path = given.startswith(("~/", "./", "../")) or expanded.exists()
+    return absolute(given) if is_path else given
+
+
+def _allow_descriptors(workers: int) -> None:
+    """As many as we may have. Raises ConfigError if they are too few to start with."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    needed = _DESCRIPTORS + workers * _DESCRIPTORS_PER_WORKER
+    if hard < needed:
+        raise ConfigError(
+            f"`asrd run` needs {needed} open files at least, and {hard} are allowed here "
+            "(ulimit -n): allow more, 1024 or so"
         )
 
 
-def worker_environment(
-    model: str | None, device: str | None, compute_type: str | None
-) -> dict[str, str]:
-    """Flags, as the worker reads them, and what makes its libraries fast unless it is set."""
-    flags = {"MODEL": model, "DEVICE": device, "COMPUTE_TYPE": compute_type}
-    told = {f"ASRD_WORKER_{key}": value for key, value in flags.items() if value}
-    return {key: os.environ.get(key, value) for key, value in WORKER_ENVIRONMENT.items()} | told
+class _End(Enum):
+    """Why a life of front and workers ended."""
+
+    SIGNAL = auto()
+    HOPELESS = auto()
+    LOST = auto()
 
 
-async def _run(front: FrontSettings, config: Path, crew: Crew) -> None:
+async def _run(front: FrontSettings, config: Path, crew: Crew) -> AsrdError | None:
+    """Serve until a signal; returns the error that ended it before that."""
     with anyio.open_signal_receiver(*_stop_signals()) as signals:
-        async with (
-            supervised(front, config, crew) as supervisor,
-            anyio.create_task_group() as tasks,
-        ):
-            tasks.start_soon(_announce, supervisor, front.socket)
-            await anext(signals)
-            print("asrd: finishing accepted jobs; a second signal ends them", file=sys.stderr)
-            tasks.start_soon(_kill_on_second_signal, signals, supervisor)
+        while True:
+            async with supervised(front, config, crew) as supervisor:
+                end = await _serve(supervisor, front, signals)
+                if end is _End.HOPELESS:
+                    return supervisor.hopeless_because
+            if end is _End.SIGNAL:
+                return None
+
+
+async def _serve(
+    supervisor: Supervisor, front: FrontSettings, signals: AsyncIterator[signal.Signals]
+) -> _End:
+    """Until there is a reason to end; then what was accepted is finished."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_announce, supervisor, front.socket)
+        end = await _first(
+            {
+                _End.SIGNAL: signals.__anext__,
+                _End.HOPELESS: supervisor.hopeless.wait,
+                _End.LOST: lambda: _until_lost(supervisor.directory),
+            }
+        )
+        if end is _End.HOPELESS:
+            await supervisor.stop(WORKER_GRACE_SECONDS)
+        else:
+            if end is _End.SIGNAL:
+                say("asrd: finishing accepted jobs; a second signal ends them")
+            else:
+                log.error("%s was removed: starting again after this", supervisor.directory)
+            hurry = _Hurry()
+            tasks.start_soon(hurry.kill_on_signal, signals, supervisor)
             await supervisor.stop(front.max_run_seconds)
+            end = _End.SIGNAL if hurry.signalled else end
+        tasks.cancel_scope.cancel()
+    return end
+
+
+async def _first(waits: dict[_End, Callable[[], Awaitable[object]]]) -> _End:
+    found: list[_End] = []
+    async with anyio.create_task_group() as tasks:
+
+        async def wait(end: _End, happens: Callable[[], Awaitable[object]]) -> None:
+            await happens()
+            found.append(end)
             tasks.cancel_scope.cancel()
+
+        for end, happens in waits.items():
+            tasks.start_soon(wait, end, happens)
+    return found[0]
+
+
+async def _until_lost(directory: Path) -> None:
+    """Until somebody removed it, and with it the sockets of the workers."""
+    while (directory / "worker").exists():
+        await anyio.sleep(_MISSING_SECONDS)
 
 
 def _stop_signals() -> list[signal.Signals]:
@@ -158,53 +234,20 @@ def _stop_signals() -> list[signal.Signals]:
 
 async def _announce(supervisor: Supervisor, path: str) -> None:
     await supervisor.units[0].ready.wait()
-    print(f"asrd: listening at {path}", file=sys.stderr)
+    say(f"asrd: listening at {path}")
+    if path != DEFAULT_SOCKET and os.access(DEFAULT_SOCKET, os.W_OK):
+        say(f"asrd: clients use {DEFAULT_SOCKET} if they are not told: export ASRD_SOCKET={path}")
 
 
-async def _kill_on_second_signal(
-    signals: AsyncIterator[signal.Signals], supervisor: Supervisor
-) -> None:
-    async for _ in signals:
-        for unit in supervisor.units:
-            unit.signal(signal.SIGKILL)
+@dataclass
+class _Hurry:
+    signalled: bool = False
 
-
-@asynccontextmanager
-async def supervised(front: FrontSettings, config: Path, crew: Crew) -> AsyncIterator[Supervisor]:
-    """Front and workers, alive until the block ends; nothing of them is left behind.
-
-    Raises ConfigError if the socket can't be listened at.
-    """
-    directory = Path(tempfile.mkdtemp(prefix="asrd-"))
-    sockets: list[socket.socket] = []
-    try:
-        worker_dir = directory / "worker"
-        worker_dir.mkdir(mode=0o700)
-        front_sockets = {"asrd": bind(front.socket)}
-        sockets.append(front_sockets["asrd"])
-        if front.status_socket:
-            front_sockets["status"] = bind(front.status_socket, 0o666)
-            sockets.append(front_sockets["status"])
-        shared = {"ASRD_CONFIG": str(config), "ASRD_FRONT_WORKER_DIR": str(worker_dir)}
-        # The front loads nothing that takes long.
-        prompt = replace(crew.patience, start=min(crew.patience.start, _FRONT_START_SECONDS))
-        serve = program("asrd.main", "serve")
-        units = [Unit("asrd", serve, front_sockets, shared, prompt, crew.stderr)]
-        for name in crew.names():
-            sockets.append(bind(str(worker_dir / f"{name}.sock"), 0o600))
-            units.append(crew.unit(name, sockets[-1], shared))
-        supervisor = Supervisor(units, directory)
-        async with anyio.create_task_group() as tasks:
-            supervisor.start(tasks)
-            try:
-                yield supervisor
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await supervisor.stop(_WORKER_GRACE_SECONDS)
-                tasks.cancel_scope.cancel()
-    finally:
-        for sock in sockets:
-            path = sock.getsockname()
-            sock.close()
-            unbind(path)
-        shutil.rmtree(directory, ignore_errors=True)
+    async def kill_on_signal(
+        self, signals: AsyncIterator[signal.Signals], supervisor: Supervisor
+    ) -> None:
+        """The first signal after that to stop, each further one: nothing is waited for."""
+        async for _ in signals:
+            self.signalled = True
+            for unit in supervisor.units:
+                unit.signal(signal.SIGKILL)

@@ -20,8 +20,10 @@ import anyio
 from anyio.abc import TaskGroup
 
 from asrd import fdsocket
+from asrd.errors import AsrdError, ConfigError
 from asrd.ownedfd import OwnedFd
 from asrd.sd import LISTEN_FDS_START
+from asrd.standalone import child
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +32,11 @@ EXIT_IDLE, EXIT_CANNOT_LOAD = 77, 78
 # Seconds before a restart, doubling while the unit dies before it was ready. None after a crash in
 # service: recovery time is what asrd is for.
 _RESTART_FIRST, _RESTART_LAST = 0.1, 5.0
+# A front that ends so often without ever having been ready never will be.
+_HOPELESS_ENDS = 5
 # What SIGABRT leaves for a traceback before SIGKILL, as TimeoutAbortSec does.
 _ABORT_SECONDS = 1.0
 
-# $$ is the shell's own pid, and stays the program's across exec: what LISTEN_PID must be.
-_WITH_LISTEN_PID = 'export LISTEN_PID=$$; exec "$@"'
 _CAUGHT = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE}
 
 
@@ -68,6 +70,10 @@ class Unit:
     stopping: anyio.Event = field(default_factory=anyio.Event)
     status: str = ""
     last_exit: str | None = None
+    was_ready: bool = False
+    # Why it can't load, in its own words, since it said so for the first time.
+    refusal: str | None = None
+    early_ends: int = 0
     _pinged: float = 0.0
     # Name and descriptor, as FileDescriptorStoreMax=1 keeps it.
     _stored: tuple[str, OwnedFd] | None = None
@@ -81,12 +87,23 @@ class Unit:
             except ProcessLookupError:
                 return
 
+    def replace_socket(self, name: str, fd: OwnedFd) -> None:
+        new = socket.socket(fileno=os.dup(fd.fileno()))
+        self.sockets[name].close()
+        self.sockets[name] = new
+
+    def close_sockets(self) -> None:
+        for sock in self.sockets.values():
+            sock.close()
+
 
 class Supervisor:
     def __init__(self, units: list[Unit], directory: Path) -> None:
         """`directory`: private, for the notification sockets."""
         self.units = units
-        self._directory = directory
+        self.directory = directory
+        self.hopeless = anyio.Event()
+        self.hopeless_because: AsrdError | None = None
         self._gone = {unit.name: anyio.Event() for unit in units}
 
     def start(self, tasks: TaskGroup) -> None:
@@ -119,12 +136,36 @@ class Supervisor:
                 code = await self._try(unit, notify)
                 unit.on_demand = code in (EXIT_IDLE, EXIT_CANNOT_LOAD)
                 crashed_early = not unit.ready.is_set()
+                self._judge(unit, code)
                 delay = min(_RESTART_LAST, max(_RESTART_FIRST, 2 * delay)) if crashed_early else 0
         finally:
             notify.close()
             if unit._stored is not None:
                 unit._stored[1].close()
             self._gone[unit.name].set()
+
+    def _judge(self, unit: Unit, code: int | None) -> None:
+        """See whether it is of any use to go on: not if nobody would ever be served.
+
+        The first unit is the one that all clients depend on. Of the others any can serve: it is
+        only hopeless if none can load, and none ever did.
+        """
+        front, *others = self.units
+        if unit.ready.is_set():
+            unit.was_ready = True
+        elif code == EXIT_CANNOT_LOAD:
+            unit.refusal = unit.status
+        if unit is front and not unit.was_ready:
+            unit.early_ends += 1
+            if unit.early_ends >= _HOPELESS_ENDS:
+                why = f"the front never got ready, in {unit.early_ends} tries: it {unit.last_exit}"
+                self._give_up(AsrdError(why))
+        elif others and all(other.refusal and not other.was_ready for other in others):
+            self._give_up(ConfigError(str(others[0].refusal)))
+
+    def _give_up(self, error: AsrdError) -> None:
+        self.hopeless_because = self.hopeless_because or error
+        self.hopeless.set()
 
     async def _somebody_connects(self, unit: Unit) -> None:
         async with anyio.create_task_group() as tasks:
@@ -141,7 +182,7 @@ class Supervisor:
     def _notify_socket(self, unit: Unit) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         sock.setblocking(False)
-        sock.bind(str(self._directory / f"notify-{unit.name}"))
+        sock.bind(str(self.directory / f"notify-{unit.name}"))
         return sock
 
     async def _try(self, unit: Unit, notify: socket.socket) -> int | None:
@@ -154,6 +195,7 @@ class Supervisor:
             unit.pid, pidfd = self._spawn(unit, notify.getsockname())
         except OSError as error:
             log.error("%s: cannot be started: %s", unit.name, error.strerror)
+            unit.last_exit = f"could not be started: {error.strerror}"
             return None
         return await self._run(unit, notify, pidfd)
 
@@ -200,14 +242,17 @@ class Supervisor:
             "WATCHDOG_USEC": str(int(unit.patience.watchdog * 1_000_000)),
             "ASRD_SUPERVISED": str(os.getpid()),
             "ASRD_LAST_EXIT": unit.last_exit or "",
+            child.IMPORT_PATH: import_path(),
         }
         environment.pop("WATCHDOG_PID", None)
+        environment.pop("LISTEN_PID", None)
         # First out of the way of the numbers that they are to have.
-        copies = [OwnedFd(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100)) for fd in passed.values()]
+        above = LISTEN_FDS_START + len(passed)
+        copies = [OwnedFd(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above)) for fd in passed.values()]
         try:
             pid = os.posix_spawn(
-                "/bin/sh",
-                ["sh", "-c", _WITH_LISTEN_PID, "sh", *unit.argv],
+                unit.argv[0],
+                unit.argv,
                 environment,
                 file_actions=[
                     *(
@@ -244,8 +289,14 @@ class Supervisor:
                 self._store(unit, told, fd)
 
     def _store(self, unit: Unit, told: Mapping[str, str], fd: OwnedFd) -> None:
-        if "FDSTORE" in told and "FDNAME" in told and unit._stored is None:
-            unit._stored = told["FDNAME"], fd
+        """Keep a descriptor for the next process: a listening socket in the place of the one of
+        that name, which was removed from the file system, or the one that may be stored."""
+        name = told.get("FDNAME") if "FDSTORE" in told else None
+        if name in unit.sockets:
+            with fd:
+                unit.replace_socket(name, fd)
+        elif name is not None and unit._stored is None:
+            unit._stored = name, fd
         else:
             fd.close()
 
@@ -298,5 +349,26 @@ def _describe(result: os.waitid_result) -> tuple[int, str]:
 
 
 def program(module: str, *arguments: str) -> list[str]:
-    """The command line that runs one of asrd's modules with this very interpreter."""
-    return [sys.executable, "-m", module, *arguments]
+    """The command line that runs `main` of one of asrd's modules with this very interpreter.
+
+    -E and -P: nothing is imported because of PYTHONPATH and the like, nor from the working
+    directory. See asrd.standalone.child.
+    """
+    flags = ["-s"] * sys.flags.no_user_site + ["-S"] * sys.flags.no_site
+    flags += ["-B"] * sys.flags.dont_write_bytecode
+    flags += [f"-W{option}" for option in sys.warnoptions]
+    return [sys.executable, "-E", "-P", *flags, child.__file__, module, *arguments]
+
+
+def import_path() -> str:
+    """Our own import path for the children, without the working directory and what is relative to
+    it. (asrd itself needs no entry.)"""
+    absolute = (entry for entry in sys.path if entry.startswith("/"))
+    return os.pathsep.join(entry for entry in absolute if not _is_here(entry))
+
+
+def _is_here(entry: str) -> bool:
+    try:
+        return Path(entry).samefile(".")
+    except OSError:
+        return False

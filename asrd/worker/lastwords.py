@@ -9,11 +9,11 @@ Python's own sys.stderr and the log write to the real stderr at once.
 """
 
 import os
-import select
 import struct
 import sys
 from itertools import pairwise
 
+from asrd import stdio
 from asrd.ownedfd import OwnedFd
 from asrd.plaintext import one_line
 from asrd.sd import Notifier
@@ -84,7 +84,7 @@ class CapturedStderr:
         passed_on, pid = _HEADER.unpack(header)
         self.last_pid = pid if 0 < pid < 1 << 31 else None
         self.last_words = last_words(os.pread(fd, _TAIL, max(_HEADER.size, size - _TAIL)))
-        _write(self._real, os.pread(fd, _PIECE, max(min(passed_on, size), size - _PIECE)))
+        stdio.write(self._real, os.pread(fd, _PIECE, max(min(passed_on, size), size - _PIECE)))
 
     def _start_over(self, fd: int = 2) -> None:
         os.ftruncate(fd, 0)
@@ -102,21 +102,6 @@ class CapturedStderr:
         if size <= self._passed_on:
             return
         piece = os.pread(2, _PIECE, self._passed_on)
-        self._mark(self._passed_on + _write(self._real, piece))
+        self._mark(self._passed_on + stdio.write(self._real, piece))
         if size > _ROOM:
             self._start_over()
-
-
-def _write(fd: int, data: bytes) -> int:
-    """As much of it as the descriptor takes without waiting, and how much that was; one that is
-    broken takes everything."""
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    done = 0
-    try:
-        while done < len(data) and poll.poll(0):
-            # Of a pipe that is ready no more than this is known to fit.
-            done += os.write(fd, data[done : done + select.PIPE_BUF])
-    except OSError:
-        return len(data)
-    return done

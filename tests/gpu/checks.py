@@ -19,9 +19,9 @@ from typing import Any
 from asrd import Client
 from asrd.demo import MODEL, SAMPLES, samples
 from asrd.errors import AsrdError, Code, JobError
-from tests.gpu import faulty
+from tests.gpu import brokencublas, faulty
 from tests.gpu.card import SLACK_MIB, Card
-from tests.gpu.service import Service, environment, service
+from tests.gpu.service import Service, environment, service, with_workers
 from tests.speech import word_error_rate
 
 Seen = dict[str, Any]
@@ -49,8 +49,10 @@ class Stage:
     work: Path
     models: Path
 
-    def service(self, name: str, *arguments: str, worker: str = "") -> Any:
-        return service(self.work / name, self.device, *arguments, worker=worker)
+    def service(
+        self, name: str, *arguments: str, worker: str = "", kind: type[Service] = Service
+    ) -> Any:
+        return service(self.work / name, self.device, *arguments, worker=worker, kind=kind)
 
     def card(self) -> Card:
         if self.device != "cuda":
@@ -263,23 +265,22 @@ def _outcome(client: Client) -> str:
 def sticky_error(stage: Stage) -> Seen:
     """A kernel faults in the worker's context: the process ends, the job is tried once more and
     then given up, its neighbours live."""
-    path = faulty.install(stage.work / "site")
-    with environment(PYTHONPATH=f"{path}:{os.environ.get('PYTHONPATH', '')}"):
-        with stage.service("sticky") as running, running.client() as client:
-            running.ready(COLD)
-            before = running.pid_of()
-            code = "none"
-            try:
-                client.transcribe(SHORT, language="en", initial_prompt=faulty.PROMPT, timeout=120)
-            except JobError as error:
-                code, sentence = str(error.code), str(error)
-            expect(code == Code.WORKER_CRASHED, f"the job was answered {code}")
-            heard = says(client)
-            expect(heard == spoken(), f"then: {heard!r}")
-            worker = running.worker()
-            expect(worker["pid"] != before, "the broken process is still there")
-            expect(worker["restarts"] == 2, f"{worker['restarts']} restarts")
-            return {"told": sentence, "last death": worker["last_death"], "then": "right text"}
+    kind = with_workers("tests.gpu.faulty")
+    with stage.service("sticky", kind=kind) as running, running.client() as client:
+        running.ready(COLD)
+        before = running.pid_of()
+        code = "none"
+        try:
+            client.transcribe(SHORT, language="en", initial_prompt=faulty.PROMPT, timeout=120)
+        except JobError as error:
+            code, sentence = str(error.code), str(error)
+        expect(code == Code.WORKER_CRASHED, f"the job was answered {code}")
+        heard = says(client)
+        expect(heard == spoken(), f"then: {heard!r}")
+        worker = running.worker()
+        expect(worker["pid"] != before, "the broken process is still there")
+        expect(worker["restarts"] == 2, f"{worker['restarts']} restarts")
+        return {"told": sentence, "last death": worker["last_death"], "then": "right text"}
 
 
 def idle_exit(stage: Stage) -> Seen:
@@ -309,15 +310,16 @@ def no_cublas(stage: Stage) -> Seen:
     library.mkdir(parents=True)
     for name in ("libcublas.so.12", "libcublasLt.so.12"):
         (library / name).write_text("no library")
-    path = f"{stage.work / 'broken'}:{os.environ.get('PYTHONPATH', '')}"
-    with environment(PYTHONPATH=path):
-        with service(stage.work / "no-cublas", "cuda") as running:
-            running.wait_for("failure", lambda: running.worker()["state"] == "failed", 60)
-            reason = str(running.worker()["reason"])
-            health = running.status()["state"]
+    directory = stage.work / "no-cublas"
+    directory.mkdir()
+    with environment(**{brokencublas.VARIABLE: str(stage.work / "broken")}):
+        running = with_workers("tests.gpu.brokencublas")(directory, "--device", "cuda")
+        code = running.process.wait(60)
+        running.stop()
+    reason = running.log.splitlines()[-1]
     wanted = "libcublasLt.so.12 can't be loaded" if stage.device == "cuda" else "no NVIDIA driver"
-    expect(wanted in reason and "\n" not in reason, reason)
-    expect(health == "unavailable", f"health says {health}")
+    expect(wanted in reason, reason)
+    expect(code == 78, f"it ended with {code}")
     return {"reason": reason}
 
 

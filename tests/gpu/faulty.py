@@ -1,29 +1,16 @@
 """A worker whose engine breaks its CUDA context when a job's `initial_prompt` asks for it.
 
-Python runs `sitecustomize` before any program (`install` puts one on the path), and that of a
-worker replaces `load_engine`. Nothing else about the worker or the engine is another.
+    python -m tests.process.changed tests.gpu.faulty run ...
+
+Its `load_engine` is replaced. Nothing else about the worker or the engine is another.
 """
 
 import sys
-from pathlib import Path
 from typing import Any
 
+from tests.process.changed import start_worker
+
 PROMPT = "please fault"
-_SITECUSTOMIZE = """
-import sys
-
-if "asrd.worker.main" in sys.orig_argv:
-    from tests.gpu import faulty
-
-    faulty.replace_engine()
-"""
-
-
-def install(directory: Path) -> str:
-    """What must stand at the front of PYTHONPATH."""
-    directory.mkdir()
-    (directory / "sitecustomize.py").write_text(_SITECUSTOMIZE)
-    return str(directory)
 
 
 def replace_engine() -> None:
@@ -56,3 +43,8 @@ def _fault(device: str) -> None:
         Driver().fault()
     else:
         raise RuntimeError("CUDA failed with error an illegal memory access was encountered")
+
+
+if __name__ == "__main__":
+    replace_engine()
+    sys.exit(start_worker())

@@ -58,6 +58,15 @@ class Service(Daemon):
         return found
 
 
+def with_workers(module: str) -> type[Service]:
+    """Those of a daemon that are changed by that module (tests.process.changed)."""
+
+    class Changed(Service):
+        program = ("-m", "tests.process.changed", module)
+
+    return Changed
+
+
 @contextlib.contextmanager
 def environment(**changes: str | None) -> Iterator[None]:
     """Of this process, and so of what it starts; None takes a variable away."""
@@ -78,10 +87,12 @@ def _set(values: dict[str, str | None]) -> None:
 
 
 @contextlib.contextmanager
-def service(directory: Path, device: str, *arguments: str, worker: str = "") -> Iterator[Service]:
+def service(
+    directory: Path, device: str, *arguments: str, worker: str = "", kind: type[Service] = Service
+) -> Iterator[Service]:
     """`worker`: more lines of [worker]."""
     directory.mkdir()
     config = f"{CONFIG}cpu_threads = 1\n{worker}"
-    running = Service(directory, "--device", device, *arguments, config=config)
+    running = kind(directory, "--device", device, *arguments, config=config)
     with running:
         yield running

@@ -22,15 +22,22 @@ def _environment(tmp: Path) -> dict[str, str]:
 
 
 class _Process:
-    """A daemon in a directory of its own; its log is kept for the failure report."""
+    """A daemon in a directory of its own; its log is kept for the failure report.
 
-    def __init__(self, tmp: Path, arguments: list[str], config: str = "") -> None:
+    `program` is how Python starts it; `shell` are commands that a shell runs before that.
+    """
+
+    program: tuple[str, ...] = ("-m", "asrd.main")
+
+    def __init__(self, tmp: Path, arguments: list[str], config: str = "", shell: str = ":") -> None:
         self.tmp = tmp
         self.socket = str(tmp / "asrd.sock")
         (tmp / "asrd.toml").write_text(config)
         self._log = open(tmp / "log", "wb")  # noqa: SIM115
+        if "--socket" not in arguments:
+            arguments = [*arguments, "--socket", self.socket]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "asrd.main", *arguments, "--socket", self.socket],
+            ["sh", "-c", f'{shell}; exec "$@"', "sh", sys.executable, *self.program, *arguments],
             env=_environment(tmp),
             stdin=subprocess.DEVNULL,
             stdout=self._log,
@@ -87,9 +94,9 @@ class _Process:
 class Daemon(_Process):
     """`asrd run` with real workers."""
 
-    def __init__(self, tmp: Path, *arguments: str, config: str = "") -> None:
+    def __init__(self, tmp: Path, *arguments: str, config: str = "", shell: str = ":") -> None:
         self.asks = ["run", *arguments]
-        super().__init__(tmp, self.asks, config)
+        super().__init__(tmp, self.asks, config, shell)
 
     def workers(self) -> dict[str, dict[str, Any]]:
         return {worker["name"]: worker for worker in self.status()["workers"]}

@@ -241,8 +241,13 @@ def test_poison_is_refused_after_its_second_kill_and_its_neighbours_live(
 def test_a_model_that_would_crash_is_refused_at_load_and_mended_live(
     tmp_path: Path, crashing_model: Path
 ) -> None:
-    config = f"[worker]\nmodel = '{crashing_model}'\n"
-    with Daemon(tmp_path, config=config) as daemon, daemon.connect() as client:
+    with (
+        Daemon(tmp_path, config="[worker]\ncpu_threads = 1\n") as daemon,
+        daemon.connect() as client,
+    ):
+        daemon.wait_until_ready()
+        (tmp_path / "asrd.toml").write_text(f"[worker]\nmodel = '{crashing_model}'\n")
+        daemon.kill()
         wait_for("the worker to fail", lambda: daemon.workers()["0"]["state"] == "failed")
         assert "alignment_heads" in daemon.workers()["0"]["reason"]
         ask(client, "a")

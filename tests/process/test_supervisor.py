@@ -92,6 +92,24 @@ def test_a_process_whose_supervisor_died_before_it_looked_ends_too() -> None:
         assert result.returncode == outcome
 
 
+async def test_a_front_that_never_gets_ready_is_given_up(tmp_path: Path) -> None:
+    unit = Unit("front", [sys.executable, "-c", "exit(3)"], {})
+    async with supervised(unit, tmp_path) as supervisor:
+        await supervisor.hopeless.wait()
+        assert str(supervisor.hopeless_because) == (
+            "the front never got ready, in 5 tries: it exited with 3"
+        )
+
+
+async def test_a_front_that_was_ready_once_is_never_given_up(tmp_path: Path) -> None:
+    code = _TALKS.replace("STATUS=hello", "READY=1").replace("time.sleep(600)", "exit(3)")
+    unit = Unit("front", [sys.executable, "-c", code], {})
+    async with supervised(unit, tmp_path) as supervisor:
+        while unit.starts < 7:
+            await anyio.sleep(0.01)
+        assert not supervisor.hopeless.is_set()
+
+
 # Stores two descriptors, of which one may be kept; the next process says what it was given.
 _STORES = """
 import array, os, socket, time

@@ -1,0 +1,279 @@
+"""Whether the engine can be trusted with the files of a model.
+
+CTranslate2 takes a model at its word: some faults end the process (alignment heads that do not
+exist), some turn a multilingual model into an English one without a sound. So they are looked
+for here, before it loads anything; and so is all that makes a directory no model, or not a whole
+one, with the usual cause of it.
+"""
+
+import json
+import math
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from asrd.errors import LoadError
+
+_LAYER = re.compile(r"decoder/layer_(\d+)/")
+# Bytes per item of CTranslate2's data types, by their number in model.bin.
+_ITEM_BYTES = {0: 4, 1: 1, 2: 2, 3: 4, 4: 2, 5: 2}
+# Whisper's English-only models have all language tokens, too, but exactly this many tokens; the
+# multilingual ones have the empty token besides.
+_LANGUAGE = "<|es|>"
+_ENGLISH_TOKENS = 51_864
+# What faster-whisper assumes where no preprocessor_config.json says it.
+_MELS = 80
+# The first bytes of what `git clone` leaves in the place of a large file without git-lfs.
+_LFS_POINTER = b"version https://git-lfs"
+_CONVERT = (
+    "`ct2-transformers-converter --model DIR-OR-NAME --output_dir NEW --copy_files tokenizer.json "
+    "preprocessor_config.json`"
+)
+_PYTORCH = ("*.safetensors", "pytorch_model*.bin", "*.pt", "*.pth")
+
+
+class _Weights(NamedTuple):
+    """What model.bin says of itself: layers and heads of the decoder, tokens, and mel bands."""
+
+    layers: int
+    heads: int
+    tokens: int
+    mels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the files of a model say; `word_timestamps` is whether it has alignment heads."""
+
+    multilingual: bool
+    word_timestamps: bool
+
+
+def check(path: Path, alignment_heads: bool = True) -> Facts:
+    """Raises LoadError in one sentence if CTranslate2 could not load `path`, or would do harm.
+
+    `alignment_heads` false leaves out the check of the heads that word timestamps come from: the
+    tests need a model that crashes.
+    """
+    try:
+        _check_directory(path)
+        return _check_files(path, alignment_heads)
+    except OSError as error:
+        where = error.filename or path
+        raise LoadError(f"{where} can't be read: {error.strerror or error}") from None
+
+
+def explain_file(path: Path) -> LoadError:
+    """Why a file is no model, if it is named in the place of a directory."""
+    if path.name == "model.bin":
+        return LoadError(f"{path} is a file of a model: give its directory, {path.parent}")
+    if any(path.match(pattern) for pattern in _PYTORCH):
+        return LoadError(
+            f"{path} is a PyTorch checkpoint, and asrd needs the directory of a CTranslate2 model: "
+            f"convert it (from the transformers format: {_CONVERT}), or give a name such as `small`"
+        )
+    return LoadError(f"{path} is a file, and a model is a directory (in CTranslate2's format)")
+
+
+def _check_directory(path: Path) -> None:
+    """Look whether everything is there, and say what it is that lies there instead."""
+    names = ["config.json", "model.bin", "tokenizer.json"]
+    vocabulary = "vocabulary.json" if (path / "vocabulary.json").exists() else "vocabulary.txt"
+    missing = [name for name in (*names, vocabulary) if not (path / name).is_file()]
+    if "model.bin" in missing:
+        raise LoadError(f"the model in {path} has no model.bin: {_why_no_weights(path)}")
+    for name in (*names, vocabulary):
+        if name not in missing:
+            _check_content(path / name)
+    if missing:
+        named = missing[0].replace("vocabulary.txt", "vocabulary.json or vocabulary.txt")
+        raise LoadError(f"the model in {path} has no {named}: {_why_missing(missing[0])}")
+
+
+def _why_no_weights(path: Path) -> str:
+    if any(next(path.glob(pattern), None) for pattern in _PYTORCH):
+        return f"it is in the format of PyTorch; {_CONVERT} makes one for CTranslate2"
+    if any(path.glob("snapshots/*/model.bin")):
+        name = path.name.removeprefix("models--").replace("--", "/")
+        return f"it is a folder of the Hugging Face cache; give the model's name, {name}"
+    deeper = next(path.glob("*/model.bin"), None)
+    if deeper is not None:
+        return f"there is one in {deeper.parent}"
+    if next(path.iterdir(), None) is None:
+        return "the directory is empty"
+    return "a download or copy that was not finished, or no model for CTranslate2"
+
+
+def _why_missing(name: str) -> str:
+    if name == "tokenizer.json":
+        return f"the converter copies it only if it is told to, {_CONVERT}"
+    return "a download or copy that was not finished; CTranslate2's converter writes it"
+
+
+def _check_content(path: Path) -> None:
+    """Raises LoadError for what a failed download leaves; the rest is looked at later."""
+    with path.open("rb") as file:
+        start = file.read(len(_LFS_POINTER))
+        file.seek(max(0, path.stat().st_size - 16))
+        end = file.read().rstrip()
+    if start == _LFS_POINTER:
+        raise LoadError(
+            f"{path} is only a pointer of Git LFS: `git lfs pull` in {path.parent} fetches the file"
+        )
+    if not start:
+        raise LoadError(f"{path} is empty, after a download or copy that was not finished")
+    if path.name == "tokenizer.json" and not end.endswith(b"}"):
+        raise LoadError(f"{path} is cut off, or no JSON object: download or copy it again")
+
+
+def _check_files(path: Path, alignment_heads: bool) -> Facts:
+    tokens = _vocabulary(path)
+    if _LANGUAGE in tokens and "" not in tokens and len(tokens) != _ENGLISH_TOKENS:
+        raise LoadError(
+            f"the model in {path} knows many languages but lacks the empty token in its "
+            "vocabulary, so CTranslate2 would take it for an English one: convert it again"
+        )
+    weights = _weights(path / "model.bin")
+    if weights.tokens != len(tokens):
+        raise LoadError(
+            f"the vocabulary in {path} has {len(tokens)} tokens, model.bin {weights.tokens}: "
+            "they don't belong together"
+        )
+    _check_mels(path, weights.mels)
+    config = _json(path / "config.json")
+    if not isinstance(config, dict):
+        raise LoadError(f"{path / 'config.json'} is not a JSON object")
+    pairs = config.get("alignment_heads")
+    if alignment_heads and pairs is not None:
+        _check_heads(path, pairs, weights)
+    return Facts(multilingual="" in tokens, word_timestamps=pairs is not None)
+
+
+def _check_mels(path: Path, mels: int) -> None:
+    """Raises LoadError unless the features that faster-whisper computes are those of the model."""
+    file = path / "preprocessor_config.json"
+    if not file.is_file():
+        if mels != _MELS:
+            raise LoadError(
+                f"the model in {path} has no preprocessor_config.json, which one that takes {mels} "
+                f"mel bands needs: copy it from the original model; {_CONVERT} does it"
+            )
+        return
+    settings = _json(file)
+    if not isinstance(settings, dict):
+        raise LoadError(f"{file} is not a JSON object")
+    says = settings.get("feature_size", _MELS)
+    if says != mels:
+        raise LoadError(
+            f"the model in {path} takes {mels} mel bands but its preprocessor_config.json says "
+            f"{json.dumps(says)[:64]}: it is another model's; copy the right one"
+        )
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise LoadError(f"{path} can't be read: {error}") from None
+
+
+def _vocabulary(path: Path) -> list[str]:
+    if (path / "vocabulary.json").is_file():
+        tokens = _json(path / "vocabulary.json")
+        if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+            raise LoadError(f"{path / 'vocabulary.json'} is not a list of tokens")
+        return tokens
+    try:
+        text = (path / "vocabulary.txt").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        raise LoadError(
+            f"the model in {path} has no vocabulary.json or vocabulary.txt that can be read"
+        ) from None
+    return text.removesuffix("\n").split("\n")
+
+
+def _check_heads(path: Path, pairs: object, weights: _Weights) -> None:
+    if not isinstance(pairs, list):
+        raise LoadError(f"{path / 'config.json'}: alignment_heads is not a list")
+    for pair in pairs:
+        match pair:
+            case [int(layer), int(head)] if (
+                0 <= layer < weights.layers and 0 <= head < weights.heads
+            ):
+                continue
+        raise LoadError(
+            f"{path / 'config.json'}: alignment_heads has {json.dumps(pair)[:64]}, but the decoder "
+            f"has {weights.layers} layers of {weights.heads} heads; word timestamps would crash "
+            "the engine"
+        )
+
+
+def _weights(path: Path) -> _Weights:
+    """The sizes that model.bin declares.
+
+    Walks over model.bin's variables without reading them (for the format see model_spec.py in
+    CTranslate2), so a file that is cut off or something else is told here. Raises LoadError.
+    """
+    layers: set[str] = set()
+    heads = tokens = mels = 0
+    try:
+        with path.open("rb") as file:
+            for name, shape, length in _variables(file, path.stat().st_size):
+                if name == "decoder/num_heads":
+                    heads = int.from_bytes(file.read(length), "little")
+                elif name == "decoder/embeddings/weight":
+                    tokens = shape[0]
+                elif name == "encoder/conv1/weight":
+                    mels = shape[1]
+                elif layer := _LAYER.match(name):
+                    layers.add(layer[1])
+    except (struct.error, UnicodeDecodeError, IndexError) as error:
+        raise LoadError(f"{path} is damaged or no CTranslate2 model: {error}") from None
+    if not (layers and heads and tokens and mels):
+        raise LoadError(f"{path} is not a Whisper model for CTranslate2")
+    return _Weights(len(layers), heads, tokens, mels)
+
+
+def _variables(file: BinaryIO, size: int) -> Iterator[tuple[str, list[int], int]]:
+    """Each variable's name, shape, and length in bytes; `file` stands at the first of them."""
+    (version,) = _unpack(file, "<I")
+    if not 4 <= version <= 6:
+        raise struct.error(f"binary version {version}")
+    _string(file)
+    _, count = _unpack(file, "<II")
+    for index in range(count):
+        if file.tell() >= size:
+            raise _cut_off(size, index, count, 1)
+        name = _string(file)
+        (rank,) = _unpack(file, "<B")
+        *shape, kind, length = _unpack(file, f"<{rank}IBI")
+        start = file.tell()
+        if length != math.prod(shape) * _ITEM_BYTES.get(kind, 0):
+            raise struct.error(f"{name[:64]!r} has a wrong size")
+        if start + length > size:
+            raise _cut_off(size, index, count, start + length - size)
+        yield name, shape, length
+        file.seek(start + length)
+    (aliases,) = _unpack(file, "<I")
+    for _ in range(2 * aliases):
+        _string(file)
+
+
+def _cut_off(size: int, index: int, count: int, missing: int) -> struct.error:
+    """How much is missing in all, the file can't say: each variable's size stands before it."""
+    return struct.error(
+        f"it is cut off after {size:,} bytes, in variable {index + 1} of {count}, so that at least "
+        f"{missing:,} bytes are missing: download or copy it again"
+    )
+
+
+def _string(file: BinaryIO) -> str:
+    (length,) = _unpack(file, "<H")
+    return str(_unpack(file, f"<{length}s")[0].rstrip(b"\0"), "utf-8")
+
+
+def _unpack(file: BinaryIO, layout: str) -> tuple[Any, ...]:
+    return struct.unpack(layout, file.read(struct.calcsize(layout)))
