@@ -51,7 +51,7 @@ def _real(check: Callable[[Stage, str], Seen], name: str) -> Callable[[Stage], S
 
 
 def _throughput_of_real(name: str, seconds: float) -> Callable[[Stage], Seen]:
-    return lambda stage: checks.throughput_of(stage, real.weights(name), seconds)
+    return lambda stage: checks.throughput_of(stage, real.weights(name), seconds, (1, 4, 16))
 
 
 def _throughput(shape: str, seconds: float) -> Callable[[Stage], Seen]:
@@ -68,7 +68,7 @@ CHECKS = (
     Check("two-workers", checks.two_workers, 15, 60),
     Check("real-base", _real(real.words, "base"), 30, 180),
     Check("real-base-speed", _real(real.speed, "base"), 30, 150),
-    Check("throughput-base", _throughput_of_real("base", 2), 60, 200),
+    Check("throughput-base", _throughput_of_real("base", 1), 60, 200),
     Check("throughput-large-v3-turbo", _throughput("large-v3-turbo", 3), 60, 180),
     Check("hot-spare", checks.hot_spare, 15, 60),
     Check("doctor", checks.doctor, 10, 60),

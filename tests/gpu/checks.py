@@ -414,7 +414,9 @@ def throughput(stage: Stage, shape: str, seconds: float) -> Seen:
     return throughput_of(stage, stage.model(shape), seconds)
 
 
-def throughput_of(stage: Stage, model: Path, seconds: float) -> Seen:
+def throughput_of(
+    stage: Stage, model: Path, seconds: float, clients: tuple[int, ...] = (1, 4, 16, 32)
+) -> Seen:
     from tests.benchmarks import gpu
 
     tiny = stage.device == "cpu"
@@ -423,7 +425,7 @@ def throughput_of(stage: Stage, model: Path, seconds: float) -> Seen:
         device=stage.device,
         compute_type="int8" if tiny else "float16",
         lengths=(5.0,) if tiny else (5.0, 30.0),
-        clients=(1, 2) if tiny else (1, 4, 16, 32),
+        clients=(1, 2) if tiny else clients,
         workers=(1,) if tiny else (1, 2, 4),
         batches=(2,) if tiny else (8, 16, 32),
         seconds=seconds,
