@@ -68,7 +68,7 @@ CHECKS = (
     Check("two-workers", checks.two_workers, 15, 60),
     Check("real-base", _real(real.words, "base"), 30, 180),
     Check("real-base-speed", _real(real.speed, "base"), 30, 150),
-    Check("throughput-base", _throughput_of_real("base", 1), 60, 200),
+    Check("throughput-base", _throughput_of_real("base", 1), 60, 240),
     Check("throughput-large-v3-turbo", _throughput("large-v3-turbo", 3), 60, 180),
     Check("hot-spare", checks.hot_spare, 15, 60),
     Check("doctor", checks.doctor, 10, 60),
