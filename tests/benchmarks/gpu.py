@@ -10,6 +10,7 @@ English, the beam as given, no VAD; each figure is of `--seconds`.
 
 import argparse
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -42,9 +43,17 @@ class Plan:
     beam_size: int = 5
 
 
+class _Rates(dict[str, float]):
+    """Shows each figure at once: whatever stops the program, they are in its log."""
+
+    def __setitem__(self, way: str, rate: float) -> None:
+        super().__setitem__(way, rate)
+        print(f"{way}: {rate:.1f}", file=sys.stderr, flush=True)
+
+
 def measure(plan: Plan) -> dict[str, Any]:
     """`rates`: by length, then by way, in seconds of audio per second; `decision`: by length."""
-    rates: dict[str, dict[str, float]] = {f"{length:g} s": {} for length in plan.lengths}
+    rates: dict[str, dict[str, float]] = {f"{length:g} s": _Rates() for length in plan.lengths}
     _engine_alone(plan, rates)
     for workers in plan.workers:
         _asrd(plan, workers, True, rates)

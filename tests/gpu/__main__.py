@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from asrd.worker.tuning import WORKER_ENVIRONMENT
-from tests.gpu import checks, cublas, report
+from tests.gpu import checks, cublas, real, report
 from tests.gpu.checks import Seen, Stage
 from tests.procfs import children
 
@@ -46,6 +46,14 @@ def _shape(name: str) -> Callable[[Stage], Seen]:
     return lambda stage: checks.shape(stage, name)
 
 
+def _real(check: Callable[[Stage, str], Seen], name: str) -> Callable[[Stage], Seen]:
+    return lambda stage: check(stage, name)
+
+
+def _throughput_of_real(name: str, seconds: float) -> Callable[[Stage], Seen]:
+    return lambda stage: checks.throughput_of(stage, real.weights(name), seconds, (1, 4, 16))
+
+
 def _throughput(shape: str, seconds: float) -> Callable[[Stage], Seen]:
     return lambda stage: checks.throughput(stage, shape, seconds)
 
@@ -58,6 +66,9 @@ CHECKS = (
     Check("idle-exit", checks.idle_exit, 15, 60),
     Check("no-cublas", checks.no_cublas, 5, 60),
     Check("two-workers", checks.two_workers, 15, 60),
+    Check("real-base", _real(real.words, "base"), 30, 180),
+    Check("real-base-speed", _real(real.speed, "base"), 30, 150),
+    Check("throughput-base", _throughput_of_real("base", 1), 60, 240),
     Check("throughput-large-v3-turbo", _throughput("large-v3-turbo", 3), 60, 180),
     Check("hot-spare", checks.hot_spare, 15, 60),
     Check("doctor", checks.doctor, 10, 60),

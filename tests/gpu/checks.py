@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from asrd import Client
+from asrd.client.source import Audio
 from asrd.demo import MODEL, SAMPLES, samples
 from asrd.errors import AsrdError, Code, JobError
 from tests.gpu import brokencublas, faulty
@@ -49,10 +50,9 @@ class Stage:
     work: Path
     models: Path
 
-    def service(
-        self, name: str, *arguments: str, worker: str = "", kind: type[Service] = Service
-    ) -> Any:
-        return service(self.work / name, self.device, *arguments, worker=worker, kind=kind)
+    def service(self, name: str, *arguments: str, device: str = "", **settings: Any) -> Any:
+        """`settings`: see tests.gpu.service.service."""
+        return service(self.work / name, device or self.device, *arguments, **settings)
 
     def card(self) -> Card:
         if self.device != "cuda":
@@ -147,7 +147,7 @@ def crash(stage: Stage, *arguments: str) -> Seen:
         # As after the crash: a worker keeps what its longest job took.
         says(client, MINUTE)
         before = card.memory().used if card else 0
-        to_answer, to_ready = _kill_in_a_job(running, client)
+        to_answer, to_ready = kill_in_a_job(running, client)
         after = card.settle(lambda m: m.used <= before + SLACK_MIB).used if card else 0
         load = running.worker()["load_seconds"]
     expect(after <= before + SLACK_MIB, f"{after - before} MiB of the card are lost")
@@ -171,7 +171,7 @@ def shape(stage: Stage, name: str) -> Seen:
             client.transcribe(MINUTE, language="en", temperature=0.0, timeout=120)
             took = time.monotonic() - started
             taken = f"{card.memory().used - before} MiB" if card else "no card"
-            to_answer, to_ready = _kill_in_a_job(running, client)
+            to_answer, to_ready = kill_in_a_job(running, client)
             load = running.worker()["load_seconds"]
         seen[compute_type] = (
             f"{taken}, a minute in {took:.2f} s, killed in a job: its answer after "
@@ -187,24 +187,25 @@ def crash_without_cache(stage: Stage) -> Seen:
         return crash(stage)
 
 
-def _kill_in_a_job(running: Service, client: Client) -> tuple[float, float]:
-    """Seconds from the kill to that job's transcript, and to a worker that is ready."""
-    before = running.pid_of()
+def kill_in_a_job(running: Service, client: Client, sample: Audio = MINUTE) -> tuple[float, float]:
+    """Seconds from the kill to that job's transcript, and until all workers have a model."""
     for _ in range(5):
-        with client.stream(MINUTE, language="en", timeout=COLD) as segments:
+        before = running.pid_of()
+        with (
+            client.stream(sample, language="en", timeout=COLD) as segments,
+            ThreadPoolExecutor(1) as beside,
+        ):
             next(segments)
-            os.kill(running.pid_of(), signal.SIGSEGV)
+            os.kill(before, signal.SIGSEGV)
             died = time.monotonic()
+            ready = beside.submit(running.replaced, before, COLD)
             for _ in segments:
                 pass
-        answered = time.monotonic() - died
+            answered = time.monotonic() - died
         if segments.transcript.attempts == 2:
             break
-        running.ready(COLD)
     expect(segments.transcript.attempts == 2, "the job was over before the kill, five times")
-    running.ready(COLD)
-    expect(running.pid_of() != before, "the worker is the same as before")
-    return answered, time.monotonic() - died
+    return answered, ready.result()
 
 
 def out_of_memory(stage: Stage) -> Seen:
@@ -350,7 +351,7 @@ def hot_spare(stage: Stage) -> Seen:
     with stage.service("spare", "--spares", "1") as running, running.client() as client:
         running.ready(COLD)
         says(client)
-        to_answer, to_ready = _kill_in_a_job(running, client)
+        to_answer, to_ready = kill_in_a_job(running, client)
     return {"retried job answered after": f"{to_answer:.2f} s", "all ready": f"{to_ready:.2f} s"}
 
 
@@ -410,15 +411,21 @@ def _seconds(client: Client, options: Any) -> float:
 
 def throughput(stage: Stage, shape: str, seconds: float) -> Seen:
     """tests/benchmarks/gpu.py with this model."""
+    return throughput_of(stage, stage.model(shape), seconds)
+
+
+def throughput_of(
+    stage: Stage, model: Path, seconds: float, clients: tuple[int, ...] = (1, 4, 16, 32)
+) -> Seen:
     from tests.benchmarks import gpu
 
     tiny = stage.device == "cpu"
     plan = gpu.Plan(
-        model=str(stage.model(shape)),
+        model=str(model),
         device=stage.device,
         compute_type="int8" if tiny else "float16",
         lengths=(5.0,) if tiny else (5.0, 30.0),
-        clients=(1, 2) if tiny else (1, 4, 16, 32),
+        clients=(1, 2) if tiny else clients,
         workers=(1,) if tiny else (1, 2, 4),
         batches=(2,) if tiny else (8, 16, 32),
         seconds=seconds,

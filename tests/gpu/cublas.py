@@ -38,8 +38,10 @@ def _linked(place: Path, version: str, links: Path) -> Found:
     # loader, and the loader knows a library of CUDA 13 by its own name alone.
     libraries = links / "nvidia" / "cublas" / "lib"
     libraries.mkdir(parents=True)
+    # Under its own name, too: libcublas.so.13 needs libcublasLt.so.13.
     for name in NAMES:
-        (libraries / f"{name}.12").symlink_to(place / f"{name}.{version}")
+        for number in {"12", version}:
+            (libraries / f"{name}.{number}").symlink_to(place / f"{name}.{version}")
     told = f"{place}/libcublas.so.{version}"
     if version != "12":
         told += " under the name libcublas.so.12"

@@ -44,6 +44,16 @@ class Service(Daemon):
 
         return self.wait_for("the workers", all_ready, patience)
 
+    def replaced(self, pid: int, patience: float) -> float:
+        """Seconds until worker 0 is another process and every worker is ready, or at work."""
+
+        def done() -> bool:
+            workers = self.workers()
+            loaded = all(worker["state"] in ("ready", "busy") for worker in workers.values())
+            return loaded and workers["0"]["pid"] not in (None, pid)
+
+        return self.wait_for("another process", done, patience)
+
     def doctor(self) -> list[dict[str, Any]]:
         argv = [sys.executable, "-m", "asrd.asrctl.cli", "--socket", self.socket]
         told = subprocess.run(
@@ -88,11 +98,17 @@ def _set(values: dict[str, str | None]) -> None:
 
 @contextlib.contextmanager
 def service(
-    directory: Path, device: str, *arguments: str, worker: str = "", kind: type[Service] = Service
+    directory: Path,
+    device: str,
+    *arguments: str,
+    worker: str = "",
+    cpu_threads: int = 1,
+    kind: type[Service] = Service,
 ) -> Iterator[Service]:
     """`worker`: more lines of [worker]."""
     directory.mkdir()
-    config = f"{CONFIG}cpu_threads = 1\n{worker}"
+    config = f"{CONFIG}cpu_threads = {cpu_threads}
+{worker}"
     running = kind(directory, "--device", device, *arguments, config=config)
     with running:
         yield running

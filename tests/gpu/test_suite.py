@@ -12,7 +12,7 @@ import pytest
 
 from tests.benchmarks.gpu import decide
 from tests.gpu import __main__ as suite
-from tests.gpu import checks, cublas
+from tests.gpu import checks, cublas, real
 from tests.gpu.card import Card
 from tests.gpu.report import Result, markdown
 
@@ -48,6 +48,7 @@ def test_cublas_13_is_tried_under_the_older_name(
     directory = tmp_path / "links" / "nvidia" / "cublas" / "lib"
     assert found.changes["LD_LIBRARY_PATH"] == f"{directory}:/opt/lib"
     assert (directory / "libcublas.so.12").readlink() == place / "libcublas.so.13"
+    assert (directory / "libcublasLt.so.13").readlink() == place / "libcublasLt.so.13"
 
 
 def test_no_cublas_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +109,37 @@ def test_the_report() -> None:
     assert "| texts | passed | 3 | float16: all \\| right 2 |" in page
     assert "| batched by 8 | 3.0 |" in page
     assert page.endswith("\n- 5 s: no\n")
+
+
+def test_words_are_compared_without_case_punctuation_and_small_numerals() -> None:
+    assert real.normal("Mr. Smith's 3 cold-hearted men, 42!") == (
+        "mister smith's three cold hearted men 42"
+    )
+    spoken = [real.Clip(Path("a.wav"), "en", "ten of clubs"), real.Clip(Path("b.wav"), "en", "two")]
+    assert real.errors(["10 of Clubs.", "Too."], spoken) == (1, 4)
+
+
+def test_without_real_weights_and_speech_those_checks_are_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ASRD_GPU_SPEECH", raising=False)
+    with pytest.raises(checks.NotHere, match="ASRD_GPU_SPEECH is not set"):
+        real.clips()
+    monkeypatch.setenv("ASRD_GPU_REAL", str(tmp_path))
+    with pytest.raises(checks.NotHere, match="ASRD_GPU_REAL has no base"):
+        real.weights("base")
+
+
+def test_recordings_without_a_reference_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        {"file": "a.wav", "language": "en", "text": "yes"},
+        {"file": "b.wav", "language": "en", "text": None},
+    ]
+    (tmp_path / "references.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    monkeypatch.setenv("ASRD_GPU_SPEECH", str(tmp_path))
+    assert real.clips() == [real.Clip(tmp_path / "a.wav", "en", "yes")]
 
 
 def test_what_does_not_fit_any_more_is_told_as_not_run(tmp_path: Path) -> None:
