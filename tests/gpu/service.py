@@ -107,8 +107,7 @@ def service(
 ) -> Iterator[Service]:
     """`worker`: more lines of [worker]."""
     directory.mkdir()
-    config = f"{CONFIG}cpu_threads = {cpu_threads}
-{worker}"
+    config = f"{CONFIG}cpu_threads = {cpu_threads}\n{worker}"
     running = kind(directory, "--device", device, *arguments, config=config)
     with running:
         yield running
