@@ -141,8 +141,8 @@ def _model(flag: str | None) -> str | None:
     given = flag or os.environ.get("ASRD_WORKER_MODEL")
     if not given or given == "demo" or given in REPOSITORIES:
         return given
-    expanded = Path(given).expanduser() if given.startswith("~/") else Path(given)
-    is_path = given.startswith(("~/", "./", "../")) or expanded.exists()
+    # Not Path.exists: it raises for a name that is too long.
+    is_path = given.startswith(("~/", "./", "../")) or os.path.exists(given)  # noqa: PTH110
     return absolute(given) if is_path else given
 
 
