@@ -42,6 +42,20 @@ def test_what_is_broken_takes_everything(pipe: tuple[int, int]) -> None:
     assert stdio.write(9999, b"x") == 1
 
 
+_NONE_ALLOWED = """
+import resource
+from asrd import stdio
+resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+stdio.say("no descriptor is left")
+"""
+
+
+def test_where_no_descriptor_is_left_that_can_be_said() -> None:
+    command = [sys.executable, "-c", _NONE_ALLOWED]
+    done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True)
+    assert done.stderr == b"no descriptor is left\n"
+
+
 def test_the_log_says_how_many_lines_were_lost(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
