@@ -44,7 +44,7 @@ def _path(max_length: int) -> Getter:
 
     def get(key: str, raw: object) -> str:
         text: str = string(max_length)(key, raw)
-        return os.path.expanduser(text)  # noqa: PTH111
+        return os.path.expanduser(text) if text.startswith("~/") else text  # noqa: PTH111
 
     return get
 
@@ -226,9 +226,10 @@ def load_worker(path: Path, name: str, flags: Mapping[str, Any] | None = None) -
     """
     files = [path, path.with_name(f"worker-{name}.toml")]
     settings = _load(WorkerSettings, "worker", files, flags or {}, {})
-    beside = path.parent / settings.model
-    if "/" in settings.model and beside.is_dir():
-        return dataclasses.replace(settings, model=str(beside))
+    beside = str(path.parent / settings.model)
+    # Not Path.is_dir: it raises for a name that is too long.
+    if "/" in settings.model and os.path.isdir(beside):  # noqa: PTH112
+        return dataclasses.replace(settings, model=beside)
     return settings
 
 

@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         stdio.say(f"asrd: {error}")
         return 1
     except BrokenPipeError:
-        # Nobody reads stdout (`| head -1`); nor shall the interpreter's last flush find that.
+        # Nobody reads stdout (`| head -1`). The interpreter's last flush must not fail for it, too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except KeyboardInterrupt:

@@ -288,3 +288,31 @@ def test_other_variables_are_no_settings(file: Path, monkeypatch: pytest.MonkeyP
 def test_a_mistake_in_a_flag_is_told(file: Path) -> None:
     with pytest.raises(ConfigError, match="flag for socket: is longer than 4096 characters"):
         load_front(file, {"socket": "x" * 5000})
+
+
+# --- paths ----------------------------------------------------------------------------------------
+
+
+def test_a_path_may_begin_at_home(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    file.write_text("[front]\nsocket = '~/asrd.sock'\n[worker]\nmodel = '~/models/base'\n")
+    assert load_front(file).socket == "/home/ann/asrd.sock"
+    assert load_worker(file, "0").model == "/home/ann/models/base"
+
+
+def test_a_models_directory_may_be_relative_to_the_file(file: Path) -> None:
+    (file.parent / "models" / "base").mkdir(parents=True)
+    for model, read in (
+        ("models/base", str(file.parent / "models/base")),
+        ("./models", str(file.parent / "models")),
+        ("models", "models"),
+        ("owner/name", "owner/name"),
+    ):
+        file.write_text(f"[worker]\nmodel = '{model}'\n")
+        assert load_worker(file, "0").model == read
+
+
+@pytest.mark.parametrize("model", ["~\0/x", "~/\0", "a/\0", "a/" + "ä" * 200])
+def test_a_path_that_can_be_none_fails_no_earlier_than_its_use(file: Path, model: str) -> None:
+    file.write_text(f"[worker]\nmodel = {json.dumps(model)}\n")
+    assert load_worker(file, "0").model.endswith(model[1:])

@@ -6,6 +6,7 @@ Where a row is wrong the failure shows the one that should stand there.
 import dataclasses
 import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +189,12 @@ def test_the_path_of_a_request_names_what_there_is() -> None:
         for name in re.findall(r"`([\w.]+)`", names):
             defined = re.compile(rf"\b(def|class) {name.rpartition('.')[2]}\b")
             assert any(defined.search(source) for source in sources), f"{where}: {name}"
+
+
+def test_the_debian_packages_say_what_pyproject_says() -> None:
+    control = (ROOT / "packaging" / "debian" / "control").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needs = dict(need.split(">=") for need in project["dependencies"])
+    assert f"needs anyio {needs['anyio']} or newer" in control
+    versions = set(re.findall(r"python3 \(>= ([\d.]+)\)", control))
+    assert versions == {project["requires-python"].removeprefix(">=")}

@@ -61,8 +61,16 @@ def test_a_directory_is_itself(model: Path) -> None:
     assert resolve(str(model)) == model
 
 
-@pytest.mark.parametrize("name", ["/no/such/directory", "tinny", "a/b/c", "../x y", "a/b\nc"])
+@pytest.mark.parametrize(
+    "name", ["/no/such/directory", "tinny", "a/b/c", "../x y", "a/b\nc", "a/\0"]
+)
 def test_what_can_be_no_model_is_told(name: str) -> None:
+    with pytest.raises(LoadError, match="there is no model"):
+        resolve(name)
+
+
+@pytest.mark.parametrize("name", ["a/" + "x" * 300, "-a/b", "a..b/c"])
+def test_a_name_that_no_repository_can_have_is_told(name: str) -> None:
     with pytest.raises(LoadError, match="there is no model"):
         resolve(name)
 

@@ -133,7 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
             "--socket",
             metavar="PATH",
             default=default,
-            help=f"default: $ASRD_SOCKET, else {DEFAULT_SOCKET}",
+            help=f"default: $ASRD_SOCKET, else {DEFAULT_SOCKET}, else your own `asrd run`'s",
         )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 

@@ -48,7 +48,7 @@ _OUTPUT_MAX = 4 << 20
 
 
 class AsyncClient:
-    """One daemon, reached through `socket`, else ASRD_SOCKET, else /run/asrd/asrd.sock.
+    """One daemon, reached through `socket`, else ASRD_SOCKET, else the system's or the user's own.
 
     Works inside `async with` only: that is where its tasks live. Any number of tasks may call it
     at once. Connects when it must, also after the daemon was restarted. A forked child, like a

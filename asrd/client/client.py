@@ -45,7 +45,7 @@ _IDLE_MAX = 4
 
 
 class Client(Closing):
-    """One daemon, reached through `socket`, else ASRD_SOCKET, else /run/asrd/asrd.sock.
+    """One daemon, reached through `socket`, else ASRD_SOCKET, else the system's or the user's own.
 
     Threads may share a client: each call has a connection of its own, kept for the next one.
     Connects when it must, also after the daemon was restarted. Works in a forked child, too, and

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import anyio
 
-from asrd.config import FrontSettings
+from asrd.config import FrontSettings, absolute
 from asrd.errors import ConfigError
 from asrd.front.listener import PUBLIC_MODE, bind, unbind
 from asrd.standalone.supervisor import Patience, Supervisor, Unit, program
@@ -54,9 +54,13 @@ def worker_environment(
     model: str | None, device: str | None, compute_type: str | None
 ) -> dict[str, str]:
     """Flags, as the worker reads them, and what makes its libraries fast unless it is set."""
+    # The workers have another working directory.
+    homes = {name: os.environ.get(name, "/") for name in ("HF_HOME", "HF_HUB_CACHE")}
+    moved = {name: absolute(path) for name, path in homes.items() if not path.startswith("/")}
     flags = {"MODEL": model, "DEVICE": device, "COMPUTE_TYPE": compute_type}
     told = {f"ASRD_WORKER_{key}": value for key, value in flags.items() if value}
-    return {key: os.environ.get(key, value) for key, value in WORKER_ENVIRONMENT.items()} | told
+    fast = {key: os.environ.get(key, value) for key, value in WORKER_ENVIRONMENT.items()}
+    return {**fast, **moved, **told}
 
 
 @asynccontextmanager

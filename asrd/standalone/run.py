@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _front_settings(path: Path, socket: str | None) -> FrontSettings:
-    """Those of the file, with paths that hold in any working directory. Raises ConfigError."""
+    """Returns the settings, with paths that hold in any working directory. Raises ConfigError."""
     settings = load_front(path, {"socket": socket}, {"socket": ""})
     return replace(
         settings,
@@ -123,7 +123,8 @@ def _front_settings(path: Path, socket: str | None) -> FrontSettings:
 
 
 def _own_socket() -> str:
-    """Where this user's clients look for it; the directory is made. Raises ConfigError."""
+    """Makes the directory where this user's clients look, and returns the path of the socket in it.
+    Raises ConfigError."""
     for directory in own_directories():
         try:
             directory.mkdir(mode=0o700, exist_ok=True)
@@ -137,17 +138,18 @@ def _own_socket() -> str:
 
 
 def _model(flag: str | None) -> str | None:
-    """As the workers read it, who have another working directory: a path is made absolute."""
+    """Returns the model for the workers, who have another working directory: a path as an absolute
+    one."""
     given = flag or os.environ.get("ASRD_WORKER_MODEL")
     if not given or given == "demo" or given in REPOSITORIES:
         return given
-    expanded = Path(given).expanduser() if given.startswith("~/") else Path(given)
-    is_path = given.startswith(("~/", "./", "../")) or expanded.exists()
+    # Not Path.exists: it raises for a name that is too long.
+    is_path = given.startswith(("~/", "./", "../")) or os.path.exists(given)  # noqa: PTH110
     return absolute(given) if is_path else given
 
 
 def _allow_descriptors(workers: int) -> None:
-    """As many as we may have. Raises ConfigError if they are too few to start with."""
+    """Raises the limit as far as allowed. Raises ConfigError if that is too little to start."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     needed = _DESCRIPTORS + workers * _DESCRIPTORS_PER_WORKER
@@ -181,7 +183,7 @@ async def _run(front: FrontSettings, config: Path, crew: Crew) -> AsrdError | No
 async def _serve(
     supervisor: Supervisor, front: FrontSettings, signals: AsyncIterator[signal.Signals]
 ) -> _End:
-    """Until there is a reason to end; then what was accepted is finished."""
+    """Serves until there is a reason to end, then finishes what was accepted."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_announce, supervisor, front.socket)
         end = await _first(
@@ -221,7 +223,7 @@ async def _first(waits: dict[_End, Callable[[], Awaitable[object]]]) -> _End:
 
 
 async def _until_lost(directory: Path) -> None:
-    """Until somebody removed it, and with it the sockets of the workers."""
+    """Waits until the directory was removed, and with it the sockets of the workers."""
     while (directory / "worker").exists():
         await anyio.sleep(_MISSING_SECONDS)
 
@@ -236,7 +238,7 @@ async def _announce(supervisor: Supervisor, path: str) -> None:
     await supervisor.units[0].ready.wait()
     say(f"asrd: listening at {path}")
     if path != DEFAULT_SOCKET and os.access(DEFAULT_SOCKET, os.W_OK):
-        say(f"asrd: clients use {DEFAULT_SOCKET} if they are not told: export ASRD_SOCKET={path}")
+        say(f"asrd: clients use {DEFAULT_SOCKET} unless you: export ASRD_SOCKET={path}")
 
 
 @dataclass
@@ -246,7 +248,7 @@ class _Hurry:
     async def kill_on_signal(
         self, signals: AsyncIterator[signal.Signals], supervisor: Supervisor
     ) -> None:
-        """The first signal after that to stop, each further one: nothing is waited for."""
+        """Kills everything at each signal after the one to stop."""
         async for _ in signals:
             self.signalled = True
             for unit in supervisor.units:

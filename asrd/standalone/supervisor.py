@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -71,7 +72,7 @@ class Unit:
     status: str = ""
     last_exit: str | None = None
     was_ready: bool = False
-    # Why it can't load, in its own words, since it said so for the first time.
+    # Why it can't load, in its own words.
     refusal: str | None = None
     early_ends: int = 0
     _pinged: float = 0.0
@@ -88,9 +89,15 @@ class Unit:
                 return
 
     def replace_socket(self, name: str, fd: OwnedFd) -> None:
+        """Keep a socket that listens at the same path as the one of that name, and no other: the
+        process may have been taken over."""
+        if not stat.S_ISSOCK(os.fstat(fd.fileno()).st_mode):
+            return
         new = socket.socket(fileno=os.dup(fd.fileno()))
-        self.sockets[name].close()
-        self.sockets[name] = new
+        listens = new.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        if listens and new.getsockname() == self.sockets[name].getsockname():
+            self.sockets[name], new = new, self.sockets[name]
+        new.close()
 
     def close_sockets(self) -> None:
         for sock in self.sockets.values():
@@ -145,10 +152,10 @@ class Supervisor:
             self._gone[unit.name].set()
 
     def _judge(self, unit: Unit, code: int | None) -> None:
-        """See whether it is of any use to go on: not if nobody would ever be served.
+        """Give up if no client can ever be served.
 
-        The first unit is the one that all clients depend on. Of the others any can serve: it is
-        only hopeless if none can load, and none ever did.
+        All clients depend on the first unit. Of the others any can serve, so it is only hopeless
+        if none can load and none ever did.
         """
         front, *others = self.units
         if unit.ready.is_set():
@@ -293,7 +300,7 @@ class Supervisor:
         that name, which was removed from the file system, or the one that may be stored."""
         name = told.get("FDNAME") if "FDSTORE" in told else None
         if name in unit.sockets:
-            with fd:
+            with fd, contextlib.suppress(OSError):
                 unit.replace_socket(name, fd)
         elif name is not None and unit._stored is None:
             unit._stored = name, fd
@@ -357,12 +364,13 @@ def program(module: str, *arguments: str) -> list[str]:
     flags = ["-s"] * sys.flags.no_user_site + ["-S"] * sys.flags.no_site
     flags += ["-B"] * sys.flags.dont_write_bytecode
     flags += [f"-W{option}" for option in sys.warnoptions]
-    return [sys.executable, "-E", "-P", *flags, child.__file__, module, *arguments]
+    script = str(Path(child.__file__).absolute())
+    return [sys.executable, "-E", "-P", *flags, script, module, *arguments]
 
 
 def import_path() -> str:
-    """Our own import path for the children, without the working directory and what is relative to
-    it. (asrd itself needs no entry.)"""
+    """Returns our own import path for the children, without the working directory and what is
+    relative to it. (asrd itself needs no entry.)"""
     absolute = (entry for entry in sys.path if entry.startswith("/"))
     return os.pathsep.join(entry for entry in absolute if not _is_here(entry))
 

@@ -67,7 +67,7 @@ def check(path: Path, alignment_heads: bool = True) -> Facts:
 
 
 def explain_file(path: Path) -> LoadError:
-    """Why a file is no model, if it is named in the place of a directory."""
+    """Returns the error for a file that was named where a model's directory should be."""
     if path.name == "model.bin":
         return LoadError(f"{path} is a file of a model: give its directory, {path.parent}")
     if any(path.match(pattern) for pattern in _PYTORCH):
@@ -79,7 +79,7 @@ def explain_file(path: Path) -> LoadError:
 
 
 def _check_directory(path: Path) -> None:
-    """Look whether everything is there, and say what it is that lies there instead."""
+    """Raises LoadError if a file is missing, with what seems to be there instead."""
     names = ["config.json", "model.bin", "tokenizer.json"]
     vocabulary = "vocabulary.json" if (path / "vocabulary.json").exists() else "vocabulary.txt"
     missing = [name for name in (*names, vocabulary) if not (path / name).is_file()]

@@ -60,6 +60,9 @@ def resolve(name: str) -> Path:
     repository = _repository(name)
     try:
         return _snapshot(repository, local_files_only=True)
+    except ValueError as error:
+        # The hub library's own rule for names.
+        raise LoadError(f"there is no model {name!r}: {_first_line(error)}") from None
     except OSError:
         raise LoadError(
             f"the model {name!r} is not on this machine; `asrd fetch-model {name}` fetches it"

@@ -129,6 +129,33 @@ time.sleep(600)
 """
 
 
+# Offers another descriptor in the place of its listening socket: a file, or a socket elsewhere.
+_OFFERS = """
+import os, socket, time
+manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+manager.connect(os.environ["NOTIFY_SOCKET"])
+other = socket.socket(socket.AF_UNIX)
+other.bind("{path}")
+other.listen()
+for fd in (os.memfd_create("x"), other.fileno()):
+    socket.send_fds(manager, [b"FDSTORE=1\\nFDNAME=x"], [fd])
+manager.send(b"STATUS=offered")
+time.sleep(600)
+"""
+
+
+async def test_a_process_can_put_nothing_else_in_the_place_of_its_socket(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "sock"))
+        listener.listen()
+        code = _OFFERS.format(path=tmp_path / "other")
+        unit = Unit("offers", [sys.executable, "-c", code], {"x": listener})
+        async with supervised(unit, tmp_path):
+            await until_told(unit, "offered")
+            assert unit.sockets == {"x": listener}
+            assert listener.fileno() >= 0
+
+
 async def test_a_stored_descriptor_is_passed_to_the_next_process(tmp_path: Path) -> None:
     unit = Unit("stores", [sys.executable, "-c", _STORES], {})
     async with supervised(unit, tmp_path):

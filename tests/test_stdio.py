@@ -1,0 +1,87 @@
+"""Standard descriptors that are closed, broken, or full."""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from asrd import stdio
+from asrd.journal import StderrHandler
+from tests.fakes import PATIENCE
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """One that nobody reads."""
+    ends = os.pipe()
+    yield ends
+    for fd in ends:
+        os.close(fd)
+
+
+def fill(fd: int) -> None:
+    while stdio.write(fd, bytes(4096)):
+        pass
+
+
+def test_what_does_not_fit_is_not_waited_for(pipe: tuple[int, int]) -> None:
+    fill(pipe[1])
+    assert stdio.write(pipe[1], b"more") == 0
+    os.read(pipe[0], 4096)
+    assert stdio.write(pipe[1], bytes(5000)) == 4096
+
+
+def test_what_is_broken_takes_everything(pipe: tuple[int, int]) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, pipe[0])
+    os.close(null)
+    assert stdio.write(pipe[1], bytes(5000)) == 5000
+    assert stdio.write(9999, b"x") == 1
+
+
+_NONE_ALLOWED = """
+import resource
+from asrd import stdio
+resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+stdio.say("no descriptor is left")
+"""
+
+
+def test_where_no_descriptor_is_left_that_can_be_said() -> None:
+    command = [sys.executable, "-c", _NONE_ALLOWED]
+    done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True)
+    assert done.stderr == b"no descriptor is left\n"
+
+
+def test_the_log_says_how_many_lines_were_lost(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open(os.dup(pipe[1]), "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        handler = StderrHandler()
+        fill(pipe[1])
+        for _ in range(3):
+            handler.emit(logging.makeLogRecord({"msg": "lost"}))
+        os.read(pipe[0], 1 << 20)
+        for text in ("first", "second"):
+            handler.emit(logging.makeLogRecord({"msg": text}))
+        assert os.read(pipe[0], 4096) == b"first dropped=3\nsecond\n"
+
+
+_CLOSED = """
+import os, sys
+os.closerange(0, 3)
+sys.stdout = sys.stderr = None
+from asrd import stdio
+stdio.open_missing()
+assert [os.readlink(f"/proc/self/fd/{fd}") for fd in range(3)] == [os.devnull] * 3
+stdio.say("nobody reads this")
+print("nor this", flush=True)
+"""
+
+
+def test_what_is_closed_is_opened_before_a_socket_gets_its_number() -> None:
+    subprocess.run([sys.executable, "-c", _CLOSED], timeout=PATIENCE, check=True)
