@@ -25,6 +25,7 @@ from asrd.front.actions import (
 from asrd.front.fairqueue import Job, Limits
 from asrd.front.scheduler import Scheduler, UnknownKey
 from asrd.front.workers import WorkerState
+from asrd.identity import User
 
 HOPELESS = {"failed", "down"}
 
@@ -88,7 +89,7 @@ class World:
         self.draining = False
         self.keys: set[int] = set()
         self.prefetched = 0
-        self.served: dict[int, int] = {}
+        self.served: dict[User, int] = {}
         self._submitted = 0
         # What the next actions must hold: job to its outcome.
         self._due: dict[int, object] = {}
@@ -253,7 +254,7 @@ class World:
             return None
         limits = self.limits
         bounded = [b.job for b in self.jobs.values() if b.state == "waiting"]
-        mine = sum(other.uid == job.uid for other in bounded)
+        mine = sum(other.user == job.user for other in bounded)
         full = (
             len(bounded) >= limits.queue_max
             or 0 < limits.queue_max_per_user <= mine
@@ -394,7 +395,7 @@ class World:
             assert key not in self.keys, "a key was used twice"
         assert booked.job.request == self._whose_turn(worker, job), "it was not its turn"
         self.keys.add(key)
-        self.served[job.uid] = max(self.served.values(), default=0) + 1
+        self.served[job.user] = max(self.served.values(), default=0) + 1
         booked.state, booked.where = "running", (name, key)
         booked.attempts += 1
         assert booked.attempts == job.attempts <= self.limits.max_attempts
@@ -413,12 +414,12 @@ class World:
         retries = [n for n in fitting if self.jobs[n].state == "retrying"]
         if retries:
             return chosen.request if chosen.request in retries else retries[0]
-        longest_ago = min(self.served.get(self.jobs[n].job.uid, 0) for n in fitting)
-        users = {self.jobs[n].job.uid for n in fitting}
+        longest_ago = min(self.served.get(self.jobs[n].job.user, 0) for n in fitting)
+        users = {self.jobs[n].job.user for n in fitting}
         entitled = {uid for uid in users if self.served.get(uid, 0) == longest_ago}
-        if chosen.uid not in entitled:
+        if chosen.user not in entitled:
             return -1
-        return next(n for n in fitting if self.jobs[n].job.uid == chosen.uid)
+        return next(n for n in fitting if self.jobs[n].job.user == chosen.user)
 
     def _woken(self, name: str, refused: Job | None) -> None:
         worker = self.workers[name]
@@ -466,10 +467,10 @@ class World:
     def _check_bounds(self, bounded: list[Job]) -> None:
         limits = self.limits
         assert len(bounded) <= limits.queue_max
-        users = {job.uid for job in bounded}
+        users = {job.user for job in bounded}
         if limits.queue_max_per_user:
             for uid in users:
-                assert sum(job.uid == uid for job in bounded) <= limits.queue_max_per_user
+                assert sum(job.user == uid for job in bounded) <= limits.queue_max_per_user
         if len(bounded) > 1:
             assert sum(job.size for job in bounded) <= limits.queue_max_bytes
             assert sum(job.seconds for job in bounded) <= limits.queue_max_audio_seconds

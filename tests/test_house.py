@@ -30,6 +30,7 @@ PURE = {
     "front/returns.py",
     "front/scheduler.py",
     "front/workers.py",
+    "identity.py",
     "plaintext.py",
     "records.py",
     "version.py",

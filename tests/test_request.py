@@ -12,11 +12,11 @@ from asrd.events import (
     Transcribe,
     Transcript,
 )
-from asrd.fdsocket import Peer
 from asrd.fields import parse
 from asrd.front import request as answers
 from asrd.front.actions import Failure
 from asrd.front.request import Request, make_request, with_hints
+from asrd.identity import Peer
 from asrd.records import (
     AudioFormat,
     JobWarning,
@@ -41,7 +41,7 @@ def made(
 def test_a_request_has_the_job_that_the_scheduler_sees() -> None:
     request = made(Transcribe(name="tiny", job_id="j", trace_id="t", timeout_ms=1500))
     job = request.job
-    assert (job.uid, job.arrival, job.model) == (1000, 50.0, "tiny")
+    assert (job.user, job.arrival, job.model) == (1000, 50.0, "tiny")
     assert (job.size, job.seconds, job.timeout) == (64_000, 2.0, 1.5)
     assert job.request is request
     assert request.log_fields == {

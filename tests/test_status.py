@@ -10,7 +10,6 @@ from wyoming.event import Event
 from wyoming.info import Info
 
 from asrd.asrctl.table import Snapshot
-from asrd.fdsocket import Peer
 from asrd.fields import parse
 from asrd.front import status
 from asrd.front.crashes import Crash, Crashes, Ran
@@ -19,6 +18,7 @@ from asrd.front.link import WorkerInfo
 from asrd.front.metrics import Metrics
 from asrd.front.scheduler import Scheduler
 from asrd.front.workers import WorkerState
+from asrd.identity import Peer
 from asrd.version import __version__
 
 ALICE, BOB, ROOT = 1000, 1001, 0
@@ -47,7 +47,7 @@ def add(made: Any, name: str) -> None:
 
 
 def submit(made: Any, job_id: str, uid: int = ALICE, at: float = 101.0) -> None:
-    job = Job(uid, at, request=SimpleNamespace(job_id=job_id))
+    job = Job(uid, at, request=SimpleNamespace(job_id=job_id, owner=peer(uid)))
     made.scheduler.submit(job, at)
 
 
@@ -56,7 +56,9 @@ def peer(uid: int) -> Peer:
 
 
 def death(how: str, **jobs: int) -> Crash:
-    return Crash("0", 0.0, 100.0, how, tuple(Ran(job_id, uid) for job_id, uid in jobs.items()))
+    return Crash(
+        "0", 0.0, 100.0, how, tuple(Ran(job_id, peer(uid)) for job_id, uid in jobs.items())
+    )
 
 
 def worker(made: Any, uid: int, name: str = "0") -> dict[str, Any]:

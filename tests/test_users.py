@@ -157,6 +157,33 @@ async def test_a_stranger_may_ask_and_nothing_else() -> None:
         assert not made.front.metrics.accepted
 
 
+async def test_a_peer_without_credentials_ends_and_sees_its_own_connections_jobs_alone() -> None:
+    """All of them have the same user id, (uid_t) -1: they once passed for one user."""
+    async with users(queue_max=10) as made:
+        one, other, root = made.connect_from("::1"), made.connect_from("::1"), made.connect(ROOT)
+        ask(one, "secret")
+        await one.expect("accepted")
+        other.send("transcribe", {"job_id": "coming"})
+        other.send("cancel", {"job_id": "secret"})
+        assert (await other.expect("cancelled"))["jobs"] == 0
+        one.send("cancel", {"job_id": "coming"})
+        assert (await one.expect("cancelled"))["jobs"] == 0
+        root.send("cancel", {"job_id": "secret"})
+        assert (await root.expect("cancelled"))["jobs"] == 1
+        assert (await refused(one))[0] == Code.CANCELLED
+
+
+async def test_the_jobs_of_one_address_are_bounded_as_those_of_one_user() -> None:
+    async with users(queue_max=10, jobs_max_per_user=1) as made:
+        one, same, far = (made.connect_from(f"192.0.2.{host}") for host in (1, 1, 2))
+        ask(one, "a")
+        await one.expect("accepted")
+        ask(same, "b")
+        assert await refused(same) == (Code.BUSY, "1 jobs of address 192.0.2.1 are unanswered")
+        ask(far, "c")
+        await far.expect("accepted")
+
+
 # --- recordings that are still on their way -------------------------------------------------------
 
 

@@ -19,7 +19,6 @@ from asrd.errors import Code
 from asrd.events import (
     Transcribe,
 )
-from asrd.fdsocket import Peer
 from asrd.front import request as answers
 from asrd.front import status
 from asrd.front.actions import (
@@ -44,6 +43,7 @@ from asrd.front.spool import Audio, Recording, Spool
 from asrd.front.unanswered import Unanswered
 from asrd.front.workerdir import WorkerDirectory
 from asrd.front.workers import Worker, WorkerState
+from asrd.identity import Peer, User, named
 from asrd.records import (
     AudioFormat,
     Options,
@@ -111,8 +111,8 @@ class Front:
 
     # --- what sessions ask ----------------------------------------------------------------------
 
-    def new_recording(self, uid: int) -> Recording:
-        return Recording(self._spool, uid, self.settings.max_payload_bytes)
+    def new_recording(self, user: User) -> Recording:
+        return Recording(self._spool, user, self.settings.max_payload_bytes)
 
     def make_request(
         self,
@@ -151,12 +151,12 @@ class Front:
             self._perform(actions)
 
     def _why_full(self, request: Request) -> str | None:
-        limit, uid = self.settings.jobs_max_per_connection, request.job.uid
+        limit, user = self.settings.jobs_max_per_connection, request.job.user
         if len(request.session.requests) > limit:
             return f"{limit} jobs of this connection are unanswered"
         limit = self.settings.jobs_max_per_user
-        if limit and self._unanswered.count(uid) >= limit:
-            return f"{limit} jobs of user {uid} are unanswered"
+        if limit and self._unanswered.count(user) >= limit:
+            return f"{limit} jobs of {named(user)} are unanswered"
         return None
 
     def cancel(self, request: Request, why: str) -> None:
@@ -169,7 +169,7 @@ class Front:
         mine = list(self._unanswered.named(job_id, peer))
         for request in mine:
             self.cancel(request, _FROM_ELSEWHERE)
-        recording = [s for s in self.sessions if peer.may_see(s.peer.uid)]
+        recording = [s for s in self.sessions if peer.may_see(s.peer)]
         failure = Failure(Code.CANCELLED, _FROM_ELSEWHERE)
         return len(mine) + sum(s.cancel_recording(job_id, failure) for s in recording)
 
@@ -377,7 +377,7 @@ def _ran(request: Request) -> Ran:
     job = request.job
     return Ran(
         job_id=request.job_id,
-        uid=job.uid,
+        owner=request.owner,
         audio_bytes=job.size,
         audio_seconds=job.seconds or None,
         attempt=job.attempts,

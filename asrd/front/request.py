@@ -11,6 +11,7 @@ from asrd.events import (
 from asrd.fields import dump
 from asrd.front.actions import Failure
 from asrd.front.fairqueue import Job
+from asrd.identity import Peer
 from asrd.records import (
     AudioFormat,
     Options,
@@ -40,10 +41,13 @@ class Request:
     plain: bool
 
     @property
+    def owner(self) -> Peer:
+        return self.session.peer
+
+    @property
     def log_fields(self) -> dict[str, object]:
-        """What every log line of this job carries."""
-        peer = self.session.peer
-        fields = {"ASRD_JOB_ID": self.job_id, "ASRD_PEER_UID": peer.uid, "ASRD_PEER_PID": peer.pid}
+        """The fields that every log line of this job carries."""
+        fields: dict[str, object] = {"ASRD_JOB_ID": self.job_id, **self.owner.log_fields}
         if self.trace_id is not None:
             fields["ASRD_TRACE_ID"] = self.trace_id
         return fields
@@ -71,7 +75,7 @@ def make_request(
     if seconds is not None and seconds > max_audio_seconds:
         raise TooLarge(f"audio: {seconds:.0f} s are over the limit of {max_audio_seconds:.0f} s")
     job = Job(
-        uid=session.peer.uid,
+        user=session.peer.user,
         arrival=now,
         model=asked.name,
         size=audio.size,

@@ -91,7 +91,7 @@ class Scheduler:
     def retry_after_ms(self, job: Job, now: float) -> int:
         """When a place should be free for the next one like this, which is refused."""
         slots = sum(w.slots for w in self.workers.serving() if w.can_run(job))
-        return round(1000 * self._returns.place(job.uid, job.model, slots, now))
+        return round(1000 * self._returns.place(job.user, job.model, slots, now))
 
     # --- jobs ------------------------------------------------------------------------------
 

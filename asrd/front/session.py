@@ -27,12 +27,13 @@ from asrd.events import (
     Transcript,
 )
 from asrd.eventtable import parse_event
-from asrd.fdsocket import EXHAUSTED, Peer
+from asrd.fdsocket import EXHAUSTED
 from asrd.fields import dump, identifier, parse
 from asrd.front.actions import Failure
 from asrd.front.request import Request, error, with_hints
 from asrd.front.spool import Audio, ClientFile, Recording
 from asrd.front.stream import STREAMED, Stream
+from asrd.identity import Peer
 from asrd.records import (
     AudioFormat,
     Options,
@@ -74,12 +75,12 @@ class Session:
         self._channel: Channel | None = None
 
     def __repr__(self) -> str:
-        return f"<Session uid={self.peer.uid} pid={self.peer.pid} jobs={len(self.requests)}>"
+        return f"<Session user={self.peer.user} pid={self.peer.pid} jobs={len(self.requests)}>"
 
     @property
     def log_fields(self) -> dict[str, object]:
         """For the `extra` of a log line about this client."""
-        return {"fields": {"ASRD_PEER_UID": self.peer.uid, "ASRD_PEER_PID": self.peer.pid}}
+        return {"fields": self.peer.log_fields}
 
     async def run(self, channel: Channel) -> None:
         """Serve the connection until its end; then what it still waited for is cancelled."""
@@ -138,7 +139,7 @@ class Session:
             self._stream_ends = self._pause_ends + settings.max_audio_seconds
 
     def _new_recording(self) -> Recording:
-        return self._front.new_recording(self.peer.uid)
+        return self._front.new_recording(self.peer.user)
 
     def open_sink(self, event: wire.Event) -> wire.Sink:
         """Where the payload of an event goes, while it arrives."""

@@ -3,10 +3,10 @@
 import os
 from typing import TYPE_CHECKING, Any
 
-from asrd.fdsocket import Peer
 from asrd.front import health
 from asrd.front.link import Link
 from asrd.front.workers import Worker, WorkerState
+from asrd.identity import Peer
 from asrd.version import __version__
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def snapshot(front: "Front", peer: Peer, now: float) -> dict[str, Any]:
 def _worker(worker: Worker, link: Link, peer: Peer, now: float) -> dict[str, Any]:
     info = link.info
     job = next((job for job in worker.jobs.values() if job is not None), None)
-    visible = job is not None and peer.may_see(job.uid)
+    visible = job is not None and peer.may_see(job.request.owner)
     return {
         "name": worker.name,
         "state": shown_state(worker),
