@@ -7,6 +7,7 @@ from asrd.errors import BadAudio, FieldError, TooLarge
 from asrd.events import (
     Error,
     Transcribe,
+    Transcript,
 )
 from asrd.fields import dump
 from asrd.front.actions import Failure
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 class Request:
     """Owns `audio` until it is finished: a retry needs it again.
 
-    `plain`: a pure Wyoming conversation, which is told nothing but its answer.
+    `plain`: of a pure Wyoming conversation, which gets nothing but its answer, and ends after an
+    error: some clients wait for a transcript or the end of the connection, and know no error.
     """
 
     session: "Session"
@@ -91,10 +93,15 @@ def make_request(
         format=format_,
         options=options,
         stream=asked.stream,
-        plain=asked.audio is None and asked.job_id is None and not asked.stream,
+        plain=is_plain(asked),
     )
     job.request = request
     return request
+
+
+def is_plain(asked: Transcribe) -> bool:
+    """Whether it asks for nothing that Wyoming does not have."""
+    return asked.audio is None and asked.job_id is None and not asked.stream
 
 
 def with_hints(asked: Transcribe, options: Options) -> Options:
@@ -123,6 +130,11 @@ def transcript(request: Request, done: Done, model: str | None, now: float) -> d
         "segments": done.segments,
         "warnings": dump(done.warnings),
     }
+
+
+def nothing_said(options: Options) -> dict[str, Any]:
+    """The `transcript` event's data for a recording without any audio."""
+    return dict(dump(Transcript(text="", language=options.language)))
 
 
 def error(failure: Failure, job_id: str | None, trace_id: str | None) -> dict[str, Any]:

@@ -482,6 +482,7 @@ def test_a_wyoming_stream_out_of_order_is_told(front: Front, kind: str) -> None:
         error = client.expect("error")
         assert error["code"] == Code.BAD_REQUEST
         assert "audio-start" in error["text"]
+        assert client.at_end()
 
 
 def test_unknown_events_are_ignored_and_counted(front: Front) -> None:
