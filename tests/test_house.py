@@ -31,6 +31,7 @@ PURE = {
     "front/scheduler.py",
     "front/workers.py",
     "identity.py",
+    "languages.py",
     "plaintext.py",
     "records.py",
     "version.py",
