@@ -26,6 +26,7 @@ PURE = {
     "front/deadlines.py",
     "front/fairqueue.py",
     "front/metrics.py",
+    "front/needs.py",
     "front/request.py",
     "front/returns.py",
     "front/scheduler.py",

@@ -230,7 +230,7 @@ def test_the_line_counts_sleepers() -> None:
     assert line.startswith("ok · 1/2 workers ready (1 asleep) · queue 0/1")
 
 
-def test_info_names_the_models_that_are_really_loaded_once_each() -> None:
+def test_info_names_the_models_that_there_are_or_were_once_each() -> None:
     made = front("0", "1", "2")
     made.links["2"].info.model = "large"
     (program,) = status.info(made)["asr"]
@@ -242,9 +242,27 @@ def test_info_names_the_models_that_are_really_loaded_once_each() -> None:
     models = {model["name"]: model for model in program["models"]}
     assert models.keys() == {"tiny", "large"}
     assert models["tiny"]["languages"] == ["en", "de"]
+    # A client may ask only once, and just then.
     made.scheduler.worker_lost("2", "it died", 103.0)
+    made.scheduler.worker_left("1", True, 103.0)
+    made.scheduler.worker_failed("0", WorkerState.FAILED, "no memory", 103.0)
+    assert status.info(made)["asr"] == [program]
+    made.scheduler.worker_retired("2", 104.0)
+    made.links["1"].info.languages = ()
     (program,) = status.info(made)["asr"]
     assert [model["name"] for model in program["models"]] == ["tiny"]
+
+
+def test_info_is_worth_waiting_for_while_a_worker_may_tell_what_it_has() -> None:
+    made = front("0", "1")
+    assert status.unknown_until(made) < 0
+    for name, at in (("0", 101.0), ("1", 102.0)):
+        made.links[name].info.found_at, made.links[name].info.languages = at, ()
+    assert status.unknown_until(made) == 112.0
+    made.scheduler.worker_failed("1", WorkerState.FAILED, "no memory", 103.0)
+    assert status.unknown_until(made) == 111.0
+    made.links["0"].info.languages = ("en",)
+    assert status.unknown_until(made) < 0
 
 
 def test_info_is_wyomings() -> None:

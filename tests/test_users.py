@@ -406,7 +406,7 @@ async def test_nothing_a_client_says_makes_a_second_line_in_the_log(
         ):
             alice = made.connect(ALICE)
             # Each is the first of its second, so that it is logged.
-            made.front._refusal_logged = -1e9
+            made.front._refusals.logged_at = -1e9
             with caplog.at_level(logging.DEBUG):
                 alice.send("transcribe", data, SECOND if "audio" in data else b"")
                 alice.send("ping", {"text": EVIL[:-1]})

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--output-dir", metavar="DIR", type=Path, help="a file for each, named after it"
     )
-    parser.add_argument("--language", metavar="CODE", help="en, de, german …; default: it is detected")
+    parser.add_argument("--language", metavar="CODE", help="en, de …; default: it is detected")
     parser.add_argument("--task", choices=("transcribe", "translate"))
     parser.add_argument("--model", metavar="NAME", help="one that a worker has loaded")
     parser.add_argument("--beam-size", type=int, metavar="N")

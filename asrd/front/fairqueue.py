@@ -6,10 +6,11 @@ another's job by no more than the jobs that already run.
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from asrd.front.needs import Needs
 from asrd.identity import User, named
 
 
@@ -25,7 +26,7 @@ class Job:
 
     user: User
     arrival: float
-    model: str | None = None
+    needs: Needs = Needs()
     size: int = 0
     seconds: float = 0.0
     timeout: float | None = None
@@ -62,8 +63,8 @@ class FairQueue:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._retries: deque[Job] = deque()
-        # By model (None: any) and user: what is next is found without a look at all that waits.
-        self._lanes: dict[str | None, dict[User, deque[Job]]] = {}
+        # By needs and user: what is next is found without a look at all that waits.
+        self._lanes: dict[Needs, dict[User, deque[Job]]] = {}
         self._jobs = self._bytes = 0
         self._seconds = 0.0
         self._of_user: Counter[User] = Counter()
@@ -104,20 +105,19 @@ class FairQueue:
         self._arrivals += 1
         job.order = self._arrivals
         self._last_turn.setdefault(job.user, 0)
-        self._lanes.setdefault(job.model, {}).setdefault(job.user, deque()).append(job)
+        self._lanes.setdefault(job.needs, {}).setdefault(job.user, deque()).append(job)
         self._count(job, 1)
 
     def put_back(self, job: Job) -> None:
         """A job that was started already: to the head, and free of the bounds."""
         self._retries.appendleft(job)
 
-    def first(self, model: str | None) -> Job | None:
-        """What a worker with this model should run next; None: with whatever model."""
+    def first(self, suits: Callable[[Needs], bool]) -> Job | None:
+        """The job that a worker for these needs should run next."""
         for job in self._retries:
-            if model is None or job.model in (None, model):
+            if suits(job.needs):
                 return job
-        names = self._lanes.keys() if model is None else self._lanes.keys() & {None, model}
-        lanes = [self._lanes[name] for name in names]
+        lanes = [lane for needs, lane in self._lanes.items() if suits(needs)]
         heads = [lane[min(lane, key=self._last_turn.__getitem__)][0] for lane in lanes]
         return min(heads, key=self._rank, default=None)
 
@@ -133,13 +133,13 @@ class FairQueue:
         if job in self._retries:
             self._retries.remove(job)
             return
-        lane = self._lanes[job.model]
+        lane = self._lanes[job.needs]
         lane[job.user].remove(job)
         self._count(job, -1)
         if not lane[job.user]:
             del lane[job.user]
         if not lane:
-            del self._lanes[job.model]
+            del self._lanes[job.needs]
 
     def _rank(self, job: Job) -> tuple[int, int]:
         return self._last_turn[job.user], job.order

@@ -11,7 +11,9 @@ from asrd.events import (
 )
 from asrd.fields import dump
 from asrd.front.actions import Failure
+from asrd.front.crashes import Ran
 from asrd.front.fairqueue import Job
+from asrd.front.needs import Needs
 from asrd.identity import Peer
 from asrd.records import (
     AudioFormat,
@@ -46,6 +48,18 @@ class Request:
     def owner(self) -> Peer:
         return self.session.peer
 
+    def ran(self) -> Ran:
+        """A record of this attempt, for the report of a death."""
+        return Ran(
+            job_id=self.job_id,
+            owner=self.owner,
+            audio_bytes=self.job.size,
+            audio_seconds=self.job.seconds or None,
+            attempt=self.job.attempts,
+            trace_id=self.trace_id,
+            log_fields=self.log_fields,
+        )
+
     @property
     def log_fields(self) -> dict[str, object]:
         """The fields that every log line of this job carries."""
@@ -79,7 +93,13 @@ def make_request(
     job = Job(
         user=session.peer.user,
         arrival=now,
-        model=asked.name,
+        needs=Needs(
+            # Some clients send an empty name for none.
+            model=asked.name or None,
+            language=options.language,
+            translate=options.task == "translate",
+            word_timestamps=bool(options.word_timestamps),
+        ),
         size=audio.size,
         seconds=seconds or 0.0,
         timeout=None if asked.timeout_ms is None else asked.timeout_ms / 1000,

@@ -118,6 +118,8 @@ class Session:
         with anyio.CancelScope() as self._conversation:
             while not self._leaving and (framed := await self._next_event(channel)) is not None:
                 try:
+                    if framed.type == Describe.TYPE:
+                        await self._front.models_known()
                     self._handle(framed)
                 finally:
                     framed.close()

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from asrd.config import WorkerSettings
 from asrd.errors import AsrdError, LoadError
+from asrd.languages import NAMES
 
 # The names that faster-whisper gives to the models on the Hugging Face hub (a test compares them).
 REPOSITORIES = {
@@ -67,6 +69,7 @@ class Facts:
 
     multilingual: bool
     word_timestamps: bool
+    languages: tuple[str, ...] = ("en",)
 
 
 def resolve(name: str) -> Path:
@@ -85,6 +88,12 @@ def resolve(name: str) -> Path:
         raise LoadError(
             f"the model {name!r} is not on this machine; `asrd fetch-model {name}` fetches it"
         ) from None
+
+
+def find(settings: WorkerSettings) -> tuple[Path, Facts]:
+    """The configured model's directory, and what its files say. Raises LoadError."""
+    path = resolve(settings.model)
+    return path, check(path, alignment_heads=settings.check_model)
 
 
 def fetch_model(name: str) -> Path:
@@ -137,7 +146,13 @@ def check(path: Path, alignment_heads: bool = True) -> Facts:
     pairs = config.get("alignment_heads")
     if alignment_heads and pairs is not None:
         _check_heads(path, pairs, decoder)
-    return Facts(multilingual="" in tokens, word_timestamps=pairs is not None)
+    multilingual = "" in tokens
+    known = set(tokens) if multilingual else {"<|en|>"}
+    return Facts(
+        multilingual=multilingual,
+        word_timestamps=pairs is not None,
+        languages=tuple(code for code in NAMES if f"<|{code}|>" in known),
+    )
 
 
 def _repository(name: str) -> str:
