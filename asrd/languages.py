@@ -153,7 +153,10 @@ def _hint(typed: str) -> str:
 
     names = [name for name in _BY_NAME if len(name) > 3]
     near = [name for name in names if len(typed) > 2 and name.startswith(typed)]
-    near = near or difflib.get_close_matches(typed[:20], names, n=2, cutoff=0.7)
+    near = near or difflib.get_close_matches(typed[:20], names, n=3, cutoff=0.7)
     if not near:
         return "give a code such as 'de', a name such as 'german', or 'auto'"
-    return "did you mean " + " or ".join(f"{name!r} ({_BY_NAME[name]})" for name in near[:3]) + "?"
+    # The nearest name of each.
+    codes = {_BY_NAME[name]: name for name in reversed(near[:3])}
+    found = [f"{name!r} ({code})" for code, name in reversed(codes.items())]
+    return f"did you mean {' or '.join(found)}?"

@@ -43,7 +43,7 @@ def test_the_codes_are_whispers() -> None:
     [
         ("germna", "did you mean 'german' (de)?"),
         ("ger", "did you mean 'german' (de)?"),
-        ("portugese", "did you mean 'portuguese' (pt)"),
+        ("portugese", "did you mean 'portuguese' (pt)?"),
         ("norweigan", "did you mean 'norwegian' (no)"),
         ("xx", "give a code such as 'de', a name such as 'german', or 'auto'"),
         ("klingon", "give a code"),

@@ -290,6 +290,23 @@ def run_fast(scenario: object) -> None:
     anyio.run(limited, backend="trio", backend_options={"clock": clock})
 
 
+def test_describe_waits_for_a_silent_worker_no_longer_than_it_must() -> None:
+    async def ask_twice() -> None:
+        async with users() as made:
+            made.front.links["0"].info.found_at = started = anyio.current_time()
+            alice, bob = made.connect(ALICE), made.connect(BOB)
+            alice.send("describe")
+            bob.send("ping")
+            await bob.expect("pong")
+            assert (await alice.expect("info"))["asr"][0]["models"] == []
+            assert anyio.current_time() - started == 10
+            bob.send("describe")
+            await bob.expect("info")
+            assert anyio.current_time() - started == 10
+
+    run_fast(ask_twice)
+
+
 # --- Wyoming's own clients ------------------------------------------------------------------------
 
 ODD = {**START, "width": 4}

@@ -221,8 +221,6 @@ class Front:
 
     def worker_loading(self, link: Link, loading: Loading) -> None:
         now, skills = anyio.current_time(), _skills(loading)
-        if skills is None:
-            log.info("worker %s: loading %s (pid %s)", link.name, loading.model, loading.pid)
         self._perform(self.scheduler.worker_loading(link.name, now, loading.model, skills))
         self._something_is_known()
 

@@ -258,6 +258,8 @@ class Link:
 
     def _loading(self, event: Loading) -> None:
         self._explain(event)
+        if event.pid != self.info.pid:
+            log.info("worker %s: loading %s (pid %s)", self.name, event.model, event.pid)
         if event.languages or event.model != self.info.model:
             self.info.languages = event.languages
         self.info.pid, self.info.model = event.pid, event.model

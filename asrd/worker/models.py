@@ -5,6 +5,7 @@ exist), some turn a multilingual model into an English one without a sound. So t
 for here, before it loads anything.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -79,8 +80,12 @@ def resolve(name: str) -> Path:
         from asrd.demo import MODEL
 
         return MODEL
-    if Path(name).is_dir():
-        return Path(name)
+    path = Path(name)
+    with contextlib.suppress(RuntimeError):
+        # A shell leaves the tilde of `--model=~/x` alone.
+        path = path.expanduser()
+    if path.is_dir():
+        return path
     repository = _repository(name)
     try:
         return _snapshot(repository, local_files_only=True)
