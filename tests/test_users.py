@@ -378,6 +378,21 @@ async def test_a_recording_beside_a_plain_error_gets_its_answer_first() -> None:
         assert await alice.at_end()
 
 
+async def test_a_plain_client_that_hangs_up_leaves_nothing() -> None:
+    async with users() as made:
+        alice = made.connect(ALICE)
+        alice.send("audio-start", START)
+        alice.send("audio-chunk", START, SECOND)
+        alice.send("audio-stop")
+        alice.send("ping")
+        await alice.expect("pong")
+        assert made.front._unanswered.count(ALICE) == 1
+        alice.sock.close()
+        while made.front.sessions:
+            await anyio.sleep(0.01)
+        assert (made.front._unanswered.count(ALICE), made.front._spool.used) == (0, 0)
+
+
 async def test_a_client_that_goes_on_sending_after_the_end_is_heard_out() -> None:
     async with users() as made:
         alice = made.connect(ALICE)

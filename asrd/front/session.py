@@ -138,7 +138,8 @@ class Session:
     def _leave_if_over(self, plain_error: bool = False) -> None:
         """End a plain conversation that got an error, once nothing else on it is unanswered."""
         self._got_error |= plain_error and not self._knows_asrd
-        if self._got_error and not self.requests and not self._stream.is_open:
+        over = not self.requests and not self._stream.is_open
+        if self._got_error and over and self._channel is not None:
             self._leaving = True
             self._conversation.cancel()
 
