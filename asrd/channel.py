@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 
 from asrd import fdsocket, wire
 from asrd.errors import Busy, ProtocolError
+from asrd.identity import User
 from asrd.ownedfd import OwnedFd
 
 # Seconds for which one busy peer may have the event loop before the others get their turn.
@@ -32,7 +33,7 @@ class Kept:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.total = 0
-        self._of_owner: Counter[int] = Counter()
+        self._of_owner: Counter[User] = Counter()
         self._channels: set[Channel] = set()
 
     def count(self, channel: "Channel", change: int) -> None:
@@ -66,7 +67,7 @@ class Channel:
         *,
         output_max: int,
         kept: Kept | None = None,
-        owner: int = -1,
+        owner: User = -1,
         frame_timeout: float | None = None,
     ) -> None:
         sock.setblocking(False)
@@ -102,7 +103,10 @@ class Channel:
 
     @property
     def half_closed(self) -> bool:
-        """After the end was received: whether the peer still reads (`shutdown(SHUT_WR)`)."""
+        """After the end was received: whether the peer still reads (`shutdown(SHUT_WR)`). Other
+        sockets than Unix ones can't tell that from a peer that is gone: it counts as gone."""
+        if self._sock.family != socket.AF_UNIX:
+            return False
         poll = select.poll()
         poll.register(self._sock, 0)
         return not poll.poll(0)

@@ -30,6 +30,7 @@ from asrd.fields import (
     string,
     unknown_keys,
 )
+from asrd.languages import language_or_empty
 
 DEFAULT_CONFIG = Path("/etc/asrd/asrd.toml")
 DEFAULT_SOCKET = "/run/asrd/asrd.sock"
@@ -158,7 +159,7 @@ class WorkerSettings:
         integer(0, 4096), 0, help="Threads of one inference on the CPU; 0: CTranslate2's choice."
     )
     language: str = field(
-        string(16), "", help="Language of jobs that name none; empty: it is detected."
+        language_or_empty, "", help="Language of jobs that name none; empty: it is detected."
     )
     beam_size: int = field(integer(1, 32), 5, help="Beam size of jobs that name none.")
     vad_filter: bool = field(

@@ -9,9 +9,9 @@ import errno
 import socket
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from asrd.errors import ProtocolError
+from asrd.identity import Peer
 from asrd.ownedfd import OwnedFd
 from asrd.wire import MAX_FDS
 
@@ -20,30 +20,41 @@ READ_SIZE = 256 * 1024
 _FD_SIZE = array.array("i").itemsize
 # What the kernel says when this machine, not the peer, is at fault.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-# What the kernel says of a user without a number in our namespace (user_namespaces(7)).
-_OVERFLOW_UID = 65534
 _UCRED = struct.Struct("iII")
+# The user id of a peer that left no credentials: (uid_t) -1.
+_NO_UID = 0xFFFF_FFFF
+# The bits of an IPv6 address that belong to one subscriber: the rest is theirs to vary.
+_IPV6_PREFIX = 64
 
 
-class Peer(NamedTuple):
-    """Who connected (SO_PEERCRED, see unix(7)); the kernel vouches for it."""
-
-    pid: int
-    uid: int
-    gid: int
-
-    def may_see(self, uid: int) -> bool:
-        """Whether what belongs to that user is this peer's business. Who has no number here
-        (another user namespace) shares one with others, and is nobody's friend."""
-        return self.uid == 0 or (self.uid == uid and uid != _OVERFLOW_UID)
+def peer_of(sock: socket.socket, address: object) -> Peer:
+    """The peer of a connection that `accept` returned with this address. Only AF_UNIX has
+    credentials (SO_PEERCRED, unix(7)); of other sockets the kernel says pid 0 and uid -1."""
+    if sock.family == socket.AF_UNIX:
+        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        pid, uid, gid = _UCRED.unpack(raw)
+        if uid != _NO_UID:
+            return Peer(pid, uid, gid)
+    return Peer(None, None, None, _shown(address))
 
 
-# Who reads the log may know everything.
-ROOT = Peer(0, 0, 0)
+def _shown(address: object) -> str:
+    """The part of a socket address that its quotas count by: all ports of one host."""
+    host = address[0] if isinstance(address, tuple) and address else "unknown"
+    if not isinstance(host, str):
+        return str(host)
+    # Imported here: most daemons never need it.
+    import ipaddress
 
-
-def peer_of(sock: socket.socket) -> Peer:
-    return Peer(*_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
+    try:
+        found = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return "unknown"
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((found, _IPV6_PREFIX), strict=False))
 
 
 def receive_into(

@@ -103,7 +103,8 @@ def integer(low: int, high: int) -> Getter:
         if not isinstance(raw, int) or isinstance(raw, bool):
             raise FieldError(key, "must be an integer")
         if not low <= raw <= high:
-            raise FieldError(key, f"must be between {low} and {high}")
+            problem = f"must be between {low} and {high}" if low < high else f"must be {low}"
+            raise FieldError(key, problem)
         return raw
 
     return get

@@ -16,6 +16,7 @@ from asrd.fields import (
     string,
     text_or,
 )
+from asrd.languages import language
 
 # Whisper's window is 30 s and its prompt 224 tokens: longer prompts are cut by the engine anyway.
 _PROMPT = 4096
@@ -67,7 +68,7 @@ class Options:
     `bad-audio` instead of a warning; `split_channels` transcribes each channel by itself.
     """
 
-    language: str | None = field(identifier(16), None)
+    language: str | None = field(language, None)
     task: str = field(choice("transcribe", "translate"), "transcribe")
     beam_size: int | None = field(integer(1, 32), None)
     initial_prompt: str | None = field(string(_PROMPT), None)

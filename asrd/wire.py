@@ -258,6 +258,8 @@ class Decoder:
             raise ProtocolError("data: must be an object")
         self._data_length = _length(header, "data_length", self.limits.data)
         self._missing = _length(header, "payload_length", self.limits.payload)
+        if header.get("fds") and not self.limits.fds:
+            raise ProtocolError("fds: no descriptor can be passed over this socket")
         self._fd_count = _length(header, "fds", self.limits.fds)
         self._event = Event(kind, data or {}, payload_length=self._missing)
         self._state = _State.DATA

@@ -76,18 +76,23 @@ class CancelJob:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """The worker lives and has begun to load its model."""
+    """The worker lives and has begun to load its model. Sent again with what the model's files say
+    of its skills (see Hello), as soon as they were looked at; without `languages` before that."""
 
     TYPE: ClassVar = "loading"
     pid: int = field(integer(1, 1 << 31))
     model: str = field(string(NAME_MAX))
     last: LastProcess | None = field(nested(LastProcess), None)
+    languages: tuple[str, ...] = field(sequence(identifier(16), 1000), ())
+    translate: bool = field(flag, True)
+    word_timestamps: bool = field(flag, True)
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The model is loaded and warm: the worker takes jobs. `spare`: in reserve for others with this
-    model; `prefetch`: beside those that run it can hold one."""
+    """The model is loaded and warm: the worker takes jobs. `languages`, `translate` and
+    `word_timestamps` are the model's skills. `spare`: in reserve for others with this model;
+    `prefetch`: beside those that run it can hold one."""
 
     TYPE: ClassVar = "hello"
     version: int = field(integer(1, 1 << 31))
@@ -102,6 +107,8 @@ class Hello:
     load_seconds: float = field(number(0, 1e6), 0.0)
     last: LastProcess | None = field(nested(LastProcess), None)
     alive_seconds: float | None = field(number(0.05, 3600), None)
+    translate: bool = field(flag, True)
+    word_timestamps: bool = field(flag, True)
 
 
 @dataclass(frozen=True, slots=True)

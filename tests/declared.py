@@ -45,6 +45,8 @@ _WORDS: dict[str, Callable[..., str]] = {
     "choice": lambda allowed: " or ".join(f"`{word}`" for word in allowed),
     "integer": _between("integer"),
     "number": _between("number"),
+    "language": lambda: "a language: code, tag or English name",
+    "language_or_empty": lambda: "a language: code, tag or English name",
     "flag": lambda: "`true` or `false`",
     "mapping": lambda: "object",
     "nested": lambda cls: f"object: {cls.__name__}",

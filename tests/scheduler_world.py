@@ -23,10 +23,34 @@ from asrd.front.actions import (
     Wake,
 )
 from asrd.front.fairqueue import Job, Limits
+from asrd.front.needs import UNKNOWN, Needs, Skills
 from asrd.front.scheduler import Scheduler, UnknownKey
 from asrd.front.workers import WorkerState
+from asrd.identity import User
 
 HOPELESS = {"failed", "down"}
+ANY = Needs()
+
+
+@dataclass(frozen=True)
+class BookedSkills:
+    languages: tuple[str, ...]
+    translate: bool = True
+    words: bool = True
+
+    @property
+    def many(self) -> bool:
+        return len(self.languages) > 1
+
+    def enough_for(self, needs: Needs) -> bool:
+        return (
+            needs.language in (None, *self.languages)
+            and self.translate >= needs.translate
+            and self.words >= needs.word_timestamps
+        )
+
+    def told(self) -> Skills:
+        return Skills(frozenset(self.languages), self.translate, self.words)
 
 
 @dataclass
@@ -34,6 +58,8 @@ class BookedWorker:
     state: str = "starting"
     retired: bool = False
     model: str | None = None
+    # None: nothing is known of its skills.
+    skills: BookedSkills | None = None
     slots: int = 1
     spare: bool = False
     can_prefetch: bool = False
@@ -54,8 +80,23 @@ class BookedWorker:
     def hopeful(self) -> bool:
         return self.state not in HOPELESS and not self.retired
 
+    def is_named(self, asked: str | None) -> bool:
+        if asked is None or self.model is None:
+            return True
+        return asked.lower() in (self.model.lower(), self.model.lower().split("/")[-1])
+
+    def able(self, needs: Needs) -> bool:
+        return self.is_named(needs.model) and (self.skills is None or self.skills.enough_for(needs))
+
     def fits(self, job: Job) -> bool:
-        return self.hopeful and (None in (job.model, self.model) or job.model == self.model)
+        return self.hopeful and self.able(job.needs)
+
+    def beats(self, other: "BookedWorker", needs: Needs) -> bool:
+        """Both could run it: whether this one is preferred."""
+        if needs.model is not None and (self.model == needs.model) != (other.model == needs.model):
+            return self.model == needs.model
+        many = [worker.skills is not None and worker.skills.many for worker in (self, other)]
+        return needs.language is None and many == [True, False]
 
 
 @dataclass
@@ -88,7 +129,7 @@ class World:
         self.draining = False
         self.keys: set[int] = set()
         self.prefetched = 0
-        self.served: dict[int, int] = {}
+        self.served: dict[User, int] = {}
         self._submitted = 0
         # What the next actions must hold: job to its outcome.
         self._due: dict[int, object] = {}
@@ -98,7 +139,7 @@ class World:
     def submit(
         self,
         uid: int = 1,
-        model: str | None = None,
+        needs: Needs = ANY,
         timeout: float | None = None,
         size: int = 1,
         seconds: float = 1.0,
@@ -106,7 +147,7 @@ class World:
         """Returns the job's number, None if it was refused."""
         self._submitted += 1
         number = self._submitted
-        job = Job(uid, self.now, model, size, seconds, timeout, request=number)
+        job = Job(uid, self.now, needs, size, seconds, timeout, request=number)
         expected = self._expected_refusal(job)
         depth = len(self._waiting())
         actions = self.scheduler.submit(job, self.now)
@@ -156,10 +197,18 @@ class World:
         self._crash(self.workers.pop(name))
         self._check(self.scheduler.worker_removed(name, self.now))
 
-    def loading(self, name: str) -> None:
-        if self.workers[name].state not in HOPELESS:
-            self.workers[name].state = "loading"
-        self._check(self.scheduler.worker_loading(name, self.now))
+    def loading(
+        self, name: str, model: str | None = None, skills: BookedSkills | None = None
+    ) -> None:
+        """With `skills` it has looked at its model's files."""
+        worker = self.workers[name]
+        if worker.state not in HOPELESS:
+            worker.state = "loading"
+        if skills is None:
+            self._check(self.scheduler.worker_loading(name, self.now))
+        else:
+            worker.model, worker.skills = model, skills
+            self._check(self.scheduler.worker_loading(name, self.now, model, skills.told()))
 
     def ready(
         self,
@@ -168,11 +217,15 @@ class World:
         slots: int = 1,
         spare: bool = False,
         can_prefetch: bool = True,
+        skills: BookedSkills | None = None,
     ) -> None:
         worker = self.workers[name]
         worker.state, worker.model, worker.slots = "ready", model, slots
-        worker.spare, worker.can_prefetch = spare, can_prefetch
-        self._check(self.scheduler.worker_ready(name, model, slots, self.now, spare, can_prefetch))
+        worker.spare, worker.can_prefetch, worker.skills = spare, can_prefetch, skills
+        told = UNKNOWN if skills is None else skills.told()
+        self._check(
+            self.scheduler.worker_ready(name, model, slots, self.now, spare, can_prefetch, told)
+        )
 
     def lost(self, name: str) -> None:
         worker = self.workers[name]
@@ -232,7 +285,9 @@ class World:
 
     def _serves(self, worker: BookedWorker) -> bool:
         needed = not worker.spare or not any(
-            other.ready and not other.spare and other.model == worker.model
+            other.ready
+            and not other.spare
+            and (other.model, other.skills) == (worker.model, worker.skills)
             for other in self.workers.values()
         )
         return worker.ready and needed
@@ -248,12 +303,15 @@ class World:
         if self.draining:
             return Code.SHUTTING_DOWN
         if not any(worker.fits(job) for worker in self.workers.values()):
-            return self._hopeless_code()
-        if any(self._takes(worker) and worker.fits(job) for worker in self.workers.values()):
+            return self._hopeless_code(job)
+        models = {worker.model for worker in self._best(job)} - {None}
+        if job.needs.model is not None and len(models) > 1:
+            return Code.BAD_REQUEST
+        if any(self._takes(worker) for worker in self._best(job)):
             return None
         limits = self.limits
         bounded = [b.job for b in self.jobs.values() if b.state == "waiting"]
-        mine = sum(other.uid == job.uid for other in bounded)
+        mine = sum(other.user == job.user for other in bounded)
         full = (
             len(bounded) >= limits.queue_max
             or 0 < limits.queue_max_per_user <= mine
@@ -265,9 +323,21 @@ class World:
         )
         return Code.BUSY if full else None
 
-    def _hopeless_code(self) -> Code:
-        hopeful = any(worker.hopeful for worker in self.workers.values())
-        return Code.MODEL_NOT_FOUND if hopeful else Code.UNAVAILABLE
+    def _best(self, job: Job) -> list[BookedWorker]:
+        """Those that it may run on: none that could do it is preferred to them."""
+        fit = [worker for worker in self.workers.values() if worker.fits(job)]
+        return [w for w in fit if not any(other.beats(w, job.needs) for other in fit)]
+
+    def _suits(self, worker: BookedWorker, job: Job) -> bool:
+        return any(worker is best for best in self._best(job))
+
+    def _hopeless_code(self, job: Job) -> Code:
+        hopeful = [worker for worker in self.workers.values() if worker.hopeful]
+        gone = [worker for worker in self.workers.values() if not worker.hopeful]
+        if not hopeful or any(w.model is not None and w.able(job.needs) for w in gone):
+            return Code.UNAVAILABLE
+        named = any(worker.is_named(job.needs.model) for worker in hopeful)
+        return Code.BAD_REQUEST if named else Code.MODEL_NOT_FOUND
 
     def _wait_limit(self, job: Job) -> float:
         longest = self.now + self.limits.max_wait_seconds
@@ -326,7 +396,7 @@ class World:
             if number in self._due or booked.state == "ended":
                 continue
             if booked.waits and not any(w.fits(booked.job) for w in self.workers.values()):
-                self._due[number] = self._hopeless_code()
+                self._due[number] = self._hopeless_code(booked.job)
             elif booked.deadline <= self.now:
                 self._due[number] = Code.DEADLINE_EXCEEDED
 
@@ -363,7 +433,7 @@ class World:
     def _read_ahead(self, job: Job, name: str, key: int) -> None:
         booked, worker = self.jobs[job.request], self.workers[name]
         assert booked.waits and not booked.attempts and not booked.alone
-        assert self._may_read(worker) and worker.fits(job)
+        assert self._may_read(worker) and self._suits(worker, job)
         assert not any(w.prefetched and w.prefetched[1] == job.request for w in self._others(name))
         assert job.request == self._whose_turn(worker, job), "another one is next"
         assert key not in self.keys, "a key was used twice"
@@ -384,7 +454,7 @@ class World:
         job, name, key = start.job, start.worker, start.key
         booked, worker = self.jobs[job.request], self.workers[name]
         assert booked.waits, f"started while it is {booked.state}"
-        assert self._takes(worker) and worker.fits(job), f"started on {worker}"
+        assert self._takes(worker) and self._suits(worker, job), f"started on {worker}"
         assert start.prefetched == (worker.prefetched == (key, job.request))
         unwanted = self._unread(job.request)
         if start.prefetched:
@@ -394,7 +464,7 @@ class World:
             assert key not in self.keys, "a key was used twice"
         assert booked.job.request == self._whose_turn(worker, job), "it was not its turn"
         self.keys.add(key)
-        self.served[job.uid] = max(self.served.values(), default=0) + 1
+        self.served[job.user] = max(self.served.values(), default=0) + 1
         booked.state, booked.where = "running", (name, key)
         booked.attempts += 1
         assert booked.attempts == job.attempts <= self.limits.max_attempts
@@ -409,22 +479,22 @@ class World:
 
     def _whose_turn(self, worker: BookedWorker, chosen: Job) -> int:
         """The job that must be next on this worker; where several may, the chosen one."""
-        fitting = [n for n in self._waiting() if worker.fits(self.jobs[n].job)]
+        fitting = [n for n in self._waiting() if self._suits(worker, self.jobs[n].job)]
         retries = [n for n in fitting if self.jobs[n].state == "retrying"]
         if retries:
             return chosen.request if chosen.request in retries else retries[0]
-        longest_ago = min(self.served.get(self.jobs[n].job.uid, 0) for n in fitting)
-        users = {self.jobs[n].job.uid for n in fitting}
+        longest_ago = min(self.served.get(self.jobs[n].job.user, 0) for n in fitting)
+        users = {self.jobs[n].job.user for n in fitting}
         entitled = {uid for uid in users if self.served.get(uid, 0) == longest_ago}
-        if chosen.uid not in entitled:
+        if chosen.user not in entitled:
             return -1
-        return next(n for n in fitting if self.jobs[n].job.uid == chosen.uid)
+        return next(n for n in fitting if self.jobs[n].job.user == chosen.user)
 
     def _woken(self, name: str, refused: Job | None) -> None:
         worker = self.workers[name]
         assert worker.state == "asleep"
         wanting = [self.jobs[n].job for n in self._waiting()] + ([refused] if refused else [])
-        assert any(worker.fits(job) for job in wanting), "woken for nothing"
+        assert any(self._suits(worker, job) for job in wanting), "woken for nothing"
         worker.state = "starting"
 
     # --- what holds at all times ------------------------------------------------------------
@@ -435,7 +505,7 @@ class World:
         assert {job.request for job in scheduler.queue} == set(self._waiting())
         assert len(scheduler.queue) == len(waiting)
         for booked in waiting:
-            free = [n for n, w in self.workers.items() if self._takes(w) and w.fits(booked.job)]
+            free = [worker for worker in self._best(booked.job) if self._takes(worker)]
             assert not free, f"{booked.job} waits though {free} could run it"
         self._check_bounds([booked.job for booked in waiting if booked.state == "waiting"])
         for name, worker in self.workers.items():
@@ -443,6 +513,7 @@ class World:
             assert (seen.state, seen.retired, seen.model, seen.slots) == (
                 (worker.state, worker.retired, worker.model, worker.slots)
             )
+            assert seen.skills == (UNKNOWN if worker.skills is None else worker.skills.told())
             assert {k: j and j.request for k, j in seen.jobs.items()} == worker.held
             read = seen.prefetched and (seen.prefetched[0], seen.prefetched[1].request)
             assert read == worker.prefetched
@@ -457,7 +528,7 @@ class World:
 
     def _check_reads(self, worker: BookedWorker) -> None:
         """Who may read ahead does, unless what is next must not be read, or another reads it."""
-        fitting = [n for n in self._waiting() if worker.fits(self.jobs[n].job)]
+        fitting = [n for n in self._waiting() if self._suits(worker, self.jobs[n].job)]
         new = not any(self.jobs[n].attempts or self.jobs[n].alone for n in fitting)
         read = {w.prefetched[1] for w in self.workers.values() if w.prefetched is not None}
         if fitting and new and not read & set(fitting):
@@ -466,10 +537,10 @@ class World:
     def _check_bounds(self, bounded: list[Job]) -> None:
         limits = self.limits
         assert len(bounded) <= limits.queue_max
-        users = {job.uid for job in bounded}
+        users = {job.user for job in bounded}
         if limits.queue_max_per_user:
             for uid in users:
-                assert sum(job.uid == uid for job in bounded) <= limits.queue_max_per_user
+                assert sum(job.user == uid for job in bounded) <= limits.queue_max_per_user
         if len(bounded) > 1:
             assert sum(job.size for job in bounded) <= limits.queue_max_bytes
             assert sum(job.seconds for job in bounded) <= limits.queue_max_audio_seconds
@@ -477,7 +548,7 @@ class World:
     def _check_wakes(self, jobs: list[Job]) -> None:
         """Whoever waits, or was told to come again, does not find all asleep for ever."""
         for job in jobs:
-            able = [worker for worker in self.workers.values() if worker.fits(job)]
+            able = self._best(job)
             asleep = [worker for worker in able if worker.state == "asleep"]
             assert not able or len(asleep) < len(able), f"{job} waits, and all sleep"
 

@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from asrd.fields import Getter
+from asrd.languages import NAMES
 
 # Enough for any combination; the bounds themselves are tests/test_fields.py's business.
 _LONGEST = 3
@@ -54,6 +55,7 @@ _MAKERS: dict[str, Callable[..., st.SearchStrategy[Any]]] = {
     "choice": lambda allowed: st.sampled_from(allowed),
     "integer": lambda low, high: st.integers(low, high),
     "number": lambda low, high: st.floats(low, high),
+    "language": lambda: st.sampled_from(sorted(NAMES)),
     "flag": st.booleans,
     "mapping": lambda: st.dictionaries(st.text(_CHARACTERS, max_size=9), _JSON, max_size=3),
     "nested": lambda cls: instances(cls),

@@ -5,7 +5,7 @@ from asrd.front.fairqueue import Job
 
 
 def job(timeout: float | None = None) -> Job:
-    return Job(uid=1, arrival=100.0, timeout=timeout)
+    return Job(user=1, arrival=100.0, timeout=timeout)
 
 
 def test_the_earliest_is_first() -> None:

@@ -15,8 +15,8 @@ import pytest
 from asrd import events, records, wire, workerevents
 from asrd.config import TABLES, FrontSettings
 from asrd.errors import Code, WarningCode
-from asrd.fdsocket import Peer
 from asrd.front import status
+from asrd.identity import Peer
 from tests.declared import accepts, default
 from tests.test_status import front
 
@@ -112,7 +112,7 @@ def test_every_limit_of_the_codec() -> None:
     values = "values in `data`: commas and opening brackets, also those in texts"
     assert cells[values] == f"{wire.MAX_VALUES:,}"
     fds = cells["`fds` of one event, and waiting for theirs"]
-    assert fds == f"{wire.MAX_FDS}; on the status socket none"
+    assert fds == f"{wire.MAX_FDS}; on the status socket and over TCP none"
 
 
 def test_every_setting_that_bounds_a_client_is_among_the_limits() -> None:

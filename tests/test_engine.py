@@ -33,12 +33,13 @@ from asrd.errors import (
     TooLarge,
 )
 from asrd.fields import dump
+from asrd.languages import NAMES
 from asrd.records import (
     AudioFormat,
     Options,
     Segment,
 )
-from asrd.worker import cuda
+from asrd.worker import cuda, models
 from asrd.worker import engine as engine_module
 from asrd.worker.ahead import READ_AHEAD_SECONDS
 from asrd.worker.audio import RATE, Samples, open_recording
@@ -697,6 +698,14 @@ def test_a_loaded_engine_says_what_it_is(engine: WhisperEngine) -> None:
     assert 0 < engine.load_seconds < 20
 
 
+def test_its_files_say_beforehand_what_it_can_do(engine: WhisperEngine) -> None:
+    _, facts = models.find(SETTINGS)
+    assert facts.languages == tuple(code for code in NAMES if code in engine.languages)
+    assert set(facts.languages) == set(engine.languages)
+    assert facts.multilingual == engine.translate
+    assert facts.word_timestamps == engine.word_timestamps
+
+
 def test_only_languages_that_the_vocabulary_has_are_known(model: Path) -> None:
     text = (model / "tokenizer.json").read_text()
     (model / "tokenizer.json").write_text(text.replace("<|yue|>", "<|other|>"))
@@ -711,7 +720,8 @@ def test_an_english_model_refuses_what_it_can_not_do(model: Path) -> None:
     vocabulary = vocabulary.replace('""', '"other"').replace("<|es|>", "<|another|>")
     (model / "vocabulary.json").write_text(vocabulary)
     found = load(model)
-    assert found.languages == ("en",)
+    assert found.languages == ("en",) == models.check(model).languages
+    assert not found.translate
     assert found._arguments(Options())["language"] is None
     with pytest.raises(BadRequest, match=r"language: this model does not know 'es' \(only en\)"):
         transcribe(found, silence(1), language="es")
@@ -805,7 +815,7 @@ import gc
 from asrd.config import WorkerSettings
 from asrd.worker.main import _load_engine
 gc.disable()
-_load_engine(WorkerSettings(model="demo", device="cpu"))
+_load_engine(WorkerSettings(model="demo", device="cpu"), print)
 assert gc.isenabled() and gc.get_freeze_count() > 10_000
 """)
     run_python("""

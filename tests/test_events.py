@@ -140,7 +140,7 @@ def test_an_event_is_parsed_by_its_direction() -> None:
         ("transcribe", {"timeout_ms": 0}, "timeout_ms: must be between 1 and"),
         ("transcribe", {"timeout_ms": 1.5}, "timeout_ms: must be an integer"),
         ("transcribe", {"transcript_terms": ["a", 1]}, "transcript_terms[1]: must be a string"),
-        ("audio-start", {"rate": 16000, "width": 4, "channels": 1}, "width: must be between 2 and"),
+        ("audio-start", {"rate": 16000, "width": 4, "channels": 1}, "width: must be 2"),
         ("audio-chunk", {"rate": 16000, "width": 2}, "channels: is missing"),
         ("ping", {"text": 1}, "text: must be a string"),
     ],
@@ -158,7 +158,7 @@ def test_what_a_client_got_wrong_is_named(kind: str, data: dict[str, Any], error
         ({"temperature": [0, 3]}, "temperature[1]: must be between 0 and 2"),
         ({"beam_size": 0}, "beam_size: must be between 1 and 32"),
         ({"task": "sing"}, "task: must be one of transcribe, translate"),
-        ({"language": ""}, "language: must be a non-empty"),
+        ({"language": 3}, "language: must be a string"),
     ],
 )
 def test_what_is_wrong_with_an_option_is_named(data: dict[str, Any], error: str) -> None:

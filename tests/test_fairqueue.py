@@ -1,11 +1,12 @@
 """The queue's order, its bounds, and what it costs to find the next job."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
 from asrd.front.fairqueue import FairQueue, Job, Limits
+from asrd.front.needs import Needs
 from tests.counting import calls_of
 
 
@@ -26,9 +27,14 @@ def names(jobs: Iterable[Job]) -> list[str]:
     return [one.request for one in jobs]
 
 
+def having(model: str | None) -> Callable[[Needs], bool]:
+    """What suits a worker with this model; None: whatever there is."""
+    return lambda needs: model is None or needs.model in (None, model)
+
+
 def serve_all(waiting: FairQueue, model: str | None = "tiny") -> list[str]:
     served = []
-    while (one := waiting.first(model)) is not None:
+    while (one := waiting.first(having(model))) is not None:
         waiting.serve(one)
         served.append(one)
     return names(served)
@@ -69,7 +75,7 @@ def test_a_newcomer_goes_before_those_who_were_served() -> None:
 
 def test_a_worker_is_given_what_its_model_can_run() -> None:
     waiting = queue()
-    put(waiting, job("large", model="large"), job("any"), job("tiny", model="tiny"))
+    put(waiting, job("large", needs=Needs("large")), job("any"), job("tiny", needs=Needs("tiny")))
     assert serve_all(waiting, "base") == ["any"]
     assert serve_all(waiting, "tiny") == ["tiny"]
     assert names(waiting) == ["large"]
@@ -80,7 +86,7 @@ def test_a_worker_is_given_what_its_model_can_run() -> None:
 def test_a_retry_goes_before_all_others_if_the_model_fits() -> None:
     waiting = queue()
     put(waiting, job("a"), job("b"))
-    waiting.put_back(job("retry of large", model="large"))
+    waiting.put_back(job("retry of large", needs=Needs("large")))
     waiting.put_back(job("retry"))
     assert names(waiting) == ["retry", "retry of large", "a", "b"]
     assert serve_all(waiting) == ["retry", "a", "b"]
@@ -166,9 +172,9 @@ def test_served_users_are_not_remembered_for_ever() -> None:
 def test_the_next_job_costs_the_same_however_many_wait(users: int, model: str) -> None:
     def cost(length: int) -> int:
         waiting = queue(queue_max=10_000)
-        put(waiting, *(job(f"{n}", n % users, model="large") for n in range(length)))
-        put(waiting, job("small", model="tiny"))
-        return calls_of(lambda: waiting.serve(waiting.first(model) or job("none")))
+        put(waiting, *(job(f"{n}", n % users, needs=Needs("large")) for n in range(length)))
+        put(waiting, job("small", needs=Needs("tiny")))
+        return calls_of(lambda: waiting.serve(waiting.first(having(model)) or job("none")))
 
     assert cost(1000) <= cost(10)
 

@@ -10,6 +10,7 @@ import pytest
 
 from asrd import fdsocket
 from asrd.errors import ProtocolError
+from asrd.identity import Peer
 from asrd.wire import MAX_FDS
 
 Pair = tuple[socket.socket, socket.socket]
@@ -128,15 +129,54 @@ def test_other_ancillary_data_is_no_descriptor(pair: Pair, buffer: memoryview) -
 
 
 def test_the_kernel_says_who_connected(pair: Pair) -> None:
-    assert fdsocket.peer_of(pair[0]) == (os.getpid(), os.getuid(), os.getgid())
+    peer = fdsocket.peer_of(pair[0], "")
+    assert (peer.pid, peer.uid, peer.gid) == (os.getpid(), os.getuid(), os.getgid())
+
+
+class Accepted:
+    """A socket for which the kernel says this much of its peer."""
+
+    def __init__(self, family: socket.AddressFamily, pid: int, uid: int, gid: int) -> None:
+        self.family = family
+        self._credentials = struct.pack("iII", pid, uid, gid)
+
+    def getsockopt(self, *_: int) -> bytes:
+        return self._credentials
+
+
+def peer_of(made: Accepted, address: object = "") -> Peer:
+    return fdsocket.peer_of(made, address)  # type: ignore[arg-type]
 
 
 def test_a_uid_may_need_all_32_bits() -> None:
-    class Socket:
-        def getsockopt(self, *_: int) -> bytes:
-            return struct.pack("iII", 7, 4_294_967_294, 4_000_000_000)
+    peer = peer_of(Accepted(socket.AF_UNIX, 7, 4_294_967_294, 4_000_000_000))
+    assert (peer.pid, peer.uid, peer.gid) == (7, 4_294_967_294, 4_000_000_000)
 
-    assert fdsocket.peer_of(Socket()) == (7, 4_294_967_294, 4_000_000_000)  # type: ignore[arg-type]
+
+def test_a_peer_without_credentials_has_no_user() -> None:
+    peer = peer_of(Accepted(socket.AF_UNIX, 0, 0xFFFF_FFFF, 0xFFFF_FFFF))
+    assert (peer.pid, peer.uid, peer.gid, peer.user) == (None, None, None, "unknown")
+
+
+@pytest.mark.parametrize(
+    ("family", "address", "user"),
+    [
+        (socket.AF_INET, ("192.0.2.1", 4711), "192.0.2.1"),
+        (socket.AF_INET6, ("::ffff:192.0.2.1", 4711, 0, 0), "192.0.2.1"),
+        (socket.AF_INET6, ("2001:db8:1:2:3:4:5:6", 4711, 0, 0), "2001:db8:1:2::/64"),
+        (socket.AF_INET6, ("fe80::1%eth0", 4711, 0, 2), "fe80::/64"),
+        (socket.AF_VSOCK, (3, 4711), "3"),
+        (socket.AF_INET, (), "unknown"),
+        (socket.AF_INET, ("nonsense\n", 1), "unknown"),
+    ],
+)
+def test_only_a_unix_socket_is_asked_for_credentials(
+    family: socket.AddressFamily, address: object, user: str
+) -> None:
+    """Whatever the kernel says for others, it is no user: neither root nor (uid_t) -1."""
+    for uid in (0, 1000, 0xFFFF_FFFF):
+        peer = peer_of(Accepted(family, 0, uid, uid), address)
+        assert (peer.uid, peer.user, peer.is_root) == (None, user, False)
 
 
 def test_a_descriptor_number_cut_in_half_is_none() -> None:

@@ -18,7 +18,7 @@ from asrd.records import (
 )
 from asrd.sd import Notifier
 from asrd.worker.frontlink import FrontLink
-from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Task
+from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Skills, Task
 from asrd.worker.worker import Worker
 from asrd.workerevents import Done, Failed
 from tests.process.raw import Peer, memfd
@@ -33,7 +33,7 @@ class AtOnce:
     def __init__(self) -> None:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._messages: list[Message] = []
-        self._post(Loaded("fake", ("en",), "cpu", "int8", 0.0))
+        self._post(Loaded("fake", Skills(("en",), False, True), "cpu", "int8", 0.0))
 
     def fileno(self) -> int:
         return self._wake

@@ -19,13 +19,13 @@ import trio.testing
 from asrd import wire
 from asrd.channel import Channel, Kept
 from asrd.errors import BadAudio, Busy, ProtocolError
-from asrd.fdsocket import Peer
 from asrd.front.crashes import Crash, Ran
 from asrd.front.fairqueue import Job, Limits
 from asrd.front.link import Link
 from asrd.front.scheduler import Scheduler
 from asrd.front.spool import ClientFile, Recording, Spool
 from asrd.front.workerdir import WorkerDirectory
+from asrd.identity import Peer
 from asrd.sd import Notifier
 from tests.process.raw import memfd
 
@@ -263,7 +263,8 @@ def test_a_link_outlives_a_bug_of_ours(tmp_path: Path, caplog: pytest.LogCapture
 
 
 def test_the_jobs_of_a_dead_worker_are_named_to_their_users_alone() -> None:
-    death = Crash("0", 0.0, 0.0, "it closed", (Ran("mine", 1000), Ran("whose", 65534)))
+    jobs = tuple(Ran(name, Peer(1, uid, 1)) for name, uid in (("mine", 1000), ("whose", 65534)))
+    death = Crash("0", 0.0, 0.0, "it closed", jobs)
 
     def told(uid: int) -> str:
         return death.told_to(Peer(pid=1, uid=uid, gid=1))
@@ -278,7 +279,7 @@ def test_the_jobs_of_a_dead_worker_are_named_to_their_users_alone() -> None:
 def test_a_worker_that_gives_every_job_back_cannot_keep_one_for_ever() -> None:
     scheduler = Scheduler(Limits(max_wait_seconds=30))
     scheduler.worker_added("0", 0.0)
-    job = Job(uid=0, arrival=0.0)
+    job = Job(user=0, arrival=0.0)
     scheduler.submit(job, 0.0)
     for now in range(1, 30, 5):
         scheduler.worker_ready("0", "m", 1, float(now))

@@ -43,6 +43,7 @@ class Engine:
     they are set; `log` is what was done, in order."""
 
     model, languages, device, compute_type, load_seconds = "fake", ("en",), "cpu", "int8", 0.0
+    translate, word_timestamps = False, True
 
     def __init__(self, *gates: str) -> None:
         self.gates = {name: threading.Event() for name in gates}

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from asrd.demo import MODEL
 from asrd.errors import AsrdError, LoadError
+from asrd.languages import NAMES
 from asrd.worker import models
 from asrd.worker.models import Facts, check, fetch_model, resolve
 from tests.fakes import PATIENCE
@@ -98,7 +99,7 @@ def test_a_model_that_is_not_here_is_told_with_its_cure(name: str) -> None:
 
 
 def test_the_demo_model_is_sound() -> None:
-    assert check(MODEL) == Facts(multilingual=True, word_timestamps=True)
+    assert check(MODEL) == Facts(True, True, tuple(NAMES))
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.bin", "tokenizer.json"])
@@ -182,7 +183,7 @@ def test_alignment_heads_that_are_no_list_are_refused(model: Path, heads: Any) -
 
 def test_a_model_may_have_no_alignment_heads(model: Path) -> None:
     edit(model / "config.json", alignment_heads=None)
-    assert check(model) == Facts(multilingual=True, word_timestamps=False)
+    assert check(model) == Facts(True, False, tuple(NAMES))
 
 
 # --- model.bin ----------------------------------------------------------------------------------
@@ -383,6 +384,14 @@ def test_a_model_is_fetched_and_then_found_without_the_network(home: Path) -> No
     )
     found = python("from asrd.worker.models import resolve; print(resolve('some/model'))", endpoint)
     assert found.stdout.strip() == str(path), found.stderr
+
+
+def test_a_directory_may_be_below_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert models.resolve("~/x") == tmp_path / "x"
+    with pytest.raises(LoadError):
+        models.resolve("~nobody-of-this-name/x")
 
 
 def test_what_is_fetched_is_checked(home: Path) -> None:

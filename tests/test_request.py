@@ -12,11 +12,12 @@ from asrd.events import (
     Transcribe,
     Transcript,
 )
-from asrd.fdsocket import Peer
 from asrd.fields import parse
 from asrd.front import request as answers
 from asrd.front.actions import Failure
+from asrd.front.needs import Needs
 from asrd.front.request import Request, make_request, with_hints
+from asrd.identity import Peer
 from asrd.records import (
     AudioFormat,
     JobWarning,
@@ -41,7 +42,7 @@ def made(
 def test_a_request_has_the_job_that_the_scheduler_sees() -> None:
     request = made(Transcribe(name="tiny", job_id="j", trace_id="t", timeout_ms=1500))
     job = request.job
-    assert (job.uid, job.arrival, job.model) == (1000, 50.0, "tiny")
+    assert (job.user, job.arrival, job.needs) == (1000, 50.0, Needs("tiny"))
     assert (job.size, job.seconds, job.timeout) == (64_000, 2.0, 1.5)
     assert job.request is request
     assert request.log_fields == {
@@ -50,6 +51,11 @@ def test_a_request_has_the_job_that_the_scheduler_sees() -> None:
         "ASRD_PEER_PID": 7,
         "ASRD_TRACE_ID": "t",
     }
+
+
+def test_a_job_needs_what_its_options_ask_of_a_model() -> None:
+    options = Options(language="de", task="translate", word_timestamps=True)
+    assert made(Transcribe(), options=options).job.needs == Needs(None, "de", True, True)
 
 
 def test_a_job_without_an_id_gets_a_fresh_one() -> None:

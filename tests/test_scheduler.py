@@ -19,6 +19,7 @@ from asrd.front.actions import (
     Wake,
 )
 from asrd.front.fairqueue import Job, Limits
+from asrd.front.needs import Needs, Skills
 from asrd.front.scheduler import Scheduler, UnknownKey
 from asrd.front.workers import WorkerState
 from tests.counting import calls_of
@@ -265,7 +266,7 @@ def test_rule_7_a_spare_takes_over_at_once_and_steps_back() -> None:
 def test_rule_7_a_spare_does_not_stand_in_for_another_model() -> None:
     it = scheduler("0", "spare", queue_max=5)
     it.worker_ready("spare", "large", 1, 0.0, spare=True)
-    mine = job(model="large")
+    mine = job(needs=Needs("large"))
     assert it.submit(mine, 0.0)[1] == Start(mine, "spare", 1)
 
 
@@ -440,20 +441,20 @@ def test_without_any_worker_a_job_is_unavailable() -> None:
 
 
 def test_a_model_that_no_worker_has_is_not_found() -> None:
-    it, mine = scheduler("0", "1"), job(model="large")
+    it, mine = scheduler("0", "1"), job(needs=Needs("large"))
     text = "name: no worker has the model 'large'; there is: tiny"
     assert it.submit(mine, 0.0) == [Refuse(mine, Failure(Code.MODEL_NOT_FOUND, text))]
 
 
 def test_a_worker_that_never_loaded_may_turn_out_to_have_the_model() -> None:
-    it, mine = scheduler(), job(model="large")
+    it, mine = scheduler(), job(needs=Needs("large"))
     it.worker_added("0", 0.0)
     assert told(it.submit(mine, 0.0)) == ["Accept"]
     assert told(it.worker_ready("0", "tiny", 1, 1.0)) == ["Finish model-not-found"]
 
 
 def test_a_job_runs_on_the_worker_that_has_its_model() -> None:
-    it, mine = scheduler("0", "1"), job(model="large")
+    it, mine = scheduler("0", "1"), job(needs=Needs("large"))
     it.worker_ready("1", "large", 1, 0.0)
     assert it.submit(mine, 0.0)[1] == Start(mine, "1", 1)
 
@@ -543,7 +544,7 @@ def test_one_sleeper_is_woken_for_each_waiting_job_and_only_if_it_has_the_model(
     it.worker_ready("0", "large", 1, 0.0)
     for name in "012":
         it.worker_left(name, True, 0.0)
-    assert it.submit(job(model="tiny"), 1.0)[1:] == [Wake("1")]
+    assert it.submit(job(needs=Needs("tiny")), 1.0)[1:] == [Wake("1")]
 
 
 def test_where_nobody_may_wait_a_refused_job_wakes_the_sleeper_for_its_next_try() -> None:
@@ -602,10 +603,10 @@ def test_who_is_refused_is_told_of_recent_runs_and_of_the_number_of_slots() -> N
 def test_an_idle_worker_with_another_model_shortens_no_line() -> None:
     it = scheduler("0", "1", queue_max=0)
     it.worker_ready("1", "large", 1, 0.0)
-    assert told(it.submit(job(model="tiny"), 0.0)) == ["Accept", "Start"]
+    assert told(it.submit(job(needs=Needs("tiny")), 0.0)) == ["Accept", "Start"]
     later = []
     for _ in range(4):
-        (refuse,) = it.submit(job(model="tiny"), 0.0)
+        (refuse,) = it.submit(job(needs=Needs("tiny")), 0.0)
         assert isinstance(refuse, Refuse)
         later.append(refuse.failure.retry_after_ms)
     assert later == [1000, 1333, 1667, 2000]
@@ -619,8 +620,155 @@ def test_a_job_costs_the_same_however_many_wait(other_model: str) -> None:
         it = scheduler("0", "1", queue_max=100_000)
         it.worker_ready("1", other_model, 1, 0.0)
         for number in range(length):
-            it.submit(job(uid=number % 7, model="tiny"), 0.0)
+            it.submit(job(uid=number % 7, needs=Needs("tiny")), 0.0)
         (running,) = it.workers["0"].jobs
         return calls_of(lambda: it.job_done("0", running, "text", 1.0))
 
     assert cost(5000) <= cost(10)
+
+
+# --- rule 9: models that differ in what they can do -----------------------------------------------
+
+ENGLISH = Skills(frozenset({"en"}), translate=False)
+MANY = Skills(frozenset({"en", "de"}))
+GERMAN, ANY = Needs(language="de"), Needs()
+
+
+def mixed(**limits: Any) -> Scheduler:
+    """Worker 0 is English-only, worker 1 multilingual; both are ready."""
+    made = scheduler("0", "1", **limits)
+    made.worker_ready("0", "tiny.en", 1, 0.0, skills=ENGLISH)
+    made.worker_ready("1", "base", 1, 0.0, skills=MANY)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("needs", "worker"),
+    [
+        (GERMAN, "1"),
+        (Needs(translate=True), "1"),
+        (Needs(language="en"), "0"),
+        (ANY, "1"),
+        (Needs("tiny.en"), "0"),
+        (Needs("BASE"), "1"),
+    ],
+)
+def test_rule_9_a_job_goes_to_a_worker_that_can_do_it(needs: Needs, worker: str) -> None:
+    it, mine = mixed(), job(needs=needs)
+    assert it.submit(mine, 1.0)[1] == Start(mine, worker, 1)
+
+
+@pytest.mark.parametrize("needs", [GERMAN, ANY])
+def test_rule_9_it_waits_for_the_better_one_while_that_is_hopeful(needs: Needs) -> None:
+    it, first, second = mixed(queue_max=5), job(needs=needs), job(needs=needs)
+    it.submit(first, 1.0)
+    assert told(it.submit(second, 1.0)) == ["Accept"]
+    # It died, and the next process loads: what was known of it still holds.
+    assert told(it.worker_lost("1", "it died", 2.0)) == []
+    assert told(it.worker_loading("1", 3.0)) == []
+    ready = it.worker_ready("1", "base", 1, 4.0, skills=MANY)
+    assert ready == [Start(first, "1", 2, alone=True)]
+
+
+def test_rule_9_without_a_language_it_goes_to_another_once_the_better_one_is_not() -> None:
+    it, german, any_language = mixed(queue_max=5), job(needs=GERMAN), job()
+    it.worker_lost("1", "it died", 0.0)
+    it.submit(german, 1.0)
+    assert told(it.submit(any_language, 1.0)) == ["Accept"]
+    actions = it.worker_failed("1", WorkerState.FAILED, "no memory", 2.0)
+    assert told(actions) == ["Finish unavailable", "Start"]
+    assert actions[1] == Start(any_language, "0", 1)
+
+
+def test_rule_9_a_sleeper_is_woken_rather_than_another_one_taken() -> None:
+    it = mixed()
+    it.worker_left("1", True, 0.0)
+    assert it.submit(job(needs=ANY), 1.0)[1:] == [Wake("1")]
+
+
+def test_rule_9_a_worker_that_says_what_its_files_say_is_waited_for() -> None:
+    it = scheduler("0")
+    it.worker_ready("0", "tiny.en", 1, 0.0, skills=ENGLISH)
+    it.worker_added("1", 0.0)
+    # Nothing is known of worker 1 yet: it may speak German, but is not preferred.
+    german, early, late = job(needs=GERMAN), job(uid=2), job(uid=3)
+    assert told(it.submit(german, 0.0)) == ["Accept"]
+    assert it.submit(early, 0.0)[1] == Start(early, "0", 1)
+    it.job_done("0", 1, "text", 1.0)
+    it.worker_loading("1", 1.0, "base", MANY)
+    it.end(german, CANCELLED, 1.0)
+    assert told(it.submit(late, 2.0)) == ["Accept"]
+    assert it.worker_loading("1", 3.0, "tiny.en", ENGLISH) == [Start(late, "0", 2)]
+
+
+@pytest.mark.parametrize(
+    ("needs", "code", "text"),
+    [
+        (
+            Needs(language="fr"),
+            Code.BAD_REQUEST,
+            "language: no worker's model knows 'fr' (they know de, en)",
+        ),
+        (
+            Needs("tiny.en", "de"),
+            Code.BAD_REQUEST,
+            "language: no worker's model knows 'de' (they know en)",
+        ),
+        (
+            Needs("tiny.en", translate=True),
+            Code.BAD_REQUEST,
+            "task: no worker's model can translate: English-only models can't",
+        ),
+        (Needs("large"), Code.MODEL_NOT_FOUND, "name: no worker has the model 'large'; there is: "),
+    ],
+)
+def test_rule_9_if_no_worker_can_the_field_is_named(needs: Needs, code: Code, text: str) -> None:
+    (refuse,) = mixed().submit(job(needs=needs), 1.0)
+    assert isinstance(refuse, Refuse)
+    assert refuse.failure.code is code
+    assert refuse.failure.text.startswith(text)
+
+
+def test_rule_9_word_timestamps_are_a_skill_too() -> None:
+    it = mixed()
+    without = Skills(frozenset({"en", "de"}), word_timestamps=False)
+    it.worker_ready("1", "base", 1, 0.0, skills=without)
+    mine = job(needs=Needs(word_timestamps=True))
+    assert it.submit(mine, 1.0)[1] == Start(mine, "0", 1)
+    (refuse,) = it.submit(job(needs=Needs("base", word_timestamps=True)), 1.0)
+    assert isinstance(refuse, Refuse)
+    assert refuse.failure.text == "word_timestamps: no worker's model has alignment_heads"
+
+
+def test_rule_9_a_model_is_found_by_the_name_of_its_directory() -> None:
+    it = scheduler("0")
+    it.worker_ready("0", "/srv/models/Base/", 1, 0.0)
+    for name in ("/srv/models/Base/", "/srv/models/base", "base", "BASE/"):
+        assert told(it.submit(job(needs=Needs(name)), 1.0))[0] == "Accept"
+        it.tick(1000.0)
+    for name in ("models", "/other/base", "bas", ""):
+        assert told(it.submit(job(needs=Needs(name)), 1.0)) == ["Refuse model-not-found"]
+
+
+def test_rule_9_a_name_that_may_be_two_models_is_refused_unless_one_is_called_so() -> None:
+    it = scheduler("0", "1", "2", queue_max=9)
+    it.worker_ready("0", "/a/base", 1, 0.0)
+    it.worker_ready("1", "/b/base", 1, 0.0)
+    (refuse,) = it.submit(job(needs=Needs("base")), 1.0)
+    assert isinstance(refuse, Refuse)
+    text = "name: 'base' may be /a/base or /b/base: give the whole name"
+    assert (refuse.failure.code, refuse.failure.text) == (Code.BAD_REQUEST, text)
+    whole = job(needs=Needs("/b/base"))
+    assert it.submit(whole, 1.0)[1] == Start(whole, "1", 1)
+    it.worker_ready("2", "base", 1, 2.0)
+    exact, waits = job(needs=Needs("base")), job(needs=Needs("base"))
+    assert it.submit(exact, 2.0)[1] == Start(exact, "2", 2)
+    assert told(it.submit(waits, 2.0)) == ["Accept"]
+
+
+def test_rule_7_and_9_a_spare_with_other_skills_is_no_spare_for_those() -> None:
+    it = scheduler("0", "1")
+    it.worker_ready("0", "mine", 1, 0.0, skills=ENGLISH)
+    it.worker_ready("1", "mine", 1, 0.0, spare=True, skills=MANY)
+    mine = job(needs=ANY)
+    assert it.submit(mine, 1.0)[1] == Start(mine, "1", 1)

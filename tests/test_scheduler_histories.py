@@ -5,7 +5,9 @@ What must hold is written in tests/scheduler_world.py, which checks it after eac
 
 import pickle
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -13,10 +15,22 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from asrd.front.fairqueue import Limits
-from tests.scheduler_world import World
+from asrd.front.needs import Needs
+from tests.scheduler_world import BookedSkills, World
 
 NAMES = ("0", "1", "2")
-MODELS = ("a", "b")
+MODELS = ("a", "b", "/x/a", "/y/A")
+SKILLS = (
+    None,
+    BookedSkills(("en",), translate=False),
+    BookedSkills(("en", "de")),
+    BookedSkills(("en", "fr"), words=False),
+)
+NEEDS = (
+    *(Needs(), Needs("a"), Needs("A"), Needs("/x/a"), Needs("b")),
+    *(Needs(language="en"), Needs(language="de"), Needs("a", "fr")),
+    *(Needs(translate=True), Needs(word_timestamps=True), Needs("a", "de", True, True)),
+)
 
 
 class SchedulerHistory(RuleBasedStateMachine):
@@ -28,13 +42,23 @@ class SchedulerHistory(RuleBasedStateMachine):
         max_bytes=st.sampled_from([5, 1000]),
         max_seconds=st.sampled_from([5.0, 1000.0]),
         attempts=st.integers(1, 3),
+        workers=st.lists(st.tuples(st.sampled_from(MODELS), st.sampled_from(SKILLS)), max_size=3),
     )
     def begin(
-        self, queue_max: int, per_user: int, max_bytes: int, max_seconds: float, attempts: int
+        self,
+        queue_max: int,
+        per_user: int,
+        max_bytes: int,
+        max_seconds: float,
+        attempts: int,
+        workers: list[tuple[str, BookedSkills | None]],
     ) -> None:
         limits = Limits(queue_max, per_user, max_bytes, max_seconds, 30.0, 60.0, attempts)
         self.world = World(limits)
         self.world.add("0")
+        for name, (model, skills) in zip(NAMES, workers, strict=False):
+            self.world.add(name)
+            self.world.ready(name, model, skills=skills)
 
     # --- what may be chosen -------------------------------------------------------------------
 
@@ -51,21 +75,21 @@ class SchedulerHistory(RuleBasedStateMachine):
 
     @rule(
         uid=st.integers(1, 3),
-        model=st.sampled_from([None, None, *MODELS]),
+        needs=st.sampled_from(NEEDS),
         timeout=st.sampled_from([None, 1.0, 45.0]),
         size=st.integers(1, 4),
         seconds=st.sampled_from([0.0, 0.1, 3.3]),
     )
     def submit(
-        self, uid: int, model: str | None, timeout: float | None, size: int, seconds: float
+        self, uid: int, needs: Needs, timeout: float | None, size: int, seconds: float
     ) -> None:
-        self.world.submit(uid, model, timeout, size, seconds)
+        self.world.submit(uid, needs, timeout, size, seconds)
 
     @rule(uid=st.integers(1, 2), count=st.integers(2, 5), size=st.integers(1, 4))
     def burst(self, uid: int, count: int, size: int) -> None:
         """What reaches the bounds."""
         for _ in range(count):
-            self.world.submit(uid, None, None, size, 1.5 * size)
+            self.world.submit(uid, Needs(), None, size, 1.5 * size)
 
     @precondition(lambda self: self.world.jobs)
     @rule(data=st.data())
@@ -83,7 +107,7 @@ class SchedulerHistory(RuleBasedStateMachine):
         self.world.add(name)
 
     @precondition(lambda self: self.world.workers)
-    @rule(data=st.data(), how=st.sampled_from(["retire", "remove", "loading", "lost"]))
+    @rule(data=st.data(), how=st.sampled_from(["retire", "remove", "lost"]))
     def worker_event(self, data: st.DataObject, how: str) -> None:
         getattr(self.world, how)(self._some_worker(data))
 
@@ -94,11 +118,15 @@ class SchedulerHistory(RuleBasedStateMachine):
         slots=st.integers(1, 3),
         spare=st.booleans(),
         can_prefetch=st.booleans(),
+        skills=st.sampled_from(SKILLS),
     )
-    def ready(
-        self, data: st.DataObject, model: str, slots: int, spare: bool, can_prefetch: bool
-    ) -> None:
-        self.world.ready(self._some_worker(data), model, slots, spare, can_prefetch)
+    def ready(self, data: st.DataObject, **said: Any) -> None:
+        self.world.ready(self._some_worker(data), **said)
+
+    @precondition(lambda self: self.world.workers)
+    @rule(data=st.data(), model=st.sampled_from(MODELS), skills=st.sampled_from(SKILLS))
+    def loading(self, data: st.DataObject, model: str, skills: BookedSkills | None) -> None:
+        self.world.loading(self._some_worker(data), model, skills)
 
     @precondition(lambda self: self.world.workers)
     @rule(data=st.data(), asleep=st.booleans())
@@ -148,20 +176,42 @@ TestSchedulerHistory.settings = settings(
 # --- all histories of two workers and three jobs ----------------------------------------------
 
 Step = Callable[[World], object]
-JOBS = ((1,), (1, None, 100.0), (2,))
 
 
-def steps(world: World, spare: bool) -> Iterator[Step]:
-    """Everything that can happen next; with `spare`, worker 1 is one."""
-    if world._submitted < len(JOBS):
-        yield lambda w: w.submit(*JOBS[w._submitted])
+@dataclass(frozen=True)
+class Cast:
+    """Who takes part: the jobs in their order, and what each worker is once it is ready."""
+
+    jobs: tuple[tuple[Any, ...], ...] = ((1,), (1, Needs(), 100.0), (2,))
+    workers: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    # Whether a worker tells what its model can do before it has loaded it.
+    announces: bool = False
+
+
+CASTS = {
+    "alike": Cast(),
+    "a spare": Cast(workers=({}, {"spare": True})),
+    "mixed": Cast(
+        ((1, Needs(language="de")), (2,), (1, Needs(language="en"), 100.0)),
+        ({"skills": SKILLS[1]}, {"skills": SKILLS[2]}),
+        announces=True,
+    ),
+}
+
+
+def steps(world: World, cast: Cast) -> Iterator[Step]:
+    """Everything that can happen next."""
+    if world._submitted < len(cast.jobs):
+        yield lambda w: w.submit(*cast.jobs[w._submitted])
     for number, booked in world.jobs.items():
         if booked.state != "ended":
             yield partial(World.end, number=number)
     if world.scheduler.next_deadline() < 1e9:
         yield _until_the_next_deadline
     for name, worker in world.workers.items():
-        yield partial(World.ready, name=name, spare=spare and name == "1")
+        yield partial(World.ready, name=name, **cast.workers[int(name)])
+        if cast.announces and worker.skills is None:
+            yield partial(World.loading, name=name, model="a", **cast.workers[int(name)])
         for event in ("lost", "failed", "retire"):
             yield partial(getattr(World, event), name=name)
         yield partial(World.left, name=name, asleep=True)
@@ -190,7 +240,7 @@ def situation(world: World) -> object:
     )
     workers = tuple(
         (
-            *(name, w.state, w.retired, tuple(w.held.values())),
+            *(name, w.state, w.retired, tuple(w.held.values()), w.model, w.skills),
             w.prefetched and w.prefetched[1],
             world.scheduler.workers[name].woken,
         )
@@ -201,7 +251,7 @@ def situation(world: World) -> object:
     return world._submitted, jobs, workers, queue, turns
 
 
-def search(depth: int, spare: bool) -> tuple[int, int]:
+def search(depth: int, cast: Cast) -> tuple[int, int]:
     """Walk all histories of so many events; returns how many there are, and how many situations
     they lead to. Histories that meet in one situation go on as one."""
     world = World(Limits(queue_max=2, max_wait_seconds=30.0, max_run_seconds=60.0))
@@ -212,7 +262,7 @@ def search(depth: int, spare: bool) -> tuple[int, int]:
     for _ in range(depth):
         following: dict[object, tuple[bytes, int]] = {}
         for saved, ways in level.values():
-            for step in steps(pickle.loads(saved), spare):
+            for step in steps(pickle.loads(saved), cast):
                 after = pickle.loads(saved)
                 step(after)
                 found = situation(after)
@@ -231,8 +281,8 @@ def _end_all(world: World) -> None:
     world.check_all_answered()
 
 
-@pytest.mark.parametrize("spare", [False, True])
-def test_all_short_histories(spare: bool) -> None:
-    histories, situations = search(7, spare)
+@pytest.mark.parametrize("cast", CASTS)
+def test_all_short_histories(cast: str) -> None:
+    histories, situations = search(7, CASTS[cast])
     print(f"{histories} histories, {situations} situations")
     assert histories > 50_000_000

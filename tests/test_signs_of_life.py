@@ -14,7 +14,7 @@ import pytest
 from asrd import wire
 from asrd.config import WorkerSettings
 from asrd.sd import Notifier
-from asrd.worker.inference import Inference, Loaded, Message, Task
+from asrd.worker.inference import Inference, Loaded, Message, Skills, Task
 from asrd.worker.worker import Worker
 from asrd.workerevents import (
     Alive,
@@ -33,7 +33,9 @@ class Hangs:
 
     def __init__(self) -> None:
         self._wake = os.eventfd(1, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.messages: list[Message] = [Loaded("fake", ("en",), "cpu", "int8", 0.0)]
+        self.messages: list[Message] = [
+            Loaded("fake", Skills(("en",), False, True), "cpu", "int8", 0.0)
+        ]
         self.task: Task | None = None
 
     def fileno(self) -> int:

@@ -10,7 +10,6 @@ from wyoming.event import Event
 from wyoming.info import Info
 
 from asrd.asrctl.table import Snapshot
-from asrd.fdsocket import Peer
 from asrd.fields import parse
 from asrd.front import status
 from asrd.front.crashes import Crash, Crashes, Ran
@@ -19,6 +18,7 @@ from asrd.front.link import WorkerInfo
 from asrd.front.metrics import Metrics
 from asrd.front.scheduler import Scheduler
 from asrd.front.workers import WorkerState
+from asrd.identity import Peer
 from asrd.version import __version__
 
 ALICE, BOB, ROOT = 1000, 1001, 0
@@ -47,7 +47,7 @@ def add(made: Any, name: str) -> None:
 
 
 def submit(made: Any, job_id: str, uid: int = ALICE, at: float = 101.0) -> None:
-    job = Job(uid, at, request=SimpleNamespace(job_id=job_id))
+    job = Job(uid, at, request=SimpleNamespace(job_id=job_id, owner=peer(uid)))
     made.scheduler.submit(job, at)
 
 
@@ -56,7 +56,9 @@ def peer(uid: int) -> Peer:
 
 
 def death(how: str, **jobs: int) -> Crash:
-    return Crash("0", 0.0, 100.0, how, tuple(Ran(job_id, uid) for job_id, uid in jobs.items()))
+    return Crash(
+        "0", 0.0, 100.0, how, tuple(Ran(job_id, peer(uid)) for job_id, uid in jobs.items())
+    )
 
 
 def worker(made: Any, uid: int, name: str = "0") -> dict[str, Any]:
@@ -228,7 +230,7 @@ def test_the_line_counts_sleepers() -> None:
     assert line.startswith("ok · 1/2 workers ready (1 asleep) · queue 0/1")
 
 
-def test_info_names_the_models_that_are_really_loaded_once_each() -> None:
+def test_info_names_the_models_that_there_are_or_were_once_each() -> None:
     made = front("0", "1", "2")
     made.links["2"].info.model = "large"
     (program,) = status.info(made)["asr"]
@@ -240,9 +242,27 @@ def test_info_names_the_models_that_are_really_loaded_once_each() -> None:
     models = {model["name"]: model for model in program["models"]}
     assert models.keys() == {"tiny", "large"}
     assert models["tiny"]["languages"] == ["en", "de"]
+    # A client may ask only once, and just then.
     made.scheduler.worker_lost("2", "it died", 103.0)
+    made.scheduler.worker_left("1", True, 103.0)
+    made.scheduler.worker_failed("0", WorkerState.FAILED, "no memory", 103.0)
+    assert status.info(made)["asr"] == [program]
+    made.scheduler.worker_retired("2", 104.0)
+    made.links["1"].info.languages = ()
     (program,) = status.info(made)["asr"]
     assert [model["name"] for model in program["models"]] == ["tiny"]
+
+
+def test_info_is_worth_waiting_for_while_a_worker_may_tell_what_it_has() -> None:
+    made = front("0", "1")
+    assert status.unknown_until(made) < 0
+    for name, at in (("0", 101.0), ("1", 102.0)):
+        made.links[name].info.found_at, made.links[name].info.languages = at, ()
+    assert status.unknown_until(made) == 112.0
+    made.scheduler.worker_failed("1", WorkerState.FAILED, "no memory", 103.0)
+    assert status.unknown_until(made) == 111.0
+    made.links["0"].info.languages = ("en",)
+    assert status.unknown_until(made) < 0
 
 
 def test_info_is_wyomings() -> None:

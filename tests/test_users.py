@@ -4,14 +4,16 @@ import json
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 import trio.testing
 
 from asrd.errors import Code
+from asrd.front.workers import WorkerState
 from asrd.journal import LineFormatter
-from tests.users import ALICE, BOB, PCM, ROOT, START, User, users
+from tests.users import ALICE, BOB, PCM, ROOT, START, User, Users, users
 
 pytestmark = pytest.mark.anyio
 
@@ -157,6 +159,33 @@ async def test_a_stranger_may_ask_and_nothing_else() -> None:
         assert not made.front.metrics.accepted
 
 
+async def test_a_peer_without_credentials_ends_and_sees_its_own_connections_jobs_alone() -> None:
+    """All of them have the same user id, (uid_t) -1: they once passed for one user."""
+    async with users(queue_max=10) as made:
+        one, other, root = made.connect_from("::1"), made.connect_from("::1"), made.connect(ROOT)
+        ask(one, "secret")
+        await one.expect("accepted")
+        other.send("transcribe", {"job_id": "coming"})
+        other.send("cancel", {"job_id": "secret"})
+        assert (await other.expect("cancelled"))["jobs"] == 0
+        one.send("cancel", {"job_id": "coming"})
+        assert (await one.expect("cancelled"))["jobs"] == 0
+        root.send("cancel", {"job_id": "secret"})
+        assert (await root.expect("cancelled"))["jobs"] == 1
+        assert (await refused(one))[0] == Code.CANCELLED
+
+
+async def test_the_jobs_of_one_address_are_bounded_as_those_of_one_user() -> None:
+    async with users(queue_max=10, jobs_max_per_user=1) as made:
+        one, same, far = (made.connect_from(f"192.0.2.{host}") for host in (1, 1, 2))
+        ask(one, "a")
+        await one.expect("accepted")
+        ask(same, "b")
+        assert await refused(same) == (Code.BUSY, "1 jobs of address 192.0.2.1 are unanswered")
+        ask(far, "c")
+        await far.expect("accepted")
+
+
 # --- recordings that are still on their way -------------------------------------------------------
 
 
@@ -174,9 +203,6 @@ async def test_the_audio_of_a_refused_transcribe_is_not_transcribed() -> None:
         await alice.expect("pong")
         assert not made.front.metrics.accepted
         # The next recording is another matter.
-        for event in ("audio-start", "audio-chunk", "audio-stop"):
-            alice.send(event, START if event != "audio-stop" else None)
-        assert (await refused(alice))[0] == Code.BAD_AUDIO
         alice.send("transcribe", {"job_id": "b"})
         alice.send("audio-start", START)
         alice.send("audio-chunk", START, SECOND)
@@ -238,6 +264,7 @@ def test_a_recording_takes_no_longer_than_the_longest_may_last(seconds: int) -> 
     async def trickle() -> None:
         async with users(frame_timeout_seconds=10, max_audio_seconds=20) as made:
             alice = made.connect(ALICE)
+            alice.send("transcribe", {"job_id": "a"})
             alice.send("audio-start", START)
             for _ in range(seconds // 4):
                 alice.send("audio-chunk", START, b"\x00\x01")
@@ -263,6 +290,133 @@ def run_fast(scenario: object) -> None:
     anyio.run(limited, backend="trio", backend_options={"clock": clock})
 
 
+def test_describe_waits_for_a_silent_worker_no_longer_than_it_must() -> None:
+    async def ask_twice() -> None:
+        async with users() as made:
+            made.front.links["0"].info.found_at = started = anyio.current_time()
+            alice, bob = made.connect(ALICE), made.connect(BOB)
+            alice.send("describe")
+            bob.send("ping")
+            await bob.expect("pong")
+            assert (await alice.expect("info"))["asr"][0]["models"] == []
+            assert anyio.current_time() - started == 10
+            bob.send("describe")
+            await bob.expect("info")
+            assert anyio.current_time() - started == 10
+
+    run_fast(ask_twice)
+
+
+# --- Wyoming's own clients ------------------------------------------------------------------------
+
+ODD = {**START, "width": 4}
+WRONG: dict[str, list[tuple[Any, ...]]] = {
+    "odd bytes": [("transcribe", {}), ("audio-start", START), ("audio-chunk", START, b"odd")],
+    "an unknown task": [("transcribe", {"task": "sing"}), ("audio-start", START)],
+    "wide samples": [("audio-start", ODD), *[("audio-chunk", ODD, b"wide")] * 5],
+    "another rate": [
+        ("audio-start", START),
+        *[("audio-chunk", {**START, "rate": 8000}, SECOND)] * 3,
+    ],
+    "no start": [("audio-chunk", START, SECOND)],
+    "a worker that has failed": [("audio-start", START), ("audio-chunk", START, SECOND)],
+}
+
+
+def fail_the_worker(made: Users) -> None:
+    now = anyio.current_time()
+    made.front._perform(
+        made.front.scheduler.worker_failed("0", WorkerState.FAILED, "no model", now)
+    )
+
+
+@pytest.mark.parametrize("what", WRONG)
+async def test_a_plain_conversation_ends_with_its_one_error(what: str) -> None:
+    """Some clients wait for a transcript or the end of the connection, and hang on an error."""
+    async with users() as made:
+        if what == "a worker that has failed":
+            fail_the_worker(made)
+        alice = made.connect(ALICE)
+        for event in WRONG[what]:
+            # A client reads nothing before it has sent all: its writing must not break.
+            alice.send(*event)
+            await anyio.lowlevel.checkpoint()
+        alice.send("audio-stop")
+        await alice.expect("error")
+        assert await alice.at_end()
+
+
+@pytest.mark.parametrize("what", WRONG)
+async def test_others_keep_their_connection_and_get_one_error_as_well(what: str) -> None:
+    async with users() as made:
+        if what == "a worker that has failed":
+            fail_the_worker(made)
+        alice = made.connect(ALICE)
+        first, *rest = WRONG[what]
+        asked = first[1] if first[0] == "transcribe" else {}
+        alice.send("transcribe", {**asked, "job_id": "a"})
+        for event in rest if first[0] == "transcribe" else WRONG[what]:
+            alice.send(*event)
+        alice.send("audio-stop")
+        await alice.expect("error")
+        alice.send("ping")
+        await alice.expect("pong")
+
+
+async def test_a_recording_beside_a_plain_error_gets_its_answer_first() -> None:
+    async with users(queue_max=10) as made:
+        alice = made.connect(ALICE)
+        alice.send("audio-start", START)
+        alice.send("audio-chunk", START, SECOND)
+        alice.send("audio-stop")
+        alice.send("audio-chunk", START, SECOND)
+        assert (await refused(alice))[0] == Code.BAD_REQUEST
+        alice.send("ping")
+        await alice.expect("pong")
+        fail_the_worker(made)
+        assert (await refused(alice))[0] == Code.UNAVAILABLE
+        assert await alice.at_end()
+
+
+async def test_a_plain_client_that_hangs_up_leaves_nothing() -> None:
+    async with users() as made:
+        alice = made.connect(ALICE)
+        alice.send("audio-start", START)
+        alice.send("audio-chunk", START, SECOND)
+        alice.send("audio-stop")
+        alice.send("ping")
+        await alice.expect("pong")
+        assert made.front._unanswered.count(ALICE) == 1
+        alice.sock.close()
+        while made.front.sessions:
+            await anyio.sleep(0.01)
+        assert (made.front._unanswered.count(ALICE), made.front._spool.used) == (0, 0)
+
+
+async def test_a_client_that_goes_on_sending_after_the_end_is_heard_out() -> None:
+    async with users() as made:
+        alice = made.connect(ALICE)
+        alice.send("audio-start", ODD)
+        await alice.expect("error")
+        assert await alice.at_end()
+        for _ in range(3):
+            alice.send("audio-chunk", ODD, SECOND)
+            alice.send("transcribe", {"audio": PCM}, SECOND)
+            await anyio.sleep(0.01)
+        assert (made.front.metrics.accepted, made.front._spool.used) == (0, 0)
+
+
+async def test_a_plain_recording_without_audio_has_an_empty_transcript() -> None:
+    async with users() as made:
+        alice = made.connect(ALICE)
+        for _ in range(2):
+            alice.send("transcribe", {"language": "en"})
+            alice.send("audio-start", START)
+            alice.send("audio-stop")
+            transcript = await alice.expect("transcript")
+            assert (transcript["text"], transcript["language"]) == ("", "en")
+
+
 # --- the log --------------------------------------------------------------------------------------
 
 EVIL = "\n<0>2026-01-01 fake: entry\r\x1b[31m\x00\u202e\ud800"
@@ -276,15 +430,15 @@ async def test_nothing_a_client_says_makes_a_second_line_in_the_log(
             {"job_id": EVIL[:-1], "audio": PCM},
             {"job_id": "x" * 100_000, "audio": PCM},
             {"name": EVIL[:-1], "job_id": "named", "audio": PCM},
-            {"trace_id": EVIL[:-1]},
-            {"language": EVIL[:-1]},
-            {"task": EVIL[:-1]},
+            {"trace_id": EVIL[:-1], "job_id": "a"},
+            {"language": EVIL[:-1], "job_id": "a"},
+            {"task": EVIL[:-1], "job_id": "a"},
             {"audio": {"encoding": EVIL[:-1]}},
             {EVIL[:-1]: 1, "audio": 3},
         ):
             alice = made.connect(ALICE)
             # Each is the first of its second, so that it is logged.
-            made.front._refusal_logged = -1e9
+            made.front._refusals.logged_at = -1e9
             with caplog.at_level(logging.DEBUG):
                 alice.send("transcribe", data, SECOND if "audio" in data else b"")
                 alice.send("ping", {"text": EVIL[:-1]})

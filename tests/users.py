@@ -12,10 +12,10 @@ from anyio.abc import TaskGroup
 from asrd import fdsocket, wire
 from asrd.channel import Channel
 from asrd.config import FrontSettings
-from asrd.fdsocket import Peer
 from asrd.front.front import Front
 from asrd.front.link import WorkerInfo
 from asrd.front.session import Session
+from asrd.identity import Peer
 
 ALICE, BOB, ROOT = 1000, 1001, 0
 START = {"rate": 16_000, "width": 2, "channels": 1}
@@ -81,8 +81,15 @@ class Users:
         self._users: list[User] = []
 
     def connect(self, uid: int, restricted: bool = False) -> User:
+        return self._serve(Peer(pid=7, uid=uid, gid=uid), restricted)
+
+    def connect_from(self, address: str) -> User:
+        """A peer without credentials."""
+        return self._serve(Peer(None, None, None, address))
+
+    def _serve(self, peer: Peer, restricted: bool = False) -> User:
         ours, theirs = socket.socketpair()
-        session = Session(self.front, Peer(pid=7, uid=uid, gid=uid), restricted)
+        session = Session(self.front, peer, restricted)
         limits = wire.Limits(payload=self.settings.max_payload_bytes)
         channel = Channel(
             ours,

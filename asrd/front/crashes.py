@@ -10,7 +10,7 @@ from asrd.plaintext import one_line
 from asrd.records import LastProcess
 
 if TYPE_CHECKING:
-    from asrd.fdsocket import Peer
+    from asrd.identity import Peer
 
 KEPT = 20
 
@@ -24,7 +24,7 @@ class Ran:
     """
 
     job_id: str
-    uid: int
+    owner: "Peer"
     audio_bytes: int = 0
     audio_seconds: float | None = None
     attempt: int = 1
@@ -73,7 +73,7 @@ class Crash:
     def told_to(self, peer: "Peer") -> str:
         """One line. Root may know every job, anybody else their own: others are only counted."""
         ran = [job for job in self.jobs if job.attempt]
-        seen = [job for job in ran if peer.may_see(job.uid)]
+        seen = [job for job in ran if peer.may_see(job.owner)]
         others = len(ran) - len(seen)
         told = [f"job {job.job_id}" for job in seen] + [f"{others} of others"] * bool(others)
         return f"{self.how}, " + (f"running {', '.join(told)}" if told else "idle")
@@ -81,7 +81,7 @@ class Crash:
     def as_data(self, peer: "Peer", outsider: bool) -> dict[str, Any]:
         """As `status` tells it. What the engine wrote may name files: root knows it, and who may
         send audio, but no `outsider`."""
-        seen = [job for job in self.jobs if peer.may_see(job.uid)]
+        seen = [job for job in self.jobs if peer.may_see(job.owner)]
         return {
             "time": rfc3339(self.time),
             "worker": self.worker,
@@ -89,12 +89,12 @@ class Crash:
             "model": self.model,
             "exit": self.exit,
             "noticed": self.noticed,
-            "stderr": self.stderr if not outsider or peer.uid == 0 else None,
+            "stderr": self.stderr if not outsider or peer.is_root else None,
             "jobs": [
                 {
                     "job_id": job.job_id,
                     "trace_id": job.trace_id,
-                    "uid": job.uid,
+                    "uid": job.owner.uid,
                     "attempt": job.attempt,
                     "audio_bytes": job.audio_bytes,
                     "audio_seconds": job.audio_seconds,

@@ -1,14 +1,17 @@
 """The one bounded queue: fair between users, retries at its head. Pure, like the scheduler.
 
-Fairness is round robin by who was served longest ago (uid), so that one user's flood delays
+Fairness is round robin by who was served longest ago, so that one user's flood delays
 another's job by no more than the jobs that already run.
 """
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from asrd.front.needs import Needs
+from asrd.identity import User, named
 
 
 @dataclass(eq=False, slots=True)
@@ -21,9 +24,9 @@ class Job:
     `request` is the caller's own record and not looked at here.
     """
 
-    uid: int
+    user: User
     arrival: float
-    model: str | None = None
+    needs: Needs = Needs()
     size: int = 0
     seconds: float = 0.0
     timeout: float | None = None
@@ -60,13 +63,13 @@ class FairQueue:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._retries: deque[Job] = deque()
-        # By model (None: any) and user: what is next is found without a look at all that waits.
-        self._lanes: dict[str | None, dict[int, deque[Job]]] = {}
+        # By needs and user: what is next is found without a look at all that waits.
+        self._lanes: dict[Needs, dict[User, deque[Job]]] = {}
         self._jobs = self._bytes = 0
         self._seconds = 0.0
-        self._of_user: Counter[int] = Counter()
+        self._of_user: Counter[User] = Counter()
         self._arrivals = self._turn = 0
-        self._last_turn: dict[int, int] = {}
+        self._last_turn: dict[User, int] = {}
 
     def __len__(self) -> int:
         return self._jobs + len(self._retries)
@@ -88,9 +91,9 @@ class FairQueue:
         limits = self._limits
         if self._jobs >= limits.queue_max:
             return f"the queue is full ({self._jobs} of {limits.queue_max} jobs wait)"
-        mine = self._of_user[job.uid]
+        mine = self._of_user[job.user]
         if limits.queue_max_per_user and mine >= limits.queue_max_per_user:
-            return f"{mine} jobs of user {job.uid} wait already"
+            return f"{mine} jobs of {named(job.user)} wait already"
         # A single job always fits an empty queue: its own size has limits of its own.
         if self._jobs and self._bytes + job.size > limits.queue_max_bytes:
             return f"the queue is full ({self._bytes} bytes of audio wait)"
@@ -101,21 +104,20 @@ class FairQueue:
     def append(self, job: Job) -> None:
         self._arrivals += 1
         job.order = self._arrivals
-        self._last_turn.setdefault(job.uid, 0)
-        self._lanes.setdefault(job.model, {}).setdefault(job.uid, deque()).append(job)
+        self._last_turn.setdefault(job.user, 0)
+        self._lanes.setdefault(job.needs, {}).setdefault(job.user, deque()).append(job)
         self._count(job, 1)
 
     def put_back(self, job: Job) -> None:
         """A job that was started already: to the head, and free of the bounds."""
         self._retries.appendleft(job)
 
-    def first(self, model: str | None) -> Job | None:
-        """What a worker with this model should run next; None: with whatever model."""
+    def first(self, suits: Callable[[Needs], bool]) -> Job | None:
+        """The job that a worker for these needs should run next."""
         for job in self._retries:
-            if model is None or job.model in (None, model):
+            if suits(job.needs):
                 return job
-        names = self._lanes.keys() if model is None else self._lanes.keys() & {None, model}
-        lanes = [self._lanes[name] for name in names]
+        lanes = [lane for needs, lane in self._lanes.items() if suits(needs)]
         heads = [lane[min(lane, key=self._last_turn.__getitem__)][0] for lane in lanes]
         return min(heads, key=self._rank, default=None)
 
@@ -123,7 +125,7 @@ class FairQueue:
         """Take the job out to start it; its user goes to the end of the round."""
         self.remove(job)
         self._turn += 1
-        self._last_turn[job.uid] = self._turn
+        self._last_turn[job.user] = self._turn
         if len(self._last_turn) > _REMEMBERED_USERS:
             self._last_turn = {u: t for u, t in self._last_turn.items() if u in self._of_user}
 
@@ -131,21 +133,21 @@ class FairQueue:
         if job in self._retries:
             self._retries.remove(job)
             return
-        lane = self._lanes[job.model]
-        lane[job.uid].remove(job)
+        lane = self._lanes[job.needs]
+        lane[job.user].remove(job)
         self._count(job, -1)
-        if not lane[job.uid]:
-            del lane[job.uid]
+        if not lane[job.user]:
+            del lane[job.user]
         if not lane:
-            del self._lanes[job.model]
+            del self._lanes[job.needs]
 
     def _rank(self, job: Job) -> tuple[int, int]:
-        return self._last_turn[job.uid], job.order
+        return self._last_turn[job.user], job.order
 
     def _count(self, job: Job, sign: int) -> None:
         self._jobs += sign
         self._bytes += sign * job.size
         self._seconds += sign * job.seconds
-        self._of_user[job.uid] += sign
-        if not self._of_user[job.uid]:
-            del self._of_user[job.uid]
+        self._of_user[job.user] += sign
+        if not self._of_user[job.user]:
+            del self._of_user[job.user]

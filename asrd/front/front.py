@@ -6,7 +6,6 @@ and signals.
 """
 
 import logging
-import math
 import os
 import time
 from typing import Any
@@ -19,9 +18,8 @@ from asrd.errors import Code
 from asrd.events import (
     Transcribe,
 )
-from asrd.fdsocket import Peer
+from asrd.front import report, status
 from asrd.front import request as answers
-from asrd.front import status
 from asrd.front.actions import (
     Abandon,
     Accept,
@@ -37,6 +35,8 @@ from asrd.front.crashes import Crash, Crashes, Ran
 from asrd.front.fairqueue import Limits
 from asrd.front.link import Link
 from asrd.front.metrics import Metrics
+from asrd.front.needs import UNKNOWN, Skills
+from asrd.front.report import Refusals
 from asrd.front.request import Request
 from asrd.front.scheduler import Scheduler, UnknownKey
 from asrd.front.session import Session
@@ -44,11 +44,12 @@ from asrd.front.spool import Audio, Recording, Spool
 from asrd.front.unanswered import Unanswered
 from asrd.front.workerdir import WorkerDirectory
 from asrd.front.workers import Worker, WorkerState
+from asrd.identity import Peer, User, named
 from asrd.records import (
     AudioFormat,
     Options,
 )
-from asrd.workerevents import Done, Failed, Hello, Job, JobProgress, JobSegment
+from asrd.workerevents import Done, Failed, Hello, Job, JobProgress, JobSegment, Loading
 
 log = logging.getLogger(__name__)
 
@@ -76,11 +77,11 @@ class Front:
         self._unanswered = Unanswered()
         self._spool = Spool(settings.spool_max_bytes, settings.spool_max_bytes_per_user)
         self._buffer = buffer
-        self._refusal_logged = -math.inf
-        self._refusals_untold = 0
+        self._refusals = Refusals()
         self._timer_due = 0.0
         self._timer_changed = anyio.Event()
         self._idle = anyio.Event()
+        self._known = anyio.Event()
         self._tasks: TaskGroup
 
     # --- the daemon's life --------------------------------------------------------------------
@@ -111,8 +112,8 @@ class Front:
 
     # --- what sessions ask ----------------------------------------------------------------------
 
-    def new_recording(self, uid: int) -> Recording:
-        return Recording(self._spool, uid, self.settings.max_payload_bytes)
+    def new_recording(self, user: User) -> Recording:
+        return Recording(self._spool, user, self.settings.max_payload_bytes)
 
     def make_request(
         self,
@@ -151,12 +152,12 @@ class Front:
             self._perform(actions)
 
     def _why_full(self, request: Request) -> str | None:
-        limit, uid = self.settings.jobs_max_per_connection, request.job.uid
+        limit, user = self.settings.jobs_max_per_connection, request.job.user
         if len(request.session.requests) > limit:
             return f"{limit} jobs of this connection are unanswered"
         limit = self.settings.jobs_max_per_user
-        if limit and self._unanswered.count(uid) >= limit:
-            return f"{limit} jobs of user {uid} are unanswered"
+        if limit and self._unanswered.count(user) >= limit:
+            return f"{limit} jobs of {named(user)} are unanswered"
         return None
 
     def cancel(self, request: Request, why: str) -> None:
@@ -169,26 +170,24 @@ class Front:
         mine = list(self._unanswered.named(job_id, peer))
         for request in mine:
             self.cancel(request, _FROM_ELSEWHERE)
-        recording = [s for s in self.sessions if peer.may_see(s.peer.uid)]
+        recording = [s for s in self.sessions if peer.may_see(s.peer)]
         failure = Failure(Code.CANCELLED, _FROM_ELSEWHERE)
         return len(mine) + sum(s.cancel_recording(job_id, failure) for s in recording)
 
     def refused(self, session: Session, failure: Failure) -> None:
-        """A request of a client was not accepted. One a second is logged: overload, or a client
-        that sends nonsense, must not push the rest out of the journal."""
+        """A request of a client was not accepted."""
         self.metrics.refused[failure.code.value] += 1
-        now = anyio.current_time()
-        if now < self._refusal_logged + 1:
-            self._refusals_untold += 1
-            return
-        text = f"{failure.code}: {failure.text}"
-        if self._refusals_untold:
-            text += f" ({self._refusals_untold} others since the last that was logged)"
-        log.info("refused: %s", text, extra=session.log_fields)
-        self._refusal_logged, self._refusals_untold = now, 0
+        self._refusals.add(failure, session.log_fields, anyio.current_time())
 
     def status(self, peer: Peer) -> dict[str, Any]:
         return status.snapshot(self, peer, anyio.current_time())
+
+    async def models_known(self) -> None:
+        """Wait until each worker that may serve has told what its model can do, or was silent for
+        too long: right after the start of the daemon nothing is known."""
+        while (until := status.unknown_until(self)) > anyio.current_time():
+            with anyio.CancelScope(deadline=until):
+                await self._known.wait()
 
     def info(self) -> dict[str, Any]:
         return status.info(self)
@@ -220,32 +219,43 @@ class Front:
             self._perform(self.scheduler.worker_removed(worker.name, now))
             self.links.pop(worker.name).close()
 
-    def worker_loading(self, link: Link) -> None:
-        log.info("worker %s: loading %s (pid %s)", link.name, link.info.model, link.info.pid)
-        self._perform(self.scheduler.worker_loading(link.name, anyio.current_time()))
+    def worker_loading(self, link: Link, loading: Loading) -> None:
+        now, skills = anyio.current_time(), _skills(loading)
+        self._perform(self.scheduler.worker_loading(link.name, now, loading.model, skills))
+        self._something_is_known()
 
     def worker_ready(self, link: Link, hello: Hello) -> None:
         log.info("worker %s: ready in %.2f s (pid %s)", link.name, hello.load_seconds, hello.pid)
-        now = anyio.current_time()
         self._perform(
             self.scheduler.worker_ready(
-                link.name, hello.model, hello.slots, now, hello.spare, hello.prefetch
+                link.name,
+                hello.model,
+                hello.slots,
+                anyio.current_time(),
+                hello.spare,
+                hello.prefetch,
+                _skills(hello) or UNKNOWN,
             )
         )
+        self._something_is_known()
+
+    def _something_is_known(self) -> None:
+        self._known.set()
+        self._known = anyio.Event()
 
     def worker_lost(self, link: Link, how: str, jobs: tuple[Ran, ...]) -> None:
         name, info, now = link.name, link.info, anyio.current_time()
         crash = Crash(name, time.time(), now, how, jobs, info.pid, info.model)
         info.last_death = crash
         self.crashes.add(crash)
-        _log_crash(crash, f"lost: {how}", "")
+        report.crash(crash, f"lost: {how}", "")
         how = f"worker {name}: {how}"
         self._perform(self.scheduler.worker_lost(name, how, now))
 
     def worker_explained(self, link: Link, crash: Crash) -> None:
         """The next process has told what its service manager knows of the end of the one before."""
         said = "" if crash.stderr is None else f"; its last words: {crash.stderr}"
-        _log_crash(crash, f"pid {crash.pid}: {crash.exit or 'ended'}", said)
+        report.crash(crash, f"pid {crash.pid}: {crash.exit or 'ended'}", said)
 
     def worker_left(self, link: Link, asleep: bool) -> None:
         log.info("worker %s: %s", link.name, "asleep" if asleep else "stopping")
@@ -256,6 +266,7 @@ class Front:
         state = WorkerState.DOWN if down else WorkerState.FAILED
         now = anyio.current_time()
         self._perform(self.scheduler.worker_failed(link.name, state, reason, now))
+        self._something_is_known()
 
     def job_segment(self, link: Link, event: JobSegment) -> None:
         request = self._running(link, event.key)
@@ -320,7 +331,7 @@ class Front:
         request, link = start.job.request, self.links[start.worker]
         log.debug("worker %s: started", link.name, extra={"fields": request.log_fields})
         if start.prefetched:
-            link.run_held(start.key, start.alone, _ran(request))
+            link.run_held(start.key, start.alone, request.ran())
         else:
             self._send_job(request, link, start.key, alone=start.alone)
 
@@ -339,7 +350,7 @@ class Front:
             hold=hold,
             alone=alone,
         )
-        link.send_job(job, request.audio.fd.fileno(), _ran(request))
+        link.send_job(job, request.audio.fd.fileno(), request.ran())
 
     def _give_up(self, request: Request, failure: Failure) -> None:
         self.metrics.job_failed(failure.code, request.job.timeout is not None)
@@ -373,25 +384,8 @@ class Front:
         )
 
 
-def _ran(request: Request) -> Ran:
-    job = request.job
-    return Ran(
-        job_id=request.job_id,
-        uid=job.uid,
-        audio_bytes=job.size,
-        audio_seconds=job.seconds or None,
-        attempt=job.attempts,
-        trace_id=request.trace_id,
-        log_fields=request.log_fields,
-    )
-
-
-def _log_crash(crash: Crash, how: str, said: str) -> None:
-    """An entry for each job that ran, so that `journalctl ASRD_JOB_ID=` finds it."""
-    fields = {"ASRD_WORKER": crash.worker, "ASRD_WORKER_PID": crash.pid, "ASRD_EXIT": crash.exit}
-    for job in crash.jobs:
-        running = f"{'running' if job.attempt else 'holding'} {job}{said}"
-        extra = {"fields": {**fields, **job.log_fields}}
-        log.warning("worker %s: %s, %s", crash.worker, how, running, extra=extra)
-    if not crash.jobs:
-        log.warning("worker %s: %s, idle%s", crash.worker, how, said, extra={"fields": fields})
+def _skills(event: Loading | Hello) -> Skills | None:
+    """None as long as the worker has not looked."""
+    if not event.languages:
+        return None
+    return Skills(frozenset(event.languages), event.translate, event.word_timestamps)

@@ -59,7 +59,8 @@ class Broken(Exception):
 
 @dataclass(slots=True)
 class WorkerInfo:
-    """What the front knows of the process behind the socket; for `status`.
+    """What the front knows of the process behind the socket; for `status`. `model` and `languages`
+    outlive the process: `info` tells them, too.
 
     `loads`: it has loaded its model, and nothing has kept it from that since. `alive_seconds`: how
     often it said it would give a sign of life. Of anyio's clock: `expected_at`, since when a
@@ -78,6 +79,8 @@ class WorkerInfo:
     loads: bool = False
     expected_at: float | None = None
     heard_at: float = 0.0
+    # Since when it is looked for.
+    found_at: float | None = None
     alive_seconds: float | None = None
     stalled_seconds: float = 0.0
 
@@ -85,7 +88,7 @@ class WorkerInfo:
 class Owner(Protocol):
     """What a link tells the front; each call happens at once, in the order of the events."""
 
-    def worker_loading(self, link: "Link") -> None: ...
+    def worker_loading(self, link: "Link", loading: Loading) -> None: ...
     def worker_ready(self, link: "Link", hello: Hello) -> None: ...
     def worker_lost(self, link: "Link", how: str, jobs: tuple[Ran, ...]) -> None: ...
     def worker_explained(self, link: "Link", crash: Crash) -> None: ...
@@ -156,7 +159,7 @@ class Link:
 
     async def run(self) -> None:
         """Keep a connection to the worker until `close`."""
-        self.info.expected_at = anyio.current_time()
+        self.info.expected_at = self.info.found_at = anyio.current_time()
         with self._scope:
             while True:
                 try:
@@ -255,8 +258,12 @@ class Link:
 
     def _loading(self, event: Loading) -> None:
         self._explain(event)
+        if event.pid != self.info.pid:
+            log.info("worker %s: loading %s (pid %s)", self.name, event.model, event.pid)
+        if event.languages or event.model != self.info.model:
+            self.info.languages = event.languages
         self.info.pid, self.info.model = event.pid, event.model
-        self._owner.worker_loading(self)
+        self._owner.worker_loading(self, event)
 
     def _hello(self, event: Hello) -> None:
         if event.version != PROTOCOL_VERSION:

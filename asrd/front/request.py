@@ -7,10 +7,14 @@ from asrd.errors import BadAudio, FieldError, TooLarge
 from asrd.events import (
     Error,
     Transcribe,
+    Transcript,
 )
 from asrd.fields import dump
 from asrd.front.actions import Failure
+from asrd.front.crashes import Ran
 from asrd.front.fairqueue import Job
+from asrd.front.needs import Needs
+from asrd.identity import Peer
 from asrd.records import (
     AudioFormat,
     Options,
@@ -26,7 +30,8 @@ if TYPE_CHECKING:
 class Request:
     """Owns `audio` until it is finished: a retry needs it again.
 
-    `plain`: a pure Wyoming conversation, which is told nothing but its answer.
+    `plain`: of a pure Wyoming conversation, which gets nothing but its answer, and ends after an
+    error: some clients wait for a transcript or the end of the connection, and know no error.
     """
 
     session: "Session"
@@ -40,10 +45,25 @@ class Request:
     plain: bool
 
     @property
+    def owner(self) -> Peer:
+        return self.session.peer
+
+    def ran(self) -> Ran:
+        """A record of this attempt, for the report of a death."""
+        return Ran(
+            job_id=self.job_id,
+            owner=self.owner,
+            audio_bytes=self.job.size,
+            audio_seconds=self.job.seconds or None,
+            attempt=self.job.attempts,
+            trace_id=self.trace_id,
+            log_fields=self.log_fields,
+        )
+
+    @property
     def log_fields(self) -> dict[str, object]:
-        """What every log line of this job carries."""
-        peer = self.session.peer
-        fields = {"ASRD_JOB_ID": self.job_id, "ASRD_PEER_UID": peer.uid, "ASRD_PEER_PID": peer.pid}
+        """The fields that every log line of this job carries."""
+        fields: dict[str, object] = {"ASRD_JOB_ID": self.job_id, **self.owner.log_fields}
         if self.trace_id is not None:
             fields["ASRD_TRACE_ID"] = self.trace_id
         return fields
@@ -71,9 +91,15 @@ def make_request(
     if seconds is not None and seconds > max_audio_seconds:
         raise TooLarge(f"audio: {seconds:.0f} s are over the limit of {max_audio_seconds:.0f} s")
     job = Job(
-        uid=session.peer.uid,
+        user=session.peer.user,
         arrival=now,
-        model=asked.name,
+        needs=Needs(
+            # Some clients send an empty name for none.
+            model=asked.name or None,
+            language=options.language,
+            translate=options.task == "translate",
+            word_timestamps=bool(options.word_timestamps),
+        ),
         size=audio.size,
         seconds=seconds or 0.0,
         timeout=None if asked.timeout_ms is None else asked.timeout_ms / 1000,
@@ -87,10 +113,15 @@ def make_request(
         format=format_,
         options=options,
         stream=asked.stream,
-        plain=asked.audio is None and asked.job_id is None and not asked.stream,
+        plain=is_plain(asked),
     )
     job.request = request
     return request
+
+
+def is_plain(asked: Transcribe) -> bool:
+    """Whether it asks for nothing that Wyoming does not have."""
+    return asked.audio is None and asked.job_id is None and not asked.stream
 
 
 def with_hints(asked: Transcribe, options: Options) -> Options:
@@ -119,6 +150,11 @@ def transcript(request: Request, done: Done, model: str | None, now: float) -> d
         "segments": done.segments,
         "warnings": dump(done.warnings),
     }
+
+
+def nothing_said(options: Options) -> dict[str, Any]:
+    """The `transcript` event's data for a recording without any audio."""
+    return dict(dump(Transcript(text="", language=options.language)))
 
 
 def error(failure: Failure, job_id: str | None, trace_id: str | None) -> dict[str, Any]:

@@ -13,7 +13,8 @@ The life of a job:
        └──── Finish ─────┘      exactly one, for every job that got Accept
 
 Rules:
-1. A job waits in one queue for all workers, and goes to one that has a free slot, when it is free.
+1. A job waits in one queue for all workers, and goes to one that suits it (rule 9) and has a free
+   slot, when it is free.
 2. The user who was served longest ago is next: a flood delays others by the jobs that run, no more.
 3. The queue is bounded in jobs, bytes and seconds; a job whose worker died returns to its head
    without counting against the bounds.
@@ -26,6 +27,14 @@ Rules:
    one worker. That promises nothing: the job keeps its place and its clock, and if another worker
    is free first, it is started there. What is read may crash the process too, so nothing is read
    beside a job's last attempt, nor what was read when a worker died.
+9. A worker suits a job if its model has the name that the job asks for (if any), knows the job's
+   language (if any) and can do its task. A model with exactly that name is preferred to one in a
+   directory of that name. Without a language, a multilingual model is preferred to an English-only
+   one, which would turn German into invented English: "preferred" means that the job waits for the
+   better worker as long as that is hopeful, be it busy, asleep or loading, and goes to another only
+   when it is not. A worker counts by what was last heard of its model, also while it loads; one of
+   which nothing was heard may suit any job, but is not preferred to another. If no worker that
+   there is can do it, the job is refused, and the answer names the field.
 """
 
 import math
@@ -46,6 +55,7 @@ from asrd.front.actions import (
 )
 from asrd.front.deadlines import Deadlines
 from asrd.front.fairqueue import FairQueue, Job, Limits
+from asrd.front.needs import UNKNOWN, Skills
 from asrd.front.returns import Returns
 from asrd.front.workers import HOPELESS, Worker, Workers, WorkerState
 
@@ -90,8 +100,10 @@ class Scheduler:
 
     def retry_after_ms(self, job: Job, now: float) -> int:
         """When a place should be free for the next one like this, which is refused."""
-        slots = sum(w.slots for w in self.workers.serving() if w.can_run(job))
-        return round(1000 * self._returns.place(job.uid, job.model, slots, now))
+        ready = set(self.workers.serving())
+        workers = [w for w in self.workers.suitable(job.needs) if w in ready]
+        names, slots = tuple(sorted(w.name for w in workers)), sum(w.slots for w in workers)
+        return round(1000 * self._returns.place(job.user, names, slots, now))
 
     # --- jobs ------------------------------------------------------------------------------
 
@@ -143,11 +155,16 @@ class Scheduler:
         self._take_back(worker, f"worker {name} was removed", now)
         return self._refuse_hopeless(now)
 
-    def worker_loading(self, name: str, now: float) -> list[Action]:
+    def worker_loading(
+        self, name: str, now: float, model: str | None = None, skills: Skills | None = None
+    ) -> list[Action]:
+        """`model` and `skills`: if its files have been looked at; before that, the last ones."""
         worker = self.workers[name]
         if worker.state not in HOPELESS:
             worker.state = WorkerState.LOADING
-        return self._settle(now)
+        if model is not None and skills is not None:
+            worker.model, worker.skills = model, skills
+        return self._refuse_hopeless(now)
 
     def worker_ready(
         self,
@@ -157,10 +174,11 @@ class Scheduler:
         now: float,
         spare: bool = False,
         can_prefetch: bool = False,
+        skills: Skills = UNKNOWN,
     ) -> list[Action]:
         worker = self.workers[name]
         worker.state, worker.reason, worker.woken = WorkerState.READY, None, False
-        worker.model, worker.slots = model, slots
+        worker.model, worker.skills, worker.slots = model, skills, slots
         worker.spare, worker.can_prefetch = spare, can_prefetch
         return self._refuse_hopeless(now)
 
@@ -222,31 +240,19 @@ class Scheduler:
     def _refusal(self, job: Job, now: float) -> Failure | None:
         if self.draining:
             return Failure(Code.SHUTTING_DOWN, "asrd is shutting down", retry_after_ms=1000)
-        failure = self._hopeless(job)
+        failure = self.workers.why_hopeless(job.needs)
         if failure is not None:
             return failure
-        if any(worker.free and worker.can_run(job) for worker in self.workers.serving()):
+        ambiguous = self.workers.why_ambiguous(job.needs)
+        if ambiguous is not None:
+            return Failure(Code.BAD_REQUEST, ambiguous)
+        suitable = self.workers.suitable(job.needs)
+        if any(worker.free and worker in suitable for worker in self.workers.serving()):
             return None
         full = self.queue.why_full(job)
         if full is None:
             return None
         return Failure(Code.BUSY, full, retry_after_ms=self.retry_after_ms(job, now))
-
-    def _hopeless(self, job: Job) -> Failure | None:
-        """Why no worker there is can ever run it."""
-        if not self.workers:
-            return Failure(Code.UNAVAILABLE, "no worker is configured")
-        if any(worker.can_run(job) for worker in self.workers.values()):
-            return None
-        models = {w.model or "" for w in self.workers.values() if w.hopeful}
-        if models:
-            there = ", ".join(sorted(models))
-            text = f"name: no worker has the model {job.model!r}; there is: {there}"
-            return Failure(Code.MODEL_NOT_FOUND, text)
-        reasons = "; ".join(
-            f"worker {w.name}: {w.reason or 'its socket is gone'}" for w in self.workers.values()
-        )
-        return Failure(Code.UNAVAILABLE, f"no worker can serve: {reasons}")
 
     def _set_wait(self, job: Job, since: float) -> None:
         job.waits_since = since
@@ -272,9 +278,9 @@ class Scheduler:
     def _dispatch(self, now: float) -> None:
         for worker in sorted(self.workers.serving(), key=lambda w: (len(w.jobs), w.name)):
             while worker.free:
-                job = self.queue.first(worker.model)
+                job = self.queue.first(self.workers.suits(worker))
                 if job is None:
-                    self._returns.nobody_waits(worker.model)
+                    self._returns.nobody_waits(worker.name)
                     break
                 self._start(job, worker, now)
 
@@ -304,7 +310,7 @@ class Scheduler:
         """Let the worker that should be free first read what should be next."""
         able = [w for w in self.workers.serving() if w.may_prefetch(self.limits.max_attempts)]
         for worker in sorted(able, key=lambda w: w.running_since):
-            job = self.queue.first(worker.model)
+            job = self.queue.first(self.workers.suits(worker))
             if job and not (job.attempts or job.alone or self.workers.reader_of(job)):
                 worker.prefetched = self._new_key(), job
                 self._actions.append(Prefetch(job, worker.name, worker.prefetched[0]))
@@ -322,7 +328,8 @@ class Scheduler:
         asleep = [w for w in self.workers.values() if w.state is WorkerState.ASLEEP]
         coming = [w for w in self.workers.values() if w.woken]
         for job in jobs if asleep else ():
-            worker = next((w for w in coming + asleep if w.can_run(job)), None)
+            suitable = self.workers.suitable(job.needs)
+            worker = next((w for w in coming + asleep if w in suitable), None)
             if worker in coming:
                 coming.remove(worker)
             elif worker is not None:
@@ -373,7 +380,7 @@ class Scheduler:
 
     def _refuse_hopeless(self, now: float) -> list[Action]:
         for job in list(self.queue):
-            failure = self._hopeless(job)
+            failure = self.workers.why_hopeless(job.needs)
             if failure is not None:
                 self._finish(job, failure)
         return self._settle(now)

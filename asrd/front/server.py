@@ -8,7 +8,7 @@ import resource
 import signal
 import socket
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import anyio
 from anyio.abc import TaskGroup
@@ -24,6 +24,7 @@ from asrd.front.actions import Failure
 from asrd.front.front import Front
 from asrd.front.listener import MAIN_MODE, PUBLIC_MODE, Place, bind, unbind
 from asrd.front.session import Session
+from asrd.identity import Peer, User, named
 from asrd.journal import setup_logging
 
 log = logging.getLogger(__name__)
@@ -53,19 +54,23 @@ class _Door:
     output_max: int
     room: int
     room_per_user: int
-    users: Counter[int] = field(default_factory=Counter)
+    users: Counter[User] = field(default_factory=Counter)
 
-    def why_full(self, uid: int) -> str | None:
+    def why_full(self, user: User) -> str | None:
         if self.users.total() >= self.room:
             return f"{self.room} clients are connected already"
-        if self.users[uid] >= self.room_per_user:
-            return f"user {uid} has {self.users[uid]} connections already"
+        if self.users[user] >= self.room_per_user:
+            return f"{named(user)} has {self.users[user]} connections already"
         return None
 
-    def count(self, uid: int, sign: int) -> None:
-        self.users[uid] += sign
-        if not self.users[uid]:
-            del self.users[uid]
+    def count(self, user: User, sign: int) -> None:
+        self.users[user] += sign
+        if not self.users[user]:
+            del self.users[user]
+
+    def limits_for(self, sock: socket.socket) -> wire.Limits:
+        """Only a Unix socket carries descriptors."""
+        return self.limits if sock.family == socket.AF_UNIX else replace(self.limits, fds=0)
 
 
 def _main_door(settings: FrontSettings) -> _Door:
@@ -169,7 +174,7 @@ class Server:
         told = -math.inf
         while True:
             try:
-                sock, _ = listener.accept()
+                sock, address = listener.accept()
             except BlockingIOError:
                 await anyio.wait_readable(listener)
             except OSError as error:
@@ -178,24 +183,26 @@ class Server:
                     told = anyio.current_time()
                 await anyio.sleep(_EXHAUSTED_SECONDS)
             else:
-                tasks.start_soon(self._serve, sock, door, tasks)
+                tasks.start_soon(self._serve, sock, peer_of(sock, address), door, tasks)
                 await anyio.lowlevel.checkpoint()
 
-    async def _serve(self, sock: socket.socket, door: _Door, tasks: TaskGroup) -> None:
-        session = Session(self.front, peer_of(sock), door.restricted)
+    async def _serve(self, sock: socket.socket, peer: Peer, door: _Door, tasks: TaskGroup) -> None:
+        if sock.family != socket.AF_UNIX:
+            # A host that lost its power says nothing; its connection must not count for ever.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        session = Session(self.front, peer, door.restricted)
         channel = Channel(
             sock,
-            wire.Decoder(door.limits, session.open_sink),
+            wire.Decoder(door.limits_for(sock), session.open_sink),
             tasks,
             self._buffer,
             output_max=door.output_max,
             kept=self._kept,
-            owner=session.peer.uid,
+            owner=peer.user,
             frame_timeout=self.settings.frame_timeout_seconds,
         )
-        uid = session.peer.uid
-        full = door.why_full(uid)
-        self._count(channel, door, uid, 1)
+        full = door.why_full(peer.user)
+        self._count(channel, door, peer.user, 1)
         try:
             if full is None:
                 await session.run(channel)
@@ -210,15 +217,15 @@ class Server:
             # Our bug; it costs this client its connection, and nobody else anything.
             log.exception("a connection failed", extra=session.log_fields)
         finally:
-            self._count(channel, door, uid, -1)
+            self._count(channel, door, peer.user, -1)
             channel.close()
 
-    def _count(self, channel: Channel, door: _Door, uid: int, sign: int) -> None:
+    def _count(self, channel: Channel, door: _Door, user: User, sign: int) -> None:
         if sign > 0:
             self._channels.add(channel)
         else:
             self._channels.discard(channel)
-        door.count(uid, sign)
+        door.count(user, sign)
         self.front.connections = len(self._channels)
 
 

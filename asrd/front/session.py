@@ -1,6 +1,7 @@
 """One client's connection: its events become requests, their outcomes become its answers."""
 
 import math
+import socket
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -27,12 +28,13 @@ from asrd.events import (
     Transcript,
 )
 from asrd.eventtable import parse_event
-from asrd.fdsocket import EXHAUSTED, Peer
+from asrd.fdsocket import EXHAUSTED
 from asrd.fields import dump, identifier, parse
 from asrd.front.actions import Failure
-from asrd.front.request import Request, error, with_hints
+from asrd.front.request import Request, error, is_plain, nothing_said, with_hints
 from asrd.front.spool import Audio, ClientFile, Recording
-from asrd.front.stream import STREAMED, Stream
+from asrd.front.stream import STREAMED, Recorded, Stream
+from asrd.identity import Peer
 from asrd.records import (
     AudioFormat,
     Options,
@@ -72,27 +74,28 @@ class Session:
         # When the recording is given up: after a pause, and after all of its time.
         self._pause_ends = self._stream_ends = math.inf
         self._channel: Channel | None = None
+        self._conversation: anyio.CancelScope
+        # Whether it asked for anything that only asrd has: then it knows errors, too.
+        self._knows_asrd = False
+        # A plain Wyoming recording got an error; and the connection ends for that.
+        self._got_error = self._leaving = False
 
     def __repr__(self) -> str:
-        return f"<Session uid={self.peer.uid} pid={self.peer.pid} jobs={len(self.requests)}>"
+        return f"<Session user={self.peer.user} pid={self.peer.pid} jobs={len(self.requests)}>"
 
     @property
     def log_fields(self) -> dict[str, object]:
         """For the `extra` of a log line about this client."""
-        return {"fields": {"ASRD_PEER_UID": self.peer.uid, "ASRD_PEER_PID": self.peer.pid}}
+        return {"fields": self.peer.log_fields}
 
     async def run(self, channel: Channel) -> None:
         """Serve the connection until its end; then what it still waited for is cancelled."""
         self._channel = channel
         self._front.sessions.add(self)
         try:
-            while (framed := await self._next_event(channel)) is not None:
-                try:
-                    self._handle(framed)
-                finally:
-                    framed.close()
-            while (self.requests or channel.unread) and channel.half_closed:
-                await anyio.sleep(_HALF_CLOSED_SECONDS)
+            await self._converse(channel)
+            if self._leaving:
+                await self._take_leave(channel)
         except ProtocolError as problem:
             self._send_error(Failure(Code.BAD_REQUEST, str(problem)))
             await channel.flush(_LAST_WORDS_SECONDS)
@@ -110,6 +113,35 @@ class Session:
             self._stream.drop()
             for request in list(self.requests.values()):
                 self._front.cancel(request, "the client left")
+
+    async def _converse(self, channel: Channel) -> None:
+        with anyio.CancelScope() as self._conversation:
+            while not self._leaving and (framed := await self._next_event(channel)) is not None:
+                try:
+                    if framed.type == Describe.TYPE:
+                        await self._front.models_known()
+                    self._handle(framed)
+                finally:
+                    framed.close()
+            while (self.requests or channel.unread) and channel.half_closed:
+                await anyio.sleep(_HALF_CLOSED_SECONDS)
+
+    async def _take_leave(self, channel: Channel) -> None:
+        """Show the client the end, and take what it still sends: to close at once would break its
+        writing before it has read the error."""
+        await channel.flush(_LAST_WORDS_SECONDS)
+        channel.shutdown(socket.SHUT_WR)
+        with anyio.move_on_after(self._front.settings.frame_timeout_seconds):
+            while (framed := await channel.receive()) is not None:
+                framed.close()
+
+    def _leave_if_over(self, plain_error: bool = False) -> None:
+        """End a plain conversation that got an error, once nothing else on it is unanswered."""
+        self._got_error |= plain_error and not self._knows_asrd
+        over = not self.requests and not self._stream.is_open
+        if self._got_error and over and self._channel is not None:
+            self._leaving = True
+            self._conversation.cancel()
 
     async def _next_event(self, channel: Channel) -> wire.Event | None:
         """As Channel.receive; meanwhile a recording that takes too long is given up."""
@@ -138,11 +170,11 @@ class Session:
             self._stream_ends = self._pause_ends + settings.max_audio_seconds
 
     def _new_recording(self) -> Recording:
-        return self._front.new_recording(self.peer.uid)
+        return self._front.new_recording(self.peer.user)
 
     def open_sink(self, event: wire.Event) -> wire.Sink:
         """Where the payload of an event goes, while it arrives."""
-        if not self._restricted:
+        if not (self._restricted or self._leaving):
             if event.type == Transcribe.TYPE:
                 return self._new_recording()
             if event.type == AudioChunk.TYPE:
@@ -170,6 +202,7 @@ class Session:
     def _dispatch(self, event: Any, framed: wire.Event) -> None:
         match event:
             case Transcribe():
+                self._knows_asrd |= not is_plain(event)
                 options = with_hints(event, parse(Options, framed.data))
                 if event.audio is None:
                     self._begin_stream(event, options, framed)
@@ -236,6 +269,9 @@ class Session:
         try:
             self._refuse_twice(asked)
             recorded.recording.seal()
+            if not recorded.recording.size and is_plain(asked):
+                self._nothing_said(recorded)
+                return
             request = self._front.make_request(
                 self, asked, recorded.options, recorded.format, recorded.recording
             )
@@ -244,6 +280,12 @@ class Session:
             raise
         self._stream.accepted()
         self._submit(request)
+
+    def _nothing_said(self, recorded: Recorded) -> None:
+        """As wyoming-faster-whisper does: a button that was pressed for too short is no error."""
+        recorded.recording.close()
+        self._stream.accepted()
+        self._send(Transcript.TYPE, nothing_said(recorded.options))
 
     def _refuse_twice(self, asked: Transcribe) -> None:
         if asked.job_id in self.requests:
@@ -292,25 +334,32 @@ class Session:
     def finished(self, request: Request, transcript: dict[str, Any]) -> None:
         self.requests.pop(request.job_id, None)
         self._send(Transcript.TYPE, transcript)
+        self._leave_if_over()
 
     def failed(self, request: Request, failure: Failure) -> None:
         self.requests.pop(request.job_id, None)
         self._send_error(failure, request.job_id, request.trace_id)
+        self._leave_if_over(request.plain)
 
     def _refuse(self, framed: wire.Event, failure: Failure) -> None:
         """An event that came to nothing; the answer names its job if that could be read."""
         if framed.type in STREAMED and not self._restricted:
             self._give_up_stream(framed.type, failure)
             return
-        if framed.type == Transcribe.TYPE and _asks_for_stream(framed):
+        plain = False
+        if framed.type == Transcribe.TYPE and _asks_for_stream(framed) and not self._restricted:
             self._stream.refuse()
+            plain = not (framed.data.get("job_id") or framed.data.get("stream"))
         self._front.refused(self, failure)
         self._send_error(failure, _id(framed, "job_id"), _id(framed, "trace_id"))
+        self._leave_if_over(plain)
 
     def _give_up_stream(self, kind: str, failure: Failure) -> None:
-        self._front.refused(self, failure)
         asked = self._stream.give_up(kind)
-        self._send_error(failure, asked.job_id, asked.trace_id)
+        if asked is not None:
+            self._front.refused(self, failure)
+            self._send_error(failure, asked.job_id, asked.trace_id)
+            self._leave_if_over(is_plain(asked))
 
     def _send_error(
         self, failure: Failure, job_id: str | None = None, trace_id: str | None = None

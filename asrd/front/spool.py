@@ -9,6 +9,7 @@ import stat
 from collections import Counter
 
 from asrd.errors import BadAudio, Busy, TooLarge
+from asrd.identity import User, named
 from asrd.ownedfd import OwnedFd
 
 # The worker must never meet a file that shrinks under it; sealed, it need not even check.
@@ -32,24 +33,24 @@ class Spool:
         self.limit = limit
         self.limit_per_user = limit_per_user
         self.used = 0
-        self._of_user: Counter[int] = Counter()
+        self._of_user: Counter[User] = Counter()
 
-    def why_full(self, uid: int, more: int) -> str | None:
+    def why_full(self, user: User, more: int) -> str | None:
         if self.used + more > self.limit:
             return f"the inline audio of all clients is over {self.limit} bytes"
-        if self._of_user[uid] + more > self.limit_per_user:
-            return f"the inline audio of user {uid} is over {self.limit_per_user} bytes"
+        if self._of_user[user] + more > self.limit_per_user:
+            return f"the inline audio of {named(user)} is over {self.limit_per_user} bytes"
         return None
 
-    def count(self, uid: int, change: int) -> None:
+    def count(self, user: User, change: int) -> None:
         self.used += change
-        self._of_user[uid] += change
-        if not self._of_user[uid]:
-            del self._of_user[uid]
+        self._of_user[user] += change
+        if not self._of_user[user]:
+            del self._of_user[user]
 
 
 class Recording:
-    """A memfd of user `uid` that grows with what is written to it, up to `limit` bytes; a
+    """A memfd of `user` that grows with what is written to it, up to `limit` bytes; a
     wire.Sink.
 
     A write past a bound, or without memory, is swallowed and remembered: `seal` raises it once the
@@ -57,9 +58,9 @@ class Recording:
     once: it is of no more use.
     """
 
-    def __init__(self, spool: Spool, uid: int, limit: int) -> None:
+    def __init__(self, spool: Spool, user: User, limit: int) -> None:
         self._spool = spool
-        self._uid = uid
+        self._user = user
         self._limit = limit
         self._problem: TooLarge | Busy | None = None
         self.size = 0
@@ -78,7 +79,7 @@ class Recording:
     def _refusal(self, more: int) -> TooLarge | Busy | None:
         if self.size + more > self._limit:
             return TooLarge(f"audio: is over the limit of {self._limit} bytes")
-        full = self._spool.why_full(self._uid, more)
+        full = self._spool.why_full(self._user, more)
         return None if full is None else Busy(full, retry_after_ms=1000)
 
     def _append(self, data: memoryview) -> Busy | None:
@@ -89,7 +90,7 @@ class Recording:
         except OSError as error:
             problem = _exhausted(error)
         self.size += done
-        self._spool.count(self._uid, done)
+        self._spool.count(self._user, done)
         return problem
 
     def seal(self) -> None:
@@ -99,7 +100,7 @@ class Recording:
         fcntl.fcntl(self.fd.fileno(), fcntl.F_ADD_SEALS, _SEALS)
 
     def close(self) -> None:
-        self._spool.count(self._uid, -self.size)
+        self._spool.count(self._user, -self.size)
         self.size = 0
         self.fd.close()
 

@@ -1,16 +1,20 @@
 """One snapshot of how the daemon stands: for `status`, for `systemctl status`, and for `health`."""
 
+import math
 import os
 from typing import TYPE_CHECKING, Any
 
-from asrd.fdsocket import Peer
 from asrd.front import health
 from asrd.front.link import Link
 from asrd.front.workers import Worker, WorkerState
+from asrd.identity import Peer
 from asrd.version import __version__
 
 if TYPE_CHECKING:
     from asrd.front.front import Front
+
+# By when the process of a worker has told what its model can do, on a slow and busy machine.
+_ANNOUNCED_SECONDS = 10.0
 
 
 def shown_state(worker: Worker) -> str:
@@ -51,7 +55,7 @@ def snapshot(front: "Front", peer: Peer, now: float) -> dict[str, Any]:
 def _worker(worker: Worker, link: Link, peer: Peer, now: float) -> dict[str, Any]:
     info = link.info
     job = next((job for job in worker.jobs.values() if job is not None), None)
-    visible = job is not None and peer.may_see(job.uid)
+    visible = job is not None and peer.may_see(job.request.owner)
     return {
         "name": worker.name,
         "state": shown_state(worker),
@@ -89,18 +93,33 @@ def status_line(front: "Front", now: float) -> str:
     return " · ".join(parts + health.problems(front, now))
 
 
+def unknown_until(front: "Front") -> float:
+    """When it is no longer worth waiting to hear what each model can do; long ago if all is known.
+
+    A worker says so as soon as its process runs, unless that hangs or dies.
+    """
+    waits = [-math.inf]
+    for worker in front.scheduler.workers.values():
+        info = front.links[worker.name].info
+        if worker.hopeful and not info.languages and info.found_at is not None:
+            waits.append(info.found_at + _ANNOUNCED_SECONDS)
+    return max(waits)
+
+
 def info(front: "Front") -> dict[str, Any]:
-    """Wyoming's `info`: the models that the workers really have loaded."""
+    """Wyoming's `info`: the models that the workers have, or had when they were last heard of. A
+    client may ask only once, while a worker loads, sleeps or is replaced."""
     attribution = {"name": "asrd", "url": ""}
     models = {}
     for name, worker in sorted(front.scheduler.workers.items()):
         link = front.links[name].info
-        if worker.state in (WorkerState.READY, WorkerState.ASLEEP) and link.model is not None:
+        if not worker.retired and link.model is not None and link.languages:
+            where = f" ({link.device}, {link.compute_type})" if link.device else ""
             models[link.model] = {
                 "name": link.model,
                 "attribution": attribution,
                 "installed": True,
-                "description": f"Whisper model {link.model} ({link.device}, {link.compute_type})",
+                "description": f"Whisper model {link.model}{where}",
                 "version": None,
                 "languages": list(link.languages),
             }

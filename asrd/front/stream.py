@@ -2,8 +2,8 @@
 
 1. `transcribe` without audio says what is asked of the next recording, and is used up by it.
 2. A refused event ends the recording; what still comes of it is skipped, up to its audio-stop: one
-   recording, one answer. A refused `transcribe` is such an event: the recording that follows must
-   not be transcribed as if nothing had been asked.
+   recording, one answer, also where each of its chunks is wrong. A refused `transcribe` is such an
+   event: the recording that follows must not be transcribed as if nothing had been asked.
 """
 
 from collections.abc import Callable
@@ -116,14 +116,15 @@ class Stream:
         """What `stop` gave away has become a job, which has answers of its own."""
         self._asked = Transcribe()
 
-    def give_up(self, kind: str) -> Transcribe:
-        """An event of this kind was refused: returns what was asked, to answer it."""
+    def give_up(self, kind: str) -> Transcribe | None:
+        """An event of this kind was refused: returns what was asked, to answer it; None if the
+        recording has had its answer."""
         if kind == AudioStart.TYPE:
             self._begin()
         asked, self._asked = self._asked, Transcribe()
         self.drop()
-        self._skipping = kind != AudioStop.TYPE
-        return asked
+        answered, self._skipping = self._skipping, kind != AudioStop.TYPE
+        return None if answered else asked
 
     def cancel(self, job_id: str) -> Transcribe | None:
         """Give up the recording, begun or only asked for, if it is of this id: what was asked."""

@@ -1,10 +1,13 @@
 """What the scheduler knows of each worker. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from asrd.errors import Code
+from asrd.front.actions import Failure
 from asrd.front.fairqueue import Job
+from asrd.front.needs import UNKNOWN, Needs, Skills, is_called, why_lacking
 
 
 class WorkerState(StrEnum):
@@ -25,7 +28,9 @@ class Worker:
     name: str
     state: WorkerState = WorkerState.STARTING
     reason: str | None = None
+    # As far as it was heard of it, by whatever process: None, and no skills, before that.
     model: str | None = None
+    skills: Skills = UNKNOWN
     slots: int = 1
     spare: bool = False
     # Whether it can read the next job while one runs; and the key and the job that it has read.
@@ -51,9 +56,18 @@ class Worker:
         """Whether it serves, or may be expected to."""
         return not self.retired and self.state not in HOPELESS
 
-    def can_run(self, job: Job) -> bool:
-        """Whether the job may wait for this worker; one that never loaded may have any model."""
-        return self.hopeful and (None in (job.model, self.model) or job.model == self.model)
+    def has_model(self, needs: Needs) -> bool:
+        """One of which nothing was heard may have any model."""
+        if needs.model is None or self.model is None:
+            return True
+        return is_called(self.model, needs.model)
+
+    def could_run(self, needs: Needs) -> bool:
+        return self.has_model(needs) and self.skills.lack(needs) is None
+
+    def can_run(self, needs: Needs) -> bool:
+        """Whether a job may wait for this worker, unless another is preferred."""
+        return self.hopeful and self.could_run(needs)
 
     @property
     def running_since(self) -> float:
@@ -85,8 +99,52 @@ class Workers(dict[str, Worker]):
         held = (w for w in self.values() if w.prefetched is not None and w.prefetched[1] is job)
         return next(held, None)
 
+    def suitable(self, needs: Needs) -> list[Worker]:
+        """Those that a job may wait for: see rule 9 of the scheduler."""
+        able = [worker for worker in self.values() if worker.can_run(needs)]
+        if needs.model is not None:
+            able = [worker for worker in able if worker.model == needs.model] or able
+        if needs.language is None:
+            able = [worker for worker in able if worker.skills.multilingual] or able
+        return able
+
+    def suits(self, worker: Worker) -> Callable[[Needs], bool]:
+        """Whether this worker is among those for given needs."""
+        return lambda needs: worker in self.suitable(needs)
+
+    def why_ambiguous(self, needs: Needs) -> str | None:
+        """One sentence if the model's name may mean several; None if it means one, or nothing."""
+        models = {worker.model for worker in self.suitable(needs) if worker.model is not None}
+        if needs.model is None or len(models) < 2:
+            return None
+        return f"name: {needs.model!r} may be {' or '.join(sorted(models))}: give the whole name"
+
+    def why_hopeless(self, needs: Needs) -> Failure | None:
+        """Why no worker can ever run a job with these needs; None if one can."""
+        if not self:
+            return Failure(Code.UNAVAILABLE, "no worker is configured")
+        if any(worker.can_run(needs) for worker in self.values()):
+            return None
+        hopeful = [worker for worker in self.values() if worker.hopeful]
+        gone = [worker for worker in self.values() if not worker.hopeful]
+        if hopeful:
+            gone = [worker for worker in gone if worker.model and worker.could_run(needs)]
+        if gone or not hopeful:
+            reasons = (f"worker {w.name}: {w.reason or 'its socket is gone'}" for w in gone)
+            return Failure(Code.UNAVAILABLE, f"no worker can serve: {'; '.join(reasons)}")
+        named = [worker for worker in hopeful if worker.has_model(needs)]
+        if not named:
+            there = ", ".join(sorted({worker.model or "" for worker in hopeful}))
+            text = f"name: no worker has the model {needs.model!r}; there is: {there}"
+            return Failure(Code.MODEL_NOT_FOUND, text)
+        return Failure(Code.BAD_REQUEST, why_lacking([w.skills for w in named], needs))
+
     def _reserved(self, worker: Worker) -> bool:
         return worker.spare and any(
-            other.ready and not other.spare and other.model == worker.model
+            other.ready
+            and not other.spare
+            and other.model == worker.model
+            # Of two with the same name, the spare may know more.
+            and other.skills == worker.skills
             for other in self.values()
         )

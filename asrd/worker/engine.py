@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -65,6 +66,8 @@ class Engine(Protocol):
 
     model: str
     languages: tuple[str, ...]
+    translate: bool
+    word_timestamps: bool
     device: str
     compute_type: str
     load_seconds: float
@@ -98,6 +101,8 @@ class WhisperEngine:
 
     def __init__(self, model: Any, settings: WorkerSettings, facts: models.Facts) -> None:
         self.model = settings.model or "demo"
+        self.translate = facts.multilingual
+        self.word_timestamps = facts.word_timestamps
         self.languages: tuple[str, ...] = tuple(
             code
             for code in model.supported_languages
@@ -297,14 +302,15 @@ class _Supply:
         return getattr(self._extractor, name)
 
 
-def load_engine(settings: WorkerSettings) -> WhisperEngine:
-    """Load and warm the model that is configured.
+def load_engine(
+    settings: WorkerSettings, found: tuple[Path, models.Facts] | None = None
+) -> WhisperEngine:
+    """Load and warm the model that is configured; `found` is what `models.find` found.
 
     Raises LoadError: one sentence that says what to mend.
     """
     started = time.monotonic()
-    path = models.resolve(settings.model)
-    facts = models.check(path, alignment_heads=settings.check_model)
+    path, facts = found or models.find(settings)
     ctranslate2, faster_whisper = _import_libraries()
     device = _choose_device(settings, ctranslate2.get_cuda_device_count)
     index = settings.device_index if device == "cuda" else 0

@@ -104,11 +104,20 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Skills:
+    """What a model can do, by its files; all plain data."""
+
+    languages: tuple[str, ...]
+    translate: bool
+    word_timestamps: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """The model is loaded and warm; all plain data."""
 
     model: str
-    languages: tuple[str, ...]
+    skills: Skills
     device: str
     compute_type: str
     load_seconds: float
@@ -122,7 +131,7 @@ class LoadFailed:
     permanent: bool
 
 
-Message = Loaded | LoadFailed | JobSegment | JobProgress | Done | Failed
+Message = Skills | Loaded | LoadFailed | JobSegment | JobProgress | Done | Failed
 
 
 class Inference:
@@ -176,6 +185,10 @@ class Inference:
         if isinstance(end, BaseException):
             raise end
         return end
+
+    def announce(self, skills: Skills) -> None:
+        """Tell what the model can do, before it is loaded."""
+        self._post(skills)
 
     def prepare(self, task: Task) -> None:
         """Prepare it beside the one that runs. It must be run later, or discarded."""
@@ -293,7 +306,7 @@ def _nothing() -> None:
 def _loaded(engine: Any) -> Loaded:
     return Loaded(
         engine.model,
-        tuple(engine.languages),
+        Skills(tuple(engine.languages), engine.translate, engine.word_timestamps),
         engine.device,
         engine.compute_type,
         engine.load_seconds,

@@ -8,7 +8,9 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from asrd import sd
@@ -17,18 +19,25 @@ from asrd.errors import ConfigError, LoadError
 from asrd.journal import setup_logging
 from asrd.ownedfd import OwnedFd
 from asrd.version import __version__
-from asrd.worker.inference import Inference
+from asrd.worker import models
+from asrd.worker.inference import Inference, Skills
 from asrd.worker.lastwords import STORED, CapturedStderr, keep_real_stderr
 from asrd.worker.worker import EXIT_BROKEN, EXIT_CANNOT_LOAD, Worker
 
 log = logging.getLogger(__name__)
 
 
-def _load_engine(settings: WorkerSettings) -> Any:
+def _load_engine(settings: WorkerSettings, announce: Callable[[Skills], None]) -> Any:
+    """`announce` is called before the engine is imported."""
+    started = time.monotonic()
+    found = models.find(settings)
+    looked, (_, facts) = time.monotonic() - started, found
+    announce(Skills(facts.languages, facts.multilingual, facts.word_timestamps))
     # Imported in the thread that loads: it takes a tenth of a second and pulls in C extensions.
     from asrd.worker.engine import load_engine
 
-    engine = load_engine(settings)
+    engine = load_engine(settings, found)
+    engine.load_seconds += looked
     # What is there now stays: no collection need look at it again.
     gc.freeze()
     gc.enable()
@@ -67,7 +76,9 @@ def _captured_stderr(stored: list[int], notifier: sd.Notifier) -> CapturedStderr
         return None
 
 
-def _configure(args: argparse.Namespace) -> tuple[WorkerSettings, Callable[[], Any]]:
+def _configure(
+    args: argparse.Namespace,
+) -> tuple[WorkerSettings, Callable[[Callable[[Skills], None]], Any]]:
     """The settings, and what loads the engine. Wrong settings are told where a model that can't be
     loaded is told: to the front, too."""
     try:
@@ -75,11 +86,11 @@ def _configure(args: argparse.Namespace) -> tuple[WorkerSettings, Callable[[], A
     except ConfigError as error:
         reason = str(error)
 
-        def refuse() -> Any:
+        def refuse(announce: Callable[[Skills], None]) -> Any:
             raise LoadError(reason)
 
         return WorkerSettings(), refuse
-    return settings, lambda: _load_engine(settings)
+    return settings, partial(_load_engine, settings)
 
 
 def main() -> int:
@@ -98,7 +109,8 @@ def main() -> int:
         log.error("%s", error)
         return EXIT_CANNOT_LOAD
     stderr = _captured_stderr(passed.get(STORED, []), notifier)
-    worker = Worker(settings, listener, notifier, Inference(load), stderr)
+    inference = Inference(lambda: load(inference.announce))
+    worker = Worker(settings, listener, notifier, inference, stderr)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     try:

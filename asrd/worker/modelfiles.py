@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from asrd.errors import LoadError
+from asrd.languages import NAMES
 
 _LAYER = re.compile(r"decoder/layer_(\d+)/")
 # Bytes per item of CTranslate2's data types, by their number in model.bin.
@@ -50,6 +51,7 @@ class Facts:
 
     multilingual: bool
     word_timestamps: bool
+    languages: tuple[str, ...] = ("en",)
 
 
 def check(path: Path, alignment_heads: bool = True) -> Facts:
@@ -149,7 +151,13 @@ def _check_files(path: Path, alignment_heads: bool) -> Facts:
     pairs = config.get("alignment_heads")
     if alignment_heads and pairs is not None:
         _check_heads(path, pairs, weights)
-    return Facts(multilingual="" in tokens, word_timestamps=pairs is not None)
+    multilingual = "" in tokens
+    known = set(tokens) if multilingual else {"<|en|>"}
+    return Facts(
+        multilingual=multilingual,
+        word_timestamps=pairs is not None,
+        languages=tuple(code for code in NAMES if f"<|{code}|>" in known),
+    )
 
 
 def _check_mels(path: Path, mels: int) -> None:

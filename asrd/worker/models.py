@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from asrd.config import WorkerSettings
 from asrd.errors import AsrdError, LoadError
 from asrd.worker.modelfiles import Facts as Facts
 from asrd.worker.modelfiles import check as check
@@ -67,6 +68,12 @@ def resolve(name: str) -> Path:
         raise LoadError(
             f"the model {name!r} is not on this machine; `asrd fetch-model {name}` fetches it"
         ) from None
+
+
+def find(settings: WorkerSettings) -> tuple[Path, Facts]:
+    """The configured model's directory, and what its files say. Raises LoadError."""
+    path = resolve(settings.model)
+    return path, check(path, alignment_heads=settings.check_model)
 
 
 def fetch_model(name: str) -> Path:

@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import time
+from dataclasses import asdict
 from typing import Any
 
 from asrd import sd
@@ -20,7 +21,7 @@ from asrd.errors import FieldError, ProtocolError
 from asrd.ownedfd import OwnedFd
 from asrd.records import LastProcess
 from asrd.worker.frontlink import FrontGone, FrontLink
-from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Task
+from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Skills, Task
 from asrd.worker.lastwords import CapturedStderr
 from asrd.worker.tasks import Tasks
 from asrd.workerevents import (
@@ -74,6 +75,8 @@ class Worker:
         self._inference = inference
         self._stderr = stderr
         self._front: FrontLink | None = None
+        # What the model's files say, and what was loaded of them.
+        self._skills: Skills | None = None
         self._loaded: Loaded | None = None
         self._cannot_load: tuple[LoadFailed, float] | None = None
         self._tasks = Tasks(inference, settings.prefetch)
@@ -215,7 +218,7 @@ class Worker:
         if self._cannot_load is not None:
             self._tell(CannotLoad(self._cannot_load[0].reason))
         elif self._loaded is None:
-            self._tell(Loading(os.getpid(), self.model, self._last_process()))
+            self._tell(self._loading())
         else:
             self._tell(self._hello(self._loaded))
 
@@ -224,12 +227,18 @@ class Worker:
             return LastProcess(sd.last_exit())
         return LastProcess(sd.last_exit(), self._stderr.last_pid, self._stderr.last_words)
 
+    def _loading(self) -> Loading:
+        pid, last = os.getpid(), self._last_process()
+        if self._skills is None:
+            return Loading(pid, self.model, last)
+        return Loading(pid, self.model, last, **asdict(self._skills))
+
     def _hello(self, loaded: Loaded) -> Hello:
         return Hello(
             version=PROTOCOL_VERSION,
             pid=os.getpid(),
             model=loaded.model,
-            languages=loaded.languages,
+            **asdict(loaded.skills),
             device=loaded.device,
             compute_type=loaded.compute_type,
             spare=self.settings.spare,
@@ -283,7 +292,10 @@ class Worker:
     # --- the engine -----------------------------------------------------------------------------
 
     def _hear_engine(self, message: Message) -> None:
-        if isinstance(message, Loaded):
+        if isinstance(message, Skills):
+            self._skills = message
+            self._tell(self._loading())
+        elif isinstance(message, Loaded):
             self._on_loaded(message)
         elif isinstance(message, LoadFailed):
             self._on_load_failed(message)

@@ -93,6 +93,11 @@ def _identifier(get_text: Getter) -> Maker:
     return make
 
 
+def _language() -> Maker:
+    plain, known = _string(64), ("en", "DE", "zh-Hant", "auto", "german", "xx")
+    return lambda source: plain(source) if source.byte() % 2 else source.pick(known)
+
+
 def _integer(low: int, high: int) -> Maker:
     bounds = (low, high, low + 1, high - 1, low - 1, high + 1)
 
@@ -126,8 +131,8 @@ def _sequence(getter: Getter, max_length: int) -> Maker:
     return make
 
 
-def _either(one: Getter, many: Getter) -> Maker:
-    makers = [_by(one), _by(many)]
+def _either(one: Getter, **other: Getter) -> Maker:
+    makers = [_by(one), *map(_by, other.values())]
     return lambda source: source.pick(makers)(source)
 
 
@@ -138,6 +143,7 @@ def _mapping(source: Source) -> dict[str, Any]:
 _MAKERS: dict[str, Callable[..., Maker]] = {
     "string": _string,
     "identifier": _identifier,
+    "language": _language,
     "choice": lambda allowed: lambda source: source.pick([*allowed, "neither"]),
     "integer": _integer,
     "number": _number,
@@ -146,4 +152,5 @@ _MAKERS: dict[str, Callable[..., Maker]] = {
     "nested": record,
     "sequence": _sequence,
     "either": _either,
+    "text_or": _either,
 }

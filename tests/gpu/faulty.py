@@ -18,8 +18,8 @@ def replace_engine() -> None:
 
     load = engine.load_engine
 
-    def load_faulty(settings: Any) -> Any:
-        loaded: Any = load(settings)
+    def load_faulty(settings: Any, found: Any = None) -> Any:
+        loaded: Any = load(settings, found)
         run = loaded.run
 
         def fault_or_run(prepared: Any, *callbacks: Any) -> Any:

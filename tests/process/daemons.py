@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,23 @@ def _environment(tmp: Path) -> dict[str, str]:
     return environment
 
 
+def _started_with(numbers: list[int]) -> list[str]:
+    """The interpreter, with those descriptors as 3, 4, … and the variables that name them."""
+    if not numbers:
+        return [sys.executable]
+    start = (
+        "import os, sys;"
+        f"numbers = {numbers};"
+        "[os.dup2(number, 100 + i) for i, number in enumerate(numbers)];"
+        "[os.dup2(100 + i, 3 + i) for i in range(len(numbers))];"
+        "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(numbers)),"
+        " LISTEN_FDNAMES=':'.join(['asrd'] * len(numbers)));"
+        "os.closerange(3 + len(numbers), 200);"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    return [sys.executable, "-c", start]
+
+
 class _Process:
     """A daemon in a directory of its own; its log is kept for the failure report.
 
@@ -29,16 +47,27 @@ class _Process:
 
     program: tuple[str, ...] = ("-m", "asrd.main")
 
-    def __init__(self, tmp: Path, arguments: list[str], config: str = "", shell: str = ":") -> None:
+    def __init__(
+        self,
+        tmp: Path,
+        arguments: list[str],
+        config: str = "",
+        shell: str = ":",
+        passed: Sequence[socket.socket] = (),
+    ) -> None:
+        """`passed`: listeners that it gets as systemd would pass them, all named `asrd`."""
         self.tmp = tmp
         self.socket = str(tmp / "asrd.sock")
         (tmp / "asrd.toml").write_text(config)
         self._log = open(tmp / "log", "wb")  # noqa: SIM115
         if "--socket" not in arguments:
             arguments = [*arguments, "--socket", self.socket]
+        numbers = [sock.fileno() for sock in passed]
+        python = _started_with(numbers)
         self.process = subprocess.Popen(
-            ["sh", "-c", f'{shell}; exec "$@"', "sh", sys.executable, *self.program, *arguments],
+            ["sh", "-c", f'{shell}; exec "$@"', "sh", *python, *self.program, *arguments],
             env=_environment(tmp),
+            pass_fds=numbers,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
@@ -127,12 +156,18 @@ class Daemon(_Process):
 class Front(_Process):
     """`asrd serve` alone; its workers are sockets on which the test itself accepts."""
 
-    def __init__(self, tmp: Path, *workers: str, config: str = "") -> None:
+    def __init__(
+        self,
+        tmp: Path,
+        *workers: str,
+        config: str = "",
+        passed: Sequence[socket.socket] = (),
+    ) -> None:
         self.worker_dir = tmp / "worker"
         self.worker_dir.mkdir()
         self.listeners = {name: self.listen(name) for name in workers}
         settings = f"[front]\nworker_dir = '{self.worker_dir}'\n{config}"
-        super().__init__(tmp, ["serve"], settings)
+        super().__init__(tmp, ["serve"], settings, passed)
 
     def listen(self, name: str) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -219,7 +219,6 @@ def test_a_streamed_job_that_is_refused_is_told_under_its_name_once(front: Front
         client.send("transcribe", {"job_id": "y"})
         client.send("audio-start", START)
         client.send("audio-stop")
-        client.send("audio-stop")
         client.send("ping")
         for job_id, code in (
             ("w", Code.BAD_REQUEST),
@@ -228,12 +227,12 @@ def test_a_streamed_job_that_is_refused_is_told_under_its_name_once(front: Front
         ):
             error = client.expect("error")
             assert (error["job_id"], error["code"]) == (job_id, code)
-        assert "job_id" not in client.expect("error")
         client.expect("pong")
 
 
 def test_the_next_recording_after_a_refused_one_is_taken(front: Front) -> None:
-    with ready(front) as worker, front.connect() as client:
+    with ready(front, languages=["en", "de"]) as worker, front.connect() as client:
+        client.send("transcribe", {"job_id": "a"})
         client.send("audio-start", START)
         client.send("audio-chunk", {**START, "rate": 8000}, SECOND)
         client.expect("error")

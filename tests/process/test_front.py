@@ -482,6 +482,7 @@ def test_a_wyoming_stream_out_of_order_is_told(front: Front, kind: str) -> None:
         error = client.expect("error")
         assert error["code"] == Code.BAD_REQUEST
         assert "audio-start" in error["text"]
+        assert client.at_end()
 
 
 def test_unknown_events_are_ignored_and_counted(front: Front) -> None:
@@ -492,14 +493,75 @@ def test_unknown_events_are_ignored_and_counted(front: Front) -> None:
         assert front.status()["ignored_events"] == 1
 
 
-def test_describe_names_the_models_that_are_loaded(front: Front) -> None:
+def offered(client: Peer) -> list[tuple[str, list[str]]]:
+    client.send("describe")
+    models = client.expect("info")["asr"][0]["models"]
+    return [(model["name"], model["languages"]) for model in models]
+
+
+def test_describe_names_the_models_that_will_be_there(front: Front) -> None:
+    """Home Assistant asks once, at its start, and had no languages until somebody reloaded it."""
+    with front.connect() as client, front.connect() as other:
+        client.send("describe")
+        with front.accept() as worker:
+            worker.send("loading", {"pid": 1, "model": "fake"})
+            # Nobody else waits meanwhile.
+            other.send("ping")
+            other.expect("pong")
+            loading = {"pid": 1, "model": "fake", "languages": ["de", "en"]}
+            worker.send("loading", loading)
+            (model,) = client.expect("info")["asr"][0]["models"]
+            assert (model["name"], model["languages"]) == ("fake", ["de", "en"])
+            assert model["description"] == "Whisper model fake"
+        # It died as it loaded, and the next one has not said anything yet.
+        assert offered(client) == [("fake", ["de", "en"])]
+        with ready(front) as worker:
+            assert offered(client) == [("fake", ["en"])]
+            worker.send("bye", {"reason": "idle"})
+        front.wait_for_state("asleep")
+        assert offered(client) == [("fake", ["en"])]
+
+
+def test_describe_offers_no_model_of_a_worker_that_is_not_there(front: Front) -> None:
     with front.connect() as client:
         client.send("describe")
-        assert client.expect("info")["asr"][0]["models"] == []
-        with ready(front):
-            client.send("describe")
-            (model,) = client.expect("info")["asr"][0]["models"]
-            assert (model["name"], model["languages"]) == ("fake", ["en"])
+        with front.accept() as worker:
+            worker.send("cannot-load", {"text": "no such model"})
+            assert client.expect("info")["asr"][0]["models"] == []
+        front.remove("0")
+        wait_for("it to be gone", lambda: not front.status()["workers"])
+        assert offered(client) == []
+
+
+def test_jobs_go_to_the_worker_that_can_do_them(tmp_path: Path) -> None:
+    with Front(tmp_path, "0", "1", config="queue_max = 2") as front, front.connect() as client:
+        english = {"model": "tiny.en", "translate": False}
+        many = {"model": "/srv/base", "languages": ["de", "en"]}
+        with ready(front, "0", **english) as one, ready(front, "1", **many) as other:
+            given: list[tuple[str, Peer, dict[str, Any]]] = [
+                ("a", other, {"language": "German"}),
+                ("b", other, {"task": "translate"}),
+                ("c", other, {"language": "auto"}),
+                ("d", one, {"name": "TINY.EN"}),
+                ("e", other, {"name": "base", "language": "en_US"}),
+            ]
+            for job_id, worker, asked in given:
+                ask(client, job_id, **asked)
+                client.expect("accepted")
+                job, fd = worker.take_job()
+                fd.close()
+                worker.send("done", done(job["key"]))
+                client.expect("transcript")
+            refused: list[tuple[str, dict[str, Any], str]] = [
+                ("f", {"language": "fr"}, "language"),
+                ("g", {"name": "tiny.en", "task": "translate"}, "task"),
+                ("h", {"language": "germna"}, "transcribe: language"),
+            ]
+            for job_id, asked, field in refused:
+                ask(client, job_id, **asked)
+                error = client.expect("error")
+                assert (error["code"], error["job_id"]) == (Code.BAD_REQUEST, job_id)
+                assert error["text"].startswith(f"{field}: ")
 
 
 def test_hanging_up_cancels_what_waits_and_what_runs(front: Front) -> None:

@@ -6,13 +6,14 @@ import shutil
 import signal
 import wave
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from wyoming.asr import Transcribe, Transcript
-from wyoming.audio import wav_to_chunks
+from wyoming.audio import AudioChunk, AudioStart, AudioStop, wav_to_chunks
 from wyoming.client import AsyncClient
 from wyoming.info import Describe, Info
 
@@ -375,6 +376,27 @@ def test_the_real_wyoming_client_transcribes_unchanged(daemon: Daemon) -> None:
             return info.asr[0].models[0].name, Transcript.from_event(event).text
 
     assert anyio.run(converse) == ("demo", TEXTS[SHORT])
+
+
+def test_the_real_wyoming_client_gets_an_error_and_the_end(daemon: Daemon) -> None:
+    """Home Assistant's older one waits for a transcript or the end, whatever else comes."""
+
+    async def converse(audio: bytes, **asked: Any) -> list[str]:
+        async with AsyncClient.from_uri(f"unix://{daemon.socket}") as client:
+            await client.write_event(Transcribe(**asked).event())
+            await client.write_event(AudioStart(16_000, 2, 1).event())
+            await client.write_event(AudioChunk(16_000, 2, 1, audio).event())
+            await client.write_event(AudioStop().event())
+            found = []
+            while (event := await client.read_event()) is not None:
+                found.append(event.type)
+                if event.type == "transcript":
+                    break
+            return found
+
+    assert anyio.run(partial(converse, b"odd")) == ["error"]
+    assert anyio.run(partial(converse, b"", language="en")) == ["transcript"]
+    assert anyio.run(partial(converse, bytes(32_000), language="xx")) == ["error"]
 
 
 def test_stopping_leaves_nothing(tmp_path: Path) -> None:

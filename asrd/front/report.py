@@ -1,0 +1,39 @@
+"""The front's log entries about refused requests and dead workers."""
+
+import logging
+import math
+
+from asrd.front.actions import Failure
+from asrd.front.crashes import Crash
+
+log = logging.getLogger(__name__)
+
+
+class Refusals:
+    """Logs one refusal a second: overload, or a client that sends nonsense, must not push the rest
+    out of the journal."""
+
+    def __init__(self) -> None:
+        self.logged_at = -math.inf
+        self._unlogged = 0
+
+    def add(self, failure: Failure, fields: dict[str, object], now: float) -> None:
+        if now < self.logged_at + 1:
+            self._unlogged += 1
+            return
+        text = f"{failure.code}: {failure.text}"
+        if self._unlogged:
+            text += f" ({self._unlogged} others since the last that was logged)"
+        log.info("refused: %s", text, extra=fields)
+        self.logged_at, self._unlogged = now, 0
+
+
+def crash(crash: Crash, how: str, said: str) -> None:
+    """An entry for each job that ran, so that `journalctl ASRD_JOB_ID=` finds it."""
+    fields = {"ASRD_WORKER": crash.worker, "ASRD_WORKER_PID": crash.pid, "ASRD_EXIT": crash.exit}
+    for job in crash.jobs:
+        running = f"{'running' if job.attempt else 'holding'} {job}{said}"
+        extra = {"fields": {**fields, **job.log_fields}}
+        log.warning("worker %s: %s, %s", crash.worker, how, running, extra=extra)
+    if not crash.jobs:
+        log.warning("worker %s: %s, idle%s", crash.worker, how, said, extra={"fields": fields})
