@@ -386,14 +386,6 @@ def test_a_model_is_fetched_and_then_found_without_the_network(home: Path) -> No
     assert found.stdout.strip() == str(path), found.stderr
 
 
-def test_a_directory_may_be_below_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "x").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert models.resolve("~/x") == tmp_path / "x"
-    with pytest.raises(LoadError):
-        models.resolve("~nobody-of-this-name/x")
-
-
 def test_what_is_fetched_is_checked(home: Path) -> None:
     files = hub_files()
     del files["model.bin"]

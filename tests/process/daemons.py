@@ -167,7 +167,7 @@ class Front(_Process):
         self.worker_dir.mkdir()
         self.listeners = {name: self.listen(name) for name in workers}
         settings = f"[front]\nworker_dir = '{self.worker_dir}'\n{config}"
-        super().__init__(tmp, ["serve"], settings, passed)
+        super().__init__(tmp, ["serve"], settings, passed=passed)
 
     def listen(self, name: str) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
