@@ -1,0 +1,28 @@
+"""Real weights understand real speech through asrd's engine."""
+
+import pytest
+
+from asrd.worker.engine import WhisperEngine
+from tests.real.running import transcribe
+from tests.real.speech import Clip, sentences, word_error_rate
+
+pytestmark = pytest.mark.real
+
+
+@pytest.mark.parametrize("name", ["tiny_en", "base"])
+def test_sentences_have_a_low_word_error_rate(
+    name: str, clips: dict[str, Clip], request: pytest.FixtureRequest
+) -> None:
+    engine: WhisperEngine = request.getfixturevalue(name)
+    pairs = [
+        (clip.known_text, transcribe(engine, clip.path.read_bytes()).text) for clip in sentences()
+    ]
+    assert word_error_rate(pairs) <= 0.15
+
+
+def test_languages_are_detected(base: WhisperEngine, clips: dict[str, Clip]) -> None:
+    found = {
+        name: transcribe(base, clips[name].path.read_bytes(), language=None).language
+        for name in ("jfk.flac", "french.aiff")
+    }
+    assert found == {"jfk.flac": "en", "french.aiff": "fr"}
