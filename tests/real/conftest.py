@@ -28,12 +28,12 @@ def model_path() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def tiny_en(model_path: Callable[[str], Path]) -> WhisperEngine:
-    return _load(model_path("tiny.en"))
+    return load(model_path("tiny.en"))
 
 
 @pytest.fixture(scope="session")
 def base(model_path: Callable[[str], Path]) -> WhisperEngine:
-    return _load(model_path("base"))
+    return load(model_path("base"))
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +44,7 @@ def clips() -> dict[str, Clip]:
         pytest.fail(f"real speech: {error}", pytrace=False)
 
 
-def _load(path: Path) -> WhisperEngine:
+def load(path: Path) -> WhisperEngine:
     return load_engine(
         WorkerSettings(model=str(path), device="cpu", compute_type="int8", cpu_threads=1)
     )
