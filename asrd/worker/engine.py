@@ -40,6 +40,7 @@ from asrd.worker import cuda, models
 from asrd.worker.audio import Samples, open_recording
 from asrd.worker.hints import Hinted, read_hints
 from asrd.worker.prepared import OnProgress, Prepared, finite
+from asrd.worker.silence import Quiet
 from asrd.worker.windows import LogMel
 
 log = logging.getLogger(__name__)
@@ -167,7 +168,7 @@ class WhisperEngine:
         self._ran_out = False
 
     def _run(self, prepared: Prepared, on_segment: OnSegment) -> Transcription:
-        model = self._model_for(prepared)
+        model, quiet = self._model_for(prepared)
         segments: list[Segment] = []
         try:
             with prepared.honest_errors():
@@ -181,21 +182,25 @@ class WhisperEngine:
             vars(model).clear()
         return Transcription(
             text="".join(segment.text for segment in segments).strip(),
-            language=info.language,
-            language_probability=finite(info.language_probability),
+            language=quiet.language or info.language,
+            language_probability=finite(
+                quiet.language_probability if quiet.language else info.language_probability
+            ),
             audio_seconds=prepared.recording.seconds,
             segments=tuple(segments),
             warnings=tuple(prepared.warnings[:WARNINGS_MAX]),
         )
 
-    def _model_for(self, prepared: Prepared) -> Any:
-        """The model as it is for one job: with its features and hints."""
+    def _model_for(self, prepared: Prepared) -> tuple[Any, Quiet]:
+        """The model as it is for one job: with its features and hints, and deaf to silence."""
         model = copy.copy(self._model)
         model.feature_extractor = _Supply(self._model.feature_extractor, prepared.features)
         if prepared.hints:
             hinted = Hinted(self._model, prepared.hints)
             model.get_prompt, model.generate_with_fallback = hinted.get_prompt, hinted.generate
-        return model
+        quiet = Quiet(model, prepared.features)
+        quiet.install()
+        return model, quiet
 
     def _encode(self, text: str) -> list[int]:
         tokens: list[int] = self._model.hf_tokenizer.encode(text, add_special_tokens=False).ids
