@@ -2,6 +2,7 @@
 
 import pytest
 
+from asrd.worker.audio import RATE
 from asrd.worker.engine import WhisperEngine
 from tests.real.running import transcribe
 from tests.real.speech import Clip, sentences, word_error_rate
@@ -26,3 +27,15 @@ def test_languages_are_detected(base: WhisperEngine, clips: dict[str, Clip]) -> 
         for name in ("jfk.flac", "french.aiff")
     }
     assert found == {"jfk.flac": "en", "french.aiff": "fr"}
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.3, 0.9])
+def test_no_time_is_past_the_end(
+    tiny_en: WhisperEngine, clips: dict[str, Clip], seconds: float
+) -> None:
+    """Whisper sees 30 s, and ends what it hears in 0.1 s after a whole second."""
+    audio = clips["spk2_snt2.wav"].audio[: round(seconds * RATE)]
+    for words in (False, True):
+        found = transcribe(tiny_en, audio, word_timestamps=words)
+        spans = [each for segment in found.segments for each in (segment, *(segment.words or ()))]
+        assert all(0 <= each.start <= each.end <= found.audio_seconds for each in spans)
