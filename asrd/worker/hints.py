@@ -18,8 +18,8 @@ from asrd.records import JobWarning
 
 # Whisper's own limit for all that stands before a window's text.
 PROMPT_TOKENS = 223
-# Hotwords get at most half, so that previous text always has the other half. With all of it,
-# hotwords were not heard better (docs/performance.md).
+# Hotwords get at most half, so that previous text always has the other half. A name behind 140
+# tokens of others is not heard with all of it either (docs/performance.md).
 HOTWORDS_TOKENS = 111
 _DECODER_TOKENS = 448
 # faster-whisper's own thresholds for a text that must be decoded again.
@@ -151,9 +151,11 @@ def _kept(tokens: list[int], timestamp_begin: int) -> tuple[list[int], int]:
 
 def is_better(plain: _Text, hinted: _Text, words: frozenset[str]) -> bool:
     """True if `hinted` is likely, and the text of `plain` but for `words` and style."""
-    if hinted.repetition > _MOST_REPETITION or hinted.logprob < _LEAST_LOGPROB:
+    least = max(plain.logprob - _LESS_PROBABLE, _LEAST_LOGPROB)
+    # "not": nothing is true of a logprob that is no number.
+    if hinted.repetition > _MOST_REPETITION or not hinted.logprob >= least:
         return False
-    if abs(hinted.end - plain.end) > _SHIFT or hinted.logprob < plain.logprob - _LESS_PROBABLE:
+    if abs(hinted.end - plain.end) > _SHIFT:
         return False
     before, after = plain.text.split(), hinted.text.split()
     return all(

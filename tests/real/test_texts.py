@@ -37,5 +37,6 @@ def test_no_time_is_past_the_end(
     audio = clips["spk2_snt2.wav"].audio[: round(seconds * RATE)]
     for words in (False, True):
         found = transcribe(tiny_en, audio, word_timestamps=words)
-        spans = [each for segment in found.segments for each in (segment, *(segment.words or ()))]
-        assert all(0 <= each.start <= each.end <= found.audio_seconds for each in spans)
+        spans = [(each.start, each.end) for each in found.segments]
+        spans += [(w.start, w.end) for each in found.segments for w in each.words or ()]
+        assert all(0 <= start <= end <= found.audio_seconds for start, end in spans)
