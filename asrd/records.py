@@ -18,8 +18,8 @@ from asrd.fields import (
 )
 from asrd.languages import language
 
-# Whisper's window is 30 s and its prompt 224 tokens: longer prompts are cut by the engine anyway.
-_PROMPT = 4096
+# Whisper's prompt has 223 tokens: longer prompts are cut by the engine anyway.
+PROMPT_MAX = 4096
 WEEK_S = 7 * 24 * 3600.0
 NAME_MAX = 256
 SENTENCE_MAX = 4096
@@ -71,9 +71,9 @@ class Options:
     language: str | None = field(language, None)
     task: str = field(choice("transcribe", "translate"), "transcribe")
     beam_size: int | None = field(integer(1, 32), None)
-    initial_prompt: str | None = field(string(_PROMPT), None)
+    initial_prompt: str | None = field(string(PROMPT_MAX), None)
     condition_on_previous_text: bool | None = field(flag, None)
-    hotwords: str | None = field(string(_PROMPT), None)
+    hotwords: str | None = field(string(PROMPT_MAX), None)
     temperature: float | tuple[float, ...] | None = field(
         either(number(0, 2), sequence(number(0, 2), 16)), None
     )

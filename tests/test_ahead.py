@@ -16,6 +16,7 @@ from asrd.records import (
 from asrd.worker import ahead
 from asrd.worker.ahead import SEARCHED_SECONDS, SPEECH_SECONDS, search
 from asrd.worker.audio import BLOCK_SECONDS, RATE, Samples, open_recording
+from asrd.worker.hints import Hints
 from asrd.worker.prepared import Prepared
 from asrd.worker.spectrum import FFT, HOP, loudest, mel_power
 from tests.sounds import encoded, memory_file, noise, s16, sample, silence, wav
@@ -76,6 +77,7 @@ def prepare(data: bytes, audio: AudioFormat = S16, session: Any = None) -> Found
         Prepared(
             open_recording(fd, audio, 1e9),
             {},
+            Hints(),
             lambda done, total: reports.append(done),
             FILTERS,
             session,

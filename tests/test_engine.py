@@ -172,7 +172,7 @@ def test_a_recording_gets_the_answer_that_faster_whisper_gives(
 @pytest.mark.parametrize(
     "options",
     [
-        {"word_timestamps": True, "initial_prompt": "stop"},
+        {"word_timestamps": True},
         {"vad_filter": True, "condition_on_previous_text": False},
     ],
     ids=lambda options: ",".join(options) or "plain",
@@ -495,10 +495,7 @@ def test_memory_does_not_grow_with_the_length(engine: WhisperEngine, minute: Sam
         ({"language": "xx"}, r"language: this model does not know 'xx' \(only "),
         ({"language": "EN"}, "language: "),
         ({"temperature": ()}, "temperature: the list is empty"),
-        (
-            {"hotwords": "stop " * 500, "initial_prompt": "go " * 500},
-            "hotwords: too long to fit beside the text that goes before",
-        ),
+        ({"split_channels": True}, "split_channels: "),
     ],
 )
 def test_a_wrong_field_is_named(engine: WhisperEngine, wrong: dict[str, Any], says: str) -> None:

@@ -36,6 +36,7 @@ PURE = {
     "plaintext.py",
     "records.py",
     "version.py",
+    "worker/hints.py",
     "workerevents.py",
     "wire.py",
 }

@@ -99,8 +99,14 @@ def test_wyomings_hints_are_whispers_hotwords() -> None:
     assert with_hints(asked, Options()).hotwords == "Ada, Grace, COBOL"
     own = Options(hotwords="mine")
     assert with_hints(asked, own) is own
-    many = Transcribe(transcript_terms=("x" * 256,) * 100)
-    assert len(with_hints(many, Options()).hotwords or "") == 4096
+    assert with_hints(Transcribe(transcript_names=("",)), Options()).hotwords is None
+
+
+def test_wyomings_hints_are_cut_between_names() -> None:
+    many = Transcribe(transcript_terms=tuple(f"{n} " + "x" * 100 for n in range(1000)))
+    hotwords = with_hints(many, Options()).hotwords or ""
+    assert 4096 - 110 < len(hotwords) <= 4096
+    assert hotwords.split(", ") == list(many.transcript_terms[: hotwords.count(",") + 1])
 
 
 def test_the_transcript_says_what_was_done() -> None:

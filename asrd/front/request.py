@@ -16,6 +16,7 @@ from asrd.front.fairqueue import Job
 from asrd.front.needs import Needs
 from asrd.identity import Peer
 from asrd.records import (
+    PROMPT_MAX,
     AudioFormat,
     Options,
 )
@@ -125,11 +126,16 @@ def is_plain(asked: Transcribe) -> bool:
 
 
 def with_hints(asked: Transcribe, options: Options) -> Options:
-    """Wyoming's names and terms are hints to the recogniser: Whisper's hotwords."""
-    hints = asked.transcript_names + asked.transcript_terms
-    if not hints or options.hotwords is not None:
+    """Wyoming's names and terms as Whisper's hotwords: as many as fit, none of them cut."""
+    if options.hotwords is not None:
         return options
-    return replace(options, hotwords=", ".join(hints)[:4096])
+    hints = ""
+    for hint in asked.transcript_names + asked.transcript_terms:
+        longer = f"{hints}, {hint}" if hints else hint
+        if len(longer) > PROMPT_MAX:
+            break
+        hints = longer
+    return replace(options, hotwords=hints) if hints else options
 
 
 def transcript(request: Request, done: Done, model: str | None, now: float) -> dict[str, Any]:

@@ -39,7 +39,9 @@ from asrd.records import (
 )
 from asrd.worker import cuda, models
 from asrd.worker.audio import Samples, open_recording
+from asrd.worker.hints import Hinted, read_hints
 from asrd.worker.prepared import OnProgress, Prepared, finite
+from asrd.worker.silence import Quiet
 from asrd.worker.windows import LogMel
 
 log = logging.getLogger(__name__)
@@ -130,6 +132,7 @@ class WhisperEngine:
         on_progress: OnProgress,
     ) -> Prepared:
         arguments = self._arguments(options)
+        hints, warnings = read_hints(options.hotwords, options.initial_prompt, self._encode)
         vad = self._settings.vad_filter if options.vad_filter is None else options.vad_filter
         session = self._vad.session() if vad else None
         recording = open_recording(fd, audio, max_audio_seconds)
@@ -138,11 +141,13 @@ class WhisperEngine:
                 Prepared(
                     recording,
                     arguments,
+                    hints,
                     on_progress,
                     self._model.feature_extractor.mel_filters,
                     session,
                 )
             )
+            prepared.warnings += warnings
             with prepared.honest_errors():
                 prepared.read_ahead()
             stack.pop_all()
@@ -168,23 +173,43 @@ class WhisperEngine:
         self._ran_out = False
 
     def _run(self, prepared: Prepared, on_segment: OnSegment) -> Transcription:
-        model = copy.copy(self._model)
-        model.feature_extractor = _Supply(self._model.feature_extractor, prepared.features)
+        model, quiet = self._model_for(prepared)
         segments: list[Segment] = []
-        with prepared.honest_errors():
-            found, info = model.transcribe(_NO_AUDIO, **prepared.arguments)
-            with contextlib.closing(found):
-                for item in found:
-                    segments.append(prepared.to_segment(item))
-                    prepared.call(on_segment, segments[-1])
+        try:
+            with prepared.honest_errors():
+                found, info = model.transcribe(_NO_AUDIO, **prepared.arguments)
+                with contextlib.closing(found):
+                    for item in found:
+                        segments.append(prepared.to_segment(item))
+                        prepared.call(on_segment, segments[-1])
+        finally:
+            # Its methods hold it, and so all that the job held.
+            vars(model).clear()
         return Transcription(
             text="".join(segment.text for segment in segments).strip(),
-            language=info.language,
-            language_probability=finite(info.language_probability),
+            language=quiet.language or info.language,
+            language_probability=finite(
+                quiet.language_probability if quiet.language else info.language_probability
+            ),
             audio_seconds=prepared.recording.seconds,
             segments=tuple(segments),
             warnings=tuple(prepared.warnings[:WARNINGS_MAX]),
         )
+
+    def _model_for(self, prepared: Prepared) -> tuple[Any, Quiet]:
+        """The model as it is for one job: with its features and hints, and deaf to silence."""
+        model = copy.copy(self._model)
+        model.feature_extractor = _Supply(self._model.feature_extractor, prepared.features)
+        if prepared.hints:
+            hinted = Hinted(self._model, prepared.hints)
+            model.get_prompt, model.generate_with_fallback = hinted.get_prompt, hinted.generate
+        quiet = Quiet(model, prepared.features)
+        quiet.install()
+        return model, quiet
+
+    def _encode(self, text: str) -> list[int]:
+        tokens: list[int] = self._model.hf_tokenizer.encode(text, add_special_tokens=False).ids
+        return tokens
 
     def check(self) -> None:
         """Raises LoadError for what would fail every job, or every job without a language."""
@@ -232,16 +257,16 @@ class WhisperEngine:
             raise BadRequest("task: an English-only model can't translate")
         if options.word_timestamps and not self._facts.word_timestamps:
             raise BadRequest("word_timestamps: this model has no alignment_heads")
+        if options.split_channels:
+            raise BadRequest("split_channels: this version can't transcribe channels by themselves")
         condition = options.condition_on_previous_text
         arguments: dict[str, Any] = {
             "language": language,
             "task": options.task,
             "beam_size": options.beam_size or settings.beam_size,
-            "initial_prompt": options.initial_prompt or None,
             "condition_on_previous_text": (
                 settings.condition_on_previous_text if condition is None else condition
             ),
-            "hotwords": options.hotwords or None,
             "word_timestamps": bool(options.word_timestamps),
             # As if it were [-1], which has them looked up for every job. The list is extended.
             "suppress_tokens": list(self._suppressed),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from asrd.closing import Closing
-from asrd.errors import BadRequest, OutOfMemory, Poisoned
+from asrd.errors import OutOfMemory, Poisoned
 from asrd.records import (
     JobWarning,
     Segment,
@@ -13,6 +13,7 @@ from asrd.records import (
 )
 from asrd.worker.ahead import SEARCHED_SECONDS, SPEECH_SECONDS, ReadAhead, search, search_speech
 from asrd.worker.audio import BLOCK_SECONDS, Recording, Samples
+from asrd.worker.hints import Hints
 from asrd.worker.spectrum import FRAMES_PER_SECOND
 from asrd.worker.vad import SpeechFilter
 from asrd.worker.windows import LogMel
@@ -33,13 +34,16 @@ class Prepared(Closing):
         self,
         recording: Recording,
         arguments: dict[str, Any],
+        hints: Hints,
         on_progress: OnProgress,
         filters: Any,
         vad_session: Any | None,
     ) -> None:
         self.recording = recording
         self.warnings: list[JobWarning] = recording.warnings
-        self.arguments = arguments
+        # faster-whisper only puts the prompt's tokens before the text; see asrd.worker.hints.
+        self.arguments = {**arguments, "initial_prompt": list(hints.initial_prompt) or None}
+        self.hints = hints
         self.on_progress = on_progress
         self._filters = filters
         self._vad_session = vad_session
@@ -87,7 +91,9 @@ class Prepared(Closing):
         """faster-whisper's segment as plain data, at its place in the recording."""
         if self._speech is not None:
             self._speech.map.restore(found)
-        return _segment(found)
+        # A window is only transcribed when a second more has been read: this is past all its
+        # times, or the end of the recording.
+        return _segment(found, self.recording.seconds)
 
     def call(self, callback: Callable[..., None], *args: Any) -> None:
         try:
@@ -157,22 +163,21 @@ def _translate(error: Exception) -> Exception | None:
         return OutOfMemory("the worker ran out of memory for this job")
     if any(name in text.lower() for name in ("cuda", "cublas", "cudnn", "nccl")):
         return Poisoned(text)
-    if "No position encodings are defined" in text:
-        return BadRequest("hotwords: too long to fit beside the text that goes before")
     return None
 
 
-def _segment(found: Any) -> Segment:
+def _segment(found: Any, read_seconds: float) -> Segment:
     words = None
     if found.words is not None:
         words = tuple(
-            Word(_seconds(word.start), _seconds(word.end), word.word, finite(word.probability))
+            Word(*_times(word, read_seconds), word.word, finite(word.probability))
             for word in found.words
         )
+    start, end = _times(found, read_seconds)
     return Segment(
         id=found.id,
-        start=_seconds(found.start),
-        end=_seconds(found.end),
+        start=start,
+        end=end,
         text=found.text,
         avg_logprob=finite(found.avg_logprob),
         no_speech_prob=finite(found.no_speech_prob),
@@ -182,8 +187,17 @@ def _segment(found: Any) -> Segment:
     )
 
 
+def _times(found: Any, read_seconds: float) -> tuple[float, float]:
+    """Start and end within the recording, and in this order: Whisper pads a short recording to
+    30 s, and may put a time into the padding."""
+    # Rounded down, so that the last time is not past the end.
+    last = math.floor(read_seconds * 1000) / 1000
+    end = min(max(_seconds(found.end), 0.0), last)
+    return min(max(_seconds(found.start), 0.0), end), end
+
+
 def _seconds(value: float) -> float:
-    return round(float(value), 3)
+    return round(finite(value), 3)
 
 
 def finite(value: float) -> float:

@@ -19,11 +19,17 @@ import numpy as np
 from asrd.worker.audio import Samples
 from asrd.worker.spectrum import FFT, FRAMES_PER_SECOND, HOP, framed, log_power, mel_power
 
-_WINDOW = 3000
+WINDOW = 3000
 # Word times may lie a little behind the window that they come from; the map of speech
 # (asrd.worker.vad) must know as far as they can.
-_AHEAD = _WINDOW + FRAMES_PER_SECOND
+_AHEAD = WINDOW + FRAMES_PER_SECOND
 _STEP = 500
+# Power in every band, as a logarithm, under which there is no sound: -70 dB. 16-bit samples of
+# nothing but -1, 0 and 1 stay under it (dither: -80 to -75 dB). Recordings of speech have 0 to
+# 20 dB; attenuated so far that they come under it, nobody and no model understands them.
+_SILENCE = np.float32(-7.0)
+# Whisper raises all that is 80 dB under the loudest place to that level.
+_DEPTH = np.float32(8.0)
 
 
 class LogMel:
@@ -31,7 +37,7 @@ class LogMel:
 
     `blocks` come from a Recording, or are what the VAD left of its blocks; `filters` are the
     model's mel bands. `on_window(frame)` is called before each window is handed out; what it raises
-    ends the transcription.
+    ends the transcription. `silent` is true if the last window has no sound that a model could see.
     """
 
     def __init__(
@@ -45,6 +51,7 @@ class LogMel:
         self._frames = np.zeros((len(filters), 0), np.float32)
         self._first = self._end = 0
         self._peak = np.float32(-np.inf)
+        self.silent = False
 
     def read_ahead(self) -> bool:
         """Compute the first window; whether the recording goes on behind what was read for it."""
@@ -80,7 +87,10 @@ class LogMel:
         self._on_window(start)
         self._reach(stop)
         self._forget(start)
-        window = np.maximum(self._frames[:, : stop - start], self._peak - 8.0)
+        frames = self._frames[:, : stop - start]
+        floor = self._peak - _DEPTH
+        self.silent = bool(frames.max(initial=-np.inf) <= max(floor, _SILENCE))
+        window = np.maximum(frames, floor)
         window += 4.0
         window /= 4.0
         return window

@@ -1,0 +1,50 @@
+"""Real weights and real speech; a layer that was asked for fails without them, and never skips."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from asrd.config import WorkerSettings
+from asrd.worker.engine import WhisperEngine, load_engine
+from tests.real import speech, weights
+from tests.real.speech import Clip
+
+Load = Callable[[str], WhisperEngine]
+
+
+@pytest.fixture(scope="session")
+def model_path() -> Callable[[str], Path]:
+    """The directory of `tiny.en` or `base`."""
+
+    def find(name: str) -> Path:
+        try:
+            return weights.directory(name)
+        except weights.Missing as error:
+            pytest.fail(f"real weights: {error}", pytrace=False)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def tiny_en(model_path: Callable[[str], Path]) -> WhisperEngine:
+    return load(model_path("tiny.en"))
+
+
+@pytest.fixture(scope="session")
+def base(model_path: Callable[[str], Path]) -> WhisperEngine:
+    return load(model_path("base"))
+
+
+@pytest.fixture(scope="session")
+def clips() -> dict[str, Clip]:
+    try:
+        return speech.clips()
+    except weights.Missing as error:
+        pytest.fail(f"real speech: {error}", pytrace=False)
+
+
+def load(path: Path) -> WhisperEngine:
+    return load_engine(
+        WorkerSettings(model=str(path), device="cpu", compute_type="int8", cpu_threads=1)
+    )
