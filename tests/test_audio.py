@@ -20,7 +20,8 @@ from asrd.errors import BadAudio, TooLarge
 from asrd.records import (
     AudioFormat,
 )
-from asrd.worker.audio import _OPTIONS, BLOCK_SECONDS, RATE, Recording, Samples, open_recording
+from asrd.worker.audio import BLOCK_SECONDS, RATE, Recording, Samples, open_recording
+from asrd.worker.containers import OPTIONS
 from tests.sounds import encoded, memory_file, s16, sample, silence, wav
 
 FILE = AudioFormat("file")
@@ -419,7 +420,7 @@ def test_even_their_demuxers_could_open_nothing(
     neighbour: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     # With the list of containers out of the way, the second lock holds.
-    monkeypatch.setitem(_OPTIONS, "format_whitelist", f"{kind},wav")
+    monkeypatch.setitem(OPTIONS, "format_whitelist", f"{kind},wav")
     assert refused(PLAYLISTS[kind].encode()).startswith("audio: ")
 
 

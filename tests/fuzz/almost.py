@@ -146,4 +146,5 @@ _MAKERS: dict[str, Callable[..., Maker]] = {
     "nested": record,
     "sequence": _sequence,
     "either": _either,
+    "text_or": lambda one, text: _either(one, text),
 }

@@ -1,0 +1,45 @@
+"""The container's clock: where a frame belongs, and what silence is missing before it."""
+
+from typing import Any
+
+# Timestamps within so much of the samples' own count are jitter: a Matroska file rounds to
+# milliseconds, an encoder's delay is up to 130 ms (AAC at 8 kHz), and a track that starts a little
+# after its picture is no news to Whisper, which tells times to 20 ms at best. A cue that is 0.2 s
+# off nobody sees; more is a hole, and is filled.
+JITTER_SECONDS = 0.2
+# More than that is no pause but a clock that was set (or a damaged timestamp): it is left out.
+LONGEST_GAP_SECONDS = 3600.0
+# Containers whose timestamps are a clock of their own, and not the count of samples or bytes.
+_TIMED = frozenset({"asf", "flv", "matroska", "mov", "mpeg", "mpegts", "mxf", "nut", "ogg"})
+# Their clocks start with the recording; others' may show the time of the day.
+_FROM_ZERO = frozenset({"matroska", "mov"})
+
+
+class Timeline:
+    """Of one stream. `origin` is the clock's time at the start of the recording, `end` the seconds
+    from there that are known, `left_out` what the clock jumped ahead without any sound."""
+
+    def __init__(self, container: Any, stream: Any, kind: str) -> None:
+        start = (container.start_time or 0) / 1e6
+        near = kind in _FROM_ZERO and 0 <= start <= LONGEST_GAP_SECONDS
+        self.origin = 0.0 if near else start
+        self.end = 0.0
+        self.left_out = 0.0
+        self._tick = float(stream.time_base) if kind in _TIMED and stream.time_base else None
+
+    def gap_before(self, frame: Any) -> float:
+        """The seconds of silence that belong before this frame, which is then the last one.
+
+        Timestamps that jump back, or overlap, take nothing away: nothing that was said is lost, and
+        what comes next is in its place again once the clock has caught up.
+        """
+        gap = 0.0
+        pts = frame.pts
+        if pts is not None and self._tick is not None:
+            ahead = pts * self._tick - self.origin - self.left_out - self.end
+            if ahead > LONGEST_GAP_SECONDS:
+                self.left_out += ahead
+            elif ahead > JITTER_SECONDS:
+                gap = ahead
+        self.end += gap + frame.samples / frame.sample_rate
+        return gap
