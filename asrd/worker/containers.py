@@ -1,6 +1,9 @@
 """Kinds of media files that are accepted, how they are opened, and how long they say they are."""
 
+import ctypes
+import functools
 import re
+from pathlib import Path
 from typing import Any
 
 import av
@@ -37,6 +40,9 @@ OPTIONS = {
     # Each stream takes 10 KiB and more.
     "max_streams": "128",
 }
+# FFmpeg's largest single allocation. A table of five million packets (a day and more) takes that
+# much. A hostile header claims as much as the file is long, and a sparse file can have any length.
+_ALLOCATION = 1 << 27
 # Read while a file is opened: its headers and tables. A day of AAC has a table of 16 MiB.
 _HEADER_BYTES = 1 << 26
 # These say the number of samples, or the time at which each track ends.
@@ -51,6 +57,7 @@ _ID3_HEADER = 10
 
 def open_container(file: PreadFile) -> Any:
     """FFmpeg's view of the file, of one of the accepted kinds. Raises BadAudio."""
+    _limit_allocations()
     file.allowance = _HEADER_BYTES
     try:
         return av.open(file, mode="r", metadata_errors="ignore", container_options=OPTIONS)
@@ -60,6 +67,16 @@ def open_container(file: PreadFile) -> Any:
         raise BadAudio(
             f"audio: is not a media file that can be read: {said(error)}; {ACCEPTED}"
         ) from None
+
+
+@functools.cache
+def _limit_allocations() -> None:
+    """PyAV has no way to say it, so it is said to the library that PyAV has loaded."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        path = line.partition("/")[2]
+        if Path(path).name.startswith("libavutil"):
+            ctypes.CDLL(f"/{path}").av_max_alloc(ctypes.c_size_t(_ALLOCATION))
+            return
 
 
 def kind_of(container: Any) -> str:

@@ -5,9 +5,12 @@ Nothing here is decoded: each walk reads the headers of a file's outermost piece
 of them, and never trusts a size further than to look there.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
+from asrd.errors import BadAudio
 from asrd.worker.preadfile import PreadFile
 
 # Pieces that are looked at: an hour of Opus has 3,600 pages, a day of MP4 in fragments of a second
@@ -126,6 +129,13 @@ def _au(file: PreadFile) -> Declared:
     return _chunked(file, iter([(b"data", begin, size)]), b"data")
 
 
+def _sox(file: PreadFile) -> Declared:
+    order: Literal["little", "big"] = "little" if file.at(0, 1) == b"." else "big"
+    begin = 4 + int.from_bytes(file.at(4, 4), order)
+    size = _size(4 * int.from_bytes(file.at(8, 8), order), _UNKNOWN_64)
+    return _chunked(file, iter([(b"data", begin, size)]), b"data")
+
+
 def _voc(file: PreadFile) -> Declared:
     start = int.from_bytes(file.at(20, 2), "little")
 
@@ -145,28 +155,31 @@ _BOXES = frozenset(
 _MUST_BE_WHOLE = frozenset({b"moov", b"moof", b"mdat", b"mfra"})
 
 
+# FFmpeg makes an entry of 24 bytes for each sample of each track, and a run of any number of them
+# takes 8 bytes in a file. A day of AAC is four million.
+_SAMPLES = 16_000_000
+_TABLES = 1 << 26
+
+
 def _mp4(file: PreadFile) -> Declared:
     starts = [0]
     previous, whole = 0, False
+    samples, fragments = 0, False
     for name, begin, size in boxes(file):
+        if name in (b"moov", b"moof"):
+            samples += _count_samples(file.at(begin, min(size or 0, _TABLES)))
+            if samples > _SAMPLES:
+                raise BadAudio(f"audio: its tables claim {samples} packets, which is too many")
         if name in _MUST_BE_WHOLE and size is not None and begin + size > file.size:
             return Declared(_between(starts, file.size), missing=True)
-        if name == b"moof":
-            # The header of fragments is often repeated; FFmpeg goes on with those behind it.
-            return Declared(_between(starts, file.size), _cut(file))
-        if name == b"ftyp" and whole and len(starts) < MAX_LINKS:
+        fragments = fragments or name == b"moof"
+        # The header of fragments is often repeated; FFmpeg goes on with those behind it.
+        if name == b"ftyp" and whole and not fragments and len(starts) < MAX_LINKS:
             starts.append(previous)
             whole = False
         whole = whole or name == b"moov"
         previous = begin + (size or 0)
     return Declared(_between(starts, file.size))
-
-
-def _cut(file: PreadFile) -> bool:
-    return any(
-        name in _MUST_BE_WHOLE and size is not None and begin + size > file.size
-        for name, begin, size in boxes(file)
-    )
 
 
 def boxes(file: PreadFile) -> Iterator[_Piece]:
@@ -183,6 +196,23 @@ def boxes(file: PreadFile) -> Iterator[_Piece]:
             return  # 0: to the end of the file
         yield name, start + header, size - header
         start += size
+
+
+_COUNTS = re.compile(rb"(?:stsz.{8}|stz2.{8}|trun.{4})(.{4})", re.DOTALL)
+_DURATIONS = re.compile(rb"stts.{4}(.{4}.{8})", re.DOTALL)
+# One run of samples that last one tick each is PCM, and FFmpeg makes one packet of 1,024 of them.
+_OF_PCM = re.compile(rb"\0\0\0\x01.{4}\0\0\0\x01", re.DOTALL)
+
+
+def _count_samples(data: bytes) -> int:
+    """The entries that FFmpeg makes for what a moov or moof holds, in whatever boxes it stands."""
+    total = 0
+    for track in data.split(b"trak"):
+        count = sum(int.from_bytes(found, "big") for found in _COUNTS.findall(track))
+        durations = _DURATIONS.findall(track)
+        pcm = durations and all(_OF_PCM.fullmatch(found) for found in durations)
+        total += count // 1024 if pcm else count
+    return total
 
 
 # --- Matroska -------------------------------------------------------------------------------------
@@ -269,6 +299,8 @@ _WALKS: tuple[tuple[bytes, Callable[[PreadFile], Declared]], ...] = (
     (b"caff", _caf),
     (b"riff", _w64),
     (b".snd", _au),
+    (b".SoX", _sox),
+    (b"XoS.", _sox),
     (b"Creative Voice File", _voc),
     (_EBML, _matroska),
     (_PAGE, _ogg),

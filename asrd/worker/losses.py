@@ -82,9 +82,13 @@ class Losses:
     def _damage(self) -> str:
         parts = []
         if skipped := self._skipped + self._trailing:
-            parts.append(f"{skipped} packets can't be decoded and were skipped")
+            parts.append(f"{_counted(skipped, 'packet')} could not be decoded")
         if self._places:
-            parts.append(f"reading went on behind {self._places} places that can't be read")
+            parts.append(f"reading went on behind {_counted(self._places, 'damaged place')}")
         if self._jumped:
             parts.append(f"its clock jumps ahead by {self._jumped:.0f} s, which were left out")
         return "; ".join(parts)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count > 1 else ''}"

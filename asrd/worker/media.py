@@ -5,7 +5,6 @@ links of a chain (asrd.worker.declared), and what follows a place at which FFmpe
 """
 
 from collections.abc import Generator, Iterator
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from asrd.worker.recording import BLOCK_SECONDS, RATE, Recording, Samples
 from asrd.worker.samples import SampleChecks
 from asrd.worker.section import Section
 
+_CUT_SHORT = "audio: the file is cut short: bytes that it announces are missing"
 _SILENT = np.zeros(BLOCK_SECONDS * RATE, np.float32)
 
 
@@ -40,9 +40,17 @@ class Media(Recording):
         self._checks = SampleChecks()
         self._declared = declared(file)
         self._losses = Losses(self._declared)
-        if self._declared.missing and require_complete:
-            raise BadAudio("audio: the file is cut short: bytes that it announces are missing")
-        self._section = Section(file.part(*self._declared.links[0]), track)
+        # Seconds of sound and silence in the sections that were read.
+        self._heard = 0.0
+        cut = self._declared.missing
+        if cut and require_complete:
+            raise BadAudio(f"{_CUT_SHORT} (require_complete)")
+        try:
+            self._section = Section(file.part(*self._declared.links[0]), track)
+        except BadAudio:
+            if cut:
+                raise BadAudio(f"{_CUT_SHORT}, and it can't be read without them") from None
+            raise
         try:
             total = self._section.total_seconds
             if len(self._declared.links) > 1 or (total or 0.0) > max_seconds:
@@ -70,15 +78,21 @@ class Media(Recording):
 
     def _read(self) -> Generator[Samples, None, None]:
         converter: Converter | None = None
-        for frame, gap, until in self._frames():
-            # Before it is converted, which takes several times its memory.
-            self._refuse_longer(until)
-            if converter is None or gap or not converter.takes(frame):
-                if converter is not None:
-                    yield from converter.finish()
-                yield from _silence(gap)
-                converter = Converter(frame, self._checks, self._channel)
-            yield from converter.convert(frame)
+        for section in self._sections():
+            before, packets = self._heard, self.packets
+            timeline, left = section.timeline, self._max_seconds - before
+            for frame, gap in section.frames():
+                self.packets = packets + section.packets
+                # Before it is converted, which takes several times its memory.
+                if timeline.end > left:
+                    self._refuse_longer(before + timeline.end)
+                if converter is None or gap or not converter.takes(frame):
+                    if converter is not None:
+                        yield from converter.finish()
+                    yield from _silence(gap)
+                    converter = Converter(frame, self._checks, self._channel)
+                yield from converter.convert(frame)
+            self._heard = before + timeline.end
         if converter is None:
             raise BadAudio(f"audio: can't be decoded: {self._section.failure}")
         yield from converter.finish()
@@ -92,25 +106,22 @@ class Media(Recording):
                 raise BadAudio(f"{warning.text} (require_complete)")
             self.warnings.append(warning)
 
-    def _frames(self) -> Iterator[tuple[Any, float, float]]:
-        """Every frame of every section; the seconds of silence that belong before it; and the
-        seconds of the recording up to its end."""
+    def _sections(self) -> Iterator[Section]:
+        """One after another; each is read before the next one is asked for, and then closed."""
         links = iter(self._declared.links[1:])
-        before, packets = 0.0, 0
         while True:
             section = self._section
-            for frame, gap in section.frames():
-                self.packets = packets + section.packets
-                yield frame, gap, before + section.timeline.end
-            packets += section.packets
+            before = self._heard
+            yield section
             following = section.following()
             if following is None and (link := next(links, None)) is not None:
                 following = Section(self._file.part(*link), self._track)
             self._losses.add(section, following)
             if following is None:
                 return
-            if following.timeline is not section.timeline:
-                before += section.timeline.end
+            if following.timeline is section.timeline:
+                # Its end counts from the same beginning.
+                self._heard = before
             section.close()
             self._section = following
 

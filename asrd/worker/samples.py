@@ -14,9 +14,9 @@ LOUDEST = 65_536.0
 # One value in a hundred is a broken recorder; more is not audio. A second's worth of values is the
 # least that this is a share of, so that one bad value at the very start is not too many.
 _BAD_SHARE = 0.01
-# The mix must have less than this share of the power that the loudest channel alone would leave in
-# it (a seventh of the volume for two channels is 20 dB): only channels that are each other's
-# negative do that. Two voices, or noise, leave more than the whole.
+# The sum of the channels must have less than this share of the loudest one's power: only channels
+# that are each other's negative do that (for two, the mix is then 20 dB under the channel). A
+# channel beside a silent one leaves all of its power, and two voices leave more.
 _CANCELLED = 0.04
 # Below -60 dB there is nothing to lose, and rounding may look like anything.
 _QUIET = 1e-6
@@ -94,14 +94,15 @@ class SampleChecks:
 
 def _cancelling(frames: NDArray[Any]) -> int | str | None:
     """The loudest channel if the mix is far quieter; "mix" if not; None if all is too quiet."""
-    values = _scaled(frames)
-    powers = np.square(values).mean(axis=0)
-    loudest = int(powers.argmax())
+    # Each channel in a row of its own: dot products of such are ten times as fast.
+    channels = np.ascontiguousarray(_scaled(frames).T)
+    powers = [float(channel @ channel) / len(frames) for channel in channels]
+    loudest = powers.index(max(powers))
     if not powers[loudest] > _QUIET:
         return None
-    mixed = np.square(values.mean(axis=1)).mean()
-    alone = powers[loudest] / frames.shape[1] ** 2
-    return loudest if mixed < _CANCELLED * alone else "mix"
+    mixed = channels.sum(axis=0)
+    alone = _CANCELLED * powers[loudest]
+    return loudest if float(mixed @ mixed) / len(frames) < alone else "mix"
 
 
 def _scaled(values: NDArray[Any]) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ from typing import Any
 import av
 
 from asrd.closing import Closing
-from asrd.errors import BadAudio
+from asrd.errors import BadAudio, BadRequest
 from asrd.records import AudioFormat
 from asrd.worker import tracks
 from asrd.worker.containers import claimed_end, kind_of, open_container, whole_duration
@@ -19,9 +19,9 @@ from asrd.worker.timeline import Timeline
 _PLAIN_CODECS = frozenset({"pcm_s16le", "pcm_f32le"})
 # Of any stream, from one packet to the next: a raw picture of 8K has 50 MB.
 _BETWEEN_PACKETS = 1 << 26
-# Of audio. Honest packets are a second of PCM, an APE frame of 1.2 MB; what is decoded from one
-# takes up to fifteen times as much, all at once.
-_PACKET_BYTES = 1 << 22
+# Of audio. Honest packets are an APE frame of 1.2 MB, or seconds of PCM of many channels; what is
+# decoded from one takes several times as much, all at once. See also tracks.MAX_SAMPLES.
+_PACKET_BYTES = 1 << 24
 # How another file of the same kind begins, behind the place where FFmpeg gave up or saw the end. A
 # WavPack file has this at each block.
 _BEGINNINGS = {
@@ -39,6 +39,8 @@ _BEGINNINGS = {
 }
 # A fragment of MP4 begins with its size, and this.
 _FRAGMENT = b"moof"
+# FFmpeg's AVDISCARD_ALL.
+_DISCARD_ALL = 48
 # Sections in one file, and those in a row without any audio. Each costs a millisecond or more.
 _MOST = 1000
 _MOST_EMPTY = 8
@@ -81,6 +83,8 @@ class Section(Closing):
         try:
             self._kind = kind_of(self._container)
             self._stream, self.warnings = tracks.choose(self._container.streams.audio, track)
+            if self._kind == "mov":
+                self._skip_others()
             self.timeline = timeline or Timeline(self._container, self._stream, self._kind)
             self.claimed_end = self._claimed_end(after if timeline else None)
         except BaseException:
@@ -129,6 +133,8 @@ class Section(Closing):
     def frames(self) -> Iterator[tuple[Any, float]]:
         """Every frame that can be decoded, and the seconds of silence before it; what is damaged in
         between is skipped."""
+        flac = self._kind == "flac"
+        gap_before = self.timeline.gap_before
         for packet in self._packets():
             if packet.size > _PACKET_BYTES:
                 raise BadAudio(f"audio: a packet of {packet.size} bytes is larger than any may be")
@@ -136,18 +142,41 @@ class Section(Closing):
                 frames = packet.decode()
             except av.FFmpegError as error:
                 self.failure = said(error)
+                if self._begins_anew(packet):
+                    return
                 self.trailing += 1
                 continue
             if frames:
-                if self.heard:
-                    self.skipped += self.trailing
-                # Else what came before may be the rest of something.
-                self.heard = True
-                self._empty = self.trailing = 0
-                if packet.pos is not None:
-                    self._good_end = max(self._good_end, packet.pos + packet.size)
+                if self.trailing or not self.heard:
+                    self._count_damage()
+                if (pos := packet.pos) is not None:
+                    # A packet of raw FLAC goes on until the next one begins, whatever lies between.
+                    self._good_end = pos + (1 if flac else packet.size)
             for frame in frames:
-                yield frame, self.timeline.gap_before(frame)
+                yield frame, gap_before(frame)
+
+    def _skip_others(self) -> None:
+        """MP4 has tables, so FFmpeg need not even read what lies between. (Others it would read
+        without giving a packet, which must not go on for long: see _BETWEEN_PACKETS.)"""
+        for stream in self._container.streams:
+            # PyAV has it since version 17.
+            if stream is not self._stream and hasattr(type(stream), "discard"):
+                stream.discard = _DISCARD_ALL
+
+    def _count_damage(self) -> None:
+        if self.heard:
+            self.skipped += self.trailing
+        # Else what came before may be the rest of something.
+        self.heard = True
+        self._empty = self.trailing = 0
+
+    def _begins_anew(self, packet: Any) -> bool:
+        """Whether another file begins between the last good packet and the end of this one."""
+        magic = _BEGINNINGS.get(self._kind)
+        if magic is None or packet.pos is None or not self.heard:
+            return False
+        between = packet.pos + packet.size - self._good_end
+        return magic in self._file.at(self._good_end, min(between, _BETWEEN_PACKETS))
 
     def _packets(self) -> Iterator[Any]:
         """Of the track. All streams' are looked at, since between any two of them only so many
@@ -191,7 +220,7 @@ class Section(Closing):
                 return None
             try:
                 return self._resumed(place)
-            except BadAudio:
+            except (BadAudio, BadRequest):
                 self._empty += 1
                 begin = place + 8
         return None

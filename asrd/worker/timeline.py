@@ -25,7 +25,9 @@ class Timeline:
         self.origin = 0.0 if near else start
         self.end = 0.0
         self.left_out = 0.0
-        self._tick = float(stream.time_base) if kind in _TIMED and stream.time_base else None
+        # Seconds of a tick of the clock; 0 if the clock says nothing.
+        self._tick = float(stream.time_base or 0) if kind in _TIMED else 0.0
+        self._zero = self.origin
 
     def gap_before(self, frame: Any) -> float:
         """The seconds of silence that belong before this frame, which is then the last one.
@@ -33,13 +35,15 @@ class Timeline:
         Timestamps that jump back, or overlap, take nothing away: nothing that was said is lost, and
         what comes next is in its place again once the clock has caught up.
         """
-        gap = 0.0
-        pts = frame.pts
-        if pts is not None and self._tick is not None:
-            ahead = pts * self._tick - self.origin - self.left_out - self.end
-            if ahead > LONGEST_GAP_SECONDS:
-                self.left_out += ahead
-            elif ahead > JITTER_SECONDS:
-                gap = ahead
-        self.end += gap + frame.samples / frame.sample_rate
+        length = frame.samples / frame.sample_rate
+        pts = frame.pts if self._tick else None
+        if pts is None or pts * self._tick - self._zero - self.end <= JITTER_SECONDS:
+            self.end += length
+            return 0.0
+        gap: float = pts * self._tick - self._zero - self.end
+        if gap > LONGEST_GAP_SECONDS:
+            self.left_out += gap
+            self._zero += gap
+            gap = 0.0
+        self.end += gap + length
         return gap

@@ -9,8 +9,8 @@ from asrd.errors import BadAudio, BadRequest, WarningCode
 from asrd.records import JobWarning
 from asrd.worker.languages import same_language
 
-# The largest frame: a minute of mono at 44.1 kHz. Codecs' own are a second at most, or 1 MiB.
-_MAX_SAMPLES = 1 << 22
+# The longest frame: a minute and a half at 44.1 kHz. Those of codecs are a few seconds at most.
+MAX_SAMPLES = 1 << 22
 _LISTED = 8
 _TITLE = 60
 
@@ -58,7 +58,7 @@ def _open_decoder(stream: Any) -> str:
     context = stream.codec_context
     if context is None:
         return "there is no decoder for this codec"
-    context.options = {"max_samples": str(_MAX_SAMPLES)}
+    context.options = {"max_samples": str(MAX_SAMPLES)}
     try:
         context.open(strict=False)
     except (av.FFmpegError, ValueError) as error:
