@@ -139,3 +139,35 @@ def test_a_claim_of_any_length_refuses_nothing(speech: Samples, container: str, 
         with pytest.raises(TooLarge):
             list(opened)
         assert opened.seconds <= 10
+
+
+# --- what a gap means for a transcript ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cue", "expected"),
+    [
+        ((0.0, 7.0), (5.0, 7.0)),
+        ((0.0, 5.0), (0.0, 5.0)),
+        ((4.0, 10.5), (5.0, 10.0)),
+        ((6.0, 12.0), (6.0, 10.0)),
+        ((11.0, 14.0), (12.0, 14.0)),
+        ((6.0, 14.0), (6.0, 14.0)),
+        ((10.5, 11.5), (10.5, 11.5)),
+        ((6.0, 9.0), (6.0, 9.0)),
+    ],
+)
+def test_a_cue_covers_no_gap_at_its_ends(
+    speech: Samples, cue: tuple[float, float], expected: tuple[float, float]
+) -> None:
+    with memory_file(encoded(speech, "flac", "flac")) as fd:
+        with open_recording(fd, FILE, 60) as opened:
+            assert opened.outside_gaps(*cue) == cue
+            opened.gaps += [(0.0, 5.0), (10.0, 12.0)]
+            assert opened.outside_gaps(*cue) == expected
+
+
+def test_gaps_are_known_where_they_are_read(speech: Samples) -> None:
+    data = moved(speech, "matroska", "aac", 16_000, lambda at: at + 4 if at < 3 else at + 6.5)
+    _, opened = read(data)
+    assert np.array(opened.gaps) == pytest.approx(np.array([(0, 4), (7, 9.5)]), abs=0.15)

@@ -89,7 +89,8 @@ class Media(Recording):
                 if converter is None or gap or not converter.takes(frame):
                     if converter is not None:
                         yield from converter.finish()
-                    yield from _silence(gap)
+                    if gap:
+                        yield from self._silence(gap)
                     converter = Converter(frame, self._checks, self._channel)
                 yield from converter.convert(frame)
             self._heard = before + timeline.end
@@ -125,9 +126,10 @@ class Media(Recording):
             section.close()
             self._section = following
 
-
-def _silence(seconds: float) -> Iterator[Samples]:
-    left = round(seconds * RATE)
-    while left > 0:
-        yield _SILENT[:left]
-        left -= len(_SILENT)
+    def _silence(self, seconds: float) -> Iterator[Samples]:
+        left = round(seconds * RATE)
+        # All that was converted has been taken.
+        self.gaps.append((self.seconds, self.seconds + left / RATE))
+        while left > 0:
+            yield _SILENT[:left]
+            left -= len(_SILENT)

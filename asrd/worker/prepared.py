@@ -87,6 +87,8 @@ class Prepared(Closing):
         """faster-whisper's segment as plain data, at its place in the recording."""
         if self._speech is not None:
             self._speech.map.restore(found)
+        for heard in (found, *(found.words or ())):
+            heard.start, heard.end = self.recording.outside_gaps(heard.start, heard.end)
         return _segment(found)
 
     def call(self, callback: Callable[..., None], *args: Any) -> None:

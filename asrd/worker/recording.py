@@ -1,5 +1,7 @@
 """The base of every recording: its samples in blocks of one length, its limit, its warnings."""
 
+import bisect
+import math
 from abc import abstractmethod
 from collections.abc import Generator, Iterator
 
@@ -23,7 +25,8 @@ class Recording(Closing):
 
     Attributes: `seconds` read so far; `total_seconds`, None while nobody knows (a container's own
     word for it may be a little wrong); `packets` decoded so far, which is what reading costs;
-    `channels` of the source; `warnings`, complete once everything was read.
+    `channels` of the source; `warnings`, complete once everything was read; `gaps` (start, end) of
+    silence that stands for what is missing, in seconds and in order.
     """
 
     def __init__(self, total_seconds: float | None, max_seconds: float, channels: int) -> None:
@@ -31,6 +34,7 @@ class Recording(Closing):
         self.channels = channels
         self.packets = 0
         self.warnings: list[JobWarning] = []
+        self.gaps: list[tuple[float, float]] = []
         self._max_seconds = max_seconds
         self._samples = 0
         self._pieces = self._read()
@@ -60,6 +64,19 @@ class Recording(Closing):
     @property
     def seconds(self) -> float:
         return self._samples / RATE
+
+    def outside_gaps(self, start: float, end: float) -> tuple[float, float]:
+        """The part of a cue in which something can have been said: Whisper likes to begin the first
+        one at 0, however long nothing is heard."""
+        before_end = bisect.bisect_left(self.gaps, (end,)) - 1
+        if before_end >= 0:
+            gap_start, gap_end = self.gaps[before_end]
+            if start < gap_start and end <= gap_end:
+                end = gap_start
+        before_start = bisect.bisect_right(self.gaps, (start, math.inf)) - 1
+        if before_start >= 0 and start < self.gaps[before_start][1] < end:
+            start = self.gaps[before_start][1]
+        return start, end
 
     @property
     @abstractmethod
