@@ -103,6 +103,13 @@ def test_half_a_file_says_so(
         read(half, require_complete=True)
 
 
+def test_half_a_large_wav_says_so(speech: Samples) -> None:
+    """RF64, whose sizes have 64 bits."""
+    data = remuxed(io.BytesIO(encoded(speech, "wav", "pcm_s16le")), "wav", rf64="always")
+    assert data.startswith(b"RF64") and read(data)[1] == []
+    assert codes(read(data[: len(data) // 2])[1]) == INCOMPLETE
+
+
 def test_half_an_mp4_says_so_if_it_can_be_read(speech: Samples) -> None:
     tail = encoded(speech, "mp4", "aac", 44_100)
     with pytest.raises(BadAudio, match="cut short"):

@@ -84,6 +84,17 @@ def test_a_track_that_no_decoder_knows_is_skipped(speech: Samples) -> None:
         read(data, 0)
 
 
+def test_a_track_of_which_nothing_can_be_decoded_is_skipped(speech: Samples) -> None:
+    """There is a decoder for what it says it is."""
+    data = with_tracks([(speech, {}), (speech, {})], codec="aac").replace(b"A_AAC", b"A_AC3", 1)
+    heard, opened = read(data)
+    assert heard.std() == pytest.approx(speech.std(), rel=0.1)
+    assert [warning.code for warning in opened.warnings] == [WarningCode.TRACK_SKIPPED]
+    both = data.replace(b"A_AAC", b"A_AC3")
+    with pytest.raises(BadAudio, match="tracks 0, 1 can't be decoded"):
+        read(both)
+
+
 def test_titles_can_not_break_the_sentence(speech: Samples) -> None:
     title = "a\nb\x1b[1m" + 5000 * "x"
     tracks = [(silence(1), {"title": title, "language": "eng"}) for _ in range(30)]

@@ -20,7 +20,7 @@ _CONTAINERS = (
     "aac,ac3,act,aea,aiff,amr,amrnb,amrwb,ape,asf,asf_o,au,avi,avr,bonk,caf,codec2,dhav,dsf,dss,"
     "dts,dtshd,dv,eac3,epaf,flac,flv,g729,gsm,gxf,iamf,iff,ilbc,ircam,ivr,kux,lc3,live_flv,loas,"
     "matroska,mlp,mov,mp3,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nsp,nsv,nut,ogg,oma,osq,pva,pvf,qcp,"
-    "qoa,rka,rm,s337m,sbc,sds,shn,sox,spdif,tak,truehd,tta,ty,vivo,voc,vqf,w64,wav,wavarc,wsd,wtv,"
+    "qoa,rka,rm,s337m,sds,shn,sox,spdif,tak,truehd,tta,ty,vivo,voc,vqf,w64,wav,wavarc,wsd,wtv,"
     "wv,wve,xwma"
 )
 ACCEPTED = (

@@ -87,13 +87,14 @@ def _riff(file: PreadFile) -> Declared:
     if kind == b"AVI ":
         size = _size(int.from_bytes(file.at(4, 4), "little"), _UNKNOWN_32)
         return Declared(((0, file.size),), size is not None and 8 + size > file.size + 1)
-    if file.at(0, 4) != b"RIFF":
-        return _one(file)  # RF64: the sizes stand elsewhere, and FFmpeg reads them
+    # RF64 has its true size in the first chunk.
+    large = int.from_bytes(file.at(28, 8), "little") if file.at(12, 4) == b"ds64" else 0
 
     def read(data: bytes, begin: int) -> _Piece:
         size = int.from_bytes(data[4:], "little")
-        name = data[:4]
-        return name, begin, _size(size, _UNKNOWN_32) if name == b"data" else size
+        if data[:4] != b"data":
+            return data[:4], begin, size
+        return data[:4], begin, large or _size(size, _UNKNOWN_32)
 
     return _chunked(file, _chunks(file, 12, read, 8, 2), b"data")
 
@@ -295,6 +296,8 @@ def _between(starts: list[int], end: int) -> tuple[tuple[int, int], ...]:
 
 _WALKS: tuple[tuple[bytes, Callable[[PreadFile], Declared]], ...] = (
     (b"RIFF", _riff),
+    (b"RF64", _riff),
+    (b"BW64", _riff),
     (b"FORM", _aiff),
     (b"caff", _caf),
     (b"riff", _w64),

@@ -45,7 +45,8 @@ class Losses:
 
     def _claim(self, section: Section) -> None:
         claimed = section.claimed_end
-        if claimed is None or claimed > WEEK_S:
+        # Without any sound it is a track that can't be decoded, which is another story.
+        if claimed is None or claimed > WEEK_S or not section.timeline.end:
             return
         missing = claimed - section.timeline.end - section.timeline.left_out
         if missing > _SECONDS + _SHARE * claimed:

@@ -77,10 +77,11 @@ class Media(Recording):
         return Pcm(self._file.part(start, end), audio, self._max_seconds)
 
     def _read(self) -> Generator[Samples, None, None]:
-        converter: Converter | None = None
+        heard = False
         for section in self._sections():
             before, packets = self._heard, self.packets
             timeline, left = section.timeline, self._max_seconds - before
+            converter: Converter | None = None
             for frame, gap in section.frames():
                 self.packets = packets + section.packets
                 # Before it is converted, which takes several times its memory.
@@ -93,10 +94,12 @@ class Media(Recording):
                         yield from self._silence(gap)
                     converter = Converter(frame, self._checks, self._channel)
                 yield from converter.convert(frame)
+            if converter is not None:
+                heard = True
+                yield from converter.finish()
             self._heard = before + timeline.end
-        if converter is None:
+        if not heard:
             raise BadAudio(f"audio: can't be decoded: {self._section.failure}")
-        yield from converter.finish()
         self._conclude()
 
     def _conclude(self) -> None:
@@ -117,6 +120,8 @@ class Media(Recording):
             following = section.following()
             if following is None and (link := next(links, None)) is not None:
                 following = Section(self._file.part(*link), self._track)
+            if following is None and (following := section.another_track()) is not None:
+                self.warnings[:] = following.warnings
             self._losses.add(section, following)
             if following is None:
                 return

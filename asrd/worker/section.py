@@ -55,7 +55,7 @@ class Section(Closing):
     `mends`, whether it goes on behind a damaged place of the one before.
 
     `after`: the section before it in the same file; `begin`: where this one begins; `timeline`: the
-    one of `after`, if it goes on.
+    one of `after`, if it goes on; `silent`: tracks that were tried in vain.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Section(Closing):
         begin: int = 0,
         after: "Section | None" = None,
         timeline: Timeline | None = None,
+        silent: tuple[int, ...] = (),
     ) -> None:
         self.packets = self.skipped = self.trailing = 0
         self.failure = "it holds no frame of audio"
@@ -73,6 +74,7 @@ class Section(Closing):
         self.mends = after is not None and bool(timeline or after.gave_up)
         self._file = file
         self._track = track
+        self._silent = silent
         self._count: int = after._count + 1 if after else 1
         # Sections in a row without a good packet, up to this one.
         self._empty: int = after._empty + 1 if after else 1
@@ -82,7 +84,9 @@ class Section(Closing):
         self._container = open_container(file)
         try:
             self._kind = kind_of(self._container)
-            self._stream, self.warnings = tracks.choose(self._container.streams.audio, track)
+            streams = self._container.streams.audio
+            self._number, self.warnings = tracks.choose(streams, track, silent)
+            self._stream = streams[self._number]
             if self._kind == "mov":
                 self._skip_others()
             self.timeline = timeline or Timeline(self._container, self._stream, self._kind)
@@ -187,7 +191,8 @@ class Section(Closing):
             self._file.allowance = _BETWEEN_PACKETS
             try:
                 packet = next(packets)
-            except StopIteration:
+            except (StopIteration, IndexError):
+                # The latter is PyAV's, at the end of a file in which streams began later.
                 return
             except Starved as error:
                 # A stream that began later goes unseen.
@@ -225,6 +230,15 @@ class Section(Closing):
                 begin = place + 8
         return None
 
+    def another_track(self) -> "Section | None":
+        """The same file once more, if nothing of this track could be decoded and there are others
+        that nobody has tried."""
+        tried = (*self._silent, self._number)
+        left = len(self._container.streams.audio) - len(tried)
+        if self.heard or self._track is not None or not left or len(tried) == _MOST_EMPTY:
+            return None
+        return Section(self._file.part(0, self._file.size), None, silent=tried)
+
     def _claimed_end(self, before: "Section | None") -> float | None:
         if before is not None:
             return before.claimed_end
@@ -236,7 +250,9 @@ class Section(Closing):
             many = 8 * (self._file.size - start) > self._file.size or self.trailing
             return start if 0 < start < self._file.size and many else None
         if self._kind == "mov":
-            place = self._file.find(_FRAGMENT, start) - 4 if self._fragments_begin() else -1
+            head = self._fragments_begin()
+            start = max(start, head)
+            place = self._file.find(_FRAGMENT, start) - 4 if head else -1
         else:
             magic = _BEGINNINGS.get(self._kind)
             place = self._file.find(magic, start) if magic else -1

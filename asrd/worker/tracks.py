@@ -1,6 +1,6 @@
 """The audio track of a file that is transcribed, where there are several."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import av
@@ -15,8 +15,11 @@ _LISTED = 8
 _TITLE = 60
 
 
-def choose(streams: Sequence[Any], wanted: int | str | None) -> tuple[Any, list[JobWarning]]:
-    """The stream to read, ready to decode, and what its client should know about the choice.
+def choose(
+    streams: Sequence[Any], wanted: int | str | None, silent: Collection[int] = ()
+) -> tuple[int, list[JobWarning]]:
+    """The number of the track to read, ready to decode, and what its client should know about the
+    choice. Nothing could be decoded of those that are `silent`.
 
     Raises BadRequest if the `wanted` track, a number from 0 or a language, is not there; BadAudio
     if there is none that can be decoded.
@@ -26,9 +29,9 @@ def choose(streams: Sequence[Any], wanted: int | str | None) -> tuple[Any, list[
     skipped: list[int] = []
     problem = ""
     for number in _in_order(streams, wanted):
-        problem = _open_decoder(streams[number])
+        problem = "not one packet" if number in silent else _open_decoder(streams[number])
         if not problem:
-            return streams[number], _warnings(streams, number, skipped, wanted is not None)
+            return number, _warnings(streams, number, skipped, wanted is not None)
         skipped.append(number)
     tracks = "track" if len(skipped) == 1 else "tracks"
     raise BadAudio(f"audio: {tracks} {_listed(streams, skipped)} can't be decoded: {problem}")
