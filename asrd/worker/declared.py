@@ -1,8 +1,8 @@
-"""What the containers' own byte counts say: whether bytes are missing, and where one file ends and
-another begins that somebody put behind it.
+"""Facts from a container's own byte counts: whether bytes are missing, and where the files of a
+chain begin.
 
-Nothing here is decoded: each walk reads the headers of a file's outermost pieces, a bounded number
-of them, and never trusts a size further than to look there.
+Nothing here is decoded. Each walk reads the headers of a file's outermost pieces, and only a bounded
+number of them. A size only ever says where to look next.
 """
 
 import re
@@ -25,9 +25,9 @@ _UNKNOWN_64 = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """`links`: where (start, end) each of the files lies that are chained in one; `missing`: bytes
-    that were announced did not come; `share`: of the samples' bytes what came, if it is known and
-    if a second takes as many as any other."""
+    """`links`: the (start, end) of each file in a chain, at least one. `missing`: the file announces
+    bytes that are not there. `share`: how much of its samples is there, where each second takes as
+    many bytes as any other."""
 
     links: tuple[tuple[int, int], ...]
     missing: bool = False
@@ -154,7 +154,6 @@ _BOXES = frozenset(
     {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"sidx"}
 )
 _MUST_BE_WHOLE = frozenset({b"moov", b"moof", b"mdat", b"mfra"})
-
 
 # FFmpeg makes an entry of 24 bytes for each sample of each track, and a run of any number of them
 # takes 8 bytes in a file. A day of AAC is four million.

@@ -64,13 +64,16 @@ class Losses:
 
     def _incomplete(self, read: float) -> JobWarning:
         claimed: float | None = read + self._missing if self._claimed else None
-        share = self._declared.share
-        if claimed is None and share and read / share <= WEEK_S:
-            claimed = read / share
+        if claimed is None and self._declared.share:
+            claimed = read / self._declared.share
+        if claimed is not None and claimed > WEEK_S:
+            claimed = None
         if claimed is not None:
             text = f"the file says that it lasts {claimed:.1f} s, but holds only {read:.1f} s"
         elif self._declared.missing:
             text = "the file is cut short: bytes that it announces are missing"
+        elif self._claimed:
+            text = "the file says that it lasts for more than a week"
         else:
             text = f"the file can't be read to its end: {self._gave_up}"
         return JobWarning(

@@ -117,11 +117,13 @@ class Media(Recording):
             section = self._section
             before = self._heard
             yield section
-            following = section.following()
+            following = section.another_track()
+            if following is not None:
+                self.warnings[:] = following.warnings
+            else:
+                following = section.following()
             if following is None and (link := next(links, None)) is not None:
                 following = Section(self._file.part(*link), self._track)
-            if following is None and (following := section.another_track()) is not None:
-                self.warnings[:] = following.warnings
             self._losses.add(section, following)
             if following is None:
                 return

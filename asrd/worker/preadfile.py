@@ -92,7 +92,7 @@ class PreadFile:
         if self.allowance is not None:
             self.allowance -= len(data)
             if self.allowance < 0:
-                raise Starved("audio: a header or a packet is larger than any honest one")
+                raise Starved("audio: a header or a packet of the file is larger than 64 MiB")
         return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

@@ -78,6 +78,8 @@ class Section(Closing):
         self._count: int = after._count + 1 if after else 1
         # Sections in a row without a good packet, up to this one.
         self._empty: int = after._empty + 1 if after else 1
+        # Where the fragments of an MP4 begin; 0 for any other file, None until somebody asks.
+        self._head: int | None = after._head if after else None
         # Where the first packet begins, and where the last good one ends.
         self._start: int | None = None
         self._good_end = begin
@@ -141,7 +143,7 @@ class Section(Closing):
         gap_before = self.timeline.gap_before
         for packet in self._packets():
             if packet.size > _PACKET_BYTES:
-                raise BadAudio(f"audio: a packet of {packet.size} bytes is larger than any may be")
+                raise BadAudio(f"audio: a packet of {packet.size} bytes is larger than 16 MiB")
             try:
                 frames = packet.decode()
             except av.FFmpegError as error:
@@ -235,7 +237,10 @@ class Section(Closing):
         that nobody has tried."""
         tried = (*self._silent, self._number)
         left = len(self._container.streams.audio) - len(tried)
-        if self.heard or self._track is not None or not left or len(tried) == _MOST_EMPTY:
+        resumes = self._count > 1
+        if self.heard or resumes or self._track is not None:
+            return None
+        if not left or len(tried) == _MOST_EMPTY:
             return None
         return Section(self._file.part(0, self._file.size), None, silent=tried)
 
@@ -250,7 +255,9 @@ class Section(Closing):
             many = 8 * (self._file.size - start) > self._file.size or self.trailing
             return start if 0 < start < self._file.size and many else None
         if self._kind == "mov":
-            head = self._fragments_begin()
+            if self._head is None:
+                self._head = self._fragments_begin()
+            head = self._head
             start = max(start, head)
             place = self._file.find(_FRAGMENT, start) - 4 if head else -1
         else:
@@ -261,7 +268,7 @@ class Section(Closing):
     def _resumed(self, place: int) -> "Section":
         if self._kind == "mov":
             # All offsets stay as they are: what lies between becomes a box to skip.
-            head = self._fragments_begin()
+            head = self._head or 0
             size = place - head
             patch = size.to_bytes(4, "big") + b"free"
             if size >= 1 << 32:

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-# Timestamps within so much of the samples' own count are jitter: a Matroska file rounds to
-# milliseconds, an encoder's delay is up to 130 ms (AAC at 8 kHz), and a track that starts a little
-# after its picture is no news to Whisper, which tells times to 20 ms at best. A cue that is 0.2 s
-# off nobody sees; more is a hole, and is filled.
+# A difference of up to this much between the timestamps and the count of samples is jitter: a
+# Matroska file rounds to milliseconds, an encoder's delay is up to 130 ms (AAC at 8 kHz), and many
+# tracks start a little after their picture. Whisper's own times are no better, and nobody notices a
+# cue that is 0.2 s off. More is a hole, and is filled. Differences add up: many small holes count.
 JITTER_SECONDS = 0.2
-# More than that is no pause but a clock that was set (or a damaged timestamp): it is left out.
+# A longer gap is no pause but a clock that was set, or a damaged timestamp. It is left out.
 LONGEST_GAP_SECONDS = 3600.0
 # Containers whose timestamps are a clock of their own, and not the count of samples or bytes.
 _TIMED = frozenset({"asf", "flv", "matroska", "mov", "mpeg", "mpegts", "mxf", "nut", "ogg"})
@@ -35,7 +35,8 @@ class Timeline:
         Timestamps that jump back, or overlap, take nothing away: nothing that was said is lost, and
         what comes next is in its place again once the clock has caught up.
         """
-        length = frame.samples / frame.sample_rate
+        # A rate of 0 is refused as any absurd one, when the frame is converted.
+        length = frame.samples / max(1, frame.sample_rate)
         pts = frame.pts if self._tick else None
         if pts is None or pts * self._tick - self._zero - self.end <= JITTER_SECONDS:
             self.end += length
