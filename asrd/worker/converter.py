@@ -26,9 +26,10 @@ _DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "flt": "f4", "dbl": "f8"}
 
 
 class Converter:
-    """16 bit, as faster-whisper decodes files. `channel`: the only one that counts, if any."""
+    """16 bit, as faster-whisper decodes files. `channel`: the only one that counts, if any;
+    `start`: the second of the recording at which the first frame begins."""
 
-    def __init__(self, frame: Any, checks: SampleChecks, channel: int | None) -> None:
+    def __init__(self, frame: Any, checks: SampleChecks, channel: int | None, start: float) -> None:
         if frame.sample_rate not in _RATES:
             raise BadAudio(f"audio: a sample rate of {frame.sample_rate} Hz")
         self._format = _format(frame)
@@ -39,6 +40,7 @@ class Converter:
         self._channels = frame.layout.nb_channels
         self._channel = channel if self._channels > 1 else None
         self._by_hand = self._channel is not None
+        self._start = start
         self._converted = 0
         size = frame.format.bytes * self._channels
         self._enough = max(1, min(_SECONDS * frame.sample_rate, _BYTES // size))
@@ -97,7 +99,7 @@ class Converter:
             made.sample_rate = frame.sample_rate
             return made
         if self._channels == 2 and frame.format.packed.name in _DTYPES:
-            at = self._converted / frame.sample_rate
+            at = self._start + self._converted / frame.sample_rate
             keep = self._checks.to_keep(_few(frame), lambda: _interleaved(frame), at)
             if keep is not None:
                 # Both channels are the one that is kept, and so is their mix: changing the

@@ -1,8 +1,8 @@
 """Facts from a container's own byte counts: whether bytes are missing, and where the files of a
 chain begin.
 
-Nothing here is decoded. Each walk reads the headers of a file's outermost pieces, and only a bounded
-number of them. A size only ever says where to look next.
+Nothing here is decoded. Each walk reads the headers of a file's outermost pieces, and only a
+bounded number of them. A size only ever says where to look next.
 """
 
 import re
@@ -25,9 +25,9 @@ _UNKNOWN_64 = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """`links`: the (start, end) of each file in a chain, at least one. `missing`: the file announces
-    bytes that are not there. `share`: how much of its samples is there, where each second takes as
-    many bytes as any other."""
+    """`links`: the (start, end) of each file in a chain, at least one. `missing`: the file
+    announces bytes that are not there. `share`: how much of its samples is there, where each second
+    takes as many bytes as any other."""
 
     links: tuple[tuple[int, int], ...]
     missing: bool = False

@@ -92,7 +92,7 @@ class Media(Recording):
                         yield from converter.finish()
                     if gap:
                         yield from self._silence(gap)
-                    converter = Converter(frame, self._checks, self._channel)
+                    converter = Converter(frame, self._checks, self._channel, self.seconds)
                 yield from converter.convert(frame)
             if converter is not None:
                 heard = True
