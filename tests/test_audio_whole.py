@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import struct
 from collections.abc import Iterator
 
@@ -165,6 +166,20 @@ def test_a_fragmented_mp4_goes_on_behind_what_is_damaged(
     # All is in its place, with silence for what is lost: two fragments of a second at the most.
     assert len(samples) == pytest.approx(len(intact), abs=0.3 * RATE)
     assert np.mean(np.abs(samples[: len(intact)] - intact[: len(samples)]) > 1e-3) < 0.25
+
+
+def test_fragments_are_read_once_wherever_their_samples_lie(speech: Samples) -> None:
+    data = bytearray(fragmented(speech))
+    places = [match.end() + 8 for match in re.finditer(b"tfhd", data)]
+    for place in places[1:]:
+        data[place : place + 8] = data[places[0] : places[0] + 8]
+    samples, _ = read(bytes(data))
+    assert len(samples) < len(speech) + RATE
+    # The same with a place behind which FFmpeg sees nothing.
+    moofs = [match.start() - 4 for match in re.finditer(b"moof", data)]
+    data[moofs[5] : moofs[5] + 100] = bytes(100)
+    samples, _ = read(bytes(data))
+    assert len(samples) < len(speech) + RATE
 
 
 def test_packets_that_were_skipped_are_counted(speech: Samples) -> None:

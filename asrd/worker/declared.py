@@ -182,9 +182,8 @@ def _mp4(file: PreadFile) -> Declared:
     return Declared(_between(starts, file.size))
 
 
-def boxes(file: PreadFile) -> Iterator[_Piece]:
+def boxes(file: PreadFile, start: int = 0) -> Iterator[_Piece]:
     """The outermost boxes."""
-    start = 0
     for _ in range(_PIECES):
         data = file.at(start, 16)
         if len(data) < 8:

@@ -82,7 +82,7 @@ class Section(Closing):
         self._head: int | None = after._head if after else None
         # Where the first packet begins, and where the last good one ends.
         self._start: int | None = None
-        self._good_end = begin
+        self._begin = self._good_end = begin
         self._container = open_container(file)
         try:
             self._kind = kind_of(self._container)
@@ -220,7 +220,7 @@ class Section(Closing):
 
     def following(self) -> "Section | None":
         """What can be read of the file behind the last good packet, as FFmpeg does not see it."""
-        begin = self._good_end
+        begin = max(self._good_end, self._begin)
         while self._count < _MOST and self._empty < _MOST_EMPTY:
             place = self._next_beginning(begin)
             if place is None:
@@ -229,7 +229,7 @@ class Section(Closing):
                 return self._resumed(place)
             except (BadAudio, BadRequest):
                 self._empty += 1
-                begin = place + 8
+                self._begin = begin = place + 8
         return None
 
     def another_track(self) -> "Section | None":
@@ -258,7 +258,8 @@ class Section(Closing):
             if self._head is None:
                 self._head = self._fragments_begin()
             head = self._head
-            start = max(start, head)
+            # FFmpeg has seen what its boxes lead to, wherever their samples lie.
+            start = max(start if self.gave_up else 0, head, self._boxes_end())
             place = self._file.find(_FRAGMENT, start) - 4 if head else -1
         else:
             magic = _BEGINNINGS.get(self._kind)
@@ -277,6 +278,15 @@ class Section(Closing):
             return Section(file, self._track, place + 8, self, self.timeline)
         timeline = self.timeline if self._kind == "wv" else None
         return Section(self._file.part(place, self._file.size), self._track, 8, self, timeline)
+
+    def _boxes_end(self) -> int:
+        """Where the boxes of an MP4 lead nowhere any more."""
+        end = max(0, self._begin - 8)
+        for _, begin, size in boxes(self._file, end):
+            if begin + (size or 0) > self._file.size:
+                break
+            end = begin + (size or 0)
+        return end
 
     def _fragments_begin(self) -> int:
         """Where the header of an MP4 in fragments ends; 0 for any other."""
