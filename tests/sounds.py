@@ -17,6 +17,9 @@ from asrd.worker.audio import RATE
 
 Samples = NDArray[np.float32]
 
+# A minute: what FFmpeg may allocate is limited (asrd.worker.containers).
+_FRAME = 60 * RATE
+
 
 @contextmanager
 def memory_file(data: bytes) -> Iterator[int]:
@@ -73,11 +76,18 @@ def encoded(
             for packet in picture.encode(av.VideoFrame(16, 16, "yuv420p")):
                 output.mux(packet)
         resampler = av.AudioResampler(stream.codec_context.format.name, "mono", rate)
-        frame = av.AudioFrame.from_ndarray(s16(samples)[np.newaxis], "s16", "mono")
-        frame.sample_rate = RATE
-        for part in [*resampler.resample(frame), *resampler.resample(None)]:
-            part.pts = None
-            output.mux(stream.encode(part))
+        for start in range(0, len(samples), _FRAME):
+            piece = s16(samples[start : start + _FRAME])[np.newaxis]
+            frame = av.AudioFrame.from_ndarray(piece, "s16", "mono")
+            frame.sample_rate = RATE
+            _write(output, stream, resampler.resample(frame))
+        _write(output, stream, resampler.resample(None))
         for each in filter(None, (picture, stream)):
             output.mux(each.encode(None))
     return file.getvalue()
+
+
+def _write(output: Any, stream: Any, frames: list[Any]) -> None:
+    for frame in frames:
+        frame.pts = None
+        output.mux(stream.encode(frame))

@@ -20,8 +20,9 @@ from asrd.errors import BadAudio, TooLarge
 from asrd.records import (
     AudioFormat,
 )
-from asrd.worker.audio import _OPTIONS, BLOCK_SECONDS, RATE, Recording, Samples, open_recording
-from tests.sounds import encoded, memory_file, s16, sample, silence, wav
+from asrd.worker.audio import BLOCK_SECONDS, RATE, Recording, Samples, open_recording
+from asrd.worker.containers import ACCEPTED, OPTIONS
+from tests.sounds import encoded, memory_file, s16, sample, wav
 
 FILE = AudioFormat("file")
 S16 = AudioFormat("pcm_s16le")
@@ -91,13 +92,6 @@ def test_any_rate_becomes_16_khz(rate: int, channels: int) -> None:
     assert len(heard) == 2 * RATE
     # The filter's own beginning and end aside.
     assert np.abs(heard - wanted)[100:-100].max() < 2e-3
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 65_537, -65_537, 1e30])
-def test_a_float_that_is_no_sample_is_refused(bad: float) -> None:
-    samples = silence(1)
-    samples[7] = bad
-    assert "a sample" in refused(samples.tobytes(), F32)
 
 
 def test_floats_beyond_full_scale_are_taken() -> None:
@@ -198,16 +192,7 @@ def test_pcm_that_is_too_long_is_refused_before_it_is_read() -> None:
     assert len(read(data, S16, 5)) == 5 * RATE
 
 
-def test_a_container_that_knows_its_length_is_refused_before_it_is_decoded(speech: Samples) -> None:
-    for container, codec in (("flac", "flac"), ("matroska", "aac"), ("mp4", "aac")):
-        with (
-            memory_file(encoded(speech, container, codec, 44_100)) as fd,
-            pytest.raises(TooLarge),
-        ):
-            open_recording(fd, FILE, 3)
-
-
-def test_others_are_refused_when_they_go_on_too_long(speech: Samples) -> None:
+def test_files_are_refused_when_they_go_on_too_long(speech: Samples) -> None:
     with recording(encoded(np.tile(speech, 10), "adts", "aac"), FILE, 12) as opened:
         with pytest.raises(TooLarge):
             list(opened)
@@ -298,23 +283,11 @@ def test_channels_of_a_file_are_mixed(channels: int) -> None:
     assert np.abs(heard - tone / 32768).max() < 1e-3
 
 
-def test_channels_without_a_layout_are_refused_in_plain_words() -> None:
-    text = refused(wav(bytes(18 * 1000), channels=9))
-    assert text.startswith("audio: 9 channels of s16 at 16000 Hz can't be made mono")
-
-
 @pytest.mark.parametrize("rate", [1, 999, 1_000_001, 2**31 - 1])
 def test_an_absurd_rate_is_refused(rate: int) -> None:
     data = bytearray(wav(bytes(2000)))
     data[24:32] = struct.pack("<II", rate, min(2 * rate, 2**32 - 1))
     assert refused(bytes(data)) == f"audio: a sample rate of {rate} Hz"
-
-
-def test_nan_in_a_file_is_refused() -> None:
-    samples = silence(1)
-    data = bytearray(encoded(samples, "wav", "pcm_f32le"))
-    data[-8:] = np.array([np.nan, 0], "<f4").tobytes()
-    assert "a sample is not a number" in refused(bytes(data))
 
 
 # --- damage -----------------------------------------------------------------------------------
@@ -368,7 +341,7 @@ def test_a_video_without_sound_is_refused() -> None:
         picture.width = picture.height = 16
         output.mux(picture.encode(av.VideoFrame(16, 16, "yuv420p")))
         output.mux(picture.encode(None))
-    assert refused(file.getvalue()) == "audio: the file has no audio stream"
+    assert refused(file.getvalue()) == "audio: the file has no audio track"
 
 
 # --- files that name other files --------------------------------------------------------------
@@ -409,8 +382,9 @@ PLAYLISTS = {
 @pytest.mark.parametrize("text", PLAYLISTS.values(), ids=PLAYLISTS)
 def test_a_playlist_is_refused_and_not_followed(neighbour: Path, text: str) -> None:
     assert refused(text.format(path=neighbour).encode()) in (
-        "audio: this kind of file is not accepted",
-        "audio: is not a media file that can be read: Invalid data found when processing input",
+        f"audio: this kind of file is not accepted; {ACCEPTED}",
+        "audio: is not a media file that can be read: Invalid data found when processing input; "
+        + ACCEPTED,
     )
 
 
@@ -419,7 +393,7 @@ def test_even_their_demuxers_could_open_nothing(
     neighbour: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     # With the list of containers out of the way, the second lock holds.
-    monkeypatch.setitem(_OPTIONS, "format_whitelist", f"{kind},wav")
+    monkeypatch.setitem(OPTIONS, "format_whitelist", f"{kind},wav")
     assert refused(PLAYLISTS[kind].encode()).startswith("audio: ")
 
 

@@ -850,8 +850,8 @@ def test_a_vad_that_can_not_be_loaded_costs_only_who_wants_it(
     other._vad = _Vad()
     opened: list[weakref.ref[Any]] = []
 
-    def noting(*args: Any) -> Any:
-        recording = open_recording(*args)
+    def noting(*args: Any, **options: Any) -> Any:
+        recording = open_recording(*args, **options)
         opened.append(weakref.ref(recording))
         return recording
 

@@ -59,14 +59,24 @@ IMPURE = {
 }
 # The engine's libraries, and the modules of the worker that may know them.
 HEAVY = {
-    "av": {"worker/audio.py"},
+    "av": {
+        "worker/containers.py",
+        "worker/converter.py",
+        "worker/pcm.py",
+        "worker/section.py",
+        "worker/tracks.py",
+    },
     "ctranslate2": {"worker/engine.py"},
     "faster_whisper": {"worker/engine.py"},
     "huggingface_hub": {"worker/models.py"},
     "numpy": {
         "worker/ahead.py",
-        "worker/audio.py",
+        "worker/converter.py",
         "worker/engine.py",
+        "worker/media.py",
+        "worker/pcm.py",
+        "worker/recording.py",
+        "worker/samples.py",
         "worker/spectrum.py",
         "worker/vad.py",
         "worker/windows.py",

@@ -135,7 +135,13 @@ class WhisperEngine:
         hints, warnings = read_hints(options.hotwords, options.initial_prompt, self._encode)
         vad = self._settings.vad_filter if options.vad_filter is None else options.vad_filter
         session = self._vad.session() if vad else None
-        recording = open_recording(fd, audio, max_audio_seconds)
+        recording = open_recording(
+            fd,
+            audio,
+            max_audio_seconds,
+            track=options.audio_track,
+            require_complete=bool(options.require_complete),
+        )
         with contextlib.ExitStack() as stack:
             prepared = stack.enter_context(
                 Prepared(

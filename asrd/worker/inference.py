@@ -25,6 +25,7 @@ from asrd.records import (
     SENTENCE_MAX,
     Segment,
 )
+from asrd.worker.trimming import Trimmer
 from asrd.workerevents import Done, Failed, Job, JobProgress, JobSegment
 
 log = logging.getLogger(__name__)
@@ -147,6 +148,7 @@ class Inference:
         self.messages: deque[Message] = deque()
         self._load = load
         self._engine: Any = None
+        self._trimmer: Trimmer | None = None
         self._turn = threading.Lock()
         # What is to be done, one after another, by the thread that prepares.
         self._beside: queue.Queue[Callable[[], None]] = queue.Queue()
@@ -224,6 +226,8 @@ class Inference:
             answer = self._run(self._engine, task)
             task.close()
             self._post(answer)
+            if self._trimmer is not None:
+                self._trimmer.after_job()
 
     def _prefetch(self) -> None:
         while True:
@@ -234,6 +238,7 @@ class Inference:
     def _load_engine(self) -> None:
         try:
             self._engine = self._load()
+            self._trimmer = Trimmer()
         except LoadError as error:
             self._post(LoadFailed(sentence(error), permanent=True))
         except ImportError as error:

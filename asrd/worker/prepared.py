@@ -91,6 +91,8 @@ class Prepared(Closing):
         """faster-whisper's segment as plain data, at its place in the recording."""
         if self._speech is not None:
             self._speech.map.restore(found)
+        for heard in (found, *(found.words or ())):
+            heard.start, heard.end = self.recording.outside_gaps(heard.start, heard.end)
         # A window is only transcribed when a second more has been read: this is past all its
         # times, or the end of the recording.
         return _segment(found, self.recording.seconds)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from asrd import config, eventtable, fastjson, wire, workerevents
-from asrd.worker import audio
+from asrd.worker import containers
 from tests.fuzz import targets
 from tests.fuzz.guided import CORPUS
 from tests.fuzz.mutants import Mutants
@@ -67,7 +67,7 @@ BUGS: dict[str, tuple[str, Any, str, Any]] = {
     "a field is another exception": ("events", eventtable, "parse", _raises),
     "infinity is a number": ("json", fastjson, "_finite", float),
     "a wrong key is another exception": ("settings", config, "_line", _raises),
-    "a damaged file is another exception": ("recordings", audio, "_said", _raises),
+    "a damaged file is another exception": ("recordings", containers, "said", _raises),
 }
 
 

@@ -1,0 +1,99 @@
+"""PCM without a container, as a client describes it."""
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from asrd.errors import BadAudio, FieldError
+from asrd.records import AudioFormat
+from asrd.worker.preadfile import PreadFile
+from asrd.worker.recording import BLOCK_SECONDS, RATE, Recording, Samples
+from asrd.worker.samples import STEP, SampleChecks
+
+# Few enough bytes to be nothing, enough seconds to be few calls.
+_READ_BYTES = 1 << 20
+_INT16 = np.float32(1 / 32_768)
+
+
+class Pcm(Recording):
+    """`channel`: the one to read; None for the mean of all."""
+
+    def __init__(
+        self, file: PreadFile, audio: AudioFormat, max_seconds: float, channel: int | None = None
+    ) -> None:
+        try:
+            seconds = audio.seconds(file.size)
+        except FieldError as error:
+            raise BadAudio(str(error)) from None
+        super().__init__(seconds, max_seconds, audio.channels)
+        self._file = file
+        self._audio = audio
+        self._channel = channel
+        self._checks = SampleChecks()
+        self._refuse_longer(seconds or 0.0)
+
+    @property
+    def plain(self) -> bool:
+        return (self._audio.sample_rate, self._audio.channels) == (RATE, 1)
+
+    def again(self) -> Recording:
+        return Pcm(self._file.part(0, self._file.size), self._audio, self._max_seconds)
+
+    def _read(self) -> Generator[Samples, None, None]:
+        if self._audio.sample_rate == RATE:
+            yield from self._mono()
+        else:
+            yield from self._resampled()
+        self.warnings += self._checks.warnings()
+
+    def _resampled(self) -> Iterator[Samples]:
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
+        for block in self._mono():
+            frame = av.AudioFrame.from_ndarray(block[np.newaxis], format="flt", layout="mono")
+            frame.sample_rate = self._audio.sample_rate
+            yield from arrays(resampler.resample(frame))
+        yield from arrays(resampler.resample(None))
+
+    def _mono(self) -> Iterator[Samples]:
+        """At the client's own rate."""
+        audio = self._audio
+        frames = min(_READ_BYTES // audio.frame_bytes, BLOCK_SECONDS * audio.sample_rate)
+        step = frames * audio.frame_bytes
+        done = 0
+        while data := self._take(step):
+            if audio.encoding == "pcm_s16le":
+                samples = np.frombuffer(data, "<i2") * _INT16
+            else:
+                samples = np.frombuffer(data, "<f4").astype(np.float32, copy=False)
+                samples = self._checks.replaced(samples, audio.channels, audio.sample_rate)
+            if audio.channels > 1:
+                samples = self._mixed(samples.reshape(-1, audio.channels), done)
+            done += len(samples)
+            yield samples
+
+    def _mixed(self, frames: Samples, done: int) -> Samples:
+        channel = self._channel
+        if channel is None:
+            at = done / self._audio.sample_rate
+            channel = self._checks.to_keep(frames[::STEP], lambda: frames, at)
+        if channel is not None:
+            return np.ascontiguousarray(frames[:, channel])
+        mixed: Samples = frames.mean(axis=1, dtype=np.float32)
+        return mixed
+
+    def _take(self, count: int) -> bytes:
+        """`count` bytes, fewer only at the end: `pread` may give fewer at any time."""
+        data = self._file.read(count)
+        while 0 < len(data) < count and (more := self._file.read(count - len(data))):
+            data += more
+        return data
+
+
+def arrays(frames: list[Any]) -> Iterator[NDArray[Any]]:
+    """The samples of mono frames."""
+    for frame in frames:
+        if frame.samples:
+            yield frame.to_ndarray()[0]

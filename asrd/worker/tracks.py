@@ -1,0 +1,115 @@
+"""The audio track of a file that is transcribed, where there are several."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import av
+
+from asrd.errors import BadAudio, BadRequest, WarningCode
+from asrd.records import JobWarning
+from asrd.worker.languages import same_language
+
+# The longest frame: a minute and a half at 44.1 kHz. Those of codecs are a few seconds at most.
+MAX_SAMPLES = 1 << 22
+_LISTED = 8
+_TITLE = 60
+
+
+def choose(
+    streams: Sequence[Any], wanted: int | str | None, silent: Collection[int] = ()
+) -> tuple[int, list[JobWarning]]:
+    """The number of the track to read, ready to decode, and what its client should know about the
+    choice. Nothing could be decoded of those that are `silent`.
+
+    Raises BadRequest if the `wanted` track, a number from 0 or a language, is not there; BadAudio
+    if there is none that can be decoded.
+    """
+    if not streams:
+        raise BadAudio("audio: the file has no audio track")
+    skipped: list[int] = []
+    problem = ""
+    for number in _in_order(streams, wanted):
+        problem = "not one packet" if number in silent else _open_decoder(streams[number])
+        if not problem:
+            return number, _warnings(streams, number, skipped, wanted is not None)
+        skipped.append(number)
+    tracks = "track" if len(skipped) == 1 else "tracks"
+    raise BadAudio(f"audio: {tracks} {_listed(streams, skipped)} can't be decoded: {problem}")
+
+
+def _in_order(streams: Sequence[Any], wanted: int | str | None) -> list[int]:
+    """The numbers of the tracks that come into question, the best first."""
+    numbers = range(len(streams))
+    # PyAV has the dispositions since version 12.1; bit 0 is `default`.
+    defaults_first = sorted(numbers, key=lambda number: not _disposition(streams[number]) & 1)
+    if wanted is None:
+        return defaults_first
+    if isinstance(wanted, int):
+        found = [number for number in numbers if number == wanted]
+    else:
+        found = [n for n in defaults_first if same_language(wanted, _language(streams[n]))]
+    if not found:
+        raise BadRequest(
+            f"audio_track: the file has no audio track {wanted!r}; it has "
+            f"{_listed(streams, numbers)}"
+        )
+    return found
+
+
+def _open_decoder(stream: Any) -> str:
+    """Make it ready to decode; why not, or "" if it is."""
+    context = stream.codec_context
+    if context is None:
+        return "there is no decoder for this codec"
+    context.options = {"max_samples": str(MAX_SAMPLES)}
+    try:
+        context.open(strict=False)
+    except (av.FFmpegError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return ""
+
+
+def _warnings(
+    streams: Sequence[Any], chosen: int, skipped: list[int], was_wanted: bool
+) -> list[JobWarning]:
+    found = []
+    if skipped:
+        found.append(
+            JobWarning(
+                WarningCode.TRACK_SKIPPED,
+                f"audio: can't decode audio track {_listed(streams, skipped)}; "
+                f"this is audio track {_listed(streams, [chosen])}",
+            )
+        )
+    others = [number for number in range(len(streams)) if number not in (chosen, *skipped)]
+    if others and not was_wanted:
+        found.append(
+            JobWarning(
+                WarningCode.OTHER_TRACKS,
+                f"audio: this is audio track {_listed(streams, [chosen])}; the file has others, "
+                f"which audio_track chooses: {_listed(streams, others)}",
+            )
+        )
+    return found
+
+
+def _listed(streams: Sequence[Any], numbers: Sequence[int]) -> str:
+    named = [_named(streams[number], number) for number in numbers[:_LISTED]]
+    more = len(numbers) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more > 0 else "")
+
+
+def _named(stream: Any, number: int) -> str:
+    title = str(stream.metadata.get("title") or "")[:_TITLE]
+    title = "".join(c if c.isprintable() else " " for c in title)
+    facts = [fact for fact in (_language(stream), title and f'"{title}"') if fact]
+    return f"{number} ({', '.join(facts)})" if facts else str(number)
+
+
+def _language(stream: Any) -> str:
+    language = str(stream.metadata.get("language") or "")[:16]
+    return language if language.isprintable() and language != "und" else ""
+
+
+def _disposition(stream: Any) -> int:
+    return int(getattr(stream, "disposition", 0))
