@@ -123,7 +123,21 @@ _OTHER = {
     **{"iw": "he", "in": "id", "ji": "yi", "jv": "jw", "nb": "no", "mo": "ro", "fil": "tl"},
     **{"cmn": "zh", "zh yue": "yue"},
 }
+# ISO 639-2, bibliographic and terminological: the codes of media files, and of some people.
+_ISO_639_2 = """
+afr=af amh=am ara=ar asm=as aze=az bak=ba bel=be bul=bg ben=bn tib=bo bod=bo bre=br bos=bs
+cat=ca cze=cs ces=cs wel=cy cym=cy dan=da ger=de deu=de gre=el ell=el eng=en spa=es est=et
+baq=eu eus=eu per=fa fas=fa fin=fi fao=fo fre=fr fra=fr glg=gl guj=gu hau=ha heb=he hin=hi
+hrv=hr scr=hr hat=ht hun=hu arm=hy hye=hy ind=id ice=is isl=is ita=it jpn=ja jav=jw geo=ka
+kat=ka kaz=kk khm=km kan=kn kor=ko lat=la ltz=lb lin=ln lit=lt lav=lv mlg=mg mao=mi mri=mi
+mac=mk mkd=mk mal=ml mon=mn mar=mr may=ms msa=ms mlt=mt bur=my mya=my nep=ne dut=nl nld=nl
+nno=nn nor=no nob=no oci=oc pan=pa pol=pl pus=ps por=pt rum=ro ron=ro rus=ru san=sa snd=sd
+sin=si slo=sk slk=sk slv=sl sna=sn som=so alb=sq sqi=sq srp=sr scc=sr sun=su swe=sv swa=sw
+tam=ta tel=te tgk=tg tha=th tuk=tk tgl=tl tur=tr tat=tt ukr=uk urd=ur uzb=uz vie=vi yid=yi
+yor=yo chi=zh zho=zh
+"""
 _BY_NAME = {name: code for code, name in NAMES.items()} | _OTHER | {code: code for code in NAMES}
+_BY_NAME |= dict(pair.split("=") for pair in _ISO_639_2.split())
 _DETECT = "auto"
 # Stands between a language, its script, region and encoding.
 _BETWEEN = re.compile(r"[\W_]+")
@@ -133,13 +147,32 @@ _get_text = string(64)
 def language(key: str, raw: object) -> str | None:
     """A getter (see asrd.fields): Whisper's code of what was typed; None: it is to be detected."""
     text: str = _get_text(key, raw)
-    parts = [part for part in _BETWEEN.split(text.casefold()) if part]
+    parts = _parts(text)
     if not text.strip() or parts[:1] == [_DETECT]:
         return None
-    for name in (" ".join(parts), *parts[:1]):
-        if name in _BY_NAME:
-            return _BY_NAME[name]
-    raise FieldError(key, f"{text!r} is not one of Whisper's languages; {_hint(' '.join(parts))}")
+    code = _code(parts)
+    if code is None:
+        hint = _hint(" ".join(parts))
+        raise FieldError(key, f"{text!r} is not one of Whisper's languages; {hint}")
+    return code
+
+
+def same_language(one: str, other: str) -> bool:
+    """True for two names of one language, such as `de`, `GER`, `deu`, `de-AT` and `German`; also
+    of one that Whisper does not know, by their first part."""
+    first, second = _parts(one), _parts(other)
+    if not first or not second:
+        return False
+    return (_code(first) or first[0]) == (_code(second) or second[0])
+
+
+def _parts(text: str) -> list[str]:
+    return [part for part in _BETWEEN.split(text.casefold()) if part]
+
+
+def _code(parts: list[str]) -> str | None:
+    names = (" ".join(parts), *parts[:1])
+    return next((_BY_NAME[name] for name in names if name in _BY_NAME), None)
 
 
 def language_or_empty(key: str, raw: object) -> str:

@@ -19,6 +19,7 @@ from asrd.languages import NAMES, language, language_or_empty
         *(("jv", "jw"), ("jw", "jw"), ("Javanese", "jw"), ("fil", "tl"), ("in", "id")),
         *(("Haitian Creole", "ht"), ("haitian_creole", "ht"), ("haitian", "ht")),
         *(("English (US)", "en"), ("bokmål", "no"), ("haw", "haw"), ("Deutsch", "de")),
+        *(("ger", "de"), ("deu", "de"), ("FRE", "fr"), ("chi", "zh"), ("zho-TW", "zh")),
         *(("", None), ("  ", None), ("auto", None), ("Auto", None), ("auto-detect", None)),
     ],
 )
@@ -42,7 +43,7 @@ def test_the_codes_are_whispers() -> None:
     ("typed", "hint"),
     [
         ("germna", "did you mean 'german' (de)?"),
-        ("ger", "did you mean 'german' (de)?"),
+        ("germ", "did you mean 'german' (de)?"),
         ("portugese", "did you mean 'portuguese' (pt)?"),
         ("norweigan", "did you mean 'norwegian' (no)"),
         ("xx", "give a code such as 'de', a name such as 'german', or 'auto'"),
