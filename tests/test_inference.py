@@ -19,7 +19,7 @@ from asrd.records import (
     AudioFormat,
     Options,
 )
-from asrd.worker.engine import Transcription
+from asrd.worker.engine_api import Transcription
 from asrd.worker.inference import Inference, Loaded, Message, Task
 from asrd.workerevents import Done, Failed, Job, JobProgress
 from tests.subprocesses import run_python

@@ -22,9 +22,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -33,73 +32,25 @@ from asrd.errors import BadRequest, InternalError, LoadError, OutOfMemory
 from asrd.records import (
     WARNINGS_MAX,
     AudioFormat,
-    JobWarning,
     Options,
     Segment,
 )
 from asrd.worker import cuda, models
-from asrd.worker.audio import Samples, open_recording
+from asrd.worker.audio import Recording, Samples, open_recording
+from asrd.worker.channels import Channels
+from asrd.worker.engine_api import OnProgress, OnSegment, Transcription
 from asrd.worker.hints import Hinted, read_hints
-from asrd.worker.prepared import OnProgress, Prepared, finite
+from asrd.worker.prepared import Prepared, finite
 from asrd.worker.silence import Quiet
 from asrd.worker.windows import LogMel
 
 log = logging.getLogger(__name__)
 
-OnSegment = Callable[[Segment], None]
-
 _NO_AUDIO = np.zeros(0, np.float32)
 
 
-@dataclass(frozen=True, slots=True)
-class Transcription:
-    """Plain data. `audio_seconds` is the length of the whole recording, silence included."""
-
-    text: str
-    language: str
-    language_probability: float
-    audio_seconds: float
-    segments: tuple[Segment, ...]
-    warnings: tuple[JobWarning, ...] = ()
-
-
-class Engine(Protocol):
-    """What the worker needs of an engine; one thread calls `run`, another may call `prepare`."""
-
-    model: str
-    languages: tuple[str, ...]
-    translate: bool
-    word_timestamps: bool
-    device: str
-    compute_type: str
-    load_seconds: float
-
-    def prepare(
-        self,
-        fd: int,
-        audio: AudioFormat,
-        options: Options,
-        *,
-        max_audio_seconds: float,
-        on_progress: OnProgress,
-    ) -> Prepared:
-        """Everything that can be done without the model. `fd` stays the caller's, and open until
-        what comes of it is closed.
-
-        Raises BadAudio, TooLarge, BadRequest, OutOfMemory, and what the callback raises.
-        """
-
-    def run(
-        self, prepared: Prepared, on_progress: OnProgress, on_segment: OnSegment
-    ) -> Transcription:
-        """Transcribe what was prepared, which stays the caller's to close.
-
-        Raises as `prepare` does; Poisoned if the process must end.
-        """
-
-
 class WhisperEngine:
-    """A loaded faster-whisper model. See Engine."""
+    """A loaded faster-whisper model. See engine_api.Engine."""
 
     def __init__(self, model: Any, settings: WorkerSettings, facts: models.Facts) -> None:
         self.model = settings.model or "demo"
@@ -130,28 +81,48 @@ class WhisperEngine:
         *,
         max_audio_seconds: float,
         on_progress: OnProgress,
-    ) -> Prepared:
-        arguments = self._arguments(options)
-        hints, warnings = read_hints(options.hotwords, options.initial_prompt, self._encode)
-        vad = self._settings.vad_filter if options.vad_filter is None else options.vad_filter
-        session = self._vad.session() if vad else None
-        recording = open_recording(
+    ) -> Prepared | Channels:
+        if not options.split_channels:
+            recording = self._open(fd, audio, options, max_audio_seconds)
+            return self._prepare(recording, options, on_progress)
+        with self._open(fd, audio, options, max_audio_seconds, 0) as recording:
+            count = recording.channels
+
+        def prepare(channel: int, on_progress: OnProgress) -> Prepared:
+            # All channels together may last as long as one recording.
+            one = self._open(fd, audio, options, max_audio_seconds / count, channel)
+            return self._prepare(one, options, on_progress)
+
+        return Channels(count, prepare, on_progress)
+
+    def _open(
+        self,
+        fd: int,
+        audio: AudioFormat,
+        options: Options,
+        limit: float,
+        channel: int | None = None,
+    ) -> Recording:
+        return open_recording(
             fd,
             audio,
-            max_audio_seconds,
+            limit,
             track=options.audio_track,
             require_complete=bool(options.require_complete),
+            channel=channel,
         )
+
+    def _prepare(self, recording: Recording, options: Options, on_progress: OnProgress) -> Prepared:
+        """Takes the recording over."""
         with contextlib.ExitStack() as stack:
+            stack.callback(recording.close)
+            arguments = self._arguments(options)
+            hints, warnings = read_hints(options.hotwords, options.initial_prompt, self._encode)
+            vad = self._settings.vad_filter if options.vad_filter is None else options.vad_filter
+            session = self._vad.session() if vad else None
+            filters = self._model.feature_extractor.mel_filters
             prepared = stack.enter_context(
-                Prepared(
-                    recording,
-                    arguments,
-                    hints,
-                    on_progress,
-                    self._model.feature_extractor.mel_filters,
-                    session,
-                )
+                Prepared(recording, arguments, hints, on_progress, filters, session)
             )
             prepared.warnings += warnings
             with prepared.honest_errors():
@@ -160,6 +131,13 @@ class WhisperEngine:
         return prepared
 
     def run(
+        self, prepared: Prepared | Channels, on_progress: OnProgress, on_segment: OnSegment
+    ) -> Transcription:
+        if isinstance(prepared, Channels):
+            return prepared.run(self._run_one, on_progress, on_segment)
+        return self._run_one(prepared, on_progress, on_segment)
+
+    def _run_one(
         self, prepared: Prepared, on_progress: OnProgress, on_segment: OnSegment
     ) -> Transcription:
         prepared.on_progress = on_progress
@@ -263,8 +241,6 @@ class WhisperEngine:
             raise BadRequest("task: an English-only model can't translate")
         if options.word_timestamps and not self._facts.word_timestamps:
             raise BadRequest("word_timestamps: this model has no alignment_heads")
-        if options.split_channels:
-            raise BadRequest("split_channels: this version can't transcribe channels by themselves")
         condition = options.condition_on_previous_text
         arguments: dict[str, Any] = {
             "language": language,

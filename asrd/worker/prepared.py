@@ -13,13 +13,11 @@ from asrd.records import (
 )
 from asrd.worker.ahead import SEARCHED_SECONDS, SPEECH_SECONDS, ReadAhead, search, search_speech
 from asrd.worker.audio import BLOCK_SECONDS, Recording, Samples
+from asrd.worker.engine_api import OnProgress
 from asrd.worker.hints import Hints
 from asrd.worker.spectrum import FRAMES_PER_SECOND
 from asrd.worker.vad import SpeechFilter
 from asrd.worker.windows import LogMel
-
-# (seconds of the recording that are done, its length if known): a sign of life, too.
-OnProgress = Callable[[float, float | None], None]
 
 _GPU_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "cudaErrorMemoryAllocation")
 

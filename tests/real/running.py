@@ -4,7 +4,8 @@ from typing import Any
 
 from asrd.records import AudioFormat, Options
 from asrd.worker.audio import Samples
-from asrd.worker.engine import Transcription, WhisperEngine
+from asrd.worker.engine import WhisperEngine
+from asrd.worker.engine_api import Transcription
 from tests.sounds import memory_file
 
 
