@@ -118,7 +118,8 @@ _OTHER = {
     **{"burmese": "my", "valencian": "ca", "flemish": "nl", "haitian": "ht", "castilian": "es"},
     **{"letzeburgesch": "lb", "pushto": "ps", "panjabi": "pa", "moldavian": "ro"},
     **{"moldovan": "ro", "sinhalese": "si", "mandarin": "zh", "farsi": "fa", "filipino": "tl"},
-    **{"norwegian nynorsk": "nn", "bokmål": "no", "deutsch": "de", "français": "fr"},
+    **{"norwegian nynorsk": "nn", "norwegian bokmål": "no", "bokmål": "no"},
+    **{"deutsch": "de", "français": "fr"},
     **{"español": "es", "italiano": "it", "português": "pt", "nederlands": "nl"},
     **{"iw": "he", "in": "id", "ji": "yi", "jv": "jw", "nb": "no", "mo": "ro", "fil": "tl"},
     **{"cmn": "zh", "zh yue": "yue"},
@@ -127,6 +128,8 @@ _BY_NAME = {name: code for code, name in NAMES.items()} | _OTHER | {code: code f
 _DETECT = "auto"
 # Stands between a language, its script, region and encoding.
 _BETWEEN = re.compile(r"[\W_]+")
+# One language with a region or an encoding, not several, nor a sentence that begins with a code.
+_ONE = re.compile(r"\s*[^\W_]+([-_.@][^\W_]+)*\s*(\(.*\)\s*)?")
 _get_text = string(64)
 
 
@@ -136,7 +139,7 @@ def language(key: str, raw: object) -> str | None:
     parts = [part for part in _BETWEEN.split(text.casefold()) if part]
     if not text.strip() or parts[:1] == [_DETECT]:
         return None
-    for name in (" ".join(parts), *parts[:1]):
+    for name in (" ".join(parts), *(parts[:1] if _ONE.fullmatch(text) else ())):
         if name in _BY_NAME:
             return _BY_NAME[name]
     raise FieldError(key, f"{text!r} is not one of Whisper's languages; {_hint(' '.join(parts))}")

@@ -18,7 +18,7 @@ from asrd.languages import NAMES, language, language_or_empty
         *(("iw", "he"), ("nb", "no"), ("nb-NO", "no"), ("no", "no"), ("nn", "nn")),
         *(("jv", "jw"), ("jw", "jw"), ("Javanese", "jw"), ("fil", "tl"), ("in", "id")),
         *(("Haitian Creole", "ht"), ("haitian_creole", "ht"), ("haitian", "ht")),
-        *(("English (US)", "en"), ("bokmål", "no"), ("haw", "haw"), ("Deutsch", "de")),
+        *(("English (US)", "en"), ("bokmål", "no"), ("norwegian bokmål", "no"), ("haw", "haw"), ("Deutsch", "de")),
         *(("", None), ("  ", None), ("auto", None), ("Auto", None), ("auto-detect", None)),
     ],
 )
@@ -48,6 +48,10 @@ def test_the_codes_are_whispers() -> None:
         ("xx", "give a code such as 'de', a name such as 'german', or 'auto'"),
         ("klingon", "give a code"),
         ("!!", "give a code"),
+        ("de, en", "give a code"),
+        ("de/en", "give a code"),
+        ("is it german?", "give a code"),
+        ("english or german", "give a code"),
     ],
 )
 def test_a_wrong_one_is_refused_with_what_is_near(typed: str, hint: str) -> None:
