@@ -64,7 +64,9 @@ class Place:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._found = _identity(path)
+        # Where nobody answers, a process before this one listened again, and died: what we were
+        # given has no place in the file system any more.
+        self._found = _identity(path) if _answers(path) else None
         directory = _identity(str(Path(path).parent))
         self._directory_mode = 0o700 if directory is None else stat.S_IMODE(directory.st_mode)
 
@@ -87,6 +89,16 @@ class Place:
         listener = bind(self._path, mode, patience=0)
         self._found = _identity(self._path)
         return listener
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(path)
+        except OSError as error:
+            # A full backlog is somebody's, and who may not connect can't tell.
+            return not isinstance(error, ConnectionRefusedError)
+    return True
 
 
 def _identity(path: str) -> os.stat_result | None:
