@@ -18,7 +18,8 @@ from asrd.languages import NAMES, language, language_or_empty
         *(("iw", "he"), ("nb", "no"), ("nb-NO", "no"), ("no", "no"), ("nn", "nn")),
         *(("jv", "jw"), ("jw", "jw"), ("Javanese", "jw"), ("fil", "tl"), ("in", "id")),
         *(("Haitian Creole", "ht"), ("haitian_creole", "ht"), ("haitian", "ht")),
-        *(("English (US)", "en"), ("bokmål", "no"), ("norwegian bokmål", "no"), ("haw", "haw"), ("Deutsch", "de")),
+        *(("English (US)", "en"), ("bokmål", "no"), ("haw", "haw"), ("Deutsch", "de")),
+        *(("Norwegian Bokmål", "no"), ("chinese-traditional", "zh"), ("sr-Latn-RS", "sr")),
         *(("", None), ("  ", None), ("auto", None), ("Auto", None), ("auto-detect", None)),
     ],
 )
