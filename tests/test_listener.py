@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from asrd.errors import ConfigError
 from asrd.front.listener import Place, bind
 
 
@@ -24,3 +27,26 @@ def test_the_socket_of_a_dead_process_in_its_place_is_a_loss(tmp_path: Path) -> 
         assert place is not None and place.is_lost()
         with place.bind_again(0o600):
             assert not place.is_lost()
+
+
+@pytest.mark.parametrize("kind", ["writable", "link"])
+def test_a_directory_that_somebody_else_made_meanwhile_is_not_used(
+    tmp_path: Path, kind: str
+) -> None:
+    directory = tmp_path / "place"
+    directory.mkdir(mode=0o700)
+    path = directory / "asrd.sock"
+    with bind(str(path)) as listener:
+        place = Place.of(listener)
+        assert place is not None
+        path.unlink()
+        directory.rmdir()
+        if kind == "link":
+            (tmp_path / "other").mkdir(mode=0o700)
+            directory.symlink_to(tmp_path / "other")
+        else:
+            directory.mkdir()
+            directory.chmod(0o777)
+        with pytest.raises(ConfigError, match="is no longer ours alone"):
+            place.bind_again(0o600)
+        assert not list(directory.iterdir())
