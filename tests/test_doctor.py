@@ -307,6 +307,14 @@ def test_a_systemctl_of_the_working_directory_is_not_run(
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_user_and_a_group_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getuid", lambda: 4_242_424)
+    nameless = Host()
+    assert nameless.user() == "user 4242424"
+    assert not nameless.member_of("asrd-no-such-group")
+    assert not nameless.in_group("asrd-no-such-group")
+
+
 def test_a_check_that_fails_is_unseen(host: FakeHost) -> None:
     def broken(host: Host) -> list[Finding]:
         raise PermissionError(13, "Permission denied", "/secret")
