@@ -118,7 +118,8 @@ _OTHER = {
     **{"burmese": "my", "valencian": "ca", "flemish": "nl", "haitian": "ht", "castilian": "es"},
     **{"letzeburgesch": "lb", "pushto": "ps", "panjabi": "pa", "moldavian": "ro"},
     **{"moldovan": "ro", "sinhalese": "si", "mandarin": "zh", "farsi": "fa", "filipino": "tl"},
-    **{"norwegian nynorsk": "nn", "bokmål": "no", "deutsch": "de", "français": "fr"},
+    **{"norwegian nynorsk": "nn", "norwegian bokmål": "no", "bokmål": "no"},
+    **{"deutsch": "de", "français": "fr"},
     **{"español": "es", "italiano": "it", "português": "pt", "nederlands": "nl"},
     **{"iw": "he", "in": "id", "ji": "yi", "jv": "jw", "nb": "no", "mo": "ro", "fil": "tl"},
     **{"cmn": "zh", "zh yue": "yue"},
@@ -141,6 +142,8 @@ _BY_NAME |= dict(pair.split("=") for pair in _ISO_639_2.split())
 _DETECT = "auto"
 # Stands between a language, its script, region and encoding.
 _BETWEEN = re.compile(r"[\W_]+")
+# One language with a region or an encoding, not several, nor a sentence that begins with a code.
+_ONE = re.compile(r"\s*[^\W_]+([-_.@][^\W_]+)*\s*(\(.*\)\s*)?")
 _get_text = string(64)
 
 
@@ -150,7 +153,7 @@ def language(key: str, raw: object) -> str | None:
     parts = _parts(text)
     if not text.strip() or parts[:1] == [_DETECT]:
         return None
-    code = _code(parts)
+    code = _code(text)
     if code is None:
         hint = _hint(" ".join(parts))
         raise FieldError(key, f"{text!r} is not one of Whisper's languages; {hint}")
@@ -163,15 +166,16 @@ def same_language(one: str, other: str) -> bool:
     first, second = _parts(one), _parts(other)
     if not first or not second:
         return False
-    return (_code(first) or first[0]) == (_code(second) or second[0])
+    return (_code(one) or first[0]) == (_code(other) or second[0])
 
 
 def _parts(text: str) -> list[str]:
     return [part for part in _BETWEEN.split(text.casefold()) if part]
 
 
-def _code(parts: list[str]) -> str | None:
-    names = (" ".join(parts), *parts[:1])
+def _code(text: str) -> str | None:
+    parts = _parts(text)
+    names = (" ".join(parts), *(parts[:1] if _ONE.fullmatch(text) else ()))
     return next((_BY_NAME[name] for name in names if name in _BY_NAME), None)
 
 

@@ -142,3 +142,25 @@ def test_without_a_runtime_directory_it_is_a_private_one(
     for value in ("", "relative", "/no/such/directory", "/tmp"):
         monkeypatch.setenv("XDG_RUNTIME_DIR", value)
         assert connect.own_directories() == [Path("/tmp/asrd-12345")]
+
+
+def test_a_place_in_tmp_that_another_user_took_over_gets_no_audio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "asrd-1000"
+    place.mkdir(mode=0o700)
+    monkeypatch.setattr(connect, "_without_runtime", lambda: place)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(place / "asrd.sock"))
+        listener.listen()
+        connect_once(place)
+        # As if it had been removed, and made by somebody else: others may write to it now.
+        place.chmod(0o777)
+        with pytest.raises(ConnectionLost, match="is in a directory of another user"):
+            Client(str(place / "asrd.sock")).transcribe(b"secret")
+
+
+def connect_once(place: Path) -> None:
+    found = connect.connect(str(place / "asrd.sock"))
+    assert found is not None
+    found.close()

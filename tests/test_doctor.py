@@ -307,6 +307,14 @@ def test_a_systemctl_of_the_working_directory_is_not_run(
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_user_and_a_group_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getuid", lambda: 4_242_424)
+    nameless = Host()
+    assert nameless.user() == "user 4242424"
+    assert not nameless.member_of("asrd-no-such-group")
+    assert not nameless.in_group("asrd-no-such-group")
+
+
 def test_a_check_that_fails_is_unseen(host: FakeHost) -> None:
     def broken(host: Host) -> list[Finding]:
         raise PermissionError(13, "Permission denied", "/secret")
@@ -328,5 +336,5 @@ def test_the_exit_code_and_both_reports(
     assert json.loads(capsys.readouterr().out)[0]["verdict"] == verdict.value
     assert doctor.run(argparse.Namespace(json=False, socket=None)) == code
     said = capsys.readouterr().out
-    assert "mend it with:  sudo true" in said
+    assert "fix it with:  sudo true" in said
     assert said.endswith("nothing wrong\n" if code == 0 else "1 wrong\n")

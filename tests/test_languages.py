@@ -20,6 +20,7 @@ from asrd.languages import NAMES, language, language_or_empty
         *(("Haitian Creole", "ht"), ("haitian_creole", "ht"), ("haitian", "ht")),
         *(("English (US)", "en"), ("bokmål", "no"), ("haw", "haw"), ("Deutsch", "de")),
         *(("ger", "de"), ("deu", "de"), ("FRE", "fr"), ("chi", "zh"), ("zho-TW", "zh")),
+        *(("Norwegian Bokmål", "no"), ("chinese-traditional", "zh"), ("sr-Latn-RS", "sr")),
         *(("", None), ("  ", None), ("auto", None), ("Auto", None), ("auto-detect", None)),
     ],
 )
@@ -49,6 +50,10 @@ def test_the_codes_are_whispers() -> None:
         ("xx", "give a code such as 'de', a name such as 'german', or 'auto'"),
         ("klingon", "give a code"),
         ("!!", "give a code"),
+        ("de, en", "give a code"),
+        ("de/en", "give a code"),
+        ("is it german?", "give a code"),
+        ("english or german", "give a code"),
     ],
 )
 def test_a_wrong_one_is_refused_with_what_is_near(typed: str, hint: str) -> None:

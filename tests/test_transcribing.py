@@ -372,3 +372,26 @@ def test_what_the_locale_cannot_show_is_escaped(path: Path, recording: str) -> N
     with FakeDaemon(path, [answer("ñ")]):
         asrctl = started("transcribe", recording, env=environment)
         assert asrctl.communicate(None, PATIENCE) == (b"\\xf1\n", b"")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["talk.wav", "-o", "link"], ["talk.txt", "--output-dir", "."]],
+)
+def test_a_recording_is_never_overwritten_by_a_text(
+    path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("talk.wav", "talk.txt"):
+        make_recording(tmp_path, name)
+    (tmp_path / "link").symlink_to("talk.wav")
+    with pytest.raises(SystemExit) as refused:
+        main(["transcribe", *arguments])
+    assert refused.value.code == Exit.USAGE
+    assert "is one of the recordings: write the text to another file" in capsys.readouterr().err
+    for name in ("talk.wav", "talk.txt"):
+        assert (tmp_path / name).read_text() == name

@@ -51,7 +51,8 @@ def report(findings: list[Finding]) -> Iterator[str]:
     for finding in findings:
         yield f"{_MARKS[finding.verdict]}{finding.subject}: {finding.text}"
         if finding.mend is not None:
-            yield f"         mend it with:  {finding.mend}"
+            label = "fix it with" if finding.verdict is Verdict.WRONG else "to change it"
+            yield f"         {label}:  {finding.mend}"
     wrong = sum(finding.verdict is Verdict.WRONG for finding in findings)
     unseen = sum(finding.verdict is Verdict.UNSEEN for finding in findings)
     yield f"{wrong or 'nothing'} wrong" + (

@@ -48,18 +48,31 @@ class Host:
             return client.status(timeout=3)
 
     def user(self) -> str:
-        return pwd.getpwuid(os.getuid()).pw_name
+        try:
+            return pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            # As in a container that was started with any number.
+            return f"user {os.getuid()}"
 
     def in_group(self, name: str) -> bool:
         """Whether this very process is in the group."""
-        return grp.getgrnam(name).gr_gid in {os.getegid(), *os.getgroups()}
+        group = _group(name)
+        return group is not None and group.gr_gid in {os.getegid(), *os.getgroups()}
 
     def member_of(self, name: str) -> bool:
         """Whether the user is in the group from the next login on."""
-        return self.user() in grp.getgrnam(name).gr_mem
+        group = _group(name)
+        return group is not None and self.user() in group.gr_mem
 
     def gpus(self) -> list[Path]:
         return sorted(Path("/dev").glob("nvidia[0-9]*"))
 
     def free_bytes(self, path: Path) -> int:
         return shutil.disk_usage(path).free
+
+
+def _group(name: str) -> grp.struct_group | None:
+    try:
+        return grp.getgrnam(name)
+    except KeyError:
+        return None

@@ -1,7 +1,9 @@
 """`asrctl transcribe`: files in, text out as it comes, one file after another."""
 
 import argparse
+import stat
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -114,6 +116,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def transcribe(args: argparse.Namespace) -> int:
     _check_options(args)
     targets = _targets(args)
+    _spare_recordings(args, targets)
     if not targets:
         check_stdout()
     options: Any = {name: getattr(args, name) for name in _OPTIONS}
@@ -244,6 +247,23 @@ def _targets(args: argparse.Namespace) -> dict[str, Path]:
     except OSError as error:
         args.parser.error(f"--output-dir: {error}")
     return targets
+
+
+def _spare_recordings(args: argparse.Namespace, targets: Mapping[str, Path]) -> None:
+    """Ends the program where a text would take the place of a recording."""
+    recordings = {_identity(name) for name in args.files if name != STDIN} - {None}
+    for target in targets.values():
+        if _identity(target) in recordings:
+            args.parser.error(f"{target} is one of the recordings: write the text to another file")
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    """None if it is no regular file."""
+    try:
+        found = Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 
 
 def _temperatures(text: str) -> tuple[float, ...]:

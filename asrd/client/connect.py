@@ -47,7 +47,11 @@ def own_directories() -> list[Path]:
     user = os.geteuid()
     runtime = [Path(os.environ.get("XDG_RUNTIME_DIR") or "."), Path(f"/run/user/{user}")]
     found = [base / "asrd" for base in runtime if base.is_absolute() and is_private(base)]
-    return [*dict.fromkeys(found), Path(f"/tmp/asrd-{user}")]
+    return [*dict.fromkeys(found), _without_runtime()]
+
+
+def _without_runtime() -> Path:
+    return Path(f"/tmp/asrd-{os.geteuid()}")
 
 
 def is_private(directory: Path) -> bool:
@@ -65,8 +69,10 @@ def is_private(directory: Path) -> bool:
 def connect(path: str) -> socket.socket | None:
     """A connected non-blocking socket; None if the daemon's backlog is full for the moment.
 
-    Raises ConnectionLost, whose cause is the OSError.
+    Raises ConnectionLost, whose cause is the OSError if there is one.
     """
+    if _is_taken_over(Path(path).parent):
+        raise ConnectionLost(f"not connected: {path} is in a directory of another user")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         sock.connect(path)
@@ -77,6 +83,12 @@ def connect(path: str) -> socket.socket | None:
         sock.close()
         raise ConnectionLost(_sentence(path, error)) from error
     return sock
+
+
+def _is_taken_over(directory: Path) -> bool:
+    """Whether it is the place in /tmp, but no longer ours: a cleaner may have removed it since it
+    was found, and anybody may have made it then."""
+    return directory == _without_runtime() and directory.exists() and not is_private(directory)
 
 
 def _sentence(path: str, error: OSError) -> str:

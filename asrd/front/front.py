@@ -183,8 +183,8 @@ class Front:
         return status.snapshot(self, peer, anyio.current_time())
 
     async def models_known(self) -> None:
-        """Wait until each worker that may serve has told what its model can do, or was silent for
-        too long: right after the start of the daemon nothing is known."""
+        """Waits until each worker that may serve has reported what its model can do, or was silent
+        for too long: right after the start of the daemon nothing is known."""
         while (until := status.unknown_until(self)) > anyio.current_time():
             with anyio.CancelScope(deadline=until):
                 await self._known.wait()

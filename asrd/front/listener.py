@@ -64,9 +64,10 @@ class Place:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._found = _identity(path)
-        directory = _identity(str(Path(path).parent))
-        self._directory_mode = 0o700 if directory is None else stat.S_IMODE(directory.st_mode)
+        # Where nobody answers, a process before this one listened again, and died: what we were
+        # given has no place in the file system any more.
+        self._found = _identity(path) if _answers(path) else None
+        self._directory = _identity(str(Path(path).parent))
 
     @classmethod
     def of(cls, sock: socket.socket) -> "Place | None":
@@ -82,11 +83,35 @@ class Place:
     def bind_again(self, mode: int) -> socket.socket:
         """Listen there once more; the directory is made again, too. Never waits for another
         program that holds the lock. Raises ConfigError."""
+        directory, before = Path(self._path).parent, self._directory
         with contextlib.suppress(OSError):
-            Path(self._path).parent.mkdir(mode=self._directory_mode)
+            directory.mkdir(mode=0o700 if before is None else stat.S_IMODE(before.st_mode))
+        if before is not None and not _is_as_safe(_identity(str(directory)), before):
+            text = f"cannot listen at {self._path}: {directory} is no longer ours alone"
+            raise ConfigError(text)
         listener = bind(self._path, mode, patience=0)
         self._found = _identity(self._path)
         return listener
+
+
+def _is_as_safe(now: os.stat_result | None, before: os.stat_result) -> bool:
+    """Whether nobody can put a socket there who could not before: in /tmp, another user may have
+    made the directory in the meantime."""
+    if now is None:
+        # Then listening fails, and says why.
+        return True
+    same = now.st_uid == before.st_uid and stat.S_IFMT(now.st_mode) == stat.S_IFMT(before.st_mode)
+    return same and not now.st_mode & ~before.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(path)
+        except OSError as error:
+            # A full backlog is somebody's, and who may not connect can't tell.
+            return not isinstance(error, ConnectionRefusedError)
+    return True
 
 
 def _identity(path: str) -> os.stat_result | None:

@@ -1,4 +1,4 @@
-"""When those who were refused shall come back: one after another instead of all at once. Pure.
+"""The times at which refused clients come back: one after another instead of all at once. Pure.
 
 Who is refused gets the next place in an imaginary line of their user's: told one and the same time,
 all would return together, one of them would be served, and the refusals of the others would cost
@@ -19,7 +19,7 @@ class Returns:
 
     def __init__(self) -> None:
         self._run_seconds = 1.0
-        # By user and workers: when the one of them who was refused last shall come back.
+        # By user and workers: the time given to the client that was refused last.
         self._last: dict[tuple[User, tuple[str, ...]], float] = {}
 
     def job_ran(self, seconds: float) -> None:

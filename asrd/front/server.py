@@ -188,7 +188,7 @@ class Server:
 
     async def _serve(self, sock: socket.socket, peer: Peer, door: _Door, tasks: TaskGroup) -> None:
         if sock.family != socket.AF_UNIX:
-            # A host that lost its power says nothing; its connection must not count for ever.
+            # A host that lost its power says nothing; its connection must not count forever.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         session = Session(self.front, peer, door.restricted)
         channel = Channel(

@@ -119,7 +119,10 @@ class Session:
             while not self._leaving and (framed := await self._next_event(channel)) is not None:
                 try:
                     if framed.type == Describe.TYPE:
+                        began = anyio.current_time()
                         await self._front.models_known()
+                        # This pause is ours, not the client's.
+                        self._pause_ends += anyio.current_time() - began
                     self._handle(framed)
                 finally:
                     framed.close()

@@ -13,8 +13,9 @@ from asrd.version import __version__
 if TYPE_CHECKING:
     from asrd.front.front import Front
 
-# By when the process of a worker has told what its model can do, on a slow and busy machine.
-_ANNOUNCED_SECONDS = 10.0
+# The time within which a worker's process reports what its model can do, also on a slow and busy
+# machine. Shorter than the library waits for an answer (10 s).
+_ANNOUNCED_SECONDS = 5.0
 
 
 def shown_state(worker: Worker) -> str:

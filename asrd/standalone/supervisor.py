@@ -130,8 +130,15 @@ class Supervisor:
             await self._gone[unit.name].wait()
 
     async def _keep_alive(self, unit: Unit) -> None:
+        try:
+            notify = self._notify_socket(unit)
+        except OSError as error:
+            # `stop` waits for each unit, also for one that never was.
+            self._gone[unit.name].set()
+            why = f"{unit.name}: no socket for its notifications: {error.strerror or error}"
+            self._give_up(ConfigError(why))
+            return
         delay = 0.0
-        notify = self._notify_socket(unit)
         try:
             while True:
                 if unit.on_demand:
@@ -189,7 +196,12 @@ class Supervisor:
     def _notify_socket(self, unit: Unit) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         sock.setblocking(False)
-        sock.bind(str(self.directory / f"notify-{unit.name}"))
+        try:
+            # No longer than the path of a worker's own socket, which was bound before this.
+            sock.bind(str(self.directory / unit.name))
+        except OSError:
+            sock.close()
+            raise
         return sock
 
     async def _try(self, unit: Unit, notify: socket.socket) -> int | None:

@@ -111,7 +111,7 @@ def _why_no_weights(path: Path) -> str:
 
 def _why_missing(name: str) -> str:
     if name == "tokenizer.json":
-        return f"the converter copies it only if it is told to, {_CONVERT}"
+        return f"the converter copies it only on request, {_CONVERT}"
     return "a download or copy that was not finished; CTranslate2's converter writes it"
 
 
@@ -223,7 +223,7 @@ def _weights(path: Path) -> _Weights:
     """The sizes that model.bin declares.
 
     Walks over model.bin's variables without reading them (for the format see model_spec.py in
-    CTranslate2), so a file that is cut off or something else is told here. Raises LoadError.
+    CTranslate2), so a file that is cut off, or is something else, is refused here. Raises LoadError.
     """
     layers: set[str] = set()
     heads = tokens = mels = 0

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -520,6 +521,23 @@ def test_describe_names_the_models_that_will_be_there(front: Front) -> None:
             worker.send("bye", {"reason": "idle"})
         front.wait_for_state("asleep")
         assert offered(client) == [("fake", ["en"])]
+
+
+def test_the_wait_for_a_model_is_no_pause_in_a_recording(tmp_path: Path) -> None:
+    with (
+        Front(tmp_path, "0", config="frame_timeout_seconds = 0.6") as front,
+        front.accept() as worker,
+        front.connect() as client,
+    ):
+        shape = {"rate": 16000, "width": 2, "channels": 1}
+        client.send("audio-start", shape)
+        client.send("describe")
+        time.sleep(0.9)
+        client.send("audio-chunk", shape, payload=SECOND)
+        worker.send("loading", {"pid": 1, "model": "fake", "languages": ["en"]})
+        assert client.receive_kind() == "info"
+        client.send("ping")
+        assert client.receive_kind() == "pong"
 
 
 def test_describe_offers_no_model_of_a_worker_that_is_not_there(front: Front) -> None:

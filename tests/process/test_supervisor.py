@@ -56,7 +56,7 @@ async def test_the_last_words_of_one_process_are_not_the_next_one_s(tmp_path: Pa
         async with supervised(unit, tmp_path):
             await anyio.wait_all_tasks_blocked()
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
-                dead.sendto(b"READY=1", str(tmp_path / "notify-talks"))
+                dead.sendto(b"READY=1", str(tmp_path / "talks"))
             client.connect(str(tmp_path / "sock"))
             await until_told(unit, "hello")
             assert not unit.ready.is_set()
@@ -90,6 +90,14 @@ def test_a_process_whose_supervisor_died_before_it_looked_ends_too() -> None:
             [sys.executable, "-c", code], env=environment, timeout=_PATIENCE, check=False
         )
         assert result.returncode == outcome
+
+
+async def test_a_unit_without_a_socket_for_its_notifications_ends_all(tmp_path: Path) -> None:
+    # A path that is too long, a directory that is gone: `stop` must not wait for that unit.
+    unit = Unit("mute", [sys.executable, "-c", ""], {})
+    async with supervised(unit, tmp_path / ("x" * 100)) as supervisor:
+        await supervisor.hopeless.wait()
+    assert "mute: no socket for its notifications: " in str(supervisor.hopeless_because)
 
 
 async def test_a_front_that_never_gets_ready_is_given_up(tmp_path: Path) -> None:
