@@ -258,9 +258,9 @@ def test_info_is_worth_waiting_for_while_a_worker_may_tell_what_it_has() -> None
     assert status.unknown_until(made) < 0
     for name, at in (("0", 101.0), ("1", 102.0)):
         made.links[name].info.found_at, made.links[name].info.languages = at, ()
-    assert status.unknown_until(made) == 112.0
+    assert status.unknown_until(made) == 107.0
     made.scheduler.worker_failed("1", WorkerState.FAILED, "no memory", 103.0)
-    assert status.unknown_until(made) == 111.0
+    assert status.unknown_until(made) == 106.0
     made.links["0"].info.languages = ("en",)
     assert status.unknown_until(made) < 0
 

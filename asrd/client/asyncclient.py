@@ -86,7 +86,7 @@ class AsyncClient:
         return status
 
     async def describe(self) -> dict[str, Any]:
-        """Wyoming's `info`: the models that there are, loaded or not. Raises ConnectionLost, ProtocolError."""
+        """Wyoming's `info`: all models, loaded or not. Raises ConnectionLost, ProtocolError."""
         info: dict[str, Any] = await self._ask("describe", "info")
         return info
 

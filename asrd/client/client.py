@@ -86,7 +86,7 @@ class Client(Closing):
         return status
 
     def describe(self, *, timeout: float = ANSWER_SECONDS) -> dict[str, Any]:
-        """Wyoming's `info`: the models that there are, loaded or not. Raises ConnectionLost, ProtocolError."""
+        """Wyoming's `info`: all models, loaded or not. Raises ConnectionLost, ProtocolError."""
         info: dict[str, Any] = self._ask("describe", {}, "info", timeout)
         return info
 

@@ -223,7 +223,7 @@ def _weights(path: Path) -> _Weights:
     """The sizes that model.bin declares.
 
     Walks over model.bin's variables without reading them (for the format see model_spec.py in
-    CTranslate2), so a file that is cut off, or is something else, is refused here. Raises LoadError.
+    CTranslate2), so a file that is cut off, or is something else, is refused. Raises LoadError.
     """
     layers: set[str] = set()
     heads = tokens = mels = 0
