@@ -128,6 +128,8 @@ def test_the_worst_mix_of_clients_takes_no_more_than_the_stated_sum(tmp_path: Pa
         front.connect() as honest,
     ):
         pid = front.process.pid
+        # The connection that asked whether the front serves may still be there.
+        wait_for("it to be alone", lambda: _connections(honest) == 1)
         at_rest, open_at_rest = _resident(pid), descriptors(pid)
         rounds = []
         for _ in range(3):
@@ -144,7 +146,7 @@ def test_the_worst_mix_of_clients_takes_no_more_than_the_stated_sum(tmp_path: Pa
                 assert descriptors(pid) < bounds.descriptors(settings)
             wait_for("the crowd to be gone", lambda: _connections(honest) == 1)
             assert _recorded(pid) == 0
-            wait_for("its descriptors to be closed", lambda: descriptors(pid) == open_at_rest)
+            wait_for("its descriptors to be closed", lambda: descriptors(pid) <= open_at_rest)
             rounds.append(_resident(pid))
         # What the allocator does not give back, it uses for the next crowd.
         assert rounds[-1] < rounds[0] + 8 * _MIB
