@@ -118,8 +118,8 @@ def whole_duration(container: Any) -> float | None:
 
 
 def _counts_frames(file: PreadFile) -> bool:
-    """Whether an MP3's first frame says how many there are (Xing, LAME, VBRI), and FFmpeg takes its
-    word: not if there are many more bytes than it says, as in files that were appended."""
+    """Returns True if an MP3's first frame says how many there are (Xing, LAME, VBRI) and FFmpeg
+    uses that: it does not if the file has many more bytes than it says, as appended files have."""
     start = 0
     header = file.at(0, _ID3_HEADER)
     if header[:3] == b"ID3" and len(header) == _ID3_HEADER:

@@ -183,7 +183,7 @@ class WhisperEngine:
         )
 
     def _model_for(self, prepared: Prepared) -> tuple[Any, Quiet]:
-        """The model as it is for one job: with its features and hints, and deaf to silence."""
+        """The model as it is for one job: with its features and hints, and passing over silence."""
         model = copy.copy(self._model)
         model.feature_extractor = _Supply(self._model.feature_extractor, prepared.features)
         if prepared.hints:

@@ -52,7 +52,7 @@ class Section(Closing):
     Attributes: `packets` read of the track; `skipped`, those between good ones that can't be
     decoded; `trailing`, those behind the last good one; `heard`, whether there was a good one;
     `failure`, the last problem; `gave_up`, why it ended before the end of the file, if it did;
-    `mends`, whether it goes on behind a damaged place of the one before.
+    `after_damage`, whether it goes on behind a damaged place of the one before.
 
     `after`: the section before it in the same file; `begin`: where this one begins; `timeline`: the
     one of `after`, if it goes on; `silent`: tracks that were tried in vain.
@@ -71,7 +71,7 @@ class Section(Closing):
         self.failure = "it holds no frame of audio"
         self.gave_up = ""
         self.heard = False
-        self.mends = after is not None and bool(timeline or after.gave_up)
+        self.after_damage = after is not None and bool(timeline or after.gave_up)
         self._file = file
         self._track = track
         self._silent = silent
@@ -197,7 +197,7 @@ class Section(Closing):
         self._empty = self.trailing = 0
 
     def _begins_anew(self, packet: Any) -> bool:
-        """Whether another file begins between the last good packet and the end of this one."""
+        """Returns True if another file begins after the last good packet, within this one."""
         magic = _BEGINNINGS.get(self._kind)
         if magic is None or packet.pos is None or not self.heard:
             return False
@@ -253,7 +253,7 @@ class Section(Closing):
                 yield packet
 
     def following(self) -> "Section | None":
-        """What can be read of the file behind the last good packet, as FFmpeg does not see it."""
+        """The next part of the file behind the last good packet, which FFmpeg does not see."""
         begin = max(self._good_end, self._begin)
         while self._count < _MOST and self._empty < _MOST_EMPTY:
             place = self._next_beginning(begin)
