@@ -64,14 +64,14 @@ def _encoded(stream: Any, samples: Samples) -> list[Any]:
     return [*packets, *stream.encode(None)]
 
 
-def stereo(left: Samples, right: Samples, container: str, codec: str) -> bytes:
+def stereo(left: Samples, right: Samples, container: str, codec: str, rate: int = RATE) -> bytes:
     with tempfile.NamedTemporaryFile() as file:
         with av.open(file.name, "w", format=container) as output:
-            stream: Any = output.add_stream(codec, rate=RATE, layout="stereo")
+            stream: Any = output.add_stream(codec, rate=rate, layout="stereo")
             pairs = np.stack((s16(left), s16(right)), axis=1).reshape(1, -1)
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(pairs), "s16", "stereo")
             frame.sample_rate = RATE
-            resampler = av.AudioResampler(stream.codec_context.format.name, "stereo", RATE)
+            resampler = av.AudioResampler(stream.codec_context.format.name, "stereo", rate)
             for part in [*resampler.resample(frame), *resampler.resample(None)]:
                 part.pts = None
                 output.mux(stream.encode(part))

@@ -1,6 +1,9 @@
 """The container's clock: late starts, gaps, jumps and jitter."""
 
 import io
+import itertools
+from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ from faster_whisper.audio import decode_audio
 from asrd.errors import TooLarge, WarningCode
 from asrd.records import AudioFormat
 from asrd.worker.audio import RATE, Recording, Samples, open_recording
-from asrd.worker.timeline import JITTER_SECONDS, LONGEST_GAP_SECONDS
+from asrd.worker.timeline import JITTER_SECONDS, LONGEST_GAP_SECONDS, Timeline
 from tests.mediafiles import Move, remuxed
 from tests.sounds import encoded, memory_file, sample
 
@@ -115,6 +118,21 @@ def test_a_clock_that_was_set_is_no_gap(speech: Samples) -> None:
     [warning] = opened.warnings
     assert warning.code == WarningCode.AUDIO_DAMAGED
     assert "jumps ahead by 36000 s" in warning.text
+
+
+@pytest.mark.parametrize("wrong", [30.0, 3000.0, 95_443.0])
+@pytest.mark.parametrize("place", [0, 5])
+def test_a_single_damaged_timestamp_changes_nothing(wrong: float, place: int) -> None:
+    """MPEG-TS has such at its start, where the clock of 26.5 h has just begun anew."""
+    ticks = [1000 * number for number in range(10)]
+    ticks[place] += round(1000 * wrong)
+    frames = [SimpleNamespace(samples=RATE, sample_rate=RATE, pts=pts) for pts in ticks]
+    timeline = Timeline(
+        SimpleNamespace(start_time=0), SimpleNamespace(time_base=Fraction(1, 1000)), "mpegts"
+    )
+    gaps = [timeline.gap_before(*pair) for pair in itertools.zip_longest(frames, frames[1:])]
+    assert not any(gaps)
+    assert (timeline.end, timeline.left_out) == (10.0, 0.0)
 
 
 def test_gaps_count_for_the_limit(speech: Samples) -> None:

@@ -13,7 +13,7 @@ from faster_whisper.audio import decode_audio
 from asrd.errors import BadAudio, WarningCode
 from asrd.records import AudioFormat, JobWarning
 from asrd.worker.audio import RATE, Samples, open_recording
-from tests.mediafiles import remuxed
+from tests.mediafiles import remuxed, stereo
 from tests.sounds import encoded, memory_file, s16, sample, wav
 
 FILE = AudioFormat("file")
@@ -127,6 +127,23 @@ def test_a_wav_from_a_pipe_is_not_incomplete(speech: Samples, data_size: int) ->
     assert read(wav(s16(speech).tobytes(), data_size=data_size), require_complete=True)[1] == []
 
 
+@pytest.mark.parametrize("more", [8, 36, 44])
+def test_a_wav_that_counts_its_header_as_samples_is_not_incomplete(
+    speech: Samples, more: int
+) -> None:
+    samples = s16(speech).tobytes()
+    assert read(wav(samples, data_size=len(samples) + more), require_complete=True)[1] == []
+
+
+def test_an_mp3_that_others_were_appended_to_is_not_incomplete(speech: Samples) -> None:
+    """FFmpeg guesses its length from the bit rate of the first one."""
+    low = encoded(np.tile(speech, 3), "mp3", "libmp3lame", 8_000)
+    high = encoded(np.tile(speech, 3), "mp3", "libmp3lame", 48_000)
+    samples, warnings = read(low + high, require_complete=True)
+    assert len(samples) == pytest.approx(6 * len(speech), abs=RATE / 2)
+    assert codes(warnings) <= DAMAGED
+
+
 def test_an_mp3_without_a_count_of_frames_is_not_incomplete(speech: Samples) -> None:
     """Its length is a guess from the bit rate, and wrong where that changes."""
     data = encoded(np.concatenate((speech, 0 * speech)), "mp3", "libmp3lame", 44_100)
@@ -166,6 +183,24 @@ def test_a_fragmented_mp4_goes_on_behind_what_is_damaged(
     # All is in its place, with silence for what is lost: two fragments of a second at the most.
     assert len(samples) == pytest.approx(len(intact), abs=0.3 * RATE)
     assert np.mean(np.abs(samples[: len(intact)] - intact[: len(samples)]) > 1e-3) < 0.25
+
+
+def test_a_fragment_without_its_header_is_no_end(speech: Samples) -> None:
+    """FFmpeg looks at all of them when it opens the file, and refuses it."""
+    data = fragmented(np.tile(speech, 3))
+    intact, _ = read(data)
+    places = [match.start() for match in re.finditer(b"tfhd", data)]
+    damaged = bytearray(data)
+    for place in (places[3], places[-3]):
+        damaged[place : place + 4] = b"\xff\xee\xdd\xcc"
+    samples, warnings = read(bytes(damaged))
+    assert codes(warnings) == DAMAGED
+    assert len(samples) == len(intact)
+    # A run of more packets than FFmpeg can allocate is a damaged number.
+    place = [match.end() for match in re.finditer(b"trun", data)][3] + 4
+    samples, warnings = read(data[:place] + b"\xff" * 4 + data[place + 4 :])
+    assert codes(warnings) == DAMAGED
+    assert len(samples) == len(intact)
 
 
 def test_fragments_are_read_once_wherever_their_samples_lie(speech: Samples) -> None:
@@ -260,3 +295,36 @@ def test_a_link_that_can_not_be_read_is_no_end(speech: Samples) -> None:
     data = encoded(speech, "ogg", "libopus", 48_000)
     with pytest.raises(BadAudio):
         read(data + data.replace(b"OpusHead", b"OpusHeap"))
+
+
+def test_a_link_that_is_cut_short_does_not_hide_the_next_one(speech: Samples) -> None:
+    one = encoded(speech, "ogg", "libopus", 48_000)
+    other = encoded(speech, "ogg", "libopus", 16_000)
+    begin, end = list(pages(one))[-2]
+    samples, warnings = read(one[: (begin + end) // 2] + other)
+    assert codes(warnings) & INCOMPLETE
+    assert len(samples) > 1.5 * len(speech)
+    assert np.array_equal(samples[-len(speech) // 2 :], read(other)[0][-len(speech) // 2 :])
+
+
+def test_flac_may_change_its_channels(speech: Samples) -> None:
+    """FFmpeg's parser looks far ahead, and does not see such a change."""
+    one = encoded(speech, "flac", "flac")
+    other = stereo(speech, speech, "flac", "flac", 44_100)
+    samples, _ = read(one + other)
+    assert len(samples) == pytest.approx(2 * len(speech), abs=0.3 * RATE)
+
+
+def test_more_files_than_are_read_are_no_end(
+    speech: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asrd.worker.section._MOST", 3)
+    monkeypatch.setattr("asrd.worker.declared.MAX_LINKS", 3)
+    samples, warnings = read(encoded(speech, "wav", "pcm_s16le") * 5)
+    assert len(samples) == 3 * len(speech)
+    assert codes(warnings) == INCOMPLETE
+    for container, codec in (("ogg", "libopus"), ("mp4", "aac")):
+        data = encoded(speech, container, codec, 48_000)
+        assert read(data * 3)[1] == []
+        with pytest.raises(BadAudio, match="more than 3 files"):
+            read(data * 4)

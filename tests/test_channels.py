@@ -9,7 +9,8 @@ from asrd.worker.audio import RATE, Samples
 from asrd.worker.channels import MAX_CHANNELS
 from asrd.worker.engine import WhisperEngine, load_engine
 from asrd.worker.engine_api import Transcription
-from tests.sounds import memory_file, sample, silence
+from tests.mediafiles import stereo
+from tests.sounds import encoded, memory_file, sample, silence
 from tests.test_engine import GREEDY, SETTINGS, Listener, transcribe
 
 
@@ -59,6 +60,27 @@ def test_one_channel_is_channel_0(engine: WhisperEngine) -> None:
     found = split(engine, sample("en-0.wav"))
     assert {s.channel for s in found.segments} == {0}
     assert found.text == transcribe(engine, sample("en-0.wav"), GREEDY, language="en").text
+
+
+def test_what_follows_a_recording_of_one_channel_is_mixed(engine: WhisperEngine) -> None:
+    """None of its channels is left out."""
+    one, other = sample("en-0.wav"), sample("en-1.wav")
+    data = encoded(one, "wav", "pcm_s16le") + stereo(0 * other, other, "wav", "pcm_s16le")
+    options = Options(language="en", beam_size=1, temperature=0.0, split_channels=True)
+    listener = Listener()
+    with (
+        memory_file(data) as fd,
+        engine.prepare(
+            fd,
+            AudioFormat("file"),
+            options,
+            max_audio_seconds=60,
+            on_progress=listener.on_progress,
+        ) as prepared,
+    ):
+        found = engine.run(prepared, listener.on_progress, listener.on_segment)
+    whole = np.concatenate((one, other * np.float32(0.5))).astype(np.float32)
+    assert found.text == transcribe(engine, whole, GREEDY, language="en").text
 
 
 def test_the_channels_are_few_and_share_the_limit_of_seconds(engine: WhisperEngine) -> None:

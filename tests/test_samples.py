@@ -71,6 +71,14 @@ def test_many_values_are_refused(speech: Samples, container: str, first: bool) -
         read(*floats(samples, container))
 
 
+def test_a_burst_is_judged_alike_wherever_it_is(speech: Samples) -> None:
+    long = np.tile(speech, 4)
+    for start in (0, 40_000, len(long) - 1000):
+        samples = long.copy()
+        samples[start : start + 1000] = np.nan
+        assert codes(read(*floats(samples, "wav"))[1]) == [WarningCode.SAMPLES_REPLACED]
+
+
 def test_where_the_first_one_is_counts_frames() -> None:
     checks = SampleChecks()
     checks.replaced(np.zeros(2 * 48_000), 2, 48_000)
@@ -99,6 +107,29 @@ def test_of_inverted_pcm_one_is_taken(speech: Samples, rate: int) -> None:
     assert codes(opened) == [WarningCode.CHANNELS_CANCEL_OUT]
     assert heard.std() == pytest.approx(speech.std(), rel=0.05)
     assert opened.channels == 2
+
+
+@pytest.mark.parametrize("channels", [3, 4, 6, 8, 9])
+@pytest.mark.parametrize("codec", ["pcm_s16le", "flac"])
+def test_of_inverted_channels_among_more_one_is_taken(
+    speech: Samples, channels: int, codec: str
+) -> None:
+    if channels > 8 and codec == "flac":
+        pytest.skip("FLAC has at most eight")
+    frames = np.zeros((len(speech), channels), np.int16)
+    frames[:, 0], frames[:, 1] = s16(speech), -s16(speech)
+    layout = {3: "3.0", 4: "quad", 6: "5.1", 8: "7.1", 9: "9C"}[channels]
+    data = media(frames, codec, "wav" if codec == "pcm_s16le" else "flac", layout)
+    heard, opened = read(data)
+    assert codes(opened) == [WarningCode.CHANNELS_CANCEL_OUT]
+    assert heard.std() == pytest.approx(speech.std(), rel=0.05)
+
+
+def test_of_faint_inverted_channels_one_is_taken(speech: Samples) -> None:
+    faint = speech * np.float32(0.005 / np.abs(speech).max())
+    heard, opened = read(stereo(faint, -faint, "flac", "flac"))
+    assert codes(opened) == [WarningCode.CHANNELS_CANCEL_OUT]
+    assert heard.std() == pytest.approx(faint.std(), rel=0.05)
 
 
 def test_the_louder_one_is_taken(speech: Samples) -> None:
@@ -150,10 +181,10 @@ def test_nine_channels_beside_silence_do_not_cancel(speech: Samples) -> None:
 # --- any number of channels -----------------------------------------------------------------------
 
 
-def media(frames: Any, codec: str, container: str) -> bytes:
+def media(frames: Any, codec: str, container: str, layout: str = "") -> bytes:
     """16-bit `frames`, shape (count, channels), in a container."""
     file = io.BytesIO()
-    layout = f"{frames.shape[1]}C"
+    layout = layout or f"{frames.shape[1]}C"
     with av.open(file, "w", format=container) as output:
         stream: Any = output.add_stream(codec, rate=RATE, layout=layout)
         frame = av.AudioFrame.from_ndarray(
@@ -185,6 +216,12 @@ def test_channels_without_a_layout_are_averaged(
     assert np.abs(heard - 2 * speech / channels).max() < 1e-3
     assert np.abs(read(data, channel=channels - 1)[0] - speech).max() < 1e-3
     assert not read(data, channel=1)[0].any()
+
+
+def test_nine_channels_of_64_bits_are_averaged(speech: Samples) -> None:
+    frames = np.repeat(s16(speech)[:RATE, np.newaxis], 9, axis=1)
+    heard, _ = read(media(frames, "pcm_s64le", "nut"))
+    assert np.abs(heard - speech[:RATE]).max() < 1e-3
 
 
 @pytest.mark.parametrize("rate", [RATE, 48_000])

@@ -42,6 +42,15 @@ def test_silence_and_dither_are_silent() -> None:
     assert is_silent(dither(25))
 
 
+@pytest.mark.parametrize("offset", [STEP, 300 * STEP, -0.1])
+def test_an_offset_is_silent(offset: float) -> None:
+    constant = silence(25) + np.float32(offset)
+    assert is_silent(constant)
+    assert is_silent(constant + dither(25))
+    speech = attenuated(sample("en-0.wav"), -40)
+    assert not is_silent(constant[: len(speech)] + speech)
+
+
 @pytest.mark.parametrize("decibels", [0, -20, -40, -60])
 def test_faint_speech_is_not_silent(decibels: float) -> None:
     speech = sample("en-0.wav")

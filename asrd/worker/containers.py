@@ -55,12 +55,15 @@ _DURATION = re.compile(r"(\d{1,4}):([0-5]\d):([0-5]\d(?:\.\d+)?)")
 _ID3_HEADER = 10
 
 
-def open_container(file: PreadFile) -> Any:
-    """FFmpeg's view of the file, of one of the accepted kinds. Raises BadAudio."""
+def open_container(file: PreadFile, one_by_one: bool = False) -> Any:
+    """FFmpeg's view of the file, of one of the accepted kinds. `one_by_one`: fragments of an MP4
+    are first looked at when their turn comes. Raises BadAudio."""
     _limit_allocations()
     file.allowance = _HEADER_BYTES
+    file.seek(0)
+    options = {**OPTIONS, "fflags": "+ignidx"} if one_by_one else OPTIONS
     try:
-        return av.open(file, mode="r", metadata_errors="ignore", container_options=OPTIONS)
+        return av.open(file, mode="r", metadata_errors="ignore", container_options=options)
     except av.ArgumentError:
         raise BadAudio(f"audio: this kind of file is not accepted; {ACCEPTED}") from None
     except av.FFmpegError as error:
@@ -113,12 +116,10 @@ def whole_duration(container: Any) -> float | None:
     duration = container.duration
     return duration / av.time_base if duration and duration > 0 else None
 
-    """The container's word, which may be a guess."""
-    return whole_duration(container)
-
 
 def _counts_frames(file: PreadFile) -> bool:
-    """Whether an MP3's first frame says how many there are (Xing, LAME, VBRI)."""
+    """Returns True if an MP3's first frame says how many there are (Xing, LAME, VBRI) and FFmpeg
+    uses that: it does not if the file has many more bytes than it says, as appended files have."""
     start = 0
     header = file.at(0, _ID3_HEADER)
     if header[:3] == b"ID3" and len(header) == _ID3_HEADER:
@@ -130,5 +131,7 @@ def _counts_frames(file: PreadFile) -> bool:
     for name in (b"Xing", b"Info"):
         place = first.find(name)
         if place >= 0:
-            return first[place + 7 : place + 8] != b"" and bool(first[place + 7] & 1)
+            flags = int.from_bytes(first[place + 4 : place + 8], "big")
+            count = int.from_bytes(first[place + 12 : place + 16], "big") if flags & 3 == 3 else 0
+            return bool(flags & 1) and not (count and file.size - start - count > count >> 4)
     return b"VBRI" in first

@@ -92,20 +92,21 @@ class Converter:
 
     def _mono(self, frame: Any) -> Any:
         """The frame, or what FFmpeg is to mix instead."""
+        keep = self._channel
+        if keep is None and self._channels > 1 and frame.format.packed.name in _DTYPES:
+            at = self._start + self._converted / frame.sample_rate
+            keep = self._checks.to_keep(_few(frame), lambda: _interleaved(frame), at)
         if self._by_hand:
             frames = _interleaved(frame)
-            mono = averaged(frames) if self._channel is None else one_channel(frames, self._channel)
+            mono = averaged(frames) if keep is None else one_channel(frames, keep)
             made = av.AudioFrame.from_ndarray(mono[np.newaxis], format="flt", layout="mono")
             made.sample_rate = frame.sample_rate
             return made
-        if self._channels == 2 and frame.format.packed.name in _DTYPES:
-            at = self._start + self._converted / frame.sample_rate
-            keep = self._checks.to_keep(_few(frame), lambda: _interleaved(frame), at)
-            if keep is not None:
-                # Both channels are the one that is kept, and so is their mix: changing the
-                # resampler would make a seam.
-                return _like(frame, _interleaved(frame)[:, [keep, keep]])
-        return frame
+        if keep is None:
+            return frame
+        # All channels are the one that is kept, and so is their mix: changing the resampler would
+        # make a seam.
+        return _like(frame, _interleaved(frame)[:, [keep] * self._channels])
 
 
 def _format(frame: Any) -> tuple[str, str, int]:
@@ -132,17 +133,25 @@ def _like(frame: Any, interleaved: NDArray[Any]) -> Any:
 
 
 def _few(frame: Any) -> NDArray[Any]:
-    """Every STEPth of a stereo frame's samples, without a copy of them all."""
-    kind = _DTYPES[frame.format.packed.name]
+    """Every STEPth of a frame's samples, shape (count, channels), as a rule without a copy of them
+    all."""
+    kind, channels = _DTYPES[frame.format.packed.name], frame.layout.nb_channels
+    if frame.format.is_planar and channels >= _PLANES:
+        return _interleaved(frame)[::STEP]
     if frame.format.is_planar:
         planes = [np.frombuffer(plane, kind, frame.samples)[::STEP] for plane in frame.planes]
         return np.stack(planes, axis=1)
-    return np.frombuffer(frame.planes[0], kind, 2 * frame.samples).reshape(-1, 2)[::STEP]
+    return np.frombuffer(frame.planes[0], kind, channels * frame.samples).reshape(-1, channels)[
+        ::STEP
+    ]
 
 
 def _interleaved(frame: Any) -> NDArray[Any]:
     """All samples, shape (count, channels). Raises ValueError, FFmpegError."""
     channels = frame.layout.nb_channels
+    if frame.format.packed.name not in _DTYPES:
+        to_double = av.AudioResampler("dbl", frame.layout, frame.sample_rate)
+        [frame] = to_double.resample(frame)
     if not frame.format.is_planar:
         packed: NDArray[Any] = frame.to_ndarray().reshape(-1, channels)
         return packed

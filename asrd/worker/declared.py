@@ -18,6 +18,8 @@ from asrd.worker.preadfile import PreadFile
 _PIECES = 1 << 18
 # Each costs a millisecond to open.
 MAX_LINKS = 1000
+# Some recorders count their header (44 bytes of WAV) as samples.
+_OF_HEADER = 64
 # What a writer that can't go back leaves as a size: 0, or the largest number, or a little less.
 _UNKNOWN_32 = 0x7FFF0000
 _UNKNOWN_64 = 1 << 62
@@ -73,7 +75,7 @@ def _chunks(
 def _chunked(file: PreadFile, pieces: Iterator[_Piece], samples: bytes) -> Declared:
     """The chunk with the samples must end within the file."""
     for name, begin, size in pieces:
-        if name == samples and size is not None and begin + size > file.size:
+        if name == samples and size is not None and begin + size > file.size + _OF_HEADER:
             return Declared(((0, file.size),), True, max(0, file.size - begin) / size)
     return _one(file)
 
@@ -174,8 +176,8 @@ def _mp4(file: PreadFile) -> Declared:
             return Declared(_between(starts, file.size), missing=True)
         fragments = fragments or name == b"moof"
         # The header of fragments is often repeated; FFmpeg goes on with those behind it.
-        if name == b"ftyp" and whole and not fragments and len(starts) < MAX_LINKS:
-            starts.append(previous)
+        if name == b"ftyp" and whole and not fragments:
+            _add_link(starts, previous)
             whole = False
         whole = whole or name == b"moov"
         previous = begin + (size or 0)
@@ -197,7 +199,9 @@ def boxes(file: PreadFile, start: int = 0) -> Iterator[_Piece]:
         start += size
 
 
-_COUNTS = re.compile(rb"(?:stsz.{8}|stz2.{8}|trun.{4})(.{4})", re.DOTALL)
+_COUNTS = re.compile(rb"(stsz.{8}|stz2.{8}|trun.{4})(.{4})", re.DOTALL)
+# FFmpeg allocates all of a run of a fragment at once, and more than this it can't: a damaged count.
+_RUN = 6_000_000
 _DURATIONS = re.compile(rb"stts.{4}(.{4}.{8})", re.DOTALL)
 # One run of samples that last one tick each is PCM, and FFmpeg makes one packet of 1,024 of them.
 _OF_PCM = re.compile(rb"\0\0\0\x01.{4}\0\0\0\x01", re.DOTALL)
@@ -207,7 +211,11 @@ def _count_samples(data: bytes) -> int:
     """The entries that FFmpeg makes for what a moov or moof holds, in whatever boxes it stands."""
     total = 0
     for track in data.split(b"trak"):
-        count = sum(int.from_bytes(found, "big") for found in _COUNTS.findall(track))
+        count = 0
+        for found in _COUNTS.finditer(track):
+            entries = int.from_bytes(found[2], "big")
+            if entries < _RUN or not found[1].startswith(b"trun"):
+                count += entries
         durations = _DURATIONS.findall(track)
         pcm = durations and all(_OF_PCM.fullmatch(found) for found in durations)
         total += count // 1024 if pcm else count
@@ -268,24 +276,34 @@ def _ogg(file: PreadFile) -> Declared:
     """A link is a group of streams that begin together. FFmpeg follows a chain of links only if
     all are alike."""
     starts = [0]
-    begun, at = False, 0
+    begun, at, last, cut = False, 0, 0, False
     for _ in range(_PIECES):
         header = file.at(at, _PAGE_HEADER + 255)
         if not header.startswith(_PAGE):
-            at = file.find(_PAGE, at + 1) if at < file.size else -1
-            if at < 0:
-                return Declared(_between(starts, file.size))
+            # The page before may be cut short, and the next one begin where it should go on.
+            found = file.find(_PAGE, last + 1) if at < file.size else -1
+            if found < 0:
+                return Declared(_between(starts, file.size), cut)
+            cut = cut or found < at
+            at = found
             continue
+        last = at
         segments = header[_PAGE_HEADER : _PAGE_HEADER + header[26]] if len(header) > 26 else b""
         end = at + _PAGE_HEADER + len(segments) + sum(segments)
         if len(header) <= 26 or len(segments) < header[26] or end > file.size:
             return Declared(_between(starts, file.size), missing=True)
         begins = bool(header[5] & _BEGINS)
-        if begins and begun and len(starts) < MAX_LINKS:
-            starts.append(at)
+        if begins and begun:
+            _add_link(starts, at)
         begun = not begins
         at = end
-    return Declared(_between(starts, file.size))
+    return Declared(_between(starts, file.size), cut)
+
+
+def _add_link(starts: list[int], start: int) -> None:
+    if len(starts) == MAX_LINKS:
+        raise BadAudio(f"audio: more than {MAX_LINKS} files stand one behind another in it")
+    starts.append(start)
 
 
 def _between(starts: list[int], end: int) -> tuple[tuple[int, int], ...]:

@@ -89,8 +89,10 @@ class WhisperEngine:
             count = recording.channels
 
         def prepare(channel: int, on_progress: OnProgress) -> Prepared:
-            # All channels together may last as long as one recording.
-            one = self._open(fd, audio, options, max_audio_seconds / count, channel)
+            # All channels together may last as long as one recording. Of a recording that begins
+            # with one channel, more may follow: all are mixed.
+            only = channel if count > 1 else None
+            one = self._open(fd, audio, options, max_audio_seconds / count, only)
             return self._prepare(one, options, on_progress)
 
         return Channels(count, prepare, on_progress)
@@ -181,7 +183,7 @@ class WhisperEngine:
         )
 
     def _model_for(self, prepared: Prepared) -> tuple[Any, Quiet]:
-        """The model as it is for one job: with its features and hints, and deaf to silence."""
+        """The model as it is for one job: with its features and hints, and passing over silence."""
         model = copy.copy(self._model)
         model.feature_extractor = _Supply(self._model.feature_extractor, prepared.features)
         if prepared.hints:

@@ -1,4 +1,4 @@
-"""What did not come of a media file, as warnings."""
+"""Warnings about what could not be read of a media file."""
 
 from asrd.errors import WarningCode
 from asrd.records import WEEK_S, JobWarning
@@ -32,7 +32,7 @@ class Losses:
         if section.heard:
             # So it was not the end that the one before had seen.
             self._trailing, self._gave_up = 0, ""
-            self._places += section.mends
+            self._places += section.after_damage
         self._skipped += section.skipped
         if section.trailing > _TRAILING_PACKETS:
             self._trailing = section.trailing

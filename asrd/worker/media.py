@@ -41,7 +41,7 @@ class Media(Recording):
         self._declared = declared(file)
         self._losses = Losses(self._declared)
         # Seconds of sound and silence in the sections that were read.
-        self._heard = 0.0
+        self._seconds_before = 0.0
         cut = self._declared.missing
         if cut and require_complete:
             raise BadAudio(f"{_CUT_SHORT} (require_complete)")
@@ -79,7 +79,7 @@ class Media(Recording):
     def _read(self) -> Generator[Samples, None, None]:
         heard = False
         for section in self._sections():
-            before, packets = self._heard, self.packets
+            before, packets = self._seconds_before, self.packets
             timeline, left = section.timeline, self._max_seconds - before
             converter: Converter | None = None
             for frame, gap in section.frames():
@@ -97,7 +97,7 @@ class Media(Recording):
             if converter is not None:
                 heard = True
                 yield from converter.finish()
-            self._heard = before + timeline.end
+            self._seconds_before = before + timeline.end
         if not heard:
             raise BadAudio(f"audio: can't be decoded: {self._section.failure}")
         self._conclude()
@@ -115,7 +115,7 @@ class Media(Recording):
         links = iter(self._declared.links[1:])
         while True:
             section = self._section
-            before = self._heard
+            before = self._seconds_before
             yield section
             following = section.another_track()
             if following is not None:
@@ -129,7 +129,7 @@ class Media(Recording):
                 return
             if following.timeline is section.timeline:
                 # Its end counts from the same beginning.
-                self._heard = before
+                self._seconds_before = before
             section.close()
             self._section = following
 

@@ -37,7 +37,7 @@ _PYTORCH = ("*.safetensors", "pytorch_model*.bin", "*.pt", "*.pth")
 
 
 class _Weights(NamedTuple):
-    """What model.bin says of itself: layers and heads of the decoder, tokens, and mel bands."""
+    """Facts in the header of model.bin: layers and heads of the decoder, tokens, and mel bands."""
 
     layers: int
     heads: int

@@ -11,15 +11,15 @@ from asrd.records import JobWarning
 
 # Far above any honest sample (1.0 is full scale); float32 overflows in the spectrum above it.
 LOUDEST = 65_536.0
-# One value in a hundred is a broken recorder; more is not audio. A second's worth of values is the
-# least that this is a share of, so that one bad value at the very start is not too many.
-_BAD_SHARE = 0.01
+# One value in a hundred is a broken recorder; more is not audio. As long as more may come, ten
+# seconds are the least that this is a share of: a burst is no worse at the start than later.
+_BAD_SHARE, _BAD_SECONDS = 0.01, 10
 # The sum of the channels must have less than this share of the loudest one's power: only channels
 # that are each other's negative do that (for two, the mix is then 20 dB under the channel). A
 # channel beside a silent one leaves all of its power, and two voices leave more.
 _CANCELLED = 0.04
-# Below -60 dB there is nothing to lose, and rounding may look like anything.
-_QUIET = 1e-6
+# Below -80 dB, three steps of 16-bit samples, rounding may look like anything.
+_QUIET = 1e-8
 # One frame in so many is looked at first: 20 us instead of 2 ms for ten seconds.
 STEP = 16
 
@@ -31,6 +31,7 @@ class SampleChecks:
         self._seen = 0
         self._bad = 0
         self._first: float | None = None
+        self._one_second = 0
         self._cancelled: float | None = None
         # For what is too quiet to decide.
         self._channel: int | None = None
@@ -48,12 +49,16 @@ class SampleChecks:
         self._bad += samples.size - int(np.count_nonzero(good))
         if self._first is None:
             self._first = (before + int(np.argmin(good.ravel()))) / channels / rate
-        if self._bad > _BAD_SHARE * max(self._seen, channels * rate):
+        self._one_second = channels * rate
+        self._refuse_many(_BAD_SECONDS)
+        return np.where(good, samples, samples.dtype.type(0))
+
+    def _refuse_many(self, seconds: int) -> None:
+        if self._bad > _BAD_SHARE * max(self._seen, seconds * self._one_second):
             raise BadAudio(
                 f"audio: {self._bad} of the first {self._seen} samples are not a number, "
                 f"infinite, or beyond ±{LOUDEST:g}"
             )
-        return np.where(good, samples, samples.dtype.type(0))
 
     def to_keep(
         self, few: NDArray[Any], whole: Callable[[], NDArray[Any]], at: float
@@ -72,6 +77,8 @@ class SampleChecks:
         return self._channel
 
     def warnings(self) -> list[JobWarning]:
+        """Of a recording that was read to its end. Raises BadAudio if it is none after all."""
+        self._refuse_many(1)
         found = []
         if self._bad:
             found.append(
@@ -86,7 +93,7 @@ class SampleChecks:
                 JobWarning(
                     WarningCode.CHANNELS_CANCEL_OUT,
                     f"audio: from {self._cancelled:.0f} s on the channels cancel each other out "
-                    "(one is the other with its sign inverted), so only one of them is used there",
+                    "(one is another with its sign inverted), so only one of them is used there",
                 )
             )
         return found

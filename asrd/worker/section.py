@@ -52,7 +52,7 @@ class Section(Closing):
     Attributes: `packets` read of the track; `skipped`, those between good ones that can't be
     decoded; `trailing`, those behind the last good one; `heard`, whether there was a good one;
     `failure`, the last problem; `gave_up`, why it ended before the end of the file, if it did;
-    `mends`, whether it goes on behind a damaged place of the one before.
+    `after_damage`, whether it goes on behind a damaged place of the one before.
 
     `after`: the section before it in the same file; `begin`: where this one begins; `timeline`: the
     one of `after`, if it goes on; `silent`: tracks that were tried in vain.
@@ -71,7 +71,7 @@ class Section(Closing):
         self.failure = "it holds no frame of audio"
         self.gave_up = ""
         self.heard = False
-        self.mends = after is not None and bool(timeline or after.gave_up)
+        self.after_damage = after is not None and bool(timeline or after.gave_up)
         self._file = file
         self._track = track
         self._silent = silent
@@ -80,10 +80,14 @@ class Section(Closing):
         self._empty: int = after._empty + 1 if after else 1
         # Where the fragments of an MP4 begin; 0 for any other file, None until somebody asks.
         self._head: int | None = after._head if after else None
+        # Where the next file of raw FLAC begins; -1 for none, None until somebody asks.
+        self._next_flac: int | None = None
+        # Some fragment of an MP4 is damaged; FFmpeg takes it for the end.
+        self._one_by_one = False
         # Where the first packet begins, and where the last good one ends.
         self._start: int | None = None
         self._begin = self._good_end = begin
-        self._container = open_container(file)
+        self._container = self._open()
         try:
             self._kind = kind_of(self._container)
             streams = self._container.streams.audio
@@ -99,6 +103,16 @@ class Section(Closing):
 
     def close(self) -> None:
         self._container.close()
+
+    def _open(self) -> Any:
+        try:
+            return open_container(self._file)
+        except BadAudio:
+            # FFmpeg reads the headers of all fragments first, and one of them may be damaged.
+            if not self._fragments_begin():
+                raise
+            self._one_by_one = True
+            return open_container(self._file, one_by_one=True)
 
     @property
     def total_seconds(self) -> float | None:
@@ -139,8 +153,15 @@ class Section(Closing):
     def frames(self) -> Iterator[tuple[Any, float]]:
         """Every frame that can be decoded, and the seconds of silence before it; what is damaged in
         between is skipped."""
+        decoded = self._decoded()
+        frame = next(decoded, None)
+        while frame is not None:
+            following = next(decoded, None)
+            yield frame, self.timeline.gap_before(frame, following)
+            frame = following
+
+    def _decoded(self) -> Iterator[Any]:
         flac = self._kind == "flac"
-        gap_before = self.timeline.gap_before
         for packet in self._packets():
             if packet.size > _PACKET_BYTES:
                 raise BadAudio(f"audio: a packet of {packet.size} bytes is larger than 16 MiB")
@@ -158,8 +179,7 @@ class Section(Closing):
                 if (pos := packet.pos) is not None:
                     # A packet of raw FLAC goes on until the next one begins, whatever lies between.
                     self._good_end = pos + (1 if flac else packet.size)
-            for frame in frames:
-                yield frame, gap_before(frame)
+            yield from frames
 
     def _skip_others(self) -> None:
         """MP4 has tables, so FFmpeg need not even read what lies between. (Others it would read
@@ -177,12 +197,24 @@ class Section(Closing):
         self._empty = self.trailing = 0
 
     def _begins_anew(self, packet: Any) -> bool:
-        """Whether another file begins between the last good packet and the end of this one."""
+        """Returns True if another file begins after the last good packet, within this one."""
         magic = _BEGINNINGS.get(self._kind)
         if magic is None or packet.pos is None or not self.heard:
             return False
+        if self._kind == "flac":
+            return self._flac_begins_anew(packet.pos + packet.size)
         between = packet.pos + packet.size - self._good_end
         return magic in self._file.at(self._good_end, min(between, _BETWEEN_PACKETS))
+
+    def _flac_begins_anew(self, end: int) -> bool:
+        """FFmpeg's parser of raw FLAC is several packets ahead, and so are the positions that it
+        reports: the next file may begin before the last good packet."""
+        if self._next_flac is None:
+            self._next_flac = self._file.find(_BEGINNINGS["flac"], self._start or 0)
+        if not 0 <= self._next_flac < end:
+            return False
+        self._good_end = self._next_flac
+        return True
 
     def _packets(self) -> Iterator[Any]:
         """Of the track. All streams' are looked at, since between any two of them only so many
@@ -195,6 +227,8 @@ class Section(Closing):
                 packet = next(packets)
             except (StopIteration, IndexError):
                 # The latter is PyAV's, at the end of a file in which streams began later.
+                if self._one_by_one and self._file.find(_FRAGMENT, self._good_end) >= 0:
+                    self.gave_up = "a fragment is damaged"
                 return
             except Starved as error:
                 # A stream that began later goes unseen.
@@ -219,7 +253,7 @@ class Section(Closing):
                 yield packet
 
     def following(self) -> "Section | None":
-        """What can be read of the file behind the last good packet, as FFmpeg does not see it."""
+        """The next part of the file behind the last good packet, which FFmpeg does not see."""
         begin = max(self._good_end, self._begin)
         while self._count < _MOST and self._empty < _MOST_EMPTY:
             place = self._next_beginning(begin)
@@ -230,6 +264,8 @@ class Section(Closing):
             except (BadAudio, BadRequest):
                 self._empty += 1
                 self._begin = begin = place + 8
+        if self._count == _MOST and self._next_beginning(begin) is not None:
+            self.gave_up = f"it has more than {_MOST} parts"
         return None
 
     def another_track(self) -> "Section | None":
@@ -259,7 +295,8 @@ class Section(Closing):
                 self._head = self._fragments_begin()
             head = self._head
             # FFmpeg has seen what its boxes lead to, wherever their samples lie.
-            start = max(start if self.gave_up else 0, head, self._boxes_end())
+            end = 0 if self._one_by_one else self._boxes_end()
+            start = max(start if self.gave_up else 0, head, end)
             place = self._file.find(_FRAGMENT, start) - 4 if head else -1
         else:
             magic = _BEGINNINGS.get(self._kind)

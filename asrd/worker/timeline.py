@@ -29,22 +29,31 @@ class Timeline:
         self._tick = float(stream.time_base or 0) if kind in _TIMED else 0.0
         self._zero = self.origin
 
-    def gap_before(self, frame: Any) -> float:
-        """The seconds of silence that belong before this frame, which is then the last one.
+    def gap_before(self, frame: Any, following: Any) -> float:
+        """The seconds of silence that belong before this frame, which is then the last one. The
+        `following` one, if any, must be as late: a damaged timestamp stands alone.
 
         Timestamps that jump back, or overlap, take nothing away: nothing that was said is lost, and
         what comes next is in its place again once the clock has caught up.
         """
         # A rate of 0 is refused as any absurd one, when the frame is converted.
         length = frame.samples / max(1, frame.sample_rate)
-        pts = frame.pts if self._tick else None
-        if pts is None or pts * self._tick - self._zero - self.end <= JITTER_SECONDS:
+        gap = self._ahead(frame)
+        if following is not None and following.pts is not None:
+            gap = min(gap, self._ahead(following) - length)
+        if gap <= JITTER_SECONDS:
             self.end += length
             return 0.0
-        gap: float = pts * self._tick - self._zero - self.end
         if gap > LONGEST_GAP_SECONDS:
             self.left_out += gap
             self._zero += gap
             gap = 0.0
         self.end += gap + length
         return gap
+
+    def _ahead(self, frame: Any) -> float:
+        """The seconds by which its timestamp is ahead of what is known."""
+        if not self._tick or frame.pts is None:
+            return 0.0
+        ahead: float = frame.pts * self._tick - self._zero - self.end
+        return ahead

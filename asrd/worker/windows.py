@@ -28,6 +28,10 @@ _STEP = 500
 # nothing but -1, 0 and 1 stay under it (dither: -80 to -75 dB). Recordings of speech have 0 to
 # 20 dB; attenuated so far that they come under it, nobody and no model understands them.
 _SILENCE = np.float32(-7.0)
+# The lowest bands hold what a constant offset of the samples gives, and no speech.
+_OFFSET_BANDS = 2
+# The last frames, in which an offset ends with a click, since zeros follow it.
+_LAST_FRAMES = 3
 # Whisper raises all that is 80 dB under the loudest place to that level.
 _DEPTH = np.float32(8.0)
 
@@ -89,7 +93,9 @@ class LogMel:
         self._forget(start)
         frames = self._frames[:, : stop - start]
         floor = self._peak - _DEPTH
-        self.silent = bool(frames.max(initial=-np.inf) <= max(floor, _SILENCE))
+        last = max(0, self._end - start - _LAST_FRAMES) if self._ended else None
+        heard = frames[_OFFSET_BANDS:, :last].max(initial=-np.inf)
+        self.silent = bool(heard <= max(floor, _SILENCE))
         window = np.maximum(frames, floor)
         window += 4.0
         window /= 4.0
