@@ -89,5 +89,5 @@ def test_the_channels_are_few_and_share_the_limit_of_seconds(engine: WhisperEngi
         split(engine, *[short] * (MAX_CHANNELS + 1))
     clip = sample("en-0.wav")
     split(engine, clip, clip, limit=2.1 * len(clip) / RATE)
-    with pytest.raises(TooLarge):
+    with pytest.raises(TooLarge, match=r"for each of 2 channels \(split_channels\)"):
         split(engine, clip, clip, limit=1.9 * len(clip) / RATE)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from asrd.closing import Closing
-from asrd.errors import BadRequest
+from asrd.errors import BadRequest, TooLarge
 from asrd.records import Segment
 from asrd.worker.engine_api import OnProgress, OnSegment, Transcription
 from asrd.worker.prepared import Prepared
@@ -35,18 +35,27 @@ class Channels(Closing):
             )
         self._count = count
         self._prepare = prepare
-        self._first = prepare(0, on_progress)
+        try:
+            self._first = prepare(0, on_progress)
+        except TooLarge as error:
+            raise self._explained(error) from None
 
     def close(self) -> None:
         self._first.close()
 
     def run(self, run: Run, on_progress: OnProgress, on_segment: OnSegment) -> Transcription:
         """The transcription of all channels. Raises what `run` and the callbacks raise."""
-        found = [self._run(number, run, on_progress) for number in range(self._count)]
+        try:
+            found = [self._run(number, run, on_progress) for number in range(self._count)]
+        except TooLarge as error:
+            raise self._explained(error) from None
         merged = _merge(found)
         for segment in merged.segments:
             on_segment(segment)
         return merged
+
+    def _explained(self, error: TooLarge) -> TooLarge:
+        return TooLarge(f"{error.text} for each of {self._count} channels (split_channels)")
 
     def _run(self, number: int, run: Run, on_progress: OnProgress) -> Transcription:
         def report(done: float, total: float | None) -> None:
