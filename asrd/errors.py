@@ -38,7 +38,7 @@ class Code(StrEnum):
 
 
 class WarningCode(StrEnum):
-    """What a client should know of a transcript that is good all the same; the list only grows."""
+    """The kinds of warnings that come with a good transcript; the list only grows."""
 
     AUDIO_INCOMPLETE = "audio-incomplete"
     AUDIO_DAMAGED = "audio-damaged"

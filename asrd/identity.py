@@ -33,9 +33,9 @@ class Peer:
         return self.uid == 0
 
     def may_see(self, owner: "Peer") -> bool:
-        """Whether the owner's jobs are this peer's to see and to cancel: root's are everybody's, a
-        user's those of all its connections. A peer without credentials, or with the id that users
-        of other namespaces share, has those of its own connection alone."""
+        """True if this peer may see and cancel the owner's jobs: root may for everybody's, a user
+        for those of all its own connections. A peer without credentials, or with the id that
+        users of other namespaces share, may only for its own connection."""
         known = self.uid is not None and self.uid != _OVERFLOW_UID
         return self is owner or self.is_root or (known and self.uid == owner.uid)
 

@@ -17,7 +17,7 @@ def ljust(text: str, width: int) -> str:
 
 
 def cut(text: str, width: int) -> str:
-    """As much of the start of `text` as fits."""
+    """Returns the longest start of `text` that fits."""
     return text[: sum(used <= width for used in accumulate(map(_width, text)))]
 
 

@@ -72,7 +72,7 @@ def settings(host: Host) -> Iterator[Finding]:
 
 
 def sockets(host: Host) -> Iterator[Finding]:
-    """Who listens: the units (enabled, active, not given up on), or an `asrd run`."""
+    """Checks for a listener: the units (enabled, active, not given up on), or an `asrd run`."""
     units = host.units("asrd.socket", "asrd-status.socket", "asr-worker@*.socket")
     if not is_installed(host):
         yield from _standalone(host)
@@ -93,7 +93,7 @@ def sockets(host: Host) -> Iterator[Finding]:
 
 
 def is_installed(host: Host) -> bool:
-    """Whether the service manager knows the daemon. Else it can only be an `asrd run`."""
+    """True if the service manager knows the daemon; if not, only an `asrd run` can be there."""
     units = host.units("asrd.socket", "asrd.service") or {}
     return any(unit["LoadState"] == "loaded" for unit in units.values())
 

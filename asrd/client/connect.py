@@ -55,7 +55,7 @@ def _without_runtime() -> Path:
 
 
 def is_private(directory: Path) -> bool:
-    """Whether nobody but this user can have put something there: it is a directory and no link,
+    """True if only this user can have put something there: it is a directory and no link, it is
     ours, and nobody else may write to it. (Root always may.)"""
     try:
         found = directory.lstat()
@@ -86,8 +86,8 @@ def connect(path: str) -> socket.socket | None:
 
 
 def _is_taken_over(directory: Path) -> bool:
-    """Whether it is the place in /tmp, but no longer ours: a cleaner may have removed it since it
-    was found, and anybody may have made it then."""
+    """True for the place in /tmp that is no longer ours: a cleaner may have removed it since it was
+    found, and then any user can make it."""
     return directory == _without_runtime() and directory.exists() and not is_private(directory)
 
 

@@ -22,7 +22,7 @@ class OfOneProcess(ABC):
 
     @property
     def inherited(self) -> bool:
-        """Whether this process was forked from the one that made the object."""
+        """True if this process was forked from the one that made the object."""
         # Not by a flag alone: the garbage collector may run in a child before `_leave_all`.
         return os.getpid() != self._pid
 

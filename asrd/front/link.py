@@ -59,8 +59,8 @@ class Broken(Exception):
 
 @dataclass(slots=True)
 class WorkerInfo:
-    """What the front knows of the process behind the socket; for `status`. `model` and `languages`
-    outlive the process: `info` tells them, too.
+    """Facts about the process behind the socket, for `status`. `model` and `languages` outlive the
+    process, because `info` needs them.
 
     `loads`: it has loaded its model, and nothing has kept it from that since. `alive_seconds`: how
     often it said it would give a sign of life. Of anyio's clock: `expected_at`, since when a

@@ -76,7 +76,7 @@ class Place:
         return cls(name) if isinstance(name, str) and name.startswith("/") else None
 
     def is_lost(self) -> bool:
-        """Whether our socket is gone, or another stands in its place."""
+        """True if our socket is gone, or another stands in its place."""
         found = _identity(self._path)
         return found is None or self._found is None or not os.path.samestat(found, self._found)
 
@@ -95,8 +95,8 @@ class Place:
 
 
 def _is_as_safe(now: os.stat_result | None, before: os.stat_result) -> bool:
-    """Whether nobody can put a socket there who could not before: in /tmp, another user may have
-    made the directory in the meantime."""
+    """True if the directory is as safe as before: in /tmp, another user may have made it in the
+    meantime, and could put a socket of their own there."""
     if now is None:
         # Then listening fails, and says why.
         return True

@@ -46,7 +46,7 @@ UNKNOWN = Skills()
 
 
 def is_called(model: str, asked: str) -> bool:
-    """Whether `asked` names this model: by its whole name, or by the last part of a path or a
+    """True if `asked` names this model: by its whole name, or by the last part of a path or a
     repository (`base` for `/srv/models/base`), in upper or lower case."""
     model, asked = model.rstrip("/").casefold(), asked.rstrip("/").casefold()
     return asked in (model, model.rpartition("/")[2])

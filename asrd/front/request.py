@@ -121,7 +121,7 @@ def make_request(
 
 
 def is_plain(asked: Transcribe) -> bool:
-    """Whether it asks for nothing that Wyoming does not have."""
+    """True if the request uses nothing but fields that Wyoming has."""
     return asked.audio is None and asked.job_id is None and not asked.stream
 
 

@@ -285,7 +285,8 @@ class Session:
         self._submit(request)
 
     def _nothing_said(self, recorded: Recorded) -> None:
-        """As wyoming-faster-whisper does: a button that was pressed for too short is no error."""
+        """Answers with an empty transcript, as wyoming-faster-whisper does: pressing a button too
+        briefly is no error."""
         recorded.recording.close()
         self._stream.accepted()
         self._send(Transcript.TYPE, nothing_said(recorded.options))

@@ -28,8 +28,8 @@ class Unanswered:
         return len(self._of_user.get(user, ()))
 
     def named(self, job_id: str, peer: Peer) -> Iterator["Request"]:
-        """Those of that id that this peer may see. Nobody's question takes longer for what other
-        users have."""
+        """The requests with this id that `peer` may see. The cost does not depend on other users'
+        requests."""
         for user in list(self._of_user) if peer.is_root else [peer.user]:
             theirs = [r for r in self._of_user.get(user, ()) if r.job_id == job_id]
             yield from (request for request in theirs if peer.may_see(request.owner))

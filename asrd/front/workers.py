@@ -66,7 +66,7 @@ class Worker:
         return self.has_model(needs) and self.skills.lack(needs) is None
 
     def can_run(self, needs: Needs) -> bool:
-        """Whether a job may wait for this worker, unless another is preferred."""
+        """True if a job may wait for this worker, unless another is preferred."""
         return self.hopeful and self.could_run(needs)
 
     @property
@@ -100,7 +100,7 @@ class Workers(dict[str, Worker]):
         return next(held, None)
 
     def suitable(self, needs: Needs) -> list[Worker]:
-        """Those that a job may wait for: see rule 9 of the scheduler."""
+        """The workers that a job may wait for: see rule 9 of the scheduler."""
         able = [worker for worker in self.values() if worker.can_run(needs)]
         if needs.model is not None:
             able = [worker for worker in able if worker.model == needs.model] or able
@@ -109,7 +109,7 @@ class Workers(dict[str, Worker]):
         return able
 
     def suits(self, worker: Worker) -> Callable[[Needs], bool]:
-        """Whether this worker is among those for given needs."""
+        """A test for needs that this worker may serve."""
         return lambda needs: worker in self.suitable(needs)
 
     def why_ambiguous(self, needs: Needs) -> str | None:

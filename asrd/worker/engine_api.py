@@ -1,4 +1,4 @@
-"""What the worker and its engine exchange, without the engine itself. Imports nothing heavy."""
+"""The types between the worker and its engine. Imports nothing heavy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

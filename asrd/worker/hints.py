@@ -106,7 +106,8 @@ class Hinted:
         return prompt
 
     def generate(self, encoded: Any, prompt: list[int], tokenizer: Any, options: Any) -> Any:
-        """What faster-whisper's `generate_with_fallback` returns, of the better of both."""
+        """Returns the better of both results, each as faster-whisper's `generate_with_fallback`
+        returns it."""
         plain = self._generate(encoded, prompt, tokenizer, options)
         count = len(plain[0].sequences_ids[0])
         if not self._before or not tokenizer.decode(plain[0].sequences_ids[0]).strip():

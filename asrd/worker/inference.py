@@ -106,7 +106,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Skills:
-    """What a model can do, by its files; all plain data."""
+    """Abilities of a model, read from its files; all plain data."""
 
     languages: tuple[str, ...]
     translate: bool

@@ -15,7 +15,7 @@ _TRAILING_BYTES, _TRAILING_SHARE = 1 << 16, 0.02
 
 
 class Losses:
-    """Of all sections of a file."""
+    """The losses in all sections of a file."""
 
     def __init__(self, declared: Declared) -> None:
         self._declared = declared

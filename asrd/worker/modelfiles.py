@@ -1,4 +1,4 @@
-"""Whether the engine can be trusted with the files of a model.
+"""Checks of a model's files, before the engine gets them.
 
 CTranslate2 takes a model at its word: some faults end the process (alignment heads that do not
 exist), some turn a multilingual model into an English one without a sound. So they are looked
@@ -47,7 +47,7 @@ class _Weights(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the files of a model say; `word_timestamps` is whether it has alignment heads."""
+    """Facts from the files of a model; `word_timestamps` is whether it has alignment heads."""
 
     multilingual: bool
     word_timestamps: bool

@@ -77,7 +77,8 @@ class SampleChecks:
         return self._channel
 
     def warnings(self) -> list[JobWarning]:
-        """Of a recording that was read to its end. Raises BadAudio if it is none after all."""
+        """Warnings about a recording that was read to its end. Raises BadAudio if too much of it is
+        damaged."""
         self._refuse_many(1)
         found = []
         if self._bad:

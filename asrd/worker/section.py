@@ -143,7 +143,7 @@ class Section(Closing):
         )
 
     def pcm(self) -> tuple[AudioFormat, int, int]:
-        """Of a `plain` one of which a packet was read: the format, and where the samples are."""
+        """Format, start and end of the samples, for a `plain` section of which a packet was read."""
         audio = AudioFormat(self._stream.codec_context.name)
         start = self._start or 0
         frames = self._stream.duration or self._file.size
@@ -217,8 +217,8 @@ class Section(Closing):
         return True
 
     def _packets(self) -> Iterator[Any]:
-        """Of the track. All streams' are looked at, since between any two of them only so many
-        bytes may be read."""
+        """Packets of the track. Those of all streams are looked at, because the bytes between any two
+        of them are limited."""
         packets = self._container.demux()
         damaged = False
         while True:

@@ -23,7 +23,7 @@ def replace_engine() -> None:
         run = loaded.run
 
         def fault_or_run(prepared: Any, *callbacks: Any) -> Any:
-            if prepared.arguments["initial_prompt"] == PROMPT:
+            if prepared.hints.words == set(PROMPT.split()):
                 with prepared.honest_errors():
                     _fault(loaded.device)
             return run(prepared, *callbacks)
