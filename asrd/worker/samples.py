@@ -85,8 +85,8 @@ class SampleChecks:
             found.append(
                 JobWarning(
                     WarningCode.SAMPLES_REPLACED,
-                    f"audio: silence replaces {self._bad} samples that are not a number, infinite, "
-                    f"or beyond ±{LOUDEST:g}; the first is at {self._first or 0.0:.3f} s",
+                    f"audio: silence replaces samples that are not a number, infinite, or beyond "
+                    f"±{LOUDEST:g} ({self._bad}, the first at {self._first or 0.0:.3f} s)",
                 )
             )
         if self._cancelled is not None:

@@ -143,7 +143,7 @@ class Section(Closing):
         )
 
     def pcm(self) -> tuple[AudioFormat, int, int]:
-        """Format, start and end of the samples, for a `plain` section of which a packet was read."""
+        """Format, start and end of the samples of a `plain` section, once a packet was read."""
         audio = AudioFormat(self._stream.codec_context.name)
         start = self._start or 0
         frames = self._stream.duration or self._file.size
@@ -217,7 +217,7 @@ class Section(Closing):
         return True
 
     def _packets(self) -> Iterator[Any]:
-        """Packets of the track. Those of all streams are looked at, because the bytes between any two
+        """Packets of the track. Those of all streams are looked at, because the bytes between two
         of them are limited."""
         packets = self._container.demux()
         damaged = False

@@ -16,8 +16,8 @@ _FROM_ZERO = frozenset({"matroska", "mov"})
 
 
 class Timeline:
-    """The clock of one stream. `origin` is the clock's time at the start of the recording, `end` the seconds
-    from there that are known, `left_out` what the clock jumped ahead without any sound."""
+    """The clock of one stream. `origin` is its time at the start of the recording, `end` the
+    seconds from there that are known, `left_out` what the clock jumped ahead without any sound."""
 
     def __init__(self, container: Any, stream: Any, kind: str) -> None:
         start = (container.start_time or 0) / 1e6
