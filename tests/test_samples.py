@@ -58,7 +58,7 @@ def test_single_values_become_silence(speech: Samples, bad: float, container: st
     assert np.abs(heard - samples).max() < 1e-4
     [warning] = opened.warnings
     assert warning.code == WarningCode.SAMPLES_REPLACED
-    assert "replaces 3 samples" in warning.text and "1.250 s" in warning.text
+    assert "(3, the first at 1.250 s)" in warning.text
 
 
 @pytest.mark.parametrize("container", ["pcm", "wav"])
@@ -109,13 +109,14 @@ def test_of_inverted_pcm_one_is_taken(speech: Samples, rate: int) -> None:
     assert opened.channels == 2
 
 
-@pytest.mark.parametrize("channels", [3, 4, 6, 8, 9])
-@pytest.mark.parametrize("codec", ["pcm_s16le", "flac"])
+# FLAC has at most eight channels.
+@pytest.mark.parametrize(
+    ("codec", "channels"),
+    [*(("pcm_s16le", n) for n in (3, 4, 6, 8, 9)), *(("flac", n) for n in (3, 4, 6, 8))],
+)
 def test_of_inverted_channels_among_more_one_is_taken(
-    speech: Samples, channels: int, codec: str
+    speech: Samples, codec: str, channels: int
 ) -> None:
-    if channels > 8 and codec == "flac":
-        pytest.skip("FLAC has at most eight")
     frames = np.zeros((len(speech), channels), np.int16)
     frames[:, 0], frames[:, 1] = s16(speech), -s16(speech)
     layout = {3: "3.0", 4: "quad", 6: "5.1", 8: "7.1", 9: "9C"}[channels]
