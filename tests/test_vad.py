@@ -35,7 +35,7 @@ def conversation(utterances: list[Samples], seed: int) -> Samples:
     parts = [silence(random.uniform(0, 3))]
     for _ in range(random.integers(1, 10)):
         parts.append(utterances[random.integers(len(utterances))] * random.uniform(0.1, 1))
-        parts.append(noise(random.uniform(0, 6), random.choice([0, 1e-4, 1e-2])))
+        parts.append(noise(random.uniform(0, 6), float(random.choice([0, 1e-4, 1e-2]))))
     joined = np.concatenate(parts).astype(np.float32)
     # Every third ends on a whole step of the model, and every fourth in the middle of speech.
     if seed % 3 == 0:

@@ -83,8 +83,7 @@ class WhisperEngine:
         on_progress: OnProgress,
     ) -> Prepared | Channels:
         if not options.split_channels:
-            recording = self._open(fd, audio, options, max_audio_seconds)
-            return self._prepare(recording, options, on_progress)
+            return self._prepare(fd, audio, options, max_audio_seconds, None, on_progress)
         with self._open(fd, audio, options, max_audio_seconds, 0) as recording:
             count = recording.channels
 
@@ -92,18 +91,40 @@ class WhisperEngine:
             # All channels together may last as long as one recording. Of a recording that begins
             # with one channel, more may follow: all are mixed.
             only = channel if count > 1 else None
-            one = self._open(fd, audio, options, max_audio_seconds / count, only)
-            return self._prepare(one, options, on_progress)
+            limit = max_audio_seconds / count
+            return self._prepare(fd, audio, options, limit, only, on_progress)
 
         return Channels(count, prepare, on_progress)
 
-    def _open(
+    def _prepare(
         self,
         fd: int,
         audio: AudioFormat,
         options: Options,
         limit: float,
-        channel: int | None = None,
+        channel: int | None,
+        on_progress: OnProgress,
+    ) -> Prepared:
+        # All that can fail without the recording comes before it: an error would hold it open for
+        # as long as its traceback lives.
+        arguments = self._arguments(options)
+        hints, warnings = read_hints(options.hotwords, options.initial_prompt, self._encode)
+        vad = self._settings.vad_filter if options.vad_filter is None else options.vad_filter
+        session = self._vad.session() if vad else None
+        filters = self._model.feature_extractor.mel_filters
+        recording = self._open(fd, audio, options, limit, channel)
+        with contextlib.ExitStack() as stack:
+            prepared = stack.enter_context(
+                Prepared(recording, arguments, hints, on_progress, filters, session)
+            )
+            prepared.warnings += warnings
+            with prepared.honest_errors():
+                prepared.read_ahead()
+            stack.pop_all()
+        return prepared
+
+    def _open(
+        self, fd: int, audio: AudioFormat, options: Options, limit: float, channel: int | None
     ) -> Recording:
         return open_recording(
             fd,
@@ -113,24 +134,6 @@ class WhisperEngine:
             require_complete=bool(options.require_complete),
             channel=channel,
         )
-
-    def _prepare(self, recording: Recording, options: Options, on_progress: OnProgress) -> Prepared:
-        """Takes the recording over."""
-        with contextlib.ExitStack() as stack:
-            stack.callback(recording.close)
-            arguments = self._arguments(options)
-            hints, warnings = read_hints(options.hotwords, options.initial_prompt, self._encode)
-            vad = self._settings.vad_filter if options.vad_filter is None else options.vad_filter
-            session = self._vad.session() if vad else None
-            filters = self._model.feature_extractor.mel_filters
-            prepared = stack.enter_context(
-                Prepared(recording, arguments, hints, on_progress, filters, session)
-            )
-            prepared.warnings += warnings
-            with prepared.honest_errors():
-                prepared.read_ahead()
-            stack.pop_all()
-        return prepared
 
     def run(
         self, prepared: Prepared | Channels, on_progress: OnProgress, on_segment: OnSegment

@@ -94,7 +94,7 @@ class LogMel:
         frames = self._frames[:, : stop - start]
         floor = self._peak - _DEPTH
         last = max(0, self._end - start - _LAST_FRAMES) if self._ended else None
-        heard = frames[_OFFSET_BANDS:, :last].max(initial=-np.inf)
+        heard = frames[_OFFSET_BANDS:, :last].max(initial=np.float32(-np.inf))
         self.silent = bool(heard <= max(floor, _SILENCE))
         window = np.maximum(frames, floor)
         window += 4.0

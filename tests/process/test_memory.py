@@ -132,7 +132,7 @@ def test_the_worst_mix_of_clients_takes_no_more_than_the_stated_sum(tmp_path: Pa
         wait_for("it to be alone", lambda: _connections(honest) == 1)
         at_rest, open_at_rest = _resident(pid), descriptors(pid)
         rounds = []
-        for _ in range(3):
+        for _ in range(5):
             crowd = _Crowd(front)
             with crowd.clients:
                 _wait_until_all_is_read(honest)
@@ -148,8 +148,9 @@ def test_the_worst_mix_of_clients_takes_no_more_than_the_stated_sum(tmp_path: Pa
             assert _recorded(pid) == 0
             wait_for("its descriptors to be closed", lambda: descriptors(pid) <= open_at_rest)
             rounds.append(_resident(pid))
-        # What the allocator does not give back, it uses for the next crowd.
-        assert rounds[-1] < rounds[0] + 8 * _MIB
+        # What the allocator does not give back, it uses for the next crowds: the first two may each
+        # find it a little larger (Python 3.12: 58, 64, 67, 68, 68, 68 … MiB).
+        assert rounds[-1] < rounds[2] + 4 * _MIB
         assert "Traceback" not in front.log
 
 
