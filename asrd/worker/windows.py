@@ -94,8 +94,8 @@ class LogMel:
         frames = self._frames[:, : stop - start]
         floor = self._peak - _DEPTH
         last = max(0, self._end - start - _LAST_FRAMES) if self._ended else None
-        heard = frames[_OFFSET_BANDS:, :last].max(initial=np.float32(-np.inf))
-        self.silent = bool(heard <= max(floor, _SILENCE))
+        heard = frames[_OFFSET_BANDS:, :last]
+        self.silent = heard.size == 0 or bool(heard.max() <= max(floor, _SILENCE))
         window = np.maximum(frames, floor)
         window += 4.0
         window /= 4.0
