@@ -95,7 +95,7 @@ class LogMel:
         floor = self._peak - _DEPTH
         last = max(0, self._end - start - _LAST_FRAMES) if self._ended else None
         heard = frames[_OFFSET_BANDS:, :last]
-        self.silent = heard.size == 0 or bool(heard.max() <= max(floor, _SILENCE))
+        self.silent = heard.size == 0 or bool(np.max(heard) <= max(floor, _SILENCE))
         window = np.maximum(frames, floor)
         window += 4.0
         window /= 4.0
