@@ -130,7 +130,6 @@ def test_the_worst_mix_of_clients_takes_no_more_than_the_stated_sum(tmp_path: Pa
         pid = front.process.pid
         # The connection that asked whether the front serves may still be there.
         wait_for("it to be alone", lambda: _connections(honest) == 1)
-        _wait_until_all_is_read(honest)
         at_rest, open_at_rest = _resident(pid), descriptors(pid)
         rounds = []
         for _ in range(5):
@@ -147,7 +146,7 @@ def test_the_worst_mix_of_clients_takes_no_more_than_the_stated_sum(tmp_path: Pa
                 assert descriptors(pid) < bounds.descriptors(settings)
             wait_for("the crowd to be gone", lambda: _connections(honest) == 1)
             assert _recorded(pid) == 0
-            wait_for("its descriptors to be closed", lambda: descriptors(pid) == open_at_rest)
+            wait_for("its descriptors to be closed", lambda: descriptors(pid) <= open_at_rest)
             rounds.append(_resident(pid))
         # What the allocator does not give back, it uses for the next crowds: the first two may each
         # find it a little larger (Python 3.12: 58, 64, 67, 68, 68, 68 … MiB).
