@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from asrd.client.asyncclient import AsyncClient
     from asrd.client.client import Client
     from asrd.errors import WarningCode
-    from asrd.records import JobWarning
+    from asrd.wire.records import JobWarning
 
 __all__ = ["AsyncClient", "Client", "JobWarning", "WarningCode", "__version__"]
 
@@ -21,7 +21,7 @@ __all__ = ["AsyncClient", "Client", "JobWarning", "WarningCode", "__version__"]
 _MODULES = {
     "AsyncClient": "asrd.client.asyncclient",
     "Client": "asrd.client.client",
-    "JobWarning": "asrd.records",
+    "JobWarning": "asrd.wire.records",
     "WarningCode": "asrd.errors",
 }
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from asrd.errors import ConfigError, FieldError
-from asrd.fields import (
+from asrd.wire.fields import (
     Getter,
     choice,
     field,
@@ -30,7 +30,7 @@ from asrd.fields import (
     string,
     unknown_keys,
 )
-from asrd.languages import language_or_empty
+from asrd.wire.languages import language_or_empty
 
 DEFAULT_CONFIG = Path("/etc/asrd/asrd.toml")
 DEFAULT_SOCKET = "/run/asrd/asrd.sock"

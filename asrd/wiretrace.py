@@ -8,8 +8,8 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from asrd import fastjson
-from asrd.wire import Event
+from asrd.wire import strict_json
+from asrd.wire.frames import Event
 
 ENABLED = "wire" in os.environ.get("ASRD_DEBUG", "").split(",")
 
@@ -25,7 +25,7 @@ def received(event: Event) -> None:
 
 
 def _write(arrow: str, kind: str, data: dict[str, Any], payload: int, fds: int) -> None:
-    size = len(fastjson.dumps(data))
+    size = len(strict_json.dumps(data))
     # A trace that nobody can read is no reason to give the job up.
     with suppress(OSError):
         sys.stderr.write(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from asrd.fields import Getter
+from asrd.wire.fields import Getter
 
 
 def accepts(get: Getter) -> str:

@@ -1,4 +1,4 @@
-"""A daemon that misbehaves on request: threads behind a real Unix socket, speaking by asrd.wire.
+"""A daemon that misbehaves on request: threads behind a real Unix socket, speaking asrd.wire.
 
     with FakeDaemon(path, [busy(5), hang_up, answer("hello")]) as daemon: ...
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from asrd import fdsocket, wire
+from asrd.wire import fdsocket, frames
 
 # Long enough for a loaded machine; a test that passes never waits so long.
 PATIENCE = 20.0
@@ -41,7 +41,7 @@ class Peer:
     open_jobs: set[str] = field(default_factory=set)
 
     def send(self, kind: str, /, **data: Any) -> None:
-        self.raw(wire.encode(kind, data))
+        self.raw(frames.encode(kind, data))
 
     def raw(self, data: bytes) -> None:
         with suppress(OSError):
@@ -124,7 +124,7 @@ def hang_up_after(*texts: str) -> Behaviour:
 
     def behave(peer: Peer, request: dict[str, Any]) -> None:
         say(peer, request, texts)
-        whole = wire.encode("transcript", transcript(request, texts))
+        whole = frames.encode("transcript", transcript(request, texts))
         peer.raw(whole[: len(whole) // 2])
         peer.hang_up()
 
@@ -224,7 +224,7 @@ class FakeDaemon:
             self._start(self._serve, peer)
 
     def _serve(self, peer: Peer) -> None:
-        decoder = wire.Decoder(wire.Limits())
+        decoder = frames.Decoder(frames.Limits())
         buffer = memoryview(bytearray(fdsocket.READ_SIZE))
         with peer.sock:
             while True:
@@ -242,7 +242,7 @@ class FakeDaemon:
             self.hang_ups.append(peer.number)
             self._changed.notify_all()
 
-    def _handle(self, peer: Peer, event: wire.Event) -> None:
+    def _handle(self, peer: Peer, event: frames.Event) -> None:
         audio = None
         if event.fds:
             audio = _contents(event.fds[0].fileno())

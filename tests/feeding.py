@@ -1,7 +1,7 @@
 """A decoder fed by hand, and a judge of who owns what it was given."""
 
-from asrd import wire
 from asrd.errors import ProtocolError
+from asrd.wire import frames
 
 
 class Fd:
@@ -14,7 +14,7 @@ class Fd:
         self.closed += 1
 
 
-class Sink(wire.BytesSink):
+class Sink(frames.BytesSink):
     def __init__(self) -> None:
         super().__init__()
         self.closed = 0
@@ -26,14 +26,14 @@ class Sink(wire.BytesSink):
 class Feed:
     """A decoder under test; `close` checks that all it was given has exactly one owner."""
 
-    def __init__(self, limits: wire.Limits | None = None) -> None:
-        self.decoder = wire.Decoder(limits or wire.Limits(payload=1 << 20), self._open)
-        self.events: list[wire.Event] = []
+    def __init__(self, limits: frames.Limits | None = None) -> None:
+        self.decoder = frames.Decoder(limits or frames.Limits(payload=1 << 20), self._open)
+        self.events: list[frames.Event] = []
         self.error: ProtocolError | None = None
         self._fds: list[Fd] = []
         self._sinks: list[Sink] = []
 
-    def _open(self, event: wire.Event) -> wire.Sink:
+    def _open(self, event: frames.Event) -> frames.Sink:
         self._sinks.append(Sink())
         return self._sinks[-1]
 
@@ -67,8 +67,8 @@ class Feed:
             assert sink.closed == (not any(sink is one for one in payloads))
 
 
-def payload_of(event: wire.Event) -> bytes:
+def payload_of(event: frames.Event) -> bytes:
     if event.payload is None:
         return b""
-    assert isinstance(event.payload, wire.BytesSink)
+    assert isinstance(event.payload, frames.BytesSink)
     return bytes(event.payload.data)

@@ -23,7 +23,7 @@ import pytest
 
 import asrd
 from asrd.errors import DeadlineExceeded, FieldError
-from asrd.events import Transcript
+from asrd.wire.client_events import Transcript
 
 # A collection in the child before any hook of the clients, which are not imported yet.
 os.register_at_fork(after_in_child=gc.collect)

@@ -26,7 +26,7 @@ from asrd.front.fairqueue import Job, Limits
 from asrd.front.needs import UNKNOWN, Needs, Skills
 from asrd.front.scheduler import Scheduler, UnknownKey
 from asrd.front.workers import WorkerState
-from asrd.identity import User
+from asrd.wire.peer import User
 
 HOPELESS = {"failed", "down"}
 ANY = Needs()

@@ -7,8 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from asrd.fields import Getter
-from asrd.languages import NAMES
+from asrd.wire.fields import Getter
+from asrd.wire.languages import NAMES
 
 # Enough for any combination; the bounds themselves are tests/test_fields.py's business.
 _LONGEST = 3
@@ -21,7 +21,7 @@ _JSON = st.recursive(
 
 
 def instances(cls: type) -> st.SearchStrategy[Any]:
-    """Every object of a dataclass whose fields are declared with asrd.fields."""
+    """Every object of a dataclass whose fields are declared with asrd.wire.fields."""
     return st.builds(cls, **{spec.name: _values(spec) for spec in dataclasses.fields(cls)})
 
 

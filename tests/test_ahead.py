@@ -10,9 +10,7 @@ from faster_whisper.vad import get_vad_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asrd.records import (
-    AudioFormat,
-)
+from asrd.wire.records import AudioFormat
 from asrd.worker import ahead
 from asrd.worker.ahead import SEARCHED_SECONDS, SPEECH_SECONDS, search
 from asrd.worker.audio import BLOCK_SECONDS, RATE, Samples, open_recording

@@ -23,7 +23,7 @@ from asrd.errors import (
     DeadlineExceeded,
     ProtocolError,
 )
-from asrd.events import Transcript
+from asrd.wire.client_events import Transcript
 from tests.fakes import (
     INFO,
     PATIENCE,

@@ -25,16 +25,8 @@ from asrd.errors import (
     ProtocolError,
     ShuttingDown,
 )
-from asrd.events import (
-    Accepted,
-    Progress,
-    SegmentDecoded,
-    Transcript,
-)
-from asrd.records import (
-    AudioFormat,
-    Segment,
-)
+from asrd.wire.client_events import Accepted, Progress, SegmentDecoded, Transcript
+from asrd.wire.records import AudioFormat, Segment
 
 AUDIO = AudioFormat("file")
 NOON = 1000.0

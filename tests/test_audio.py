@@ -17,9 +17,7 @@ import pytest
 from faster_whisper.audio import decode_audio
 
 from asrd.errors import BadAudio, TooLarge
-from asrd.records import (
-    AudioFormat,
-)
+from asrd.wire.records import AudioFormat
 from asrd.worker.audio import BLOCK_SECONDS, RATE, Recording, Samples, open_recording
 from asrd.worker.containers import ACCEPTED, OPTIONS
 from tests.sounds import encoded, memory_file, s16, sample, wav

@@ -10,7 +10,7 @@ import pytest
 from faster_whisper.audio import decode_audio
 
 from asrd.errors import TooLarge, WarningCode
-from asrd.records import AudioFormat
+from asrd.wire.records import AudioFormat
 from asrd.worker.audio import RATE, Recording, Samples, open_recording
 from asrd.worker.timeline import JITTER_SECONDS, LONGEST_GAP_SECONDS, Timeline
 from tests.mediafiles import Move, remuxed

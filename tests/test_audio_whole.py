@@ -11,7 +11,7 @@ import pytest
 from faster_whisper.audio import decode_audio
 
 from asrd.errors import BadAudio, WarningCode
-from asrd.records import AudioFormat, JobWarning
+from asrd.wire.records import AudioFormat, JobWarning
 from asrd.worker.audio import RATE, Samples, open_recording
 from tests.mediafiles import remuxed, stereo
 from tests.sounds import encoded, memory_file, s16, sample, wav

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from asrd import wire
+from asrd.wire import frames
 from tests.benchmarks.__main__ import NAMES
 from tests.benchmarks.deathlog import DeathLog
 from tests.benchmarks.floor import floor
@@ -75,7 +75,7 @@ def test_the_generator_tells_answers_from_refusals_and_losses(
     (tmp_path / "audio").write_bytes(bytes(3200))
     spoken = protocol("asrd", tmp_path / "audio")
     # What the fake daemon, unlike asrd, needs of a request.
-    request = wire.encode("transcribe", {"job_id": "j", "stream": False}, fds=1)
+    request = frames.encode("transcribe", {"job_id": "j", "stream": False}, fds=1)
     path = tmp_path / "socket"
     with FakeDaemon(path, [busy(10), hang_up, answer("yes"), fail("internal"), never]):
         load = Load(str(path), spoken._replace(request=request), 1, crowd_seconds)

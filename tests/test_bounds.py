@@ -16,13 +16,13 @@ import anyio
 import anyio.abc
 import pytest
 
-from asrd import fdsocket, wire
-from asrd.channel import Channel, Kept
 from asrd.config import FrontSettings
 from asrd.errors import Busy, ConfigError, ProtocolError
 from asrd.front import bounds, listener
 from asrd.front.listener import bind, unbind
 from asrd.front.server import _main_door, _status_door
+from asrd.wire import fdsocket, frames
+from asrd.wire.channel import Channel, Kept
 
 ALICE, BOB = 1000, 1001
 
@@ -39,9 +39,9 @@ def event(data: bytes, payload_length: int = 0) -> bytes:
 def test_an_event_may_have_so_many_values_and_no_more(value: bytes) -> None:
     """One of nothing but brackets once held the event loop for 150 ms."""
     each = sum(map(value.count, (b",", b"[", b"{"))) + 1
-    fitting = (wire.MAX_VALUES - 1) // each
+    fitting = (frames.MAX_VALUES - 1) // each
     for count, refused in ((fitting, False), (fitting + 1, True)):
-        decoder = wire.Decoder(wire.Limits())
+        decoder = frames.Decoder(frames.Limits())
         decoder.receive(event(b'{"a": [' + b",".join([value] * count) + b"]}"))
         if refused:
             with pytest.raises(ProtocolError, match="data has more than 8192 values"):
@@ -51,16 +51,16 @@ def test_an_event_may_have_so_many_values_and_no_more(value: bytes) -> None:
 
 
 def test_what_asrd_wrote_itself_may_have_as_many_values_as_fit() -> None:
-    decoder = wire.Decoder(wire.Limits(strict=False))
+    decoder = frames.Decoder(frames.Limits(strict=False))
     decoder.receive(event(b'{"a": [' + b",".join([b"0"] * 20_000) + b"]}"))
     assert decoder.next_event() is not None
 
 
 def test_data_that_waits_for_its_payload_takes_no_more_than_as_json() -> None:
     """As objects it was forty times as large, for as long as its client let the payload trickle."""
-    data = b'{"a": [' + b",".join([b"[]"] * (wire.MAX_VALUES // 2 - 8)) + b"]}"
+    data = b'{"a": [' + b",".join([b"[]"] * (frames.MAX_VALUES // 2 - 8)) + b"]}"
     tracemalloc.start()
-    decoder = wire.Decoder(wire.Limits(payload=2))
+    decoder = frames.Decoder(frames.Limits(payload=2))
     decoder.receive(event(data, 2))
     assert decoder.next_event() is None
     decoder.receive(b"x")
@@ -72,12 +72,12 @@ def test_data_that_waits_for_its_payload_takes_no_more_than_as_json() -> None:
     decoder.receive(b"x")
     found = decoder.next_event()
     assert found is not None
-    assert len(found.data["a"]) == wire.MAX_VALUES // 2 - 8
+    assert len(found.data["a"]) == frames.MAX_VALUES // 2 - 8
     assert decoder.held == 0
 
 
 def test_header_data_that_waits_for_the_rest_is_merged_all_the_same() -> None:
-    decoder = wire.Decoder(wire.Limits(payload=1))
+    decoder = frames.Decoder(frames.Limits(payload=1))
     decoder.receive(b'{"type":"x","data":{"a":1,"b":1},"data_length":7,"payload_length":1}\n{"b"')
     assert decoder.next_event() is None
     decoder.receive(b":2}")
@@ -99,7 +99,7 @@ def test_a_socket_for_strangers_takes_no_descriptor(count: int) -> None:
         with pytest.raises(ProtocolError, match="more than 0 descriptors"):
             fdsocket.receive_into(ours, memoryview(bytearray(9)), max_fds=0)
         assert len(list(Path("/proc/self/fd").iterdir())) == before
-    decoder = wire.Decoder(_status_door(FrontSettings()).limits)
+    decoder = frames.Decoder(_status_door(FrontSettings()).limits)
     decoder.receive(b'{"type": "ping", "fds": 1}\n')
     with pytest.raises(ProtocolError, match="fds: no descriptor can be passed over this socket"):
         decoder.next_event()
@@ -114,7 +114,7 @@ def channel(
 ) -> Iterator[tuple[Channel, socket.socket]]:
     ours, theirs = socket.socketpair()
     buffer = memoryview(bytearray(1 << 18))
-    decoder = wire.Decoder(wire.Limits())
+    decoder = frames.Decoder(frames.Limits())
     made = Channel(ours, decoder, tasks, buffer, output_max=1 << 30, kept=kept, owner=owner)
     try:
         with theirs:

@@ -10,10 +10,10 @@ import pytest
 import trio.testing
 from anyio.abc import TaskGroup
 
-from asrd import fdsocket, wire
-from asrd.channel import Channel
 from asrd.errors import ProtocolError
-from asrd.ownedfd import OwnedFd
+from asrd.wire import fdsocket, frames
+from asrd.wire.channel import Channel
+from asrd.wire.ownedfd import OwnedFd
 
 pytestmark = pytest.mark.anyio
 
@@ -29,10 +29,10 @@ class Peer:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.sock = sock
-        self.decoder = wire.Decoder(wire.Limits(data=1 << 24))
+        self.decoder = frames.Decoder(frames.Limits(data=1 << 24))
         self.buffer = memoryview(bytearray(1 << 16))
 
-    async def event(self) -> wire.Event:
+    async def event(self) -> frames.Event:
         with anyio.fail_after(PATIENCE):
             while (event := self.decoder.next_event()) is None:
                 await anyio.wait_readable(self.sock)
@@ -56,7 +56,7 @@ async def connected(
         async with anyio.create_task_group() as tasks:
             channel = Channel(
                 ours,
-                wire.Decoder(wire.Limits()),
+                frames.Decoder(frames.Limits()),
                 tasks,
                 memoryview(bytearray(1 << 16)),
                 output_max=output_max,
@@ -82,7 +82,7 @@ async def test_events_go_both_ways() -> None:
         channel.send("audio-stop")
         assert (await peer.event()).data == {"text": "one"}
         assert (await peer.event()).type == "audio-stop"
-        peer.sock.sendall(wire.encode("pong", {"text": "one"}) + wire.encode("info"))
+        peer.sock.sendall(frames.encode("pong", {"text": "one"}) + frames.encode("info"))
         events = [await channel.receive(), await channel.receive()]
         assert [event and event.type for event in events] == ["pong", "info"]
         peer.sock.shutdown(socket.SHUT_WR)
@@ -229,7 +229,7 @@ async def test_sending_never_raises() -> None:
 
 async def test_an_end_in_the_middle_of_an_event_is_told() -> None:
     async with connected() as (channel, peer, _):
-        peer.sock.sendall(wire.encode("pong") + b'{"type"')
+        peer.sock.sendall(frames.encode("pong") + b'{"type"')
         peer.sock.shutdown(socket.SHUT_WR)
         event = await channel.receive()
         assert event is not None
@@ -239,7 +239,7 @@ async def test_an_end_in_the_middle_of_an_event_is_told() -> None:
 
 async def test_an_event_that_does_not_arrive_whole_in_time_is_an_error() -> None:
     async with connected(frame_timeout=0.01) as (channel, peer, _):
-        peer.sock.sendall(wire.encode("pong") + b'{"type"')
+        peer.sock.sendall(frames.encode("pong") + b'{"type"')
         assert await channel.receive() is not None
         with pytest.raises(ProtocolError, match=r"an event took longer than 0\.01 s to arrive"):
             await channel.receive()
@@ -261,7 +261,7 @@ class TestByAVirtualClock:
     ) -> None:
         """The channel never sees a moment between two events, and each comes slowly, but in
         time."""
-        raw = wire.encode("ping", {"text": "again"})
+        raw = frames.encode("ping", {"text": "again"})
         async with connected(frame_timeout=3) as (channel, peer, tasks):
             peer.sock.sendall(raw[:9])
             tasks.start_soon(self._count, channel, 5)
@@ -302,5 +302,5 @@ class TestByAVirtualClock:
             for _ in range(2):
                 await trio.testing.wait_all_tasks_blocked()
                 clock.jump(5)
-                peer.sock.sendall(wire.encode("ping"))
+                peer.sock.sendall(frames.encode("ping"))
             await trio.testing.wait_all_tasks_blocked()

@@ -10,9 +10,9 @@ import anyio
 import anyio.abc
 import pytest
 
-import asrd.channel
-from asrd import fdsocket, wire
-from asrd.channel import Channel
+import asrd.wire.channel
+from asrd.wire import fdsocket, frames
+from asrd.wire.channel import Channel
 
 pytestmark = pytest.mark.anyio
 
@@ -22,7 +22,7 @@ def channel(
     tasks: anyio.abc.TaskGroup, buffer: memoryview
 ) -> Iterator[tuple[Channel, socket.socket]]:
     ours, theirs = socket.socketpair()
-    made = Channel(ours, wire.Decoder(wire.Limits()), tasks, buffer, output_max=1 << 20)
+    made = Channel(ours, frames.Decoder(frames.Limits()), tasks, buffer, output_max=1 << 20)
     try:
         yield made, theirs
     finally:
@@ -35,7 +35,7 @@ async def test_busy_channels_do_not_read_into_each_others_events(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each gives way after each event: in the middle of one read, or of one event."""
-    monkeypatch.setattr(asrd.channel, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(asrd.wire.channel, "TURN_SECONDS", 0.0)
     buffer = memoryview(bytearray(size))
     said = {name: [f"{name}{number}" for number in range(60)] for name in "ab"}
     heard: dict[str, list[str]] = {"a": [], "b": []}
@@ -49,7 +49,7 @@ async def test_busy_channels_do_not_read_into_each_others_events(
     async with anyio.create_task_group() as tasks:
         with channel(tasks, buffer) as (a, a_peer), channel(tasks, buffer) as (b, b_peer):
             for name, peer in (("a", a_peer), ("b", b_peer)):
-                peer.sendall(b"".join(wire.encode("ping", {"text": text}) for text in said[name]))
+                peer.sendall(b"".join(frames.encode("ping", {"text": text}) for text in said[name]))
             async with anyio.create_task_group() as listeners:
                 listeners.start_soon(listen, "a", a)
                 listeners.start_soon(listen, "b", b)
@@ -62,7 +62,7 @@ async def test_a_send_that_fails_ends_the_connection(monkeypatch: pytest.MonkeyP
 
     async with anyio.create_task_group() as tasks:
         with channel(tasks, memoryview(bytearray(4096))) as (made, peer):
-            peer.sendall(wire.encode("pong"))
+            peer.sendall(frames.encode("pong"))
             monkeypatch.setattr(fdsocket, "send", refuse)
             made.send("ping")
             event = await made.receive()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from asrd.errors import BadRequest, TooLarge
-from asrd.records import AudioFormat, Options
+from asrd.wire.records import AudioFormat, Options
 from asrd.worker.audio import RATE, Samples
 from asrd.worker.channels import MAX_CHANNELS
 from asrd.worker.engine import WhisperEngine, load_engine

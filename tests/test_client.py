@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import asrd.client.attempts
-from asrd import Client, wire
+from asrd import Client
 from asrd.errors import (
     BadAudio,
     BadRequest,
@@ -25,7 +25,8 @@ from asrd.errors import (
     DeadlineExceeded,
     ProtocolError,
 )
-from asrd.events import Progress
+from asrd.wire import frames
+from asrd.wire.client_events import Progress
 from tests.fakes import (
     INFO,
     PATIENCE,
@@ -226,7 +227,7 @@ def test_garbage_is_one_clear_sentence(path: Path, bytes_: bytes, problem: str) 
 
 def test_a_descriptor_from_the_daemon_is_an_error_and_not_a_leak(path: Path) -> None:
     def behave(peer: Any, request: dict[str, Any]) -> None:
-        socket.send_fds(peer.sock, [wire.encode("pong")], [0])
+        socket.send_fds(peer.sock, [frames.encode("pong")], [0])
 
     with FakeDaemon(path, [behave]), Client(str(path)) as client, pytest.raises(ProtocolError):
         client.transcribe(b"")

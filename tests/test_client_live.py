@@ -19,7 +19,7 @@ from asrd import AsyncClient, Client
 from asrd.asrctl.exitcode import Exit
 from asrd.demo import SAMPLES
 from asrd.errors import BadAudio, Busy, Cancelled, DeadlineExceeded, ModelNotFound
-from asrd.events import Progress
+from asrd.wire.client_events import Progress
 from tests.process.daemons import Daemon
 from tests.process.raw import wait_for
 from tests.subprocesses import started

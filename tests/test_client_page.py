@@ -6,7 +6,7 @@ from pathlib import Path
 
 import asrd
 from asrd import AsyncClient, Client, errors
-from asrd.records import JobWarning
+from asrd.wire.records import JobWarning
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "client.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.S)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from asrd.errors import BadAudio
-from asrd.records import AudioFormat
+from asrd.wire.records import AudioFormat
 from asrd.worker.audio import RATE, Samples, open_recording
 from asrd.worker.containers import OPTIONS
 from tests.sounds import memory_file, s16, sample

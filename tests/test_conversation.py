@@ -15,8 +15,8 @@ from asrd.errors import (
     InternalError,
     ProtocolError,
 )
-from asrd.events import TO_CLIENT, Accepted, CancelAnswer, Pong, Transcript
-from asrd.wire import Event
+from asrd.wire.client_events import TO_CLIENT, Accepted, CancelAnswer, Pong, Transcript
+from asrd.wire.frames import Event
 
 
 def heard(conversation: Conversation, kind: str, /, **data: Any) -> None:

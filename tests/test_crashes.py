@@ -3,8 +3,8 @@
 import pytest
 
 from asrd.front.crashes import KEPT, Crash, Crashes, Ran, rfc3339
-from asrd.identity import Peer
-from asrd.records import LastProcess
+from asrd.wire.peer import Peer
+from asrd.wire.records import LastProcess
 
 ALICE, BOB, ROOT = (Peer(1, uid, uid) for uid in (1000, 1001, 0))
 

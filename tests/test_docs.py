@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from asrd import events, records, wire, workerevents
 from asrd.config import TABLES, FrontSettings
 from asrd.errors import Code, WarningCode
 from asrd.front import status
-from asrd.identity import Peer
+from asrd.wire import client_events, frames, records, worker_events
+from asrd.wire.peer import Peer
 from tests.declared import accepts, default
 from tests.test_status import front
 
@@ -25,10 +25,10 @@ DOCS = ROOT / "docs"
 PROTOCOL = (DOCS / "protocol.md").read_text()
 SETTINGS = (DOCS / "settings.md").read_text()
 DIRECTIONS = {
-    "## Client to asrd": events.FROM_CLIENT,
-    "## asrd to client": events.TO_CLIENT,
-    "### Front to worker": workerevents.TO_WORKER,
-    "### Worker to front": workerevents.FROM_WORKER,
+    "## Client to asrd": client_events.FROM_CLIENT,
+    "## asrd to client": client_events.TO_CLIENT,
+    "### Front to worker": worker_events.TO_WORKER,
+    "### Worker to front": worker_events.FROM_WORKER,
 }
 # Answers without a dataclass: their data is made elsewhere (asrd.front.status).
 UNDECLARED = {"## asrd to client": {"info", "status"}}
@@ -103,16 +103,16 @@ def test_every_code_of_a_warning() -> None:
 
 def test_every_limit_of_the_codec() -> None:
     cells = {row[0]: row[1] for row in rows(section(PROTOCOL, "## Framing"))}
-    assert cells["header line"] == f"{wire.MAX_HEADER:,} bytes"
-    assert cells["`type`"] == f"{wire.MAX_TYPE} characters"
+    assert cells["header line"] == f"{frames.MAX_HEADER:,} bytes"
+    assert cells["`type`"] == f"{frames.MAX_TYPE} characters"
     assert cells["`data_length`"] == (
-        f"{wire.MAX_DATA:,} bytes; between front and worker {wire.MAX_TRANSCRIPT_DATA:,}"
+        f"{frames.MAX_DATA:,} bytes; between front and worker {frames.MAX_TRANSCRIPT_DATA:,}"
     )
-    assert cells["nesting of JSON"] == f"{wire.MAX_DEPTH} levels"
+    assert cells["nesting of JSON"] == f"{frames.MAX_DEPTH} levels"
     values = "values in `data`: commas and opening brackets, also those in texts"
-    assert cells[values] == f"{wire.MAX_VALUES:,}"
+    assert cells[values] == f"{frames.MAX_VALUES:,}"
     fds = cells["`fds` of one event, and waiting for theirs"]
-    assert fds == f"{wire.MAX_FDS}; on the status socket and over TCP none"
+    assert fds == f"{frames.MAX_FDS}; on the status socket and over TCP none"
 
 
 def test_every_setting_that_bounds_a_client_is_among_the_limits() -> None:
@@ -143,8 +143,8 @@ def shape(value: Any) -> Any:
 def test_the_examples_by_hand_are_what_the_codec_says() -> None:
     """Header lines of the examples, but for the version, which changes."""
     examples = re.findall(r'\{"type":"\w+","version":"\.\.\.","data_length":\d+\}', PROTOCOL)
-    pong = wire.encode("pong", {"text": "hello"})
-    accepted = wire.encode("accepted", {"job_id": "6f1c2a9be04d7753", "queue_depth": 0})
+    pong = frames.encode("pong", {"text": "hello"})
+    accepted = frames.encode("accepted", {"job_id": "6f1c2a9be04d7753", "queue_depth": 0})
     for raw in (pong, accepted):
         line = re.sub(r'"version":"[^"]*"', '"version":"..."', raw.decode().splitlines()[0])
         assert line in examples

@@ -32,13 +32,9 @@ from asrd.errors import (
     Poisoned,
     TooLarge,
 )
-from asrd.fields import dump
-from asrd.languages import NAMES
-from asrd.records import (
-    AudioFormat,
-    Options,
-    Segment,
-)
+from asrd.wire.fields import dump
+from asrd.wire.languages import NAMES
+from asrd.wire.records import AudioFormat, Options, Segment
 from asrd.worker import cuda, models
 from asrd.worker import engine as engine_module
 from asrd.worker.ahead import READ_AHEAD_SECONDS

@@ -9,19 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asrd import events, records, wire, workerevents
 from asrd.errors import FieldError
-from asrd.events import (
-    FROM_CLIENT,
-    TO_CLIENT,
-)
-from asrd.eventtable import parse_event
-from asrd.fields import dump, parse
-from asrd.records import (
-    AudioFormat,
-    Options,
-)
-from asrd.workerevents import FROM_WORKER, TO_WORKER
+from asrd.wire import client_events, frames, records, worker_events
+from asrd.wire.client_events import FROM_CLIENT, TO_CLIENT
+from asrd.wire.event_table import parse_event
+from asrd.wire.fields import dump, parse
+from asrd.wire.records import AudioFormat, Options
+from asrd.wire.worker_events import FROM_WORKER, TO_WORKER
 from tests.strategies import instances
 
 TABLES = {"client": FROM_CLIENT, "answer": TO_CLIENT, "worker": FROM_WORKER, "front": TO_WORKER}
@@ -109,19 +103,19 @@ SAMPLES: Mapping[str, Any] = {
 @pytest.mark.parametrize("direction", TABLES)
 def test_a_table_has_each_class_under_its_own_name(direction: str) -> None:
     union = {
-        "client": events.ClientEvent,
-        "answer": events.AnswerEvent,
-        "worker": workerevents.WorkerEvent,
-        "front": workerevents.FrontEvent,
+        "client": client_events.ClientEvent,
+        "answer": client_events.AnswerEvent,
+        "worker": worker_events.WorkerEvent,
+        "front": worker_events.FrontEvent,
     }[direction]
     table = TABLES[direction]
     assert {cls.TYPE: cls for cls in get_args(union)} == table
-    assert all(0 < len(kind) <= wire.MAX_TYPE for kind in table)
+    assert all(0 < len(kind) <= frames.MAX_TYPE for kind in table)
 
 
 def test_an_event_is_parsed_by_its_direction() -> None:
-    assert parse_event(FROM_CLIENT, "cancel", {"job_id": "j"}) == events.Cancel("j")
-    assert parse_event(TO_WORKER, "cancel", {"key": 7}) == workerevents.CancelJob(7)
+    assert parse_event(FROM_CLIENT, "cancel", {"job_id": "j"}) == client_events.Cancel("j")
+    assert parse_event(TO_WORKER, "cancel", {"key": 7}) == worker_events.CancelJob(7)
     assert parse_event(FROM_CLIENT, "transcript", {"text": ""}) is None
     assert parse_event(FROM_CLIENT, "no-such-event", {}) is None
     with pytest.raises(FieldError, match="job_id: is missing"):

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from asrd import fdsocket
 from asrd.errors import ProtocolError
-from asrd.identity import Peer
-from asrd.wire import MAX_FDS
+from asrd.wire import fdsocket
+from asrd.wire.frames import MAX_FDS
+from asrd.wire.peer import Peer
 
 Pair = tuple[socket.socket, socket.socket]
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asrd.errors import FieldError
-from asrd.fields import (
+from asrd.wire.fields import (
     choice,
     dump,
     either,

@@ -8,14 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asrd.asrctl.formats import FORMATS, render
-from asrd.events import (
-    Transcript,
-)
-from asrd.records import (
-    JobWarning,
-    Segment,
-    Word,
-)
+from asrd.wire.client_events import Transcript
+from asrd.wire.records import JobWarning, Segment, Word
 
 
 def spoken(*segments: tuple[float, float, str]) -> Transcript:

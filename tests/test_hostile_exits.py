@@ -13,14 +13,12 @@ import pytest
 
 from asrd.config import WorkerSettings
 from asrd.errors import Code, LoadError
-from asrd.records import (
-    SENTENCE_MAX,
-)
 from asrd.sd import Notifier
+from asrd.wire.records import SENTENCE_MAX
+from asrd.wire.worker_events import Done, Failed
 from asrd.worker.frontlink import FrontLink
 from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Skills, Task
 from asrd.worker.worker import Worker
-from asrd.workerevents import Done, Failed
 from tests.process.raw import Peer, memfd
 
 # More than the kernel keeps for a front that does not read.

@@ -16,8 +16,6 @@ import anyio.abc
 import pytest
 import trio.testing
 
-from asrd import wire
-from asrd.channel import Channel, Kept
 from asrd.errors import BadAudio, Busy, ProtocolError
 from asrd.front.crashes import Crash, Ran
 from asrd.front.fairqueue import Job, Limits
@@ -25,8 +23,10 @@ from asrd.front.link import Link
 from asrd.front.scheduler import Scheduler
 from asrd.front.spool import ClientFile, Recording, Spool
 from asrd.front.workerdir import WorkerDirectory
-from asrd.identity import Peer
 from asrd.sd import Notifier
+from asrd.wire import frames
+from asrd.wire.channel import Channel, Kept
+from asrd.wire.peer import Peer
 from tests.process.raw import memfd
 
 
@@ -37,9 +37,9 @@ def _exhausted(*_: Any, **__: Any) -> NoReturn:
 def test_finding_a_duplicate_key_takes_no_longer_than_reading_the_keys() -> None:
     """One event with 25,000 keys, the last two the same, once held the event loop for 19 s; so many
     are refused now, and of those that may be the search must not compare all with all."""
-    keys = [f'"{number:04x}":1' for number in range(wire.MAX_VALUES - 1)]
+    keys = [f'"{number:04x}":1' for number in range(frames.MAX_VALUES - 1)]
     raw = ("{" + ",".join([*keys, keys[-1]]) + "}").encode()
-    decoder = wire.Decoder(wire.Limits())
+    decoder = frames.Decoder(frames.Limits())
     decoder.receive(b'{"type": "ping", "data_length": %d}\n' % len(raw) + raw)
     started = time.process_time()
     with pytest.raises(ProtocolError, match="'1ffe' stands there twice"):
@@ -54,7 +54,7 @@ def _channel(
 ) -> Iterator[tuple[Channel, socket.socket]]:
     """A channel, and the socket at its other end, which nobody reads."""
     ours, theirs = socket.socketpair()
-    decoder, buffer = wire.Decoder(wire.Limits()), memoryview(bytearray(4096))
+    decoder, buffer = frames.Decoder(frames.Limits()), memoryview(bytearray(4096))
     channel = Channel(ours, decoder, tasks, buffer, output_max=output_max, kept=kept, owner=owner)
     try:
         with theirs:

@@ -17,10 +17,10 @@ TREES = {
 # What can be tested without a clock, a socket or a file.
 PURE = {
     "errors.py",
-    "events.py",
-    "eventtable.py",
-    "fastjson.py",
-    "fields.py",
+    "wire/client_events.py",
+    "wire/event_table.py",
+    "wire/strict_json.py",
+    "wire/fields.py",
     "front/actions.py",
     "front/crashes.py",
     "front/deadlines.py",
@@ -31,14 +31,14 @@ PURE = {
     "front/returns.py",
     "front/scheduler.py",
     "front/workers.py",
-    "identity.py",
-    "languages.py",
+    "wire/peer.py",
+    "wire/languages.py",
     "plaintext.py",
-    "records.py",
+    "wire/records.py",
     "version.py",
     "worker/hints.py",
-    "workerevents.py",
-    "wire.py",
+    "wire/worker_events.py",
+    "wire/frames.py",
 }
 IMPURE = {
     "anyio",
@@ -89,11 +89,12 @@ SPAWNERS = {"standalone/supervisor.py", "asrctl/host.py"}
 # What may import what: a module its own package, the modules that stand outside of packages, and
 # these packages.
 MAY_IMPORT = {
-    "front": set(),
-    "worker": set(),
-    "client": set(),
-    "asrctl": {"client", "worker"},
-    "standalone": {"asrctl", "client", "demo", "front", "worker"},
+    "wire": set(),
+    "front": {"wire"},
+    "worker": {"wire"},
+    "client": {"wire"},
+    "asrctl": {"client", "wire", "worker"},
+    "standalone": {"asrctl", "client", "demo", "front", "wire", "worker"},
 }
 SPAWN = {
     "subprocess",

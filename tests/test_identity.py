@@ -2,7 +2,7 @@
 
 import pytest
 
-from asrd.identity import Peer, named
+from asrd.wire.peer import Peer, named
 
 
 def user(uid: int) -> Peer:

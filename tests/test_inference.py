@@ -14,14 +14,11 @@ from typing import Any
 import pytest
 
 from asrd.errors import BadAudio, Code
-from asrd.ownedfd import OwnedFd
-from asrd.records import (
-    AudioFormat,
-    Options,
-)
+from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.records import AudioFormat, Options
+from asrd.wire.worker_events import Done, Failed, Job, JobProgress
 from asrd.worker.engine_api import Transcription
 from asrd.worker.inference import Inference, Loaded, Message, Task
-from asrd.workerevents import Done, Failed, Job, JobProgress
 from tests.subprocesses import run_python
 
 # Long enough for a loaded machine; a test that passes never waits so long.

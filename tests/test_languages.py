@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asrd.errors import FieldError
-from asrd.languages import NAMES, language, language_or_empty
+from asrd.wire.languages import NAMES, language, language_or_empty
 
 
 @pytest.mark.parametrize(

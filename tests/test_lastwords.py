@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from asrd.ownedfd import OwnedFd
+from asrd.wire.ownedfd import OwnedFd
 from asrd.worker.lastwords import STORED, WORDS_MAX, last_words
 from tests.fakes import PATIENCE
 

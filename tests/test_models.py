@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from asrd.demo import MODEL
 from asrd.errors import AsrdError, LoadError
-from asrd.languages import NAMES
+from asrd.wire.languages import NAMES
 from asrd.worker import models
 from asrd.worker.models import Facts, check, fetch_model, resolve
 from tests.fakes import PATIENCE

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from asrd.ownedfd import OwnedFd
+from asrd.wire.ownedfd import OwnedFd
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from asrd.fields import dump, parse
-from asrd.records import Segment
+from asrd.wire.fields import dump, parse
+from asrd.wire.records import Segment
 from asrd.worker.prepared import _segment, finite
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from asrd.asrctl.cells import cells
 from asrd.asrctl.progress import ProgressBar, clock, progress_line, terminal_columns
-from asrd.events import Progress
+from asrd.wire.client_events import Progress
 
 
 class Terminal(io.StringIO):

@@ -6,24 +6,15 @@ from typing import Any
 import pytest
 
 from asrd.errors import BadAudio, Code, TooLarge
-from asrd.events import (
-    TO_CLIENT,
-    Error,
-    Transcribe,
-    Transcript,
-)
-from asrd.fields import parse
 from asrd.front import request as answers
 from asrd.front.actions import Failure
 from asrd.front.needs import Needs
 from asrd.front.request import Request, make_request, with_hints
-from asrd.identity import Peer
-from asrd.records import (
-    AudioFormat,
-    JobWarning,
-    Options,
-)
-from asrd.workerevents import Done
+from asrd.wire.client_events import TO_CLIENT, Error, Transcribe, Transcript
+from asrd.wire.fields import parse
+from asrd.wire.peer import Peer
+from asrd.wire.records import AudioFormat, JobWarning, Options
+from asrd.wire.worker_events import Done
 
 PCM = AudioFormat("pcm_s16le")
 

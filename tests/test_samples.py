@@ -9,7 +9,7 @@ import pytest
 from faster_whisper.audio import decode_audio
 
 from asrd.errors import BadAudio, WarningCode
-from asrd.records import AudioFormat
+from asrd.wire.records import AudioFormat
 from asrd.worker.audio import RATE, Recording, Samples, open_recording
 from asrd.worker.samples import SampleChecks
 from tests.mediafiles import stereo

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from asrd import wire
 from asrd.config import FrontSettings
 from asrd.front import bounds
+from asrd.wire import frames
 from tests.process import test_memory as worst
 from tests.test_house import TREES, names
 
@@ -48,9 +48,14 @@ def test_every_bound_is_in_the_table() -> None:
     (table,) = re.findall(r"\| what \| bound \|.*?\n\n", PAGE, re.DOTALL)
     named = set(re.findall(r"`(\w+)`", table))
     assert FrontSettings.__dataclass_fields__.keys() - _NO_BOUNDS <= named
-    for constant in (wire.MAX_HEADER >> 10, wire.MAX_DATA >> 10, wire.MAX_DEPTH, wire.MAX_FDS):
+    for constant in (
+        frames.MAX_HEADER >> 10,
+        frames.MAX_DATA >> 10,
+        frames.MAX_DEPTH,
+        frames.MAX_FDS,
+    ):
         assert re.search(rf"\b{constant}\b", table)
-    assert f"{wire.MAX_VALUES:,}" in table
+    assert f"{frames.MAX_VALUES:,}" in table
 
 
 def test_the_sum_is_the_codes() -> None:

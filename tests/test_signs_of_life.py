@@ -11,17 +11,12 @@ from typing import Any, cast
 
 import pytest
 
-from asrd import wire
 from asrd.config import WorkerSettings
 from asrd.sd import Notifier
+from asrd.wire import frames
+from asrd.wire.worker_events import Alive, Bye, Done, Hello
 from asrd.worker.inference import Inference, Loaded, Message, Skills, Task
 from asrd.worker.worker import Worker
-from asrd.workerevents import (
-    Alive,
-    Bye,
-    Done,
-    Hello,
-)
 from tests.process.raw import Peer, memfd
 
 JOB = {"key": 3, "job_id": "a", "audio": {"encoding": "file"}, "size": 5, "options": {}}
@@ -145,7 +140,7 @@ def test_what_comes_in_one_piece_with_a_job_s_turn_is_heard(front: Peer) -> None
     """Who reads both runs the job, and another thread must find the rest."""
     front.expect(Hello.TYPE)
     send_job(front, HELD)
-    front.send_raw(wire.encode("run", {"key": HELD["key"]}) + wire.encode("cancel", {"key": 2}))
+    front.send_raw(frames.encode("run", {"key": HELD["key"]}) + frames.encode("cancel", {"key": 2}))
     # It hangs, and was cancelled: the worker ends.
     while (said := front.receive()) is not None:
         assert said.type == Alive.TYPE

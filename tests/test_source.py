@@ -17,9 +17,7 @@ from asrd.client import source
 from asrd.client.attempts import AudioHint
 from asrd.client.source import open_source
 from asrd.errors import BadAudio, BadRequest, TooLarge
-from asrd.records import (
-    AudioFormat,
-)
+from asrd.wire.records import AudioFormat
 
 FILE = AudioFormat("file")
 SEALED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL

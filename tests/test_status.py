@@ -10,7 +10,6 @@ from wyoming.event import Event
 from wyoming.info import Info
 
 from asrd.asrctl.table import Snapshot
-from asrd.fields import parse
 from asrd.front import status
 from asrd.front.crashes import Crash, Crashes, Ran
 from asrd.front.fairqueue import Job, Limits
@@ -18,8 +17,9 @@ from asrd.front.link import WorkerInfo
 from asrd.front.metrics import Metrics
 from asrd.front.scheduler import Scheduler
 from asrd.front.workers import WorkerState
-from asrd.identity import Peer
 from asrd.version import __version__
+from asrd.wire.fields import parse
+from asrd.wire.peer import Peer
 
 ALICE, BOB, ROOT = 1000, 1001, 0
 

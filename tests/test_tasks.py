@@ -7,11 +7,11 @@ from typing import cast
 import pytest
 
 from asrd.errors import ProtocolError
-from asrd.ownedfd import OwnedFd
-from asrd.records import AudioFormat, Options
+from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.records import AudioFormat, Options
+from asrd.wire.worker_events import Job, RunJob
 from asrd.worker.inference import Inference, Task
 from asrd.worker.tasks import Tasks
-from asrd.workerevents import Job, RunJob
 
 
 class Noting:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from asrd.errors import BadAudio, BadRequest, WarningCode
-from asrd.languages import same_language
-from asrd.records import AudioFormat
+from asrd.wire.languages import same_language
+from asrd.wire.records import AudioFormat
 from asrd.worker.audio import Recording, Samples, open_recording
 from tests.mediafiles import with_tracks
 from tests.sounds import memory_file, s16, sample, silence, wav

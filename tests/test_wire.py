@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asrd import wire
 from asrd.errors import ProtocolError
 from asrd.version import __version__
+from asrd.wire import frames
 from tests.feeding import Feed, payload_of
 
 
@@ -33,10 +33,10 @@ def told(feed: Feed) -> list[tuple[str, dict[str, Any], bytes, int]]:
 # --- whole, bytewise, trailing --------------------------------------------------------------------
 
 THREE = (
-    wire.encode("ping", {"text": "é"})
-    + wire.encode("audio-chunk", {"rate": 16000}, payload_length=5)
+    frames.encode("ping", {"text": "é"})
+    + frames.encode("audio-chunk", {"rate": 16000}, payload_length=5)
     + b"12\n45"
-    + wire.encode("audio-stop")
+    + frames.encode("audio-stop")
 )
 TOLD = [
     ("ping", {"text": "é"}, b"", 0),
@@ -46,7 +46,7 @@ TOLD = [
 
 
 def test_encode_keeps_the_header_short_and_says_only_what_there_is() -> None:
-    raw = wire.encode("ping", {"text": "x" * 100_000}, payload_length=7, fds=1)
+    raw = frames.encode("ping", {"text": "x" * 100_000}, payload_length=7, fds=1)
     line, body = raw.split(b"\n", 1)
     assert json.loads(line) == {
         "type": "ping",
@@ -56,7 +56,7 @@ def test_encode_keeps_the_header_short_and_says_only_what_there_is() -> None:
         "fds": 1,
     }
     assert json.loads(body) == {"text": "x" * 100_000}
-    assert json.loads(wire.encode("audio-stop")) == {"type": "audio-stop", "version": __version__}
+    assert json.loads(frames.encode("audio-stop")) == {"type": "audio-stop", "version": __version__}
 
 
 def test_whole(feed: Feed) -> None:
@@ -72,7 +72,7 @@ def test_bytewise(feed: Feed) -> None:
 
 
 def test_with_trailing_bytes(feed: Feed) -> None:
-    more = wire.encode("describe")
+    more = frames.encode("describe")
     feed.receive(THREE + more[:9])
     assert told(feed) == TOLD
     assert feed.decoder.in_frame
@@ -115,16 +115,16 @@ FRAMES = st.lists(
         st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=64),
         st.dictionaries(TEXT, JSON, max_size=3),
         st.binary(max_size=2000),
-        st.integers(0, wire.MAX_FDS),
+        st.integers(0, frames.MAX_FDS),
     ),
     max_size=5,
 )
 
 
-def reads(frames: Iterable[tuple[bytes, int]], cuts: list[int]) -> Iterator[tuple[bytes, int]]:
+def reads(sent: Iterable[tuple[bytes, int]], cuts: list[int]) -> Iterator[tuple[bytes, int]]:
     """The bytes in pieces; descriptors come with the first byte of their event, as the kernel
     gives them: it ends a read before bytes that bring more."""
-    for raw, fds in frames:
+    for raw, fds in sent:
         bounds = sorted({0, len(raw), *(cut for cut in cuts if cut < len(raw))})
         for start, end in pairwise(bounds):
             yield raw[start:end], fds if start == 0 else 0
@@ -132,19 +132,19 @@ def reads(frames: Iterable[tuple[bytes, int]], cuts: list[int]) -> Iterator[tupl
 
 @given(FRAMES, st.lists(st.integers(1, 3000)), st.booleans())
 def test_whatever_is_sent_arrives_in_whatever_cuts(
-    frames: list[tuple[str, dict[str, Any], bytes, int]], cuts: list[int], strict: bool
+    sent: list[tuple[str, dict[str, Any], bytes, int]], cuts: list[int], strict: bool
 ) -> None:
-    feed = Feed(wire.Limits(payload=1 << 20, strict=strict))
+    feed = Feed(frames.Limits(payload=1 << 20, strict=strict))
     raws = [
-        (wire.encode(kind, data, len(payload), fds) + payload, fds)
-        for kind, data, payload, fds in frames
+        (frames.encode(kind, data, len(payload), fds) + payload, fds)
+        for kind, data, payload, fds in sent
     ]
     for piece, fds in reads(raws, cuts):
         feed.receive(piece, fds)
     feed.decoder.receive_eof()
     assert feed.error is None
-    assert told(feed) == frames
-    assert [event.payload_length for event in feed.events] == [len(f[2]) for f in frames]
+    assert told(feed) == sent
+    assert [event.payload_length for event in feed.events] == [len(f[2]) for f in sent]
     feed.close()
 
 
@@ -160,7 +160,7 @@ def line_of(length: int) -> bytes:
 @pytest.mark.parametrize("step", [1 << 20, 511])
 def test_a_header_line_may_be_so_long_and_no_longer(step: int) -> None:
     for over in (False, True):
-        feed, raw = Feed(), line_of(wire.MAX_HEADER + over) + b"\n"
+        feed, raw = Feed(), line_of(frames.MAX_HEADER + over) + b"\n"
         for start in range(0, len(raw), step):
             feed.receive(raw[start : start + step])
         assert len(feed.events) == (not over)
@@ -185,35 +185,45 @@ def nested(depth: int) -> bytes:
     ("limits", "at_the_limit", "past_it", "error"),
     [
         (
-            wire.Limits(data=40),
+            frames.Limits(data=40),
             header(data_length=40) + b'{"a": "' + b"x" * 31 + b'"}',
             header(data_length=41),
             "data_length: 41 is over the limit of 40",
         ),
         (
-            wire.Limits(payload=10),
+            frames.Limits(payload=10),
             header(payload_length=10) + b"0123456789",
             header(payload_length=11),
             "payload_length: 11 is over the limit of 10",
         ),
-        (wire.Limits(), header(), header(payload_length=1), "payload_length: 1 is over the limit"),
-        (wire.Limits(), header(type="x" * 64), header(type="x" * 65), "type: must be a string of"),
-        (wire.Limits(), header(), header(fds=5), "fds: 5 is over the limit of 4"),
         (
-            wire.Limits(),
+            frames.Limits(),
+            header(),
+            header(payload_length=1),
+            "payload_length: 1 is over the limit",
+        ),
+        (
+            frames.Limits(),
+            header(type="x" * 64),
+            header(type="x" * 65),
+            "type: must be a string of",
+        ),
+        (frames.Limits(), header(), header(fds=5), "fds: 5 is over the limit of 4"),
+        (
+            frames.Limits(),
             header(data_length=68) + nested(32),
             header(data_length=70) + nested(33),
             "data is not acceptable JSON: it is nested deeper than 32 levels",
         ),
         (
-            wire.Limits(),
+            frames.Limits(),
             header(data=json.loads(nested(31))),
             header(data=json.loads(nested(32))),
             "the header is not acceptable JSON: it is nested deeper than 32 levels",
         ),
     ],
 )
-def test_limits(limits: wire.Limits, at_the_limit: bytes, past_it: bytes, error: str) -> None:
+def test_limits(limits: frames.Limits, at_the_limit: bytes, past_it: bytes, error: str) -> None:
     feed = Feed(limits)
     feed.receive(at_the_limit)
     assert len(feed.events) == 1
@@ -224,8 +234,8 @@ def test_limits(limits: wire.Limits, at_the_limit: bytes, past_it: bytes, error:
 
 
 def test_a_length_over_the_limit_is_refused_before_its_bytes_come(feed: Feed) -> None:
-    feed.receive(header(data_length=wire.MAX_DATA + 1))
-    assert str(feed.error) == f"data_length: {wire.MAX_DATA + 1} is over the limit of 262144"
+    feed.receive(header(data_length=frames.MAX_DATA + 1))
+    assert str(feed.error) == f"data_length: {frames.MAX_DATA + 1} is over the limit of 262144"
 
 
 # --- malformed: the error names the field ---------------------------------------------------------
@@ -314,7 +324,7 @@ def test_what_asrd_wrote_itself_is_parsed_faster_and_still_not_blindly() -> None
         (nested(300), False),
         (nested(200), True),
     ):
-        feed = Feed(wire.Limits(strict=False))
+        feed = Feed(frames.Limits(strict=False))
         feed.receive(header(data_length=len(body)) + body)
         assert bool(feed.events) == accepted == (feed.error is None)
         feed.close()
@@ -433,13 +443,13 @@ def test_what_is_kept_survives_the_reads_buffer(feed: Feed) -> None:
 def test_rule_5_the_owner_has_one_event_before_the_sink_of_the_next_is_opened() -> None:
     seen: list[str] = []
 
-    def open_sink(event: wire.Event) -> wire.Sink:
+    def open_sink(event: frames.Event) -> frames.Sink:
         seen.append(f"open {event.type} {event.data}")
-        return wire.BytesSink()
+        return frames.BytesSink()
 
-    decoder = wire.Decoder(wire.Limits(payload=100), open_sink)
-    raw = [wire.encode(kind, {"a": kind}, 3) + b"abc" for kind in ("one", "two")]
-    decoder.receive(raw[0] + wire.encode("none") + raw[1])
+    decoder = frames.Decoder(frames.Limits(payload=100), open_sink)
+    raw = [frames.encode(kind, {"a": kind}, 3) + b"abc" for kind in ("one", "two")]
+    decoder.receive(raw[0] + frames.encode("none") + raw[1])
     while (event := decoder.next_event()) is not None:
         seen.append(f"event {event.type}")
     assert seen == [
@@ -452,8 +462,8 @@ def test_rule_5_the_owner_has_one_event_before_the_sink_of_the_next_is_opened() 
 
 
 def test_a_payload_goes_to_its_sink_as_it_comes() -> None:
-    sink = wire.BytesSink()
-    decoder = wire.Decoder(wire.Limits(payload=100), lambda event: sink)
+    sink = frames.BytesSink()
+    decoder = frames.Decoder(frames.Limits(payload=100), lambda event: sink)
     decoder.receive(header(payload_length=6) + b"12")
     assert decoder.next_event() is None
     assert sink.data == b"12"
@@ -492,7 +502,7 @@ PARTS = st.sampled_from(
 def test_any_input_gives_events_or_a_protocol_error(
     pieces: list[tuple[bytes, int]], strict: bool, eof: bool
 ) -> None:
-    feed = Feed(wire.Limits(data=100, payload=100, strict=strict))
+    feed = Feed(frames.Limits(data=100, payload=100, strict=strict))
     for data, fds in pieces:
         feed.receive(data, fds)
     if eof:

@@ -9,13 +9,13 @@ from typing import Any, cast
 import anyio
 from anyio.abc import TaskGroup
 
-from asrd import fdsocket, wire
-from asrd.channel import Channel
 from asrd.config import FrontSettings
 from asrd.front.front import Front
 from asrd.front.link import WorkerInfo
 from asrd.front.session import Session
-from asrd.identity import Peer
+from asrd.wire import fdsocket, frames
+from asrd.wire.channel import Channel
+from asrd.wire.peer import Peer
 
 ALICE, BOB, ROOT = 1000, 1001, 0
 START = {"rate": 16_000, "width": 2, "channels": 1}
@@ -30,7 +30,7 @@ class User:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.sock = sock
-        self._decoder = wire.Decoder(wire.Limits())
+        self._decoder = frames.Decoder(frames.Limits())
         self._buffer = memoryview(bytearray(1 << 16))
 
     def send(
@@ -40,7 +40,7 @@ class User:
         payload: bytes = b"",
         fds: tuple[int, ...] = (),
     ) -> None:
-        self.send_raw(wire.encode(kind, data, len(payload), len(fds)) + payload, fds)
+        self.send_raw(frames.encode(kind, data, len(payload), len(fds)) + payload, fds)
 
     def send_raw(self, raw: bytes, fds: tuple[int, ...] = ()) -> None:
         assert fdsocket.send(self.sock, [raw], fds) == len(raw), "more than the kernel takes"
@@ -54,7 +54,7 @@ class User:
     async def at_end(self) -> bool:
         return await self._receive() is None
 
-    async def _receive(self) -> wire.Event | None:
+    async def _receive(self) -> frames.Event | None:
         while (event := self._decoder.next_event()) is None:
             await anyio.wait_readable(self.sock)
             try:
@@ -90,10 +90,10 @@ class Users:
     def _serve(self, peer: Peer, restricted: bool = False) -> User:
         ours, theirs = socket.socketpair()
         session = Session(self.front, peer, restricted)
-        limits = wire.Limits(payload=self.settings.max_payload_bytes)
+        limits = frames.Limits(payload=self.settings.max_payload_bytes)
         channel = Channel(
             ours,
-            wire.Decoder(limits, session.open_sink),
+            frames.Decoder(limits, session.open_sink),
             self._tasks,
             self._buffer,
             output_max=self.settings.output_max_bytes,

@@ -15,14 +15,10 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Protocol
 
-from asrd.events import (
-    Transcript,
-)
-from asrd.fields import dump
 from asrd.plaintext import fit_json, transcript_line
-from asrd.records import (
-    Segment,
-)
+from asrd.wire.client_events import Transcript
+from asrd.wire.fields import dump
+from asrd.wire.records import Segment
 
 
 class Writer(Protocol):

@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import TextIO
 
 from asrd.asrctl.cells import cells, cut, cut_start
-from asrd.events import Progress
 from asrd.plaintext import fit
+from asrd.wire.client_events import Progress
 
 _REDRAW_SECONDS = 0.1
 _BAR, _BAR_ROOM = 24, 60

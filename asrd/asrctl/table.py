@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from asrd.asrctl.cells import cells, ljust
-from asrd.fields import field, flag, integer, mapping, nested, number, parse, sequence, string
 from asrd.plaintext import one_line
+from asrd.wire.fields import field, flag, integer, mapping, nested, number, parse, sequence, string
 
 _COLUMNS = [
     *("WORKER", "STATE", "PID", "MODEL", "DEVICE", "COMPUTE"),

@@ -15,7 +15,7 @@ from asrd.client.attempts import JobOptions
 from asrd.client.client import Client
 from asrd.client.source import Audio
 from asrd.errors import AsrdError, ConnectionLost
-from asrd.events import Transcript
+from asrd.wire.client_events import Transcript
 
 STDIN = "-"
 SPLIT = "split"

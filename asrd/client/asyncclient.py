@@ -16,8 +16,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from asrd import fdsocket, wiretrace
-from asrd.channel import Channel
+from asrd import wiretrace
 from asrd.client.attempts import Attempts, JobOptions
 from asrd.client.client import ANSWER_SECONDS
 from asrd.client.connect import BACKLOG_PAUSE, connect, socket_path
@@ -33,13 +32,10 @@ from asrd.client.conversation import (
 from asrd.client.forking import OfOneProcess
 from asrd.client.source import Audio, Source, open_source
 from asrd.errors import AsrdError, ConnectionLost, ProtocolError
-from asrd.events import (
-    CancelAnswer,
-    Transcript,
-)
-from asrd.records import (
-    Segment,
-)
+from asrd.wire import fdsocket
+from asrd.wire.channel import Channel
+from asrd.wire.client_events import CancelAnswer, Transcript
+from asrd.wire.records import Segment
 
 __all__ = ["AsyncClient", "AsyncSegmentStream"]
 

@@ -27,19 +27,9 @@ from asrd.errors import (
     JobError,
     ShuttingDown,
 )
-from asrd.events import (
-    Accepted,
-    Progress,
-    SegmentDecoded,
-    Transcribe,
-    Transcript,
-)
-from asrd.fields import dump, parse
-from asrd.records import (
-    AudioFormat,
-    Options,
-    Segment,
-)
+from asrd.wire.client_events import Accepted, Progress, SegmentDecoded, Transcribe, Transcript
+from asrd.wire.fields import dump, parse
+from asrd.wire.records import AudioFormat, Options, Segment
 
 # How long a call without a timeout waits for the daemon to take its job.
 PATIENCE_SECONDS = 60.0
@@ -56,7 +46,7 @@ class JobOptions(TypedDict, total=False):
     """What `transcribe` and `stream` take beside the audio; absent means the daemon's default.
 
     `language` to `word_timestamps` are faster-whisper's options of the same names;
-    `audio_track`, `require_complete` and `split_channels` are explained in asrd.records.Options.
+    `audio_track`, `require_complete` and `split_channels` are those of asrd.wire.records.Options.
     `model` must be one that a worker has loaded. `job_id` and `trace_id` name the job in logs and
     status. `timeout` is in seconds, over everything: waiting, running, asking again. `encoding` is
     `file` (any container that PyAV reads: the default but for arrays), `pcm_s16le` or

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Unpack
 
-from asrd import fdsocket, wire, wiretrace
+from asrd import wiretrace
 from asrd.client.attempts import Attempts, JobOptions
 from asrd.client.connect import BACKLOG_PAUSE, connect, socket_path
 from asrd.client.conversation import (
@@ -27,15 +27,11 @@ from asrd.client.conversation import (
 )
 from asrd.client.forking import OfOneProcess
 from asrd.client.source import Audio, Source, open_source
-from asrd.closing import Closing
 from asrd.errors import AsrdError, ConnectionLost, ProtocolError
-from asrd.events import (
-    CancelAnswer,
-    Transcript,
-)
-from asrd.records import (
-    Segment,
-)
+from asrd.wire import fdsocket, frames
+from asrd.wire.client_events import CancelAnswer, Transcript
+from asrd.wire.closing import Closing
+from asrd.wire.records import Segment
 
 __all__ = ["Client", "SegmentStream"]
 
@@ -273,7 +269,7 @@ class _Connection(OfOneProcess):
     ) -> Call:
         call = self._conversation.open(expects, job_id)
         wiretrace.sent(kind, data, len(fds))
-        rest = memoryview(wire.encode(kind, data, fds=len(fds)))
+        rest = memoryview(frames.encode(kind, data, fds=len(fds)))
         try:
             while rest:
                 self._sock.settimeout(_time_left(until))

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from asrd import wire
 from asrd.errors import (
     AsrdError,
     ConnectionLost,
@@ -22,7 +21,8 @@ from asrd.errors import (
     ProtocolError,
     job_error_type,
 )
-from asrd.events import (
+from asrd.wire import frames
+from asrd.wire.client_events import (
     TO_CLIENT,
     Accepted,
     CancelAnswer,
@@ -32,7 +32,7 @@ from asrd.events import (
     SegmentDecoded,
     Transcript,
 )
-from asrd.eventtable import parse_event
+from asrd.wire.event_table import parse_event
 
 Answer = (
     Accepted | SegmentDecoded | Progress | Transcript | CancelAnswer | Pong | dict[str, Any]
@@ -43,11 +43,11 @@ _ON_THE_WAY = frozenset({"accepted", "segment", "progress"})
 _PLAIN = frozenset({"status", "info"})
 
 
-class AnswerDecoder(wire.Decoder):
+class AnswerDecoder(frames.Decoder):
     """Takes what asrd sends: long transcripts, no payloads."""
 
     def __init__(self) -> None:
-        super().__init__(wire.Limits(data=wire.MAX_TRANSCRIPT_DATA, strict=False))
+        super().__init__(frames.Limits(data=frames.MAX_TRANSCRIPT_DATA, strict=False))
 
     def receive_eof(self) -> None:
         """A daemon that is killed in mid-sentence is a lost connection, not a false word."""
@@ -132,7 +132,7 @@ class Conversation:
             self._jobs[job_id] = call
         return call
 
-    def receive(self, event: wire.Event) -> None:
+    def receive(self, event: frames.Event) -> None:
         """Give an event to whom it belongs; takes the event over."""
         event.close()
         try:
@@ -174,7 +174,7 @@ class Conversation:
             call.put(answer, last=last)
 
 
-def _parse(event: wire.Event) -> Answer | Error | None:
+def _parse(event: frames.Event) -> Answer | Error | None:
     if event.type in _PLAIN:
         return event.data
     answer: Answer | Error | None = parse_event(TO_CLIENT, event.type, event.data)

@@ -15,11 +15,9 @@ from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from asrd.client.attempts import AudioHint
 from asrd.errors import BadAudio, BadRequest, FieldError, TooLarge
-from asrd.fields import parse
-from asrd.ownedfd import OwnedFd
-from asrd.records import (
-    AudioFormat,
-)
+from asrd.wire.fields import parse
+from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.records import AudioFormat
 
 # A pipe may never end; the daemon takes no more than this by default either (max_file_bytes).
 MAX_COPY = 4 << 30

@@ -3,8 +3,8 @@
 `docs/security.md` has the sum item by item; `tests/process/test_memory.py` puts it to the test.
 """
 
-from asrd import wire
 from asrd.config import FrontSettings
+from asrd.wire import frames
 
 _KIB, _MIB = 1 << 10, 1 << 20
 
@@ -19,10 +19,10 @@ _ASKED_OF_CONNECTION = 2 * _ASKED
 # A buffer that was partly read keeps its room until half of it is empty.
 _SLACK = 2
 # An answer that is passed on just now, however large its client's bound.
-_LARGEST_ANSWER = wire.MAX_TRANSCRIPT_DATA
+_LARGEST_ANSWER = frames.MAX_TRANSCRIPT_DATA
 _PAGE = 4 * _KIB
 # The connection itself, a recording, a payload, and what waits for the event that declares it.
-_DESCRIPTORS_OF_CLIENT = 3 + wire.MAX_FDS
+_DESCRIPTORS_OF_CLIENT = 3 + frames.MAX_FDS
 # Listeners, workers, standard streams, the event loop's own.
 _DESCRIPTORS_AT_REST = 128
 

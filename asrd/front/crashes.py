@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from asrd.plaintext import one_line
-from asrd.records import LastProcess
+from asrd.wire.records import LastProcess
 
 if TYPE_CHECKING:
-    from asrd.identity import Peer
+    from asrd.wire.peer import Peer
 
 KEPT = 20
 

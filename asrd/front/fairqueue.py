@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asrd.front.needs import Needs
-from asrd.identity import User, named
+from asrd.wire.peer import User, named
 
 
 @dataclass(eq=False, slots=True)

@@ -15,9 +15,6 @@ from anyio.abc import TaskGroup
 
 from asrd.config import FrontSettings
 from asrd.errors import Code
-from asrd.events import (
-    Transcribe,
-)
 from asrd.front import report, status
 from asrd.front import request as answers
 from asrd.front.actions import (
@@ -44,12 +41,10 @@ from asrd.front.spool import Audio, Recording, Spool
 from asrd.front.unanswered import Unanswered
 from asrd.front.workerdir import WorkerDirectory
 from asrd.front.workers import Worker, WorkerState
-from asrd.identity import Peer, User, named
-from asrd.records import (
-    AudioFormat,
-    Options,
-)
-from asrd.workerevents import Done, Failed, Hello, Job, JobProgress, JobSegment, Loading
+from asrd.wire.client_events import Transcribe
+from asrd.wire.peer import Peer, User, named
+from asrd.wire.records import AudioFormat, Options
+from asrd.wire.worker_events import Done, Failed, Hello, Job, JobProgress, JobSegment, Loading
 
 log = logging.getLogger(__name__)
 

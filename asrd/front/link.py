@@ -14,15 +14,15 @@ from typing import Any, Protocol
 import anyio
 from anyio.abc import TaskGroup
 
-from asrd import wire
-from asrd.channel import Channel
 from asrd.errors import FieldError, ProtocolError
-from asrd.eventtable import parse_event
-from asrd.fdsocket import EXHAUSTED
-from asrd.fields import dump
 from asrd.front.crashes import Crash, Ran
 from asrd.front.scheduler import UnknownKey
-from asrd.workerevents import (
+from asrd.wire import frames
+from asrd.wire.channel import Channel
+from asrd.wire.event_table import parse_event
+from asrd.wire.fdsocket import EXHAUSTED
+from asrd.wire.fields import dump
+from asrd.wire.worker_events import (
     FROM_WORKER,
     PROTOCOL_VERSION,
     Alive,
@@ -42,7 +42,7 @@ from asrd.workerevents import (
 log = logging.getLogger(__name__)
 
 # A worker's answer may be a transcript of many hours; asrd wrote it, so the fast parser will do.
-_LIMITS = wire.Limits(data=wire.MAX_TRANSCRIPT_DATA, strict=False, fds=0)
+_LIMITS = frames.Limits(data=frames.MAX_TRANSCRIPT_DATA, strict=False, fds=0)
 _OUTPUT_MAX = 16 * 1024 * 1024
 # Seconds between tries, doubling. A worker that can't load asks for an admin, not for haste.
 _RETRY_FIRST, _RETRY_LAST = 0.05, 5.0
@@ -206,7 +206,7 @@ class Link:
         """One connection from beginning to end; returns why the worker can't load, if it said."""
         self._ready = self._left = self._asleep = False
         self._woken = anyio.Event()
-        decoder = wire.Decoder(_LIMITS)
+        decoder = frames.Decoder(_LIMITS)
         channel = Channel(sock, decoder, self._tasks, self._buffer, output_max=_OUTPUT_MAX)
         self._channel = channel
         try:

@@ -4,23 +4,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from asrd.errors import BadAudio, FieldError, TooLarge
-from asrd.events import (
-    Error,
-    Transcribe,
-    Transcript,
-)
-from asrd.fields import dump
 from asrd.front.actions import Failure
 from asrd.front.crashes import Ran
 from asrd.front.fairqueue import Job
 from asrd.front.needs import Needs
-from asrd.identity import Peer
-from asrd.records import (
-    PROMPT_MAX,
-    AudioFormat,
-    Options,
-)
-from asrd.workerevents import Done
+from asrd.wire.client_events import Error, Transcribe, Transcript
+from asrd.wire.fields import dump
+from asrd.wire.peer import Peer
+from asrd.wire.records import PROMPT_MAX, AudioFormat, Options
+from asrd.wire.worker_events import Done
 
 if TYPE_CHECKING:
     from asrd.front.session import Session

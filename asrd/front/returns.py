@@ -6,7 +6,7 @@ the machine more than the jobs. Users take turns in it, so that one's flood make
 longer. Those who compete for other workers, as for another model, make lines of their own.
 """
 
-from asrd.identity import User
+from asrd.wire.peer import User
 
 _SHORTEST, _LONGEST = 0.05, 60.0
 # So many are asked to come for each place: some never do, others come late, and a worker that waits

@@ -13,19 +13,20 @@ from dataclasses import dataclass, field, replace
 import anyio
 from anyio.abc import TaskGroup
 
-from asrd import sd, wire
-from asrd.channel import Channel, Kept
+from asrd import sd
 from asrd.config import FrontSettings, config_path, load_front
 from asrd.errors import Code, ConfigError
-from asrd.events import Error
-from asrd.fdsocket import READ_SIZE, peer_of
 from asrd.front import bounds, request, status
 from asrd.front.actions import Failure
 from asrd.front.front import Front
 from asrd.front.listener import MAIN_MODE, PUBLIC_MODE, Place, bind, unbind
 from asrd.front.session import Session
-from asrd.identity import Peer, User, named
 from asrd.journal import setup_logging
+from asrd.wire import frames
+from asrd.wire.channel import Channel, Kept
+from asrd.wire.client_events import Error
+from asrd.wire.fdsocket import READ_SIZE, peer_of
+from asrd.wire.peer import Peer, User, named
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ _TOLD_AGAIN_SECONDS = 10.0
 # Time for clients to read their last answers when the daemon stops.
 _FAREWELL_SECONDS = 2.0
 # On the public socket there is nothing to say but short questions.
-_STRANGERS = wire.Limits(data=4096, payload=64 * 1024, fds=0)
+_STRANGERS = frames.Limits(data=4096, payload=64 * 1024, fds=0)
 # Some hundred answers.
 _STRANGERS_OUTPUT = 1 << 20
 
@@ -50,7 +51,7 @@ class _Door:
     """A kind of socket, with bounds of its own: who crowds the one does not close the other."""
 
     restricted: bool
-    limits: wire.Limits
+    limits: frames.Limits
     output_max: int
     room: int
     room_per_user: int
@@ -68,7 +69,7 @@ class _Door:
         if not self.users[user]:
             del self.users[user]
 
-    def limits_for(self, sock: socket.socket) -> wire.Limits:
+    def limits_for(self, sock: socket.socket) -> frames.Limits:
         """Only a Unix socket carries descriptors."""
         return self.limits if sock.family == socket.AF_UNIX else replace(self.limits, fds=0)
 
@@ -76,7 +77,7 @@ class _Door:
 def _main_door(settings: FrontSettings) -> _Door:
     return _Door(
         restricted=False,
-        limits=wire.Limits(payload=settings.max_payload_bytes),
+        limits=frames.Limits(payload=settings.max_payload_bytes),
         output_max=settings.output_max_bytes,
         room=settings.connections_max,
         room_per_user=settings.connections_max_per_user,
@@ -193,7 +194,7 @@ class Server:
         session = Session(self.front, peer, door.restricted)
         channel = Channel(
             sock,
-            wire.Decoder(door.limits_for(sock), session.open_sink),
+            frames.Decoder(door.limits_for(sock), session.open_sink),
             tasks,
             self._buffer,
             output_max=door.output_max,

@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from asrd import wire
-from asrd.channel import Channel
 from asrd.errors import BadAudio, BadRequest, Busy, Code, FieldError, JobError, ProtocolError
-from asrd.events import (
+from asrd.front.actions import Failure
+from asrd.front.request import Request, error, is_plain, nothing_said, with_hints
+from asrd.front.spool import Audio, ClientFile, Recording
+from asrd.front.stream import STREAMED, Recorded, Stream
+from asrd.wire import frames
+from asrd.wire.channel import Channel
+from asrd.wire.client_events import (
     FROM_CLIENT,
     Accepted,
     AudioChunk,
@@ -27,19 +31,12 @@ from asrd.events import (
     Transcribe,
     Transcript,
 )
-from asrd.eventtable import parse_event
-from asrd.fdsocket import EXHAUSTED
-from asrd.fields import dump, identifier, parse
-from asrd.front.actions import Failure
-from asrd.front.request import Request, error, is_plain, nothing_said, with_hints
-from asrd.front.spool import Audio, ClientFile, Recording
-from asrd.front.stream import STREAMED, Recorded, Stream
-from asrd.identity import Peer
-from asrd.records import (
-    AudioFormat,
-    Options,
-)
-from asrd.workerevents import JobProgress, JobSegment
+from asrd.wire.event_table import parse_event
+from asrd.wire.fdsocket import EXHAUSTED
+from asrd.wire.fields import dump, identifier, parse
+from asrd.wire.peer import Peer
+from asrd.wire.records import AudioFormat, Options
+from asrd.wire.worker_events import JobProgress, JobSegment
 
 if TYPE_CHECKING:
     from asrd.front.front import Front
@@ -146,7 +143,7 @@ class Session:
             self._leaving = True
             self._conversation.cancel()
 
-    async def _next_event(self, channel: Channel) -> wire.Event | None:
+    async def _next_event(self, channel: Channel) -> frames.Event | None:
         """As Channel.receive; meanwhile a recording that takes too long is given up."""
         if self._stream.is_open:
             with anyio.CancelScope(deadline=min(self._pause_ends, self._stream_ends)):
@@ -175,7 +172,7 @@ class Session:
     def _new_recording(self) -> Recording:
         return self._front.new_recording(self.peer.user)
 
-    def open_sink(self, event: wire.Event) -> wire.Sink:
+    def open_sink(self, event: frames.Event) -> frames.Sink:
         """Where the payload of an event goes, while it arrives."""
         if not (self._restricted or self._leaving):
             if event.type == Transcribe.TYPE:
@@ -186,7 +183,7 @@ class Session:
 
     # --- what the client says ---------------------------------------------------------------------
 
-    def _handle(self, framed: wire.Event) -> None:
+    def _handle(self, framed: frames.Event) -> None:
         try:
             event = parse_event(FROM_CLIENT, framed.type, framed.data)
             if event is None:
@@ -202,7 +199,7 @@ class Session:
             failure = Failure(problem.code, text, retry_after_ms=problem.retry_after_ms)
             self._refuse(framed, failure)
 
-    def _dispatch(self, event: Any, framed: wire.Event) -> None:
+    def _dispatch(self, event: Any, framed: frames.Event) -> None:
         match event:
             case Transcribe():
                 self._knows_asrd |= not is_plain(event)
@@ -235,7 +232,7 @@ class Session:
             answer["crashes"] = [crash.as_data(self.peer, self._restricted) for crash in crashes]
         self._send("status", answer)
 
-    def _one_shot(self, asked: Transcribe, options: Options, framed: wire.Event) -> None:
+    def _one_shot(self, asked: Transcribe, options: Options, framed: frames.Event) -> None:
         self._refuse_twice(asked)
         audio = self._take_audio(framed)
         try:
@@ -248,7 +245,7 @@ class Session:
             raise
         self._submit(request)
 
-    def _take_audio(self, framed: wire.Event) -> Audio:
+    def _take_audio(self, framed: frames.Event) -> Audio:
         """The one place where an event's audio changes its owner."""
         if len(framed.fds) + (framed.payload is not None) != 1:
             raise FieldError("audio", "needs either a payload or exactly one descriptor")
@@ -259,7 +256,7 @@ class Session:
             raise BadAudio("audio: is empty")
         return recording
 
-    def _begin_stream(self, asked: Transcribe, options: Options, framed: wire.Event) -> None:
+    def _begin_stream(self, asked: Transcribe, options: Options, framed: frames.Event) -> None:
         if framed.fds or framed.payload is not None:
             raise FieldError("audio", "is missing, but there is a payload or a descriptor")
         self._stream.ask(asked, options)
@@ -345,7 +342,7 @@ class Session:
         self._send_error(failure, request.job_id, request.trace_id)
         self._leave_if_over(request.plain)
 
-    def _refuse(self, framed: wire.Event, failure: Failure) -> None:
+    def _refuse(self, framed: frames.Event, failure: Failure) -> None:
         """An event that came to nothing; the answer names its job if that could be read."""
         if framed.type in STREAMED and not self._restricted:
             self._give_up_stream(framed.type, failure)
@@ -375,7 +372,7 @@ class Session:
             self._channel.send(kind, data)
 
 
-def _id(framed: wire.Event, key: str) -> str | None:
+def _id(framed: frames.Event, key: str) -> str | None:
     """What an answer may repeat: what is no id would make the answer itself malformed."""
     try:
         value: str = _GET_ID(key, framed.data.get(key))
@@ -384,6 +381,6 @@ def _id(framed: wire.Event, key: str) -> str | None:
     return value
 
 
-def _asks_for_stream(framed: wire.Event) -> bool:
+def _asks_for_stream(framed: frames.Event) -> bool:
     bare = framed.payload_length == 0 and not framed.fds
     return bare and framed.data.get("audio") is None

@@ -9,8 +9,8 @@ import stat
 from collections import Counter
 
 from asrd.errors import BadAudio, Busy, TooLarge
-from asrd.identity import User, named
-from asrd.ownedfd import OwnedFd
+from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.peer import User, named
 
 # The worker must never meet a file that shrinks under it; sealed, it need not even check.
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL

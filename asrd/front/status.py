@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from asrd.front import health
 from asrd.front.link import Link
 from asrd.front.workers import Worker, WorkerState
-from asrd.identity import Peer
 from asrd.version import __version__
+from asrd.wire.peer import Peer
 
 if TYPE_CHECKING:
     from asrd.front.front import Front

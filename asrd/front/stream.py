@@ -9,19 +9,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from asrd import wire
 from asrd.errors import FieldError
-from asrd.events import (
-    AudioChunk,
-    AudioStart,
-    AudioStop,
-    Transcribe,
-)
 from asrd.front.spool import Recording
-from asrd.records import (
-    AudioFormat,
-    Options,
-)
+from asrd.wire import frames
+from asrd.wire.client_events import AudioChunk, AudioStart, AudioStop, Transcribe
+from asrd.wire.records import AudioFormat, Options
 
 STREAMED = frozenset({AudioStart.TYPE, AudioChunk.TYPE, AudioStop.TYPE})
 
@@ -62,7 +54,7 @@ class Stream:
     def is_open(self) -> bool:
         return self._open is not None
 
-    def sink(self) -> wire.Sink | None:
+    def sink(self) -> frames.Sink | None:
         """Where a chunk's payload goes."""
         return None if self._open is None else _Chunk(self._open.recording)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from asrd.identity import Peer, User
+from asrd.wire.peer import Peer, User
 
 if TYPE_CHECKING:
     from asrd.front.request import Request

@@ -14,9 +14,9 @@ from asrd.client.asyncclient import AsyncClient
 from asrd.config import FrontSettings
 from asrd.demo import SAMPLES, samples
 from asrd.errors import AsrdError
-from asrd.events import Transcript
 from asrd.standalone.crew import Crew, supervised, worker_environment
 from asrd.standalone.supervisor import Supervisor
+from asrd.wire.client_events import Transcript
 
 _SHORT = "en-4.wav"
 _LONG = "en-minute.flac"

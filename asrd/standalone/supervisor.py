@@ -20,11 +20,11 @@ from pathlib import Path
 import anyio
 from anyio.abc import TaskGroup
 
-from asrd import fdsocket
 from asrd.errors import AsrdError, ConfigError
-from asrd.ownedfd import OwnedFd
 from asrd.sd import LISTEN_FDS_START
 from asrd.standalone import child
+from asrd.wire import fdsocket
+from asrd.wire.ownedfd import OwnedFd
 
 log = logging.getLogger(__name__)
 

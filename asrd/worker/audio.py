@@ -9,7 +9,7 @@ object over `pread`, never a name, and none of the demuxers that open what a fil
 """
 
 from asrd.errors import BadRequest
-from asrd.records import AudioFormat
+from asrd.wire.records import AudioFormat
 from asrd.worker.media import Media
 from asrd.worker.pcm import Pcm
 from asrd.worker.preadfile import PreadFile

@@ -8,9 +8,9 @@ the same segments as the transcript has.
 from collections.abc import Callable
 from dataclasses import replace
 
-from asrd.closing import Closing
 from asrd.errors import BadRequest, TooLarge
-from asrd.records import Segment
+from asrd.wire.closing import Closing
+from asrd.wire.records import Segment
 from asrd.worker.engine_api import OnProgress, OnSegment, Transcription
 from asrd.worker.prepared import Prepared
 

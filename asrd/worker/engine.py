@@ -29,12 +29,7 @@ import numpy as np
 
 from asrd.config import WorkerSettings
 from asrd.errors import BadRequest, InternalError, LoadError, OutOfMemory
-from asrd.records import (
-    WARNINGS_MAX,
-    AudioFormat,
-    Options,
-    Segment,
-)
+from asrd.wire.records import WARNINGS_MAX, AudioFormat, Options, Segment
 from asrd.worker import cuda, models
 from asrd.worker.audio import Recording, Samples, open_recording
 from asrd.worker.channels import Channels

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from asrd.closing import Closing
-from asrd.records import AudioFormat, JobWarning, Options, Segment
+from asrd.wire.closing import Closing
+from asrd.wire.records import AudioFormat, JobWarning, Options, Segment
 
 OnSegment = Callable[[Segment], None]
 # (seconds of the recording that are done, its length if known): a sign of life, too.

@@ -5,17 +5,17 @@ import socket
 import time
 from typing import Any
 
-from asrd import fdsocket, wire
 from asrd.errors import Code, ProtocolError
-from asrd.eventtable import parse_event
-from asrd.fields import dump
-from asrd.ownedfd import OwnedFd
-from asrd.workerevents import TO_WORKER, Done, Failed, Job
+from asrd.wire import fdsocket, frames
+from asrd.wire.event_table import parse_event
+from asrd.wire.fields import dump
+from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.worker_events import TO_WORKER, Done, Failed, Job
 
 # A front that reads nothing while this much waits for it is as good as gone.
 _UNSENT_MAX = 128 * 1024 * 1024
 # What a client takes, less what the front adds to it.
-_ANSWER_MAX = wire.MAX_TRANSCRIPT_DATA - 64 * 1024
+_ANSWER_MAX = frames.MAX_TRANSCRIPT_DATA - 64 * 1024
 
 
 class FrontGone(Exception):
@@ -28,7 +28,7 @@ class FrontLink:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._decoder = wire.Decoder(wire.Limits(data=wire.MAX_TRANSCRIPT_DATA, strict=False))
+        self._decoder = frames.Decoder(frames.Limits(data=frames.MAX_TRANSCRIPT_DATA, strict=False))
         self._buffer = memoryview(bytearray(64 * 1024))
         self._unsent = bytearray()
 
@@ -40,7 +40,7 @@ class FrontLink:
         return bool(self._unsent)
 
     def send(self, event: Any) -> None:
-        """Send one of asrd.events' dataclasses, now or by a later `flush`. Raises FrontGone."""
+        """Send one of worker_events' dataclasses, now or by a later `flush`. Raises FrontGone."""
         self._unsent += _encoded(event)
         if len(self._unsent) > _UNSENT_MAX:
             raise FrontGone("the front does not read")
@@ -90,14 +90,14 @@ class FrontLink:
 
 
 def _encoded(event: Any) -> bytes:
-    message = wire.encode(event.TYPE, dump(event))
+    message = frames.encode(event.TYPE, dump(event))
     if isinstance(event, Done) and len(message) > _ANSWER_MAX:
         text = f"its transcript takes {len(message)} bytes, over the limit of {_ANSWER_MAX}"
         return _encoded(Failed(event.key, Code.TOO_LARGE, text))
     return message
 
 
-def _unpack(framed: wire.Event) -> tuple[Any, OwnedFd | None]:
+def _unpack(framed: frames.Event) -> tuple[Any, OwnedFd | None]:
     try:
         event = parse_event(TO_WORKER, framed.type, framed.data)
         if not isinstance(event, Job):

@@ -14,7 +14,7 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from asrd.errors import WarningCode
-from asrd.records import JobWarning
+from asrd.wire.records import JobWarning
 
 # Whisper's own limit for all that stands before a window's text.
 PROMPT_TOKENS = 223

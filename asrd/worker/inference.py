@@ -19,14 +19,11 @@ from functools import partial
 from typing import Any
 
 from asrd.errors import BadAudio, Code, JobError, LoadError, Poisoned
-from asrd.fields import dump
-from asrd.ownedfd import OwnedFd
-from asrd.records import (
-    SENTENCE_MAX,
-    Segment,
-)
+from asrd.wire.fields import dump
+from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.records import SENTENCE_MAX, Segment
+from asrd.wire.worker_events import Done, Failed, Job, JobProgress, JobSegment
 from asrd.worker.trimming import Trimmer
-from asrd.workerevents import Done, Failed, Job, JobProgress, JobSegment
 
 log = logging.getLogger(__name__)
 

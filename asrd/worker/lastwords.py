@@ -14,9 +14,9 @@ import sys
 from itertools import pairwise
 
 from asrd import stdio
-from asrd.ownedfd import OwnedFd
 from asrd.plaintext import one_line
 from asrd.sd import Notifier
+from asrd.wire.ownedfd import OwnedFd
 
 STORED = "stderr"
 WORDS_MAX = 300

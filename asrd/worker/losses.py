@@ -1,7 +1,7 @@
 """Warnings about what could not be read of a media file."""
 
 from asrd.errors import WarningCode
-from asrd.records import WEEK_S, JobWarning
+from asrd.wire.records import WEEK_S, JobWarning
 from asrd.worker.declared import Declared
 from asrd.worker.section import Section
 

@@ -17,8 +17,8 @@ from asrd import sd
 from asrd.config import WorkerSettings, config_path, load_worker
 from asrd.errors import ConfigError, LoadError
 from asrd.journal import setup_logging
-from asrd.ownedfd import OwnedFd
 from asrd.version import __version__
+from asrd.wire.ownedfd import OwnedFd
 from asrd.worker import models
 from asrd.worker.inference import Inference, Skills
 from asrd.worker.lastwords import STORED, CapturedStderr, keep_real_stderr

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from asrd.errors import LoadError
-from asrd.languages import NAMES
+from asrd.wire.languages import NAMES
 
 _LAYER = re.compile(r"decoder/layer_(\d+)/")
 # Bytes per item of CTranslate2's data types, by their number in model.bin.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asrd.errors import BadAudio, FieldError
-from asrd.records import AudioFormat
+from asrd.wire.records import AudioFormat
 from asrd.worker.preadfile import PreadFile
 from asrd.worker.recording import BLOCK_SECONDS, RATE, Recording, Samples
 from asrd.worker.samples import STEP, SampleChecks

@@ -4,13 +4,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from asrd.closing import Closing
 from asrd.errors import OutOfMemory, Poisoned
-from asrd.records import (
-    JobWarning,
-    Segment,
-    Word,
-)
+from asrd.wire.closing import Closing
+from asrd.wire.records import JobWarning, Segment, Word
 from asrd.worker.ahead import SEARCHED_SECONDS, SPEECH_SECONDS, ReadAhead, search, search_speech
 from asrd.worker.audio import BLOCK_SECONDS, Recording, Samples
 from asrd.worker.engine_api import OnProgress

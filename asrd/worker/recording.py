@@ -8,9 +8,9 @@ from collections.abc import Generator, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from asrd.closing import Closing
 from asrd.errors import BadAudio, TooLarge
-from asrd.records import JobWarning
+from asrd.wire.closing import Closing
+from asrd.wire.records import JobWarning
 
 Samples = NDArray[np.float32]
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asrd.errors import BadAudio, WarningCode
-from asrd.records import JobWarning
+from asrd.wire.records import JobWarning
 
 # Far above any honest sample (1.0 is full scale); float32 overflows in the spectrum above it.
 LOUDEST = 65_536.0

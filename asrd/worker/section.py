@@ -5,9 +5,9 @@ from typing import Any
 
 import av
 
-from asrd.closing import Closing
 from asrd.errors import BadAudio, BadRequest
-from asrd.records import AudioFormat
+from asrd.wire.closing import Closing
+from asrd.wire.records import AudioFormat
 from asrd.worker import tracks
 from asrd.worker.containers import claimed_end, kind_of, open_container, whole_duration
 from asrd.worker.converter import said

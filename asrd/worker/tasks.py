@@ -4,8 +4,8 @@ import time
 from typing import NoReturn
 
 from asrd.errors import ProtocolError
+from asrd.wire.worker_events import RunJob
 from asrd.worker.inference import Inference, Task
-from asrd.workerevents import RunJob
 
 
 class Tasks:

@@ -6,8 +6,8 @@ from typing import Any
 import av
 
 from asrd.errors import BadAudio, BadRequest, WarningCode
-from asrd.languages import same_language
-from asrd.records import JobWarning
+from asrd.wire.languages import same_language
+from asrd.wire.records import JobWarning
 
 # The longest frame: a minute and a half at 44.1 kHz. Those of codecs are a few seconds at most.
 MAX_SAMPLES = 1 << 22

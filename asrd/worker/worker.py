@@ -18,13 +18,9 @@ from typing import Any
 from asrd import sd
 from asrd.config import WorkerSettings
 from asrd.errors import FieldError, ProtocolError
-from asrd.ownedfd import OwnedFd
-from asrd.records import LastProcess
-from asrd.worker.frontlink import FrontGone, FrontLink
-from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Skills, Task
-from asrd.worker.lastwords import CapturedStderr
-from asrd.worker.tasks import Tasks
-from asrd.workerevents import (
+from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.records import LastProcess
+from asrd.wire.worker_events import (
     PROTOCOL_VERSION,
     Alive,
     Bye,
@@ -37,6 +33,10 @@ from asrd.workerevents import (
     Loading,
     RunJob,
 )
+from asrd.worker.frontlink import FrontGone, FrontLink
+from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Skills, Task
+from asrd.worker.lastwords import CapturedStderr
+from asrd.worker.tasks import Tasks
 
 log = logging.getLogger(__name__)
 

@@ -27,8 +27,8 @@ from wyoming.asr import Transcribe
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.event import Event
 
-from asrd import wire
 from asrd.errors import Code
+from asrd.wire import frames
 
 _REQUEST = {
     "audio": {"encoding": "pcm_s16le", "sample_rate": 16_000, "channels": 1},
@@ -74,7 +74,7 @@ class Protocol(NamedTuple):
 def protocol(name: str, audio: Path) -> Protocol:
     data = audio.read_bytes()
     if name == "asrd":
-        request = wire.encode("transcribe", _REQUEST, fds=1)
+        request = frames.encode("transcribe", _REQUEST, fds=1)
         # Open for as long as the program runs; each request sends it again.
         return Protocol(request, [os.open(audio, os.O_RDONLY)], False, _parse_event)
     if name == "wyoming":
@@ -93,7 +93,7 @@ def _stream(data: bytes) -> bytes:
 
 def _encode(event: Event) -> bytes:
     payload = event.payload or b""
-    return wire.encode(event.type, event.data, len(payload)) + payload
+    return frames.encode(event.type, event.data, len(payload)) + payload
 
 
 def _parse_event(buffer: bytearray) -> Answer | None:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from asrd.fields import Getter
+from asrd.wire.fields import Getter
 from tests.fuzz.source import Source
 
 Maker = Callable[[Source], Any]

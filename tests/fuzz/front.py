@@ -9,16 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from asrd.errors import Code
-from asrd.events import (
-    FROM_CLIENT,
-    TO_CLIENT,
-    AudioChunk,
-    Error,
-    Transcribe,
-)
-from asrd.records import (
-    Options,
-)
+from asrd.wire.client_events import FROM_CLIENT, TO_CLIENT, AudioChunk, Error, Transcribe
+from asrd.wire.records import Options
 from tests.fuzz.almost import record
 from tests.fuzz.honest import heard, honest_worker
 from tests.fuzz.mutants import Message, Mutants, source_of

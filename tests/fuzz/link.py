@@ -10,13 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from asrd import wire
 from asrd.errors import Code
-from asrd.events import (
-    TO_CLIENT,
-)
-from asrd.fields import dump
-from asrd.workerevents import (
+from asrd.wire import frames
+from asrd.wire.client_events import TO_CLIENT
+from asrd.wire.fields import dump
+from asrd.wire.worker_events import (
     TO_WORKER,
     Bye,
     CannotLoad,
@@ -111,7 +109,7 @@ class LinkUnderFire:
 
         def tell(event: Any) -> None:
             self.answers[told_of(event)] += 1
-            data = event.data if isinstance(event, wire.Event) else dump(event)
+            data = event.data if isinstance(event, frames.Event) else dump(event)
             if told_of(event) in ("transcript", *Code):
                 assert data["job_id"] not in answered, f"answered twice: {data}"
                 answered[data["job_id"]] = data
@@ -172,7 +170,7 @@ class _Liar:
 
     def _live(self, sock: socket.socket) -> None:
         if self._chance.random() < 0.9:
-            sock.sendall(wire.encode("hello", HELLO))
+            sock.sendall(frames.encode("hello", HELLO))
         with contextlib.closing(Listener(TO_WORKER, audio=True)) as listener:
             select.select([sock], [], [], _WAIT_SECONDS)
             for _ in range(_MESSAGES):

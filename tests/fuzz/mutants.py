@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from asrd import fdsocket, wire
+from asrd.wire import fdsocket, frames
 from tests.fuzz.almost import Maker, anything, record
 from tests.fuzz.source import Source
 
@@ -128,7 +128,7 @@ _SPOILERS: tuple[Callable[[bytes], bytes], ...] = (
     lambda body: b'{"deep": ' + b"[" * 5000 + b"]" * 5000 + b"}",
     lambda body: b"[" + body + b"]",
     lambda body: body.replace(b'"', b"\xff", 1),
-    lambda body: b'{"text": "' + b"x" * wire.MAX_DATA + b'"}',
+    lambda body: b'{"text": "' + b"x" * frames.MAX_DATA + b'"}',
 )
 
 

@@ -15,13 +15,11 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Protocol, TypeVar
 
-from asrd import fdsocket, wire
 from asrd.errors import FieldError, ProtocolError
-from asrd.eventtable import parse_event
-from asrd.ownedfd import OwnedFd
-from asrd.workerevents import (
-    Job,
-)
+from asrd.wire import fdsocket, frames
+from asrd.wire.event_table import parse_event
+from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.worker_events import Job
 from tests.process.daemons import alive, descriptors, resident_kib
 
 # A busy machine's; what is asked after each burst should take some milliseconds.
@@ -145,7 +143,7 @@ class Listener:
     ) -> None:
         """`unchecked`: types without a table of fields, and fields that the daemon passes on as
         somebody else said them; `audio`: whether each `job` must have a descriptor."""
-        self._decoder = wire.Decoder(wire.Limits(data=wire.MAX_TRANSCRIPT_DATA, strict=False))
+        self._decoder = frames.Decoder(frames.Limits(data=frames.MAX_TRANSCRIPT_DATA, strict=False))
         self._table = table
         self._unchecked = unchecked
         self._audio = audio
@@ -158,7 +156,7 @@ class Listener:
                 assert framed.payload is None, framed
             tell(self._checked(framed))
 
-    def _checked(self, framed: wire.Event) -> Any:
+    def _checked(self, framed: frames.Event) -> Any:
         try:
             event = parse_event(self._table, framed.type, framed.data)
         except FieldError as error:
@@ -174,7 +172,7 @@ class Listener:
 
 def told_of(event: Any) -> str:
     """An event that was heard, or one without a table: its type, of an error the code."""
-    if isinstance(event, wire.Event):
+    if isinstance(event, frames.Event):
         return event.type
     return str(getattr(event, "code", event.TYPE))
 

@@ -14,28 +14,30 @@ from typing import Any
 
 import orjson
 
-from asrd import config, events, fastjson, wire, workerevents
+from asrd import config
 from asrd.errors import BadAudio, ConfigError, FieldError, TooLarge
-from asrd.eventtable import parse_event
-from asrd.fields import dump, parse
-from asrd.records import (
-    SENTENCE_MAX,
-    AudioFormat,
-    Options,
-)
+from asrd.wire import client_events, frames, strict_json, worker_events
+from asrd.wire.event_table import parse_event
+from asrd.wire.fields import dump, parse
+from asrd.wire.records import SENTENCE_MAX, AudioFormat, Options
 from asrd.worker.audio import RATE, open_recording
 from tests.feeding import Feed, payload_of
 from tests.fuzz.almost import record
 from tests.fuzz.source import Source
 
-TABLES = (events.FROM_CLIENT, events.TO_CLIENT, workerevents.FROM_WORKER, workerevents.TO_WORKER)
+TABLES = (
+    client_events.FROM_CLIENT,
+    client_events.TO_CLIENT,
+    worker_events.FROM_WORKER,
+    worker_events.TO_WORKER,
+)
 RECORDS = (*(cls for table in TABLES for cls in table.values()), AudioFormat, Options)
 
 # --- the codec ------------------------------------------------------------------------------------
 
 _LIMITS = tuple(
-    wire.Limits(data=data, payload=payload, strict=strict)
-    for data, payload in ((wire.MAX_DATA, 1 << 20), (24, 9))
+    frames.Limits(data=data, payload=payload, strict=strict)
+    for data, payload in ((frames.MAX_DATA, 1 << 20), (24, 9))
     for strict in (True, False)
 )
 # Of the streams up to this length an eighth is fed byte by byte, all else in a few pieces.
@@ -52,7 +54,7 @@ def codec(data: bytes) -> None:
     stream = source.rest()
     if how & 0xE0 == 0xE0:
         # To the bound of a header line, and a little beyond.
-        stream = b" " * (wire.MAX_HEADER - 64) + stream
+        stream = b" " * (frames.MAX_HEADER - 64) + stream
     bytewise = how & 0x1C == 0x1C and len(stream) <= _BYTEWISE
     step = 1 if bytewise else len(stream) // _PIECES + 1
     whole = _fed(stream, arrivals, len(stream) or 1, limits)
@@ -62,11 +64,11 @@ def codec(data: bytes) -> None:
         _events_of(event)
 
 
-def _fed(stream: bytes, arrivals: dict[int, int], step: int, limits: wire.Limits) -> Feed:
+def _fed(stream: bytes, arrivals: dict[int, int], step: int, limits: frames.Limits) -> Feed:
     """As the kernel gives it: a read ends before the byte with which more descriptors come."""
     feed = Feed(limits)
     view = memoryview(stream)
-    most = max(wire.MAX_HEADER + wire._LINE_STEP, limits.data)
+    most = max(frames.MAX_HEADER + frames._LINE_STEP, limits.data)
     for start, end in pairwise(sorted({*range(0, len(stream), step), *arrivals, len(stream)})):
         if end <= len(stream):
             feed.receive(view[start:end], arrivals.get(start, 0))
@@ -95,10 +97,10 @@ def _told(feed: Feed) -> list[tuple[str, dict[str, Any], bytes, int]]:
     return [(e.type, e.data, payload_of(e), len(e.fds)) for e in feed.events]
 
 
-def _events_of(framed: wire.Event) -> None:
+def _events_of(framed: frames.Event) -> None:
     """What was accepted can be passed on as it is, and parses in no table or as it should."""
-    feed = Feed(wire.Limits(data=wire.MAX_TRANSCRIPT_DATA, strict=False))
-    feed.receive(wire.encode(framed.type, framed.data))
+    feed = Feed(frames.Limits(data=frames.MAX_TRANSCRIPT_DATA, strict=False))
+    feed.receive(frames.encode(framed.type, framed.data))
     assert [(e.type, e.data) for e in feed.events] == [(framed.type, framed.data)], feed.error
     for table in TABLES:
         if framed.type in table:
@@ -143,7 +145,7 @@ def _parsed(cls: type, data: dict[str, Any]) -> None:
 
 def engines(data: bytes) -> None:
     """Both JSON engines accept the same, and what they accept is the same."""
-    verdicts = [_verdict(loads, data) for loads in (orjson.loads, fastjson.plain_loads)]
+    verdicts = [_verdict(loads, data) for loads in (orjson.loads, strict_json.plain_loads)]
     if verdicts[0] != verdicts[1]:
         raise AssertionError(f"orjson: {verdicts[0]}, json: {verdicts[1]}")
 

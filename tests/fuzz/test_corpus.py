@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from asrd import config, eventtable, fastjson, wire, workerevents
+from asrd import config
+from asrd.wire import event_table, frames, strict_json, worker_events
 from asrd.worker import containers
 from tests.fuzz import targets
 from tests.fuzz.guided import CORPUS
@@ -45,12 +46,12 @@ def test_the_corpus_is_fed_byte_by_byte_too(monkeypatch: pytest.MonkeyPatch) -> 
 # --- that they can fail: each of these bugs is found by the corpus alone --------------------------
 
 
-def _forgets_descriptors(decoder: wire.Decoder) -> None:
+def _forgets_descriptors(decoder: frames.Decoder) -> None:
     decoder._pending = memoryview(b"")
     decoder._fds.clear()
 
 
-def _knows_only_whole_lines(decoder: wire.Decoder) -> bytes | None:
+def _knows_only_whole_lines(decoder: frames.Decoder) -> bytes | None:
     line, end, _ = bytes(decoder._pending).partition(b"\n")
     decoder._take(len(line) + len(end))
     return line if end else None
@@ -61,11 +62,16 @@ def _raises(*_: object) -> None:
 
 
 BUGS: dict[str, tuple[str, Any, str, Any]] = {
-    "descriptors are left open": ("codec", wire.Decoder, "_drop", _forgets_descriptors),
-    "a line must come in one piece": ("codec", wire.Decoder, "_take_line", _knows_only_whole_lines),
-    "a length is another exception": ("codec", wire, "_length", _raises),
-    "a field is another exception": ("events", eventtable, "parse", _raises),
-    "infinity is a number": ("json", fastjson, "_finite", float),
+    "descriptors are left open": ("codec", frames.Decoder, "_drop", _forgets_descriptors),
+    "a line must come in one piece": (
+        "codec",
+        frames.Decoder,
+        "_take_line",
+        _knows_only_whole_lines,
+    ),
+    "a length is another exception": ("codec", frames, "_length", _raises),
+    "a field is another exception": ("events", event_table, "parse", _raises),
+    "infinity is a number": ("json", strict_json, "_finite", float),
     "a wrong key is another exception": ("settings", config, "_line", _raises),
     "a damaged file is another exception": ("recordings", containers, "said", _raises),
 }
@@ -83,7 +89,7 @@ def test_the_corpus_finds_a_bug(bug: str, monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_same_seed_says_the_same(tmp_path: Path) -> None:
     def said(seed: int) -> list[bytes]:
         mutants = Mutants(
-            random.Random(seed), {workerevents.Job: 1.0}, None, True, b"audio", tmp_path
+            random.Random(seed), {worker_events.Job: 1.0}, None, True, b"audio", tmp_path
         )
         with contextlib.ExitStack() as stack:
             return [

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from asrd import wire
-from asrd.events import TO_CLIENT
+from asrd.wire import frames
+from asrd.wire.client_events import TO_CLIENT
 from tests.fuzz import structured
 from tests.fuzz.structured import Listener, fuzz
 
@@ -76,5 +76,5 @@ def test_one_burst_can_be_said_again() -> None:
 def test_an_answer_must_fit_the_tables(kind: str, data: dict[str, Any], error: str) -> None:
     listener = Listener(TO_CLIENT)
     with pytest.raises(AssertionError, match=error):
-        listener.hear(memoryview(wire.encode(kind, data)), [], lambda event: None)
+        listener.hear(memoryview(frames.encode(kind, data)), [], lambda event: None)
     listener.close()

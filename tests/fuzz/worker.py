@@ -13,12 +13,9 @@ from typing import Any
 
 from asrd.demo import SAMPLES
 from asrd.errors import Code
-from asrd.fields import dump
-from asrd.records import (
-    AudioFormat,
-    Options,
-)
-from asrd.workerevents import (
+from asrd.wire.fields import dump
+from asrd.wire.records import AudioFormat, Options
+from asrd.wire.worker_events import (
     FROM_WORKER,
     Alive,
     CancelJob,

@@ -5,9 +5,9 @@ import socket
 import time
 from typing import Any
 
-from asrd import fdsocket, wire
-from asrd.ownedfd import OwnedFd
-from asrd.workerevents import PROTOCOL_VERSION
+from asrd.wire import fdsocket, frames
+from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.worker_events import PROTOCOL_VERSION
 
 # Real processes on a busy machine: far above what anything should take, so that only a hang fails.
 PATIENCE = 30.0
@@ -20,9 +20,9 @@ class Peer:
         self.sock = sock
         sock.settimeout(PATIENCE)
         self._buffer = memoryview(bytearray(1 << 18))
-        limits = wire.Limits(data=wire.MAX_TRANSCRIPT_DATA, payload=1 << 30)
-        self._decoder = wire.Decoder(limits)
-        self._kept: list[wire.Event] = []
+        limits = frames.Limits(data=frames.MAX_TRANSCRIPT_DATA, payload=1 << 30)
+        self._decoder = frames.Decoder(limits)
+        self._kept: list[frames.Event] = []
 
     @classmethod
     def connect(cls, path: str) -> "Peer":
@@ -42,7 +42,7 @@ class Peer:
         payload: bytes = b"",
         fds: tuple[int, ...] = (),
     ) -> None:
-        message = wire.encode(kind, data, len(payload), len(fds))
+        message = frames.encode(kind, data, len(payload), len(fds))
         fdsocket.send(self.sock, [message], fds)
         if payload:
             self.sock.sendall(payload)
@@ -50,11 +50,11 @@ class Peer:
     def send_raw(self, data: bytes) -> None:
         self.sock.sendall(data)
 
-    def receive(self) -> wire.Event | None:
+    def receive(self) -> frames.Event | None:
         """The next event in order of arrival, None at the end of the connection."""
         return self._kept.pop(0) if self._kept else self._receive()
 
-    def _receive(self) -> wire.Event | None:
+    def _receive(self) -> frames.Event | None:
         while (event := self._decoder.next_event()) is None:
             try:
                 count, fds = fdsocket.receive_into(self.sock, self._buffer)
@@ -88,7 +88,7 @@ class Peer:
         (fd,) = event.fds
         return event.data, fd
 
-    def answer(self, job_id: str) -> wire.Event:
+    def answer(self, job_id: str) -> frames.Event:
         """The terminal event of a job, whatever comes before it; other jobs' events are kept."""
         later = []
         try:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from asrd import wire
 from asrd.demo import SAMPLES
 from asrd.errors import Code
+from asrd.wire import frames
 from tests.process.daemons import Daemon, Front
 from tests.process.raw import HELLO, Peer, done, memfd, wait_for
 from tests.process.test_front import PCM, SECOND, ask, ready
@@ -181,7 +181,7 @@ def test_a_client_that_only_stops_talking_gets_its_answer(front: Front) -> None:
         client.expect("accepted")
         job, fd = worker.take_job()
         fd.close()
-        worker.send_raw(wire.encode("done", done(job["key"], text="x" * 1_000_000)))
+        worker.send_raw(frames.encode("done", done(job["key"], text="x" * 1_000_000)))
         assert len(client.answer("a").data["text"]) == 1_000_000
         assert client.at_end()
         with front.connect() as leaving:

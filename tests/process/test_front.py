@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from asrd import fdsocket
 from asrd.errors import Code
-from asrd.events import TO_CLIENT
-from asrd.eventtable import parse_event
-from asrd.ownedfd import OwnedFd
+from asrd.wire import fdsocket
+from asrd.wire.client_events import TO_CLIENT
+from asrd.wire.event_table import parse_event
+from asrd.wire.ownedfd import OwnedFd
 from tests.process.daemons import Front, descriptors, resident_kib
 from tests.process.raw import HELLO, Peer, done, memfd, wait_for
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from asrd import fdsocket, wire
 from asrd.config import FrontSettings
 from asrd.front import bounds
+from asrd.wire import fdsocket, frames
 from tests.process.daemons import Front, descriptors, resident_kib
 from tests.process.raw import Peer, wait_for
 
@@ -34,16 +34,16 @@ LONG = "\N{GRINNING FACE}" * 4000
 
 
 def _half_a_header(client: socket.socket) -> None:
-    client.sendall(b'{"type": "' + b"x" * (wire.MAX_HEADER - 100))
+    client.sendall(b'{"type": "' + b"x" * (frames.MAX_HEADER - 100))
 
 
 def _most_of_the_largest_data(client: socket.socket) -> None:
-    client.sendall(b'{"type": "x", "data_length": %d}\n' % wire.MAX_DATA + b"x" * 180_000)
+    client.sendall(b'{"type": "x", "data_length": %d}\n' % frames.MAX_DATA + b"x" * 180_000)
 
 
 def _data_without_its_payload(client: socket.socket) -> None:
     """Of as many values as may be, and as many characters of four bytes as fit."""
-    values = ",".join(["[]"] * (wire.MAX_VALUES // 2 - 8))
+    values = ",".join(["[]"] * (frames.MAX_VALUES // 2 - 8))
     data = f'{{"a": [{values}], "b": "{LONG * 10}"}}'.encode()
     head = b'{"type": "transcribe", "data_length": %d, "payload_length": %d}\n'
     client.sendall(head % (len(data), PAYLOAD) + data + b"x")
@@ -53,30 +53,30 @@ def _unread_answers(client: socket.socket) -> None:
     client.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         for _ in range(2000):
-            client.send(wire.encode("ping", {"text": LONG}))
+            client.send(frames.encode("ping", {"text": LONG}))
 
 
 def _a_recording_and_the_next_one(client: socket.socket) -> None:
     asked = {"initial_prompt": LONG, "hotwords": LONG}
     chunk = b"x" * 100_000
     client.sendall(
-        wire.encode("transcribe", asked)
-        + wire.encode("audio-start", START)
-        + wire.encode("audio-chunk", START, len(chunk))
+        frames.encode("transcribe", asked)
+        + frames.encode("audio-start", START)
+        + frames.encode("audio-chunk", START, len(chunk))
         + chunk
-        + wire.encode("transcribe", asked | {"transcript_names": ["n" * 200] * 1000})
+        + frames.encode("transcribe", asked | {"transcript_names": ["n" * 200] * 1000})
     )
 
 
 def _descriptors_that_wait(client: socket.socket) -> None:
     raw = b'{"type": "transcribe", "fds": 4, "data_length": 5}\n{'
-    fdsocket.send(client, [raw], [0] * wire.MAX_FDS)
+    fdsocket.send(client, [raw], [0] * frames.MAX_FDS)
 
 
 def _jobs(client: socket.socket) -> None:
     asked = {"audio": {"encoding": "pcm_s16le"}, "initial_prompt": LONG, "hotwords": LONG}
     for _ in range(10):
-        client.sendall(wire.encode("transcribe", asked, 2) + b"xx")
+        client.sendall(frames.encode("transcribe", asked, 2) + b"xx")
 
 
 # How many do what.
@@ -140,7 +140,7 @@ def test_the_worst_mix_of_clients_takes_no_more_than_the_stated_sum(tmp_path: Pa
                 # The mix really makes the front hold something of each kind.
                 assert taken - at_rest > 8 * _MIB
                 assert recorded > 2 * _MIB
-                assert descriptors(pid) - open_at_rest > CLIENTS + 20 * wire.MAX_FDS
+                assert descriptors(pid) - open_at_rest > CLIENTS + 20 * frames.MAX_FDS
                 assert taken < bounds.memory(settings)
                 assert recorded < bounds.recordings(settings)
                 assert descriptors(pid) < bounds.descriptors(settings)

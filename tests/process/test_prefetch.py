@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from asrd.workerevents import Hello
+from asrd.wire.worker_events import Hello
 from tests.process.daemons import Daemon, Front, descriptors
 from tests.process.raw import HELLO, Peer, done, memfd, wait_for
 from tests.process.test_run import LONG, SHORT, TEXTS, ask, transcript

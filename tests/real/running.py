@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from asrd.records import AudioFormat, Options
+from asrd.wire.records import AudioFormat, Options
 from asrd.worker.audio import Samples
 from asrd.worker.engine import WhisperEngine
 from asrd.worker.engine_api import Transcription

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import asrd
-from asrd import wire
 from asrd.demo import SAMPLES
 from asrd.errors import ConnectionLost
-from asrd.ownedfd import OwnedFd
+from asrd.wire import frames
+from asrd.wire.ownedfd import OwnedFd
 from tests.process.raw import Peer, memfd
 from tests.soak.honest import FILE, PCM, Context, Line, ask_somehow, insistent
 from tests.soak.ledger import Job, Kind
@@ -130,7 +130,7 @@ def byte_by_byte(context: Context) -> Job:
     with Line(context) as line:
         job = context.open(Kind.INNOCENT, "byte by byte", clip.text)
         data = {"job_id": job.id, "audio": PCM, "language": clip.language}
-        start = wire.encode("transcribe", data, len(clip.pcm))
+        start = frames.encode("transcribe", data, len(clip.pcm))
         line.expect(job)
         try:
             for index in range(len(start)):
@@ -146,7 +146,7 @@ def hang_up(context: Context) -> None:
     """After any byte of a request, its last included."""
     clip = context.clip()
     data = {"audio": PCM, "language": clip.language}
-    message = wire.encode("transcribe", data, len(clip.pcm)) + clip.pcm
+    message = frames.encode("transcribe", data, len(clip.pcm)) + clip.pcm
     edge = context.chance.choice([300, len(message)])
     with Peer.connect(context.socket) as peer:
         peer.send_raw(message[: context.chance.randint(0, edge)])
@@ -164,7 +164,7 @@ def drip(context: Context) -> None:
     """Slowly enough never to finish: a frame has its time in all, not from byte to byte."""
     begun = time.monotonic()
     with Peer.connect(context.socket) as peer:
-        for byte in wire.encode("status", {"text": "x" * 1_000}):
+        for byte in frames.encode("status", {"text": "x" * 1_000}):
             try:
                 peer.send_raw(bytes([byte]))
             except (BrokenPipeError, ConnectionResetError):
@@ -178,7 +178,7 @@ def drip(context: Context) -> None:
 def never_read(context: Context) -> None:
     """The daemon must cut it off once it holds more answers than it may."""
     with Peer.connect(context.socket) as peer:
-        question = wire.encode("describe", {}) * 50
+        question = frames.encode("describe", {}) * 50
         try:
             for _ in range(_NEVER_READ_MAX // 50):
                 peer.send_raw(question)
@@ -192,11 +192,11 @@ def never_read(context: Context) -> None:
 
 def flood_descriptors(context: Context) -> None:
     """Undeclared, or more than any event may have."""
-    count = context.chance.choice([1, wire.MAX_FDS, wire.MAX_FDS + 1, 200])
+    count = context.chance.choice([1, frames.MAX_FDS, frames.MAX_FDS + 1, 200])
     with memfd(b"x") as fd, Peer.connect(context.socket) as peer:
         try:
             peer.send("ping", {}, b"", ())
-            message = wire.encode("ping", {})
+            message = frames.encode("ping", {})
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _ints([fd.fileno()] * count))
             peer.sock.sendmsg([message], [rights])
         except (BrokenPipeError, ConnectionResetError):

@@ -12,7 +12,7 @@ from wyoming.error import Error as WyomingError
 
 import asrd
 from asrd.errors import ConnectionLost, JobError, ProtocolError
-from asrd.events import Transcript as Told
+from asrd.wire.client_events import Transcript as Told
 from tests.soak.clips import Clip
 from tests.soak.honest import CHUNK, MONO, Context
 from tests.soak.ledger import Job, Kind

@@ -14,18 +14,18 @@ import time
 
 sys.path.append("/usr/lib/asrd/vendor")
 
-from asrd import wire
+from asrd.wire import frames
 
 SOCKET = "/run/asrd/asrd.sock"
 FINAL = ("transcript", "error")
 
 
-def request(audio: bytes) -> wire.Event:
-    decoder = wire.Decoder(wire.Limits(data=wire.MAX_TRANSCRIPT_DATA))
+def request(audio: bytes) -> frames.Event:
+    decoder = frames.Decoder(frames.Limits(data=frames.MAX_TRANSCRIPT_DATA))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.connect(SOCKET)
         data = {"audio": {"encoding": "file"}, "beam_size": 1, "language": "en"}
-        sock.sendall(wire.encode("transcribe", data, payload_length=len(audio)) + audio)
+        sock.sendall(frames.encode("transcribe", data, payload_length=len(audio)) + audio)
         while True:
             event = decoder.next_event()
             if event is not None and event.type in FINAL:

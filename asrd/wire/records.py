@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from asrd.errors import FieldError
-from asrd.fields import (
+from asrd.wire.fields import (
     choice,
     either,
     field,
@@ -16,7 +16,7 @@ from asrd.fields import (
     string,
     text_or,
 )
-from asrd.languages import language
+from asrd.wire.languages import language
 
 # Whisper's prompt has 223 tokens: longer prompts are cut by the engine anyway.
 PROMPT_MAX = 4096

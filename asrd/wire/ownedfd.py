@@ -4,7 +4,7 @@ import errno
 import os
 import warnings
 
-from asrd.closing import Closing
+from asrd.wire.closing import Closing
 
 
 class OwnedFd(Closing):

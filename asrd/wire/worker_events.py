@@ -1,4 +1,4 @@
-"""Every event between front and worker; see asrd.events for the other hop.
+"""Every event between front and worker; see asrd.wire.client_events for the other hop.
 
 `key` is the front's own number for one attempt at one job, never used twice, so that
 an answer that comes late can't be taken for another job's.
@@ -7,8 +7,8 @@ an answer that comes late can't be taken for another job's.
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from asrd.eventtable import by_type
-from asrd.fields import (
+from asrd.wire.event_table import by_type
+from asrd.wire.fields import (
     choice,
     field,
     flag,
@@ -20,7 +20,7 @@ from asrd.fields import (
     sequence,
     string,
 )
-from asrd.records import (
+from asrd.wire.records import (
     NAME_MAX,
     SENTENCE_MAX,
     TEXT_MAX,

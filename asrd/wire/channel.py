@@ -16,10 +16,10 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from asrd import fdsocket, wire
 from asrd.errors import Busy, ProtocolError
-from asrd.identity import User
-from asrd.ownedfd import OwnedFd
+from asrd.wire import fdsocket, frames
+from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.peer import User
 
 # Seconds for which one busy peer may have the event loop before the others get their turn.
 TURN_SECONDS = 0.002
@@ -61,7 +61,7 @@ class Channel:
     def __init__(
         self,
         sock: socket.socket,
-        decoder: wire.Decoder,
+        decoder: frames.Decoder,
         tasks: TaskGroup,
         buffer: memoryview,
         *,
@@ -111,7 +111,7 @@ class Channel:
         poll.register(self._sock, 0)
         return not poll.poll(0)
 
-    async def receive(self) -> wire.Event | None:
+    async def receive(self) -> frames.Event | None:
         """The next event, None at the end of the connection. The caller owns the event.
 
         Raises ProtocolError, OSError; Busy if the peer was cut off, and can be told.
@@ -173,7 +173,7 @@ class Channel:
     def send(self, kind: str, data: dict[str, Any] | None = None, fds: Sequence[int] = ()) -> None:
         """Send an event, at once or as soon as the peer reads. Never raises: a peer that is gone
         is noticed by `receive`. The descriptors stay the caller's."""
-        message = wire.encode(kind, data, fds=len(fds))
+        message = frames.encode(kind, data, fds=len(fds))
         if self._output:
             self._keep(message, fds)
             return

@@ -1,5 +1,5 @@
 """Every event between client and front, one frozen dataclass each: what the wire's `data` may hold.
-asrd.workerevents has those of the other hop, asrd.records the objects inside them.
+asrd.wire.worker_events has those of the other hop, asrd.wire.records the objects inside them.
 
 Names and Wyoming's own fields follow the Wyoming protocol; the rest is asrd's (docs/protocol.md).
 No I/O, and nothing a peer says gets further than `parse` without being checked.
@@ -8,8 +8,8 @@ No I/O, and nothing a peer says gets further than `parse` without being checked.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from asrd.eventtable import by_type
-from asrd.fields import (
+from asrd.wire.event_table import by_type
+from asrd.wire.fields import (
     choice,
     field,
     flag,
@@ -20,7 +20,7 @@ from asrd.fields import (
     sequence,
     string,
 )
-from asrd.records import (
+from asrd.wire.records import (
     NAME_MAX,
     SENTENCE_MAX,
     TEXT_MAX,

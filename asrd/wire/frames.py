@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
-from asrd import fastjson
 from asrd.errors import ProtocolError
 from asrd.version import __version__
+from asrd.wire import strict_json
 
 # Long enough for Wyoming peers that put small data into the header line.
 MAX_HEADER = 16 * 1024
@@ -221,12 +221,12 @@ class Decoder:
     def _park(self) -> None:
         if self._event.data:
             # A copy, since orjson's own bytes keep the room of sixteen times their length.
-            self._parked = bytearray(fastjson.dumps(self._event.data))
+            self._parked = bytearray(strict_json.dumps(self._event.data))
             self._event.data = {}
 
     def _unpark(self) -> None:
         if self._parked is not None:
-            self._event.data, self._parked = fastjson.loads(bytes(self._parked)), None
+            self._event.data, self._parked = strict_json.loads(bytes(self._parked)), None
 
     def _take(self, count: int) -> memoryview:
         part, self._pending = self._pending[:count], self._pending[count:]
@@ -291,13 +291,13 @@ def encode(
     header: dict[str, Any] = {"type": kind, "version": __version__}
     body = b""
     if data:
-        body = fastjson.dumps(data)
+        body = strict_json.dumps(data)
         header["data_length"] = len(body)
     if payload_length:
         header["payload_length"] = payload_length
     if fds:
         header["fds"] = fds
-    return fastjson.dumps(header) + b"\n" + body
+    return strict_json.dumps(header) + b"\n" + body
 
 
 def _length(header: dict[str, Any], key: str, limit: int) -> int:
@@ -316,13 +316,13 @@ def _parse_object(raw: bytes, what: str, strict: bool) -> dict[str, Any]:
         raise ProtocolError(f"{what} has more than {MAX_VALUES} values")
     try:
         # The fast one first: it refuses what is not JSON at all (NaN, bad UTF-8, lone surrogates).
-        value = fastjson.loads(raw)
+        value = strict_json.loads(raw)
         if strict:
             _STRICT.decode(raw.decode())
             _refuse_depth(value)
         else:
             # Parsers stand deeper nesting than writers do, and this may have to be passed on.
-            fastjson.dumps(value)
+            strict_json.dumps(value)
     except (ValueError, TypeError, RecursionError) as error:
         raise ProtocolError(f"{what} is not acceptable JSON: {error}") from None
     if not isinstance(value, dict):

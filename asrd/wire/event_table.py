@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from asrd.fields import parse
+from asrd.wire.fields import parse
 
 
 def by_type(*classes: type) -> dict[str, type]:

@@ -7,7 +7,7 @@ language is to be detected.
 import re
 
 from asrd.errors import FieldError
-from asrd.fields import string
+from asrd.wire.fields import string
 
 # In the order of Whisper's own list.
 NAMES = {
@@ -148,7 +148,7 @@ _get_text = string(64)
 
 
 def language(key: str, raw: object) -> str | None:
-    """A getter (see asrd.fields): Whisper's code of what was typed; None: it is to be detected."""
+    """A getter (see fields): Whisper's code of the language, or None if it is to be detected."""
     text: str = _get_text(key, raw)
     parts = _parts(text)
     if not text.strip() or parts[:1] == [_DETECT]:
