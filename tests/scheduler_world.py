@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from asrd.errors import Code
-from asrd.front.actions import (
+from asrd.front.scheduling.actions import (
     Abandon,
     Accept,
     Action,
@@ -22,10 +22,10 @@ from asrd.front.actions import (
     Start,
     Wake,
 )
-from asrd.front.fairqueue import Job, Limits
-from asrd.front.needs import UNKNOWN, Needs, Skills
-from asrd.front.scheduler import Scheduler, UnknownKey
-from asrd.front.workers import WorkerState
+from asrd.front.scheduling.fairqueue import Job, Limits
+from asrd.front.scheduling.needs import UNKNOWN, Needs, Skills
+from asrd.front.scheduling.scheduler import Scheduler, UnknownKey
+from asrd.front.scheduling.workers import WorkerState
 from asrd.wire.peer import User
 
 HOPELESS = {"failed", "down"}

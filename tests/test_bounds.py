@@ -16,11 +16,12 @@ import anyio
 import anyio.abc
 import pytest
 
+from asrd import listener
 from asrd.config import FrontSettings
 from asrd.errors import Busy, ConfigError, ProtocolError
-from asrd.front import bounds, listener
-from asrd.front.listener import bind, unbind
+from asrd.front import memory_bounds
 from asrd.front.server import _main_door, _status_door
+from asrd.listener import bind, unbind
 from asrd.wire import fdsocket, frames
 from asrd.wire.channel import Channel, Kept
 
@@ -226,7 +227,7 @@ def test_the_unit_allows_the_descriptors_that_the_default_settings_may_need() ->
         for line in unit.read_text().splitlines()
         if line.startswith("LimitNOFILE=")
     )
-    assert bounds.descriptors(FrontSettings()) + 2000 < allowed
+    assert memory_bounds.descriptors(FrontSettings()) + 2000 < allowed
 
 
 # --- the socket's place ---------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from asrd.config import (
     load_worker,
 )
 from asrd.errors import ConfigError
-from asrd.front.fairqueue import Limits
+from asrd.front.scheduling.fairqueue import Limits
 
 KEYS = [(table, spec) for table, cls in TABLES.items() for spec in dataclasses.fields(cls)]
 NAMES = [f"{table}.{spec.name}" for table, spec in KEYS]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from asrd.front.crashes import KEPT, Crash, Crashes, Ran, rfc3339
+from asrd.front.reporting.crashes import KEPT, Crash, Crashes, Ran, rfc3339
 from asrd.wire.peer import Peer
 from asrd.wire.records import LastProcess
 

@@ -14,7 +14,7 @@ import pytest
 
 from asrd.config import TABLES, FrontSettings
 from asrd.errors import Code, WarningCode
-from asrd.front import status
+from asrd.front.reporting import snapshot
 from asrd.wire import client_events, frames, records, worker_events
 from asrd.wire.peer import Peer
 from tests.declared import accepts, default
@@ -30,7 +30,7 @@ DIRECTIONS = {
     "### Front to worker": worker_events.TO_WORKER,
     "### Worker to front": worker_events.FROM_WORKER,
 }
-# Answers without a dataclass: their data is made elsewhere (asrd.front.status).
+# Answers without a dataclass: their data is made elsewhere (asrd.front.reporting.snapshot).
 UNDECLARED = {"## asrd to client": {"info", "status"}}
 EVENTS = [(heading, kind) for heading, table in DIRECTIONS.items() for kind in table]
 RECORDS = [
@@ -130,7 +130,7 @@ def test_the_status_example_has_every_promised_key() -> None:
     example = json.loads(found[1])
     made = front("0")
     made.metrics.failed["bad-audio"] = 1
-    assert shape(example) == shape(status.snapshot(made, Peer(1, 0, 0), now=101.0))
+    assert shape(example) == shape(snapshot.snapshot(made, Peer(1, 0, 0), now=101.0))
 
 
 def shape(value: Any) -> Any:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from asrd.front.fairqueue import FairQueue, Job, Limits
-from asrd.front.needs import Needs
+from asrd.front.scheduling.fairqueue import FairQueue, Job, Limits
+from asrd.front.scheduling.needs import Needs
 from tests.counting import calls_of
 
 

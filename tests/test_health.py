@@ -3,10 +3,8 @@
 import pytest
 
 from asrd.errors import Code
-from asrd.front import health, status
-from asrd.front.workers import (
-    WorkerState,
-)
+from asrd.front.reporting import health, snapshot
+from asrd.front.scheduling.workers import WorkerState
 from tests.test_status import ALICE, ROOT, add, death, front, peer, submit, worker
 
 R, S, L = WorkerState.READY, WorkerState.STARTING, WorkerState.LOADING
@@ -39,7 +37,7 @@ def test_state_and_problems(states: list[WorkerState], expected: str, problems: 
         found.state, found.reason = state, "why" if state in (F, D) else None
     assert health.state(made, 103.5) == expected
     assert health.problems(made, 103.5) == problems
-    told = status.snapshot(made, peer(ROOT), now=103.5)
+    told = snapshot.snapshot(made, peer(ROOT), now=103.5)
     assert (told["state"], told["problems"]) == (expected, problems)
     assert [row["state"] for row in told["workers"]] == [state.value for state in states]
 

@@ -17,12 +17,12 @@ import pytest
 import trio.testing
 
 from asrd.errors import BadAudio, Busy, ProtocolError
-from asrd.front.crashes import Crash, Ran
-from asrd.front.fairqueue import Job, Limits
+from asrd.front.discovery import WorkerDirectory
 from asrd.front.link import Link
-from asrd.front.scheduler import Scheduler
+from asrd.front.reporting.crashes import Crash, Ran
+from asrd.front.scheduling.fairqueue import Job, Limits
+from asrd.front.scheduling.scheduler import Scheduler
 from asrd.front.spool import ClientFile, Recording, Spool
-from asrd.front.workerdir import WorkerDirectory
 from asrd.sd import Notifier
 from asrd.wire import frames
 from asrd.wire.channel import Channel, Kept

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from asrd.errors import ConfigError
-from asrd.front.listener import Place, bind
+from asrd.listener import Place, bind
 
 
 def test_a_socket_that_its_own_process_made_has_its_place(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asrd.front.metrics import Metrics, percentiles
+from asrd.front.reporting.metrics import Metrics, percentiles
 
 
 def test_no_values_are_zero() -> None:

@@ -9,10 +9,8 @@ from asrd.asrctl.cli import main
 from asrd.asrctl.exitcode import Exit
 from asrd.asrctl.prometheus import STATES, WORKER_STATES, metrics
 from asrd.asrctl.table import read_snapshot
-from asrd.front import status
-from asrd.front.workers import (
-    WorkerState,
-)
+from asrd.front.reporting import snapshot
+from asrd.front.scheduling.workers import WorkerState
 from tests.fakes import FakeDaemon
 from tests.test_status import ALICE, front, peer
 from tests.test_table import SNAPSHOT
@@ -76,8 +74,8 @@ def test_the_figures_of_a_snapshot() -> None:
 
 def test_every_family_is_there_from_the_first_moment() -> None:
     """But for those by code, which come with their first sample."""
-    snapshot = read_snapshot(status.snapshot(front("0"), peer(ALICE), now=103.5))
-    assert len(parsed(metrics(snapshot))) == 18
+    shown = read_snapshot(snapshot.snapshot(front("0"), peer(ALICE), now=103.5))
+    assert len(parsed(metrics(shown))) == 18
 
 
 def test_every_state_there_is() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from asrd.front.returns import Returns
+from asrd.front.scheduling.retry_after import Returns
 
 # The ready workers that a job could run on.
 ONE = ("0",)

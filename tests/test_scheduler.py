@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from asrd.errors import Code
-from asrd.front.actions import (
+from asrd.front.scheduling.actions import (
     Abandon,
     Accept,
     Action,
@@ -18,10 +18,10 @@ from asrd.front.actions import (
     Start,
     Wake,
 )
-from asrd.front.fairqueue import Job, Limits
-from asrd.front.needs import Needs, Skills
-from asrd.front.scheduler import Scheduler, UnknownKey
-from asrd.front.workers import WorkerState
+from asrd.front.scheduling.fairqueue import Job, Limits
+from asrd.front.scheduling.needs import Needs, Skills
+from asrd.front.scheduling.scheduler import Scheduler, UnknownKey
+from asrd.front.scheduling.workers import WorkerState
 from tests.counting import calls_of
 
 CANCELLED = Failure(Code.CANCELLED, "the client left")

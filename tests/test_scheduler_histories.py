@@ -14,8 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from asrd.front.fairqueue import Limits
-from asrd.front.needs import Needs
+from asrd.front.scheduling.fairqueue import Limits
+from asrd.front.scheduling.needs import Needs
 from tests.scheduler_world import BookedSkills, World
 
 NAMES = ("0", "1", "2")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from asrd.config import FrontSettings
-from asrd.front import bounds
+from asrd.front import memory_bounds
 from asrd.wire import frames
 from tests.process import test_memory as worst
 from tests.test_house import TREES, names
@@ -64,14 +64,14 @@ def test_the_sum_is_the_codes() -> None:
     last = [row.strip("| ").rpartition("|")[2].strip() for row in table.splitlines()[2:]]
     amounts = [int(re.sub(r"\D", "", cell)) for cell in last if cell]
     *parts, process, recordings, descriptors = amounts
-    assert sum(parts) == process == bounds.memory(settings) >> 20
-    assert recordings == bounds.recordings(settings) >> 20
-    assert descriptors == bounds.descriptors(settings)
+    assert sum(parts) == process == memory_bounds.memory(settings) >> 20
+    assert recordings == memory_bounds.recordings(settings) >> 20
+    assert descriptors == memory_bounds.descriptors(settings)
 
 
 def test_the_sum_of_the_worst_mix_is_the_codes() -> None:
     (stated,) = re.findall(r"Stated for those: (\d+) MiB", PAGE)
-    assert int(stated) == bounds.memory(FrontSettings(**worst.SETTINGS)) >> 20
+    assert int(stated) == memory_bounds.memory(FrontSettings(**worst.SETTINGS)) >> 20
     assert f"puts {worst.CLIENTS}" in PAGE
 
 
@@ -79,7 +79,7 @@ def test_the_sum_of_the_worst_mix_is_the_codes() -> None:
 
 _OPENING = {"open", "fdopen", "Path", "read_text", "read_bytes", "write_text", "write_bytes"}
 # The workers' directory and the socket that it listens at: both from the settings.
-_MAY_OPEN = {"front/workerdir.py", "front/link.py", "front/listener.py"}
+_MAY_OPEN = {"front/discovery.py", "front/link.py"}
 
 
 @pytest.mark.parametrize("name", [name for name in TREES if name.startswith("front/")])

@@ -10,13 +10,13 @@ from wyoming.event import Event
 from wyoming.info import Info
 
 from asrd.asrctl.table import Snapshot
-from asrd.front import status
-from asrd.front.crashes import Crash, Crashes, Ran
-from asrd.front.fairqueue import Job, Limits
 from asrd.front.link import WorkerInfo
-from asrd.front.metrics import Metrics
-from asrd.front.scheduler import Scheduler
-from asrd.front.workers import WorkerState
+from asrd.front.reporting import snapshot
+from asrd.front.reporting.crashes import Crash, Crashes, Ran
+from asrd.front.reporting.metrics import Metrics
+from asrd.front.scheduling.fairqueue import Job, Limits
+from asrd.front.scheduling.scheduler import Scheduler
+from asrd.front.scheduling.workers import WorkerState
 from asrd.version import __version__
 from asrd.wire.fields import parse
 from asrd.wire.peer import Peer
@@ -62,7 +62,7 @@ def death(how: str, **jobs: int) -> Crash:
 
 
 def worker(made: Any, uid: int, name: str = "0") -> dict[str, Any]:
-    rows = status.snapshot(made, peer(uid), now=103.5)["workers"]
+    rows = snapshot.snapshot(made, peer(uid), now=103.5)["workers"]
     found: dict[str, Any] = next(row for row in rows if row["name"] == name)
     return found
 
@@ -76,7 +76,7 @@ def test_the_snapshot_of_a_busy_daemon() -> None:
     submit(made, "waiting", at=102.5)
     submit(made, "later", at=103.0)
     nothing = {"p50": 0.0, "p95": 0.0, "p99": 0.0}
-    assert status.snapshot(made, peer(ALICE), now=103.5) == {
+    assert snapshot.snapshot(made, peer(ALICE), now=103.5) == {
         "state": "ok",
         "problems": [],
         "version": __version__,
@@ -121,7 +121,7 @@ def test_the_snapshot_of_a_busy_daemon() -> None:
 def test_a_snapshot_can_be_sent_and_is_what_the_table_reads() -> None:
     made = front("1", "0")
     made.links["0"].info.last_death = death("killed by SIGSEGV", mine=ALICE)
-    sent = orjson.loads(orjson.dumps(status.snapshot(made, peer(ALICE), now=103.5)))
+    sent = orjson.loads(orjson.dumps(snapshot.snapshot(made, peer(ALICE), now=103.5)))
     read = parse(Snapshot, sent)
     assert [row.name for row in read.workers] == ["0", "1"]
     assert read.workers[0].last_death == "killed by SIGSEGV, running job mine"
@@ -134,7 +134,7 @@ def test_what_was_counted_is_in_the_snapshot() -> None:
     made.metrics.refused["busy"] = 7
     made.metrics.job_done(wait=0.5, run=1.0, audio_seconds=10.0, now=102.0)
     made.scheduler.retried = 2
-    told = status.snapshot(made, peer(ALICE), now=103.5)
+    told = snapshot.snapshot(made, peer(ALICE), now=103.5)
     assert told["jobs"] == {
         "accepted": 4,
         "done": 1,
@@ -185,8 +185,8 @@ def test_nothing_of_another_users_jobs_is_anywhere_in_the_snapshot() -> None:
     for number in range(4):
         submit(made, f"secret{number}", ALICE)
     made.links["0"].info.last_death = death("it broke", secret9=ALICE)
-    assert "secret" in str(status.snapshot(made, peer(ALICE), now=103.5))
-    assert "secret" not in str(status.snapshot(made, peer(BOB), now=103.5))
+    assert "secret" in str(snapshot.snapshot(made, peer(ALICE), now=103.5))
+    assert "secret" not in str(snapshot.snapshot(made, peer(BOB), now=103.5))
 
 
 def test_a_job_that_was_given_up_is_no_longer_shown() -> None:
@@ -204,7 +204,7 @@ def test_a_job_that_was_given_up_is_no_longer_shown() -> None:
 
 def test_the_line_that_systemctl_shows() -> None:
     made = front("0", "1", queue_max=4)
-    assert status.status_line(made, 104.0) == (
+    assert snapshot.status_line(made, 104.0) == (
         "ok · 2/2 workers ready · queue 0/4 · 0 done · 0 failed · 0 crashes"
     )
     made.metrics.done = 1234
@@ -217,7 +217,7 @@ def test_the_line_that_systemctl_shows() -> None:
     made.scheduler.worker_left("0", True, 103.0)
     made.scheduler.worker_ready("1", "tiny", 1, 104.0)
     made.scheduler.worker_failed("1", WorkerState.FAILED, "no such model", 104.0)
-    assert status.status_line(made, 104.0) == (
+    assert snapshot.status_line(made, 104.0) == (
         "unavailable · 0/2 workers ready · queue 3/4 · 1234 done · 3 failed · 1 crash"
         " · worker 0 is starting · worker 1 is failed: no such model"
     )
@@ -226,14 +226,14 @@ def test_the_line_that_systemctl_shows() -> None:
 def test_the_line_counts_sleepers() -> None:
     made = front("0", "1")
     made.scheduler.worker_left("1", True, 103.0)
-    line = status.status_line(made, 104.0)
+    line = snapshot.status_line(made, 104.0)
     assert line.startswith("ok · 1/2 workers ready (1 asleep) · queue 0/1")
 
 
 def test_info_names_the_models_that_there_are_or_were_once_each() -> None:
     made = front("0", "1", "2")
     made.links["2"].info.model = "large"
-    (program,) = status.info(made)["asr"]
+    (program,) = snapshot.info(made)["asr"]
     assert (program["name"], program["version"], program["installed"]) == (
         "asrd",
         __version__,
@@ -246,26 +246,26 @@ def test_info_names_the_models_that_there_are_or_were_once_each() -> None:
     made.scheduler.worker_lost("2", "it died", 103.0)
     made.scheduler.worker_left("1", True, 103.0)
     made.scheduler.worker_failed("0", WorkerState.FAILED, "no memory", 103.0)
-    assert status.info(made)["asr"] == [program]
+    assert snapshot.info(made)["asr"] == [program]
     made.scheduler.worker_retired("2", 104.0)
     made.links["1"].info.languages = ()
-    (program,) = status.info(made)["asr"]
+    (program,) = snapshot.info(made)["asr"]
     assert [model["name"] for model in program["models"]] == ["tiny"]
 
 
 def test_info_is_worth_waiting_for_while_a_worker_may_tell_what_it_has() -> None:
     made = front("0", "1")
-    assert status.unknown_until(made) < 0
+    assert snapshot.unknown_until(made) < 0
     for name, at in (("0", 101.0), ("1", 102.0)):
         made.links[name].info.found_at, made.links[name].info.languages = at, ()
-    assert status.unknown_until(made) == 107.0
+    assert snapshot.unknown_until(made) == 107.0
     made.scheduler.worker_failed("1", WorkerState.FAILED, "no memory", 103.0)
-    assert status.unknown_until(made) == 106.0
+    assert snapshot.unknown_until(made) == 106.0
     made.links["0"].info.languages = ("en",)
-    assert status.unknown_until(made) < 0
+    assert snapshot.unknown_until(made) < 0
 
 
 def test_info_is_wyomings() -> None:
     made = front("0")
-    info = Info.from_event(Event("info", status.info(made)))
+    info = Info.from_event(Event("info", snapshot.info(made)))
     assert info.asr[0].models[0].languages == ["en", "de"]

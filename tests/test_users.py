@@ -11,7 +11,7 @@ import pytest
 import trio.testing
 
 from asrd.errors import Code
-from asrd.front.workers import WorkerState
+from asrd.front.scheduling.workers import WorkerState
 from asrd.journal import LineFormatter
 from tests.users import ALICE, BOB, PCM, ROOT, START, User, Users, users
 

@@ -15,9 +15,15 @@ from anyio.abc import TaskGroup
 
 from asrd.config import FrontSettings
 from asrd.errors import Code
-from asrd.front import report, status
 from asrd.front import request as answers
-from asrd.front.actions import (
+from asrd.front.discovery import WorkerDirectory
+from asrd.front.link import Link
+from asrd.front.reporting import log_entries, snapshot
+from asrd.front.reporting.crashes import Crash, Crashes, Ran
+from asrd.front.reporting.log_entries import Refusals
+from asrd.front.reporting.metrics import Metrics
+from asrd.front.request import Request
+from asrd.front.scheduling.actions import (
     Abandon,
     Accept,
     Action,
@@ -28,19 +34,13 @@ from asrd.front.actions import (
     Start,
     Wake,
 )
-from asrd.front.crashes import Crash, Crashes, Ran
-from asrd.front.fairqueue import Limits
-from asrd.front.link import Link
-from asrd.front.metrics import Metrics
-from asrd.front.needs import UNKNOWN, Skills
-from asrd.front.report import Refusals
-from asrd.front.request import Request
-from asrd.front.scheduler import Scheduler, UnknownKey
+from asrd.front.scheduling.fairqueue import Limits
+from asrd.front.scheduling.needs import UNKNOWN, Skills
+from asrd.front.scheduling.scheduler import Scheduler, UnknownKey
+from asrd.front.scheduling.workers import Worker, WorkerState
 from asrd.front.session import Session
 from asrd.front.spool import Audio, Recording, Spool
 from asrd.front.unanswered import Unanswered
-from asrd.front.workerdir import WorkerDirectory
-from asrd.front.workers import Worker, WorkerState
 from asrd.wire.client_events import Transcribe
 from asrd.wire.peer import Peer, User, named
 from asrd.wire.records import AudioFormat, Options
@@ -175,17 +175,17 @@ class Front:
         self._refusals.add(failure, session.log_fields, anyio.current_time())
 
     def status(self, peer: Peer) -> dict[str, Any]:
-        return status.snapshot(self, peer, anyio.current_time())
+        return snapshot.snapshot(self, peer, anyio.current_time())
 
     async def models_known(self) -> None:
         """Waits until each worker that may serve has reported what its model can do, or was silent
         for too long: right after the start of the daemon nothing is known."""
-        while (until := status.unknown_until(self)) > anyio.current_time():
+        while (until := snapshot.unknown_until(self)) > anyio.current_time():
             with anyio.CancelScope(deadline=until):
                 await self._known.wait()
 
     def info(self) -> dict[str, Any]:
-        return status.info(self)
+        return snapshot.info(self)
 
     # --- workers --------------------------------------------------------------------------------
 
@@ -243,14 +243,14 @@ class Front:
         crash = Crash(name, time.time(), now, how, jobs, info.pid, info.model)
         info.last_death = crash
         self.crashes.add(crash)
-        report.crash(crash, f"lost: {how}", "")
+        log_entries.crash(crash, f"lost: {how}", "")
         how = f"worker {name}: {how}"
         self._perform(self.scheduler.worker_lost(name, how, now))
 
     def worker_explained(self, link: Link, crash: Crash) -> None:
         """The next process has told what its service manager knows of the end of the one before."""
         said = "" if crash.stderr is None else f"; its last words: {crash.stderr}"
-        report.crash(crash, f"pid {crash.pid}: {crash.exit or 'ended'}", said)
+        log_entries.crash(crash, f"pid {crash.pid}: {crash.exit or 'ended'}", said)
 
     def worker_left(self, link: Link, asleep: bool) -> None:
         log.info("worker %s: %s", link.name, "asleep" if asleep else "stopping")

@@ -15,8 +15,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from asrd.errors import FieldError, ProtocolError
-from asrd.front.crashes import Crash, Ran
-from asrd.front.scheduler import UnknownKey
+from asrd.front.reporting.crashes import Crash, Ran
+from asrd.front.scheduling.scheduler import UnknownKey
 from asrd.wire import frames
 from asrd.wire.channel import Channel
 from asrd.wire.event_table import parse_event

@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from asrd.errors import BadAudio, FieldError, TooLarge
-from asrd.front.actions import Failure
-from asrd.front.crashes import Ran
-from asrd.front.fairqueue import Job
-from asrd.front.needs import Needs
+from asrd.front.reporting.crashes import Ran
+from asrd.front.scheduling.actions import Failure
+from asrd.front.scheduling.fairqueue import Job
+from asrd.front.scheduling.needs import Needs
 from asrd.wire.client_events import Error, Transcribe, Transcript
 from asrd.wire.fields import dump
 from asrd.wire.peer import Peer

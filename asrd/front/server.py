@@ -16,12 +16,13 @@ from anyio.abc import TaskGroup
 from asrd import sd
 from asrd.config import FrontSettings, config_path, load_front
 from asrd.errors import Code, ConfigError
-from asrd.front import bounds, request, status
-from asrd.front.actions import Failure
+from asrd.front import memory_bounds, request
 from asrd.front.front import Front
-from asrd.front.listener import MAIN_MODE, PUBLIC_MODE, Place, bind, unbind
+from asrd.front.reporting import snapshot
+from asrd.front.scheduling.actions import Failure
 from asrd.front.session import Session
 from asrd.journal import setup_logging
+from asrd.listener import MAIN_MODE, PUBLIC_MODE, Place, bind, unbind
 from asrd.wire import frames
 from asrd.wire.channel import Channel, Kept
 from asrd.wire.client_events import Error
@@ -122,8 +123,8 @@ class Server:
                 self._notifier.ready()
                 log.info(
                     "serving; all clients together can take %d MiB, and %d MiB for recordings",
-                    bounds.memory(self.settings) >> 20,
-                    bounds.recordings(self.settings) >> 20,
+                    memory_bounds.memory(self.settings) >> 20,
+                    memory_bounds.recordings(self.settings) >> 20,
                 )
                 await _signalled()
                 accepting.cancel_scope.cancel()
@@ -147,7 +148,7 @@ class Server:
         pause = min(_HOUSEKEEPING_SECONDS, sd.watchdog_seconds() or _HOUSEKEEPING_SECONDS)
         while True:
             self.front.find_workers()
-            self._notifier.status(status.status_line(self.front, anyio.current_time()))
+            self._notifier.status(snapshot.status_line(self.front, anyio.current_time()))
             self._notifier.watchdog()
             await anyio.sleep(pause)
 
@@ -266,7 +267,7 @@ def _allow_descriptors(settings: FrontSettings) -> None:
     """As many as we may have: shells and containers start with 1,024, for programs that select."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    needed = bounds.descriptors(settings)
+    needed = memory_bounds.descriptors(settings)
     if needed > hard:
         text = "%d descriptors may be open here, and clients may need %d: a crowd will be told busy"
         log.warning(text, hard, needed)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from asrd.errors import BadAudio, BadRequest, Busy, Code, FieldError, JobError, ProtocolError
-from asrd.front.actions import Failure
 from asrd.front.request import Request, error, is_plain, nothing_said, with_hints
+from asrd.front.scheduling.actions import Failure
 from asrd.front.spool import Audio, ClientFile, Recording
 from asrd.front.stream import STREAMED, Recorded, Stream
 from asrd.wire import frames

@@ -13,7 +13,7 @@ import anyio
 
 from asrd.config import FrontSettings, absolute
 from asrd.errors import ConfigError
-from asrd.front.listener import PUBLIC_MODE, bind, unbind
+from asrd.listener import PUBLIC_MODE, bind, unbind
 from asrd.standalone.supervisor import Patience, Supervisor, Unit, program
 from asrd.worker.tuning import WORKER_ENVIRONMENT
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from asrd.config import FrontSettings
-from asrd.front import bounds
+from asrd.front import memory_bounds
 from asrd.wire import fdsocket, frames
 from tests.process.daemons import Front, descriptors, resident_kib
 from tests.process.raw import Peer, wait_for
@@ -141,9 +141,9 @@ def test_the_worst_mix_of_clients_takes_no_more_than_the_stated_sum(tmp_path: Pa
                 assert taken - at_rest > 8 * _MIB
                 assert recorded > 2 * _MIB
                 assert descriptors(pid) - open_at_rest > CLIENTS + 20 * frames.MAX_FDS
-                assert taken < bounds.memory(settings)
-                assert recorded < bounds.recordings(settings)
-                assert descriptors(pid) < bounds.descriptors(settings)
+                assert taken < memory_bounds.memory(settings)
+                assert recorded < memory_bounds.recordings(settings)
+                assert descriptors(pid) < memory_bounds.descriptors(settings)
             wait_for("the crowd to be gone", lambda: _connections(honest) == 1)
             assert _recorded(pid) == 0
             wait_for("its descriptors to be closed", lambda: descriptors(pid) <= open_at_rest)

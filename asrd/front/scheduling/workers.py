@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from asrd.errors import Code
-from asrd.front.actions import Failure
-from asrd.front.fairqueue import Job
-from asrd.front.needs import UNKNOWN, Needs, Skills, is_called, why_lacking
+from asrd.front.scheduling.actions import Failure
+from asrd.front.scheduling.fairqueue import Job
+from asrd.front.scheduling.needs import UNKNOWN, Needs, Skills, is_called, why_lacking
 
 
 class WorkerState(StrEnum):

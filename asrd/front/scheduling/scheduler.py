@@ -42,7 +42,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from asrd.errors import Code
-from asrd.front.actions import (
+from asrd.front.scheduling.actions import (
     Abandon,
     Accept,
     Action,
@@ -53,11 +53,11 @@ from asrd.front.actions import (
     Start,
     Wake,
 )
-from asrd.front.deadlines import Deadlines
-from asrd.front.fairqueue import FairQueue, Job, Limits
-from asrd.front.needs import UNKNOWN, Skills
-from asrd.front.returns import Returns
-from asrd.front.workers import HOPELESS, Worker, Workers, WorkerState
+from asrd.front.scheduling.deadlines import Deadlines
+from asrd.front.scheduling.fairqueue import FairQueue, Job, Limits
+from asrd.front.scheduling.needs import UNKNOWN, Skills
+from asrd.front.scheduling.retry_after import Returns
+from asrd.front.scheduling.workers import HOPELESS, Worker, Workers, WorkerState
 
 
 class UnknownKey(Exception):

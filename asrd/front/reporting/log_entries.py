@@ -3,8 +3,8 @@
 import logging
 import math
 
-from asrd.front.actions import Failure
-from asrd.front.crashes import Crash
+from asrd.front.reporting.crashes import Crash
+from asrd.front.scheduling.actions import Failure
 
 log = logging.getLogger(__name__)
 

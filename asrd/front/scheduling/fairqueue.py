@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from asrd.front.needs import Needs
+from asrd.front.scheduling.needs import Needs
 from asrd.wire.peer import User, named
 
 

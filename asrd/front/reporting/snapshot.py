@@ -4,9 +4,9 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
-from asrd.front import health
 from asrd.front.link import Link
-from asrd.front.workers import Worker, WorkerState
+from asrd.front.reporting import health
+from asrd.front.scheduling.workers import Worker, WorkerState
 from asrd.version import __version__
 from asrd.wire.peer import Peer
 

@@ -4,13 +4,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from asrd.front.link import WorkerInfo
-from asrd.front.scheduler import (
-    Scheduler,
-)
-from asrd.front.workers import (
-    Worker,
-    WorkerState,
-)
+from asrd.front.scheduling.scheduler import Scheduler
+from asrd.front.scheduling.workers import Worker, WorkerState
 
 if TYPE_CHECKING:
     from asrd.front.front import Front
