@@ -23,7 +23,7 @@ _COMMANDS = {
         "demo",
         "transcribe, crash the worker, and lose nothing",
     ),
-    "fetch-model": ("asrd.worker.fetching", "fetch", "download a model into the local cache"),
+    "fetch-model": ("asrd.engine.fetch_model", "fetch", "download a model into the local cache"),
 }
 
 EXIT_CONFIG = 78

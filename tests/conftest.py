@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.procfs import children
 
-# As asrd.worker.engine sets them for the worker; some tests import the libraries before it.
+# As asrd.engine.whisper sets them for the worker; some tests import the libraries before it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 

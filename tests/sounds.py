@@ -13,11 +13,11 @@ from faster_whisper.audio import decode_audio
 from numpy.typing import NDArray
 
 from asrd.demo import SAMPLES
-from asrd.worker.audio import RATE
+from asrd.engine.audio.opening import RATE
 
 Samples = NDArray[np.float32]
 
-# A minute: what FFmpeg may allocate is limited (asrd.worker.containers).
+# A minute: what FFmpeg may allocate is limited (asrd.engine.audio.containers).
 _FRAME = 60 * RATE
 
 

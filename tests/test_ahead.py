@@ -10,13 +10,13 @@ from faster_whisper.vad import get_vad_model
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asrd.engine import peak
+from asrd.engine.audio.opening import BLOCK_SECONDS, RATE, Samples, open_recording
+from asrd.engine.hints import Hints
+from asrd.engine.mel import FFT, HOP, loudest, mel_power
+from asrd.engine.peak import SEARCHED_SECONDS, SPEECH_SECONDS, search
+from asrd.engine.prepared import Prepared
 from asrd.wire.records import AudioFormat
-from asrd.worker import ahead
-from asrd.worker.ahead import SEARCHED_SECONDS, SPEECH_SECONDS, search
-from asrd.worker.audio import BLOCK_SECONDS, RATE, Samples, open_recording
-from asrd.worker.hints import Hints
-from asrd.worker.prepared import Prepared
-from asrd.worker.spectrum import FFT, HOP, loudest, mel_power
 from tests.sounds import encoded, memory_file, noise, s16, sample, silence, wav
 
 FILTERS = FeatureExtractor().mel_filters
@@ -57,7 +57,7 @@ def twelve(minute: Samples) -> Samples:
     return np.concatenate((np.tile(minute * np.float32(0.3), 11), minute))
 
 
-def peak(samples: Samples) -> float:
+def loudness(samples: Samples) -> float:
     return float(FeatureExtractor()(samples).max() * 4 - 4)
 
 
@@ -129,7 +129,7 @@ def test_a_click_is_found_wherever_it_is(where: float) -> None:
     samples = noise(35, 1e-3)
     samples[int(where * RATE)] = 0.5
     blocks = [samples[start : start + RATE * 10] for start in range(0, len(samples), RATE * 10)]
-    assert np.log10(search(blocks, 4, FILTERS, 0.0)) == pytest.approx(peak(samples), abs=1e-5)
+    assert np.log10(search(blocks, 4, FILTERS, 0.0)) == pytest.approx(loudness(samples), abs=1e-5)
 
 
 # --- how far it is looked for -----------------------------------------------------------------
@@ -146,7 +146,7 @@ def test_what_costs_nothing_to_read_is_searched_and_not_kept(twelve: Samples, wa
         "float": (floats.tobytes(), AudioFormat("pcm_f32le")),
     }[way]
     found = prepare(data, audio)
-    assert found.peak == pytest.approx(peak(floats), abs=1e-5)
+    assert found.peak == pytest.approx(loudness(floats), abs=1e-5)
     assert found.seconds <= FIRST_WINDOW
     # Signs of life all the way.
     assert found.reports >= len(twelve) / RATE / BLOCK_SECONDS
@@ -157,14 +157,14 @@ def test_behind_the_header_of_a_wav_only_its_samples_are_searched(minute: Sample
     loud = s16(minute).tobytes()
     data = wav(quiet) + b"LIST" + len(loud).to_bytes(4, "little") + loud
     heard = np.frombuffer(quiet, np.int16) * np.float32(1 / 32768)
-    assert prepare(data, FILE).peak == pytest.approx(peak(heard), abs=1e-5)
+    assert prepare(data, FILE).peak == pytest.approx(loudness(heard), abs=1e-5)
 
 
 def test_the_search_has_an_end(minute: Samples) -> None:
     beyond = s16(np.concatenate((np.tile(minute * np.float32(0.3), 31), minute)))
     assert len(beyond) > SEARCHED_SECONDS * RATE
     found = prepare(beyond.tobytes())
-    assert found.peak == pytest.approx(peak(minute * np.float32(0.3)), abs=0.1)
+    assert found.peak == pytest.approx(loudness(minute * np.float32(0.3)), abs=0.1)
     assert found.reports <= (SEARCHED_SECONDS + FIRST_WINDOW) / BLOCK_SECONDS + 2
 
 
@@ -184,7 +184,7 @@ def test_what_must_be_decoded_is_read_so_far_as_its_packets_allow(
 
 
 def test_a_short_recording_is_read_once(minute: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead, "loudest", None)
+    monkeypatch.setattr(peak, "loudest", None)
     assert prepare(s16(minute[: 30 * RATE]).tobytes()).seconds == 30
 
 
@@ -201,7 +201,7 @@ def test_little_is_judged_before_the_first_window(twelve: Samples, steps: Steps)
 def test_the_loudest_speech_is_found(twelve: Samples, minute: Samples, steps: Steps) -> None:
     # Nearly: its frames lie differently.
     found = prepare(s16(twelve).tobytes(), session=steps)
-    assert found.peak == pytest.approx(peak(minute), abs=0.02)
+    assert found.peak == pytest.approx(loudness(minute), abs=0.02)
 
 
 def test_a_bang_is_no_speech(minute: Samples, steps: Steps) -> None:
@@ -210,4 +210,4 @@ def test_a_bang_is_no_speech(minute: Samples, steps: Steps) -> None:
     bang = np.concatenate((silence(10), np.exp(-np.arange(RATE) / 400) * noise(1, 0.9)))
     parts += [bang.astype(np.float32), silence(20), quiet]
     found = prepare(s16(np.clip(np.concatenate(parts), -1, 1)).tobytes(), session=steps)
-    assert found.peak == pytest.approx(peak(quiet), abs=0.02)
+    assert found.peak == pytest.approx(loudness(quiet), abs=0.02)

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from faster_whisper.audio import decode_audio
 
+from asrd.engine.audio.containers import ACCEPTED, OPTIONS
+from asrd.engine.audio.opening import BLOCK_SECONDS, RATE, Recording, Samples, open_recording
 from asrd.errors import BadAudio, TooLarge
 from asrd.wire.records import AudioFormat
-from asrd.worker.audio import BLOCK_SECONDS, RATE, Recording, Samples, open_recording
-from asrd.worker.containers import ACCEPTED, OPTIONS
 from tests.sounds import encoded, memory_file, s16, sample, wav
 
 FILE = AudioFormat("file")

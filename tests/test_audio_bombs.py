@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from asrd.worker.declared import declared
-from asrd.worker.preadfile import PreadFile
+from asrd.engine.audio.declared import declared
+from asrd.engine.audio.preadfile import PreadFile
 from tests.mediafiles import box, claiming, numbers
 from tests.sounds import memory_file
 
@@ -18,8 +18,8 @@ MIB = 1 << 20
 _READ = """
 import sys
 from asrd.errors import JobError
-from asrd.records import AudioFormat
-from asrd.worker.audio import open_recording
+from asrd.wire.records import AudioFormat
+from asrd.engine.audio.opening import open_recording
 
 def peak():
     with open("/proc/self/status") as status:

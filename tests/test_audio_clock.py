@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from faster_whisper.audio import decode_audio
 
+from asrd.engine.audio.opening import RATE, Recording, Samples, open_recording
+from asrd.engine.audio.timeline import JITTER_SECONDS, LONGEST_GAP_SECONDS, Timeline
 from asrd.errors import TooLarge, WarningCode
 from asrd.wire.records import AudioFormat
-from asrd.worker.audio import RATE, Recording, Samples, open_recording
-from asrd.worker.timeline import JITTER_SECONDS, LONGEST_GAP_SECONDS, Timeline
 from tests.mediafiles import Move, remuxed
 from tests.sounds import encoded, memory_file, sample
 

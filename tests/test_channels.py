@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from asrd.engine.audio.opening import RATE, Samples
+from asrd.engine.channels import MAX_CHANNELS
+from asrd.engine.interface import Transcription
+from asrd.engine.whisper import WhisperEngine, load_engine
 from asrd.errors import BadRequest, TooLarge
 from asrd.wire.records import AudioFormat, Options
-from asrd.worker.audio import RATE, Samples
-from asrd.worker.channels import MAX_CHANNELS
-from asrd.worker.engine import WhisperEngine, load_engine
-from asrd.worker.engine_api import Transcription
 from tests.mediafiles import stereo
 from tests.sounds import encoded, memory_file, sample, silence
 from tests.test_engine import GREEDY, SETTINGS, Listener, transcribe

@@ -14,7 +14,7 @@ import pytest
 
 from asrd.asrctl import cli
 from asrd.asrctl.cli import main
-from asrd.asrctl.exitcode import Exit
+from asrd.exitcodes import Exit
 from asrd.version import __version__
 from tests.fakes import (
     INFO,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from asrd.asrctl.cli import build_parser
-from asrd.asrctl.exitcode import Exit
+from asrd.exitcodes import Exit
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "man" / "asrctl.1"
 TEXT = PAGE.read_text().replace("\\-", "-")

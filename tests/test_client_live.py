@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from asrd import AsyncClient, Client
-from asrd.asrctl.exitcode import Exit
 from asrd.demo import SAMPLES
 from asrd.errors import BadAudio, Busy, Cancelled, DeadlineExceeded, ModelNotFound
+from asrd.exitcodes import Exit
 from asrd.wire.client_events import Progress
 from tests.process.daemons import Daemon
 from tests.process.raw import wait_for

@@ -7,10 +7,10 @@ import av
 import numpy as np
 import pytest
 
+from asrd.engine.audio.containers import OPTIONS
+from asrd.engine.audio.opening import RATE, Samples, open_recording
 from asrd.errors import BadAudio
 from asrd.wire.records import AudioFormat
-from asrd.worker.audio import RATE, Samples, open_recording
-from asrd.worker.containers import OPTIONS
 from tests.sounds import memory_file, s16, sample
 
 FILE = AudioFormat("file")

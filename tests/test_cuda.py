@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from asrd.worker import cuda
+from asrd.engine import cuda
 from tests.subprocesses import run_python
 
 
@@ -131,7 +131,7 @@ def test_a_library_that_was_loaded_is_found_by_its_name(tmp_path: Path) -> None:
     shutil.copy(library, place / library.name)
     code = f"""
 import ctypes, sys
-from asrd.worker import cuda
+from asrd.engine import cuda
 cuda.DRIVER = "libc.so.6"
 cuda.LIBRARIES = ({library.name!r},)
 sys.path.append({str(tmp_path)!r})

@@ -23,6 +23,13 @@ from faster_whisper.transcribe import get_suppressed_tokens
 
 from asrd.config import WorkerSettings
 from asrd.demo import MODEL, samples
+from asrd.engine import cuda, models
+from asrd.engine import whisper as engine_module
+from asrd.engine.audio.opening import RATE, Samples, open_recording
+from asrd.engine.interface import Transcription
+from asrd.engine.peak import READ_AHEAD_SECONDS
+from asrd.engine.prepared import Prepared
+from asrd.engine.whisper import WhisperEngine, _Vad, load_engine
 from asrd.errors import (
     BadAudio,
     BadRequest,
@@ -35,13 +42,6 @@ from asrd.errors import (
 from asrd.wire.fields import dump
 from asrd.wire.languages import NAMES
 from asrd.wire.records import AudioFormat, Options, Segment
-from asrd.worker import cuda, models
-from asrd.worker import engine as engine_module
-from asrd.worker.ahead import READ_AHEAD_SECONDS
-from asrd.worker.audio import RATE, Samples, open_recording
-from asrd.worker.engine import WhisperEngine, _Vad, load_engine
-from asrd.worker.engine_api import Transcription
-from asrd.worker.prepared import Prepared
 from tests.exact import make_exact
 from tests.sounds import encoded, memory_file, noise, s16, sample, silence, wav
 from tests.subprocesses import run_python
@@ -789,7 +789,7 @@ def test_a_worker_writes_nothing_into_the_home_directory(
     # onnxruntime since 1.29 would, and send it, if it were not told before it is imported.
     code = """
 import os, sys
-from asrd.worker.engine import load_engine
+from asrd.engine.whisper import load_engine
 from asrd.config import WorkerSettings
 assert "faster_whisper" not in sys.modules
 load_engine(WorkerSettings(model="demo", device="cpu"))

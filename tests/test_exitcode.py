@@ -2,8 +2,8 @@
 
 import re
 
-from asrd.asrctl.exitcode import EXIT_CODES, Exit, exit_code
 from asrd.errors import Code, ConnectionLost, ProtocolError, job_error_type
+from asrd.exitcodes import EXIT_CODES, Exit, exit_code
 
 
 def test_the_help_names_exactly_the_codes_there_are() -> None:

@@ -52,9 +52,9 @@ def test_a_surrogate_pair_is_one_character() -> None:
 def test_the_codec_works_where_there_is_no_orjson() -> None:
     code = (
         "import sys; sys.modules['orjson'] = None\n"
-        "from asrd import wire\n"
-        "decoder = wire.Decoder(wire.Limits())\n"
-        "decoder.receive(wire.encode('ping', {'text': 'é'}))\n"
+        "from asrd.wire import frames\n"
+        "decoder = frames.Decoder(frames.Limits())\n"
+        "decoder.receive(frames.encode('ping', {'text': 'é'}))\n"
         "event = decoder.next_event()\n"
         "assert (event.type, event.data) == ('ping', {'text': 'é'}), event\n"
     )

@@ -8,8 +8,7 @@ from faster_whisper.transcribe import TranscriptionOptions, WhisperModel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asrd.errors import WarningCode
-from asrd.worker.hints import (
+from asrd.engine.hints import (
     HOTWORDS_TOKENS,
     PROMPT_TOKENS,
     Hinted,
@@ -19,6 +18,7 @@ from asrd.worker.hints import (
     is_better,
     read_hints,
 )
+from asrd.errors import WarningCode
 
 BEGIN = 1000  # the first timestamp
 PLAIN = "and then you go into your comfy UI folder again"

@@ -13,7 +13,7 @@ import pytest
 
 from asrd.config import WorkerSettings
 from asrd.errors import Code, LoadError
-from asrd.sd import Notifier
+from asrd.systemd import Notifier
 from asrd.wire.records import SENTENCE_MAX
 from asrd.wire.worker_events import Done, Failed
 from asrd.worker.frontlink import FrontLink

@@ -23,7 +23,7 @@ from asrd.front.reporting.crashes import Crash, Ran
 from asrd.front.scheduling.fairqueue import Job, Limits
 from asrd.front.scheduling.scheduler import Scheduler
 from asrd.front.spool import ClientFile, Recording, Spool
-from asrd.sd import Notifier
+from asrd.systemd import Notifier
 from asrd.wire import frames
 from asrd.wire.channel import Channel, Kept
 from asrd.wire.peer import Peer

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from asrd.engine.interface import Transcription
 from asrd.errors import BadAudio, Code
 from asrd.wire.ownedfd import OwnedFd
 from asrd.wire.records import AudioFormat, Options
 from asrd.wire.worker_events import Done, Failed, Job, JobProgress
-from asrd.worker.engine_api import Transcription
 from asrd.worker.inference import Inference, Loaded, Message, Task
 from tests.subprocesses import run_python
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from asrd.wire.ownedfd import OwnedFd
-from asrd.worker.lastwords import STORED, WORDS_MAX, last_words
+from asrd.worker.stderr_capture import STORED, WORDS_MAX, last_words
 from tests.fakes import PATIENCE
 
 DUMP = b"""Fatal Python error: Segmentation fault
@@ -54,9 +54,9 @@ def test_the_line_that_says_most(text: bytes, words: str | None) -> None:
 # As the worker's main does it; what is stored comes as descriptor 3.
 PROLOGUE = """
 import ctypes, faulthandler, os, sys
-from asrd.ownedfd import OwnedFd
-from asrd.sd import Notifier
-from asrd.worker.lastwords import CapturedStderr, keep_real_stderr
+from asrd.wire.ownedfd import OwnedFd
+from asrd.systemd import Notifier
+from asrd.worker.stderr_capture import CapturedStderr, keep_real_stderr
 faulthandler.enable(2)
 keep_real_stderr()
 notifier = Notifier()

@@ -19,10 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asrd.demo import MODEL
+from asrd.engine import models
+from asrd.engine.models import Facts, check, fetch_model, resolve
 from asrd.errors import AsrdError, LoadError
 from asrd.wire.languages import NAMES
-from asrd.worker import models
-from asrd.worker.models import Facts, check, fetch_model, resolve
 from tests.fakes import PATIENCE
 from tests.hub import serve
 
@@ -90,7 +90,7 @@ def test_a_name_that_is_nearly_right_is_told_the_right_one(name: str, near: str)
 def test_a_model_that_is_not_here_is_told_with_its_cure(name: str) -> None:
     # The network is never asked: there is none at this address.
     done = python(
-        f"from asrd.worker.models import resolve; resolve({name!r})", "http://127.0.0.1:9"
+        f"from asrd.engine.models import resolve; resolve({name!r})", "http://127.0.0.1:9"
     )
     assert f"is not on this machine; `asrd fetch-model {name}` fetches it" in done.stderr
 
@@ -382,7 +382,7 @@ def test_a_model_is_fetched_and_then_found_without_the_network(home: Path) -> No
     assert sorted(entry.name for entry in path.iterdir()) == sorted(
         entry.name for entry in MODEL.iterdir()
     )
-    found = python("from asrd.worker.models import resolve; print(resolve('some/model'))", endpoint)
+    found = python("from asrd.engine.models import resolve; print(resolve('some/model'))", endpoint)
     assert found.stdout.strip() == str(path), found.stderr
 
 

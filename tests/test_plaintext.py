@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asrd.plaintext import fit, fit_json, one_line, transcript_line
+from asrd.safe_text import fit, fit_json, one_line, transcript_line
 
 RISKY = ["\x1b", "\x00", "\r", "\n", "\x7f", "\x9b", "\u202e", "\u2066", "\u2028"]
 

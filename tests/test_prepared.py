@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from asrd.engine.prepared import _segment, finite
 from asrd.wire.fields import dump, parse
 from asrd.wire.records import Segment
-from asrd.worker.prepared import _segment, finite
 
 
 def test_what_is_no_number_is_0() -> None:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from asrd.asrctl.cli import main
-from asrd.asrctl.exitcode import Exit
 from asrd.asrctl.prometheus import STATES, WORKER_STATES, metrics
 from asrd.asrctl.table import read_snapshot
+from asrd.exitcodes import Exit
 from asrd.front.reporting import snapshot
 from asrd.front.scheduling.workers import WorkerState
 from tests.fakes import FakeDaemon

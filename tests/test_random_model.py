@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from faster_whisper import WhisperModel
 
-from asrd.worker.models import check
+from asrd.engine.models import check
 from tests.benchmarks.random_model import make
 from tests.speech import long_recording
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from faster_whisper.audio import decode_audio
 
+from asrd.engine.audio.opening import RATE, Recording, Samples, open_recording
+from asrd.engine.audio.samples import SampleChecks
 from asrd.errors import BadAudio, WarningCode
 from asrd.wire.records import AudioFormat
-from asrd.worker.audio import RATE, Recording, Samples, open_recording
-from asrd.worker.samples import SampleChecks
 from tests.mediafiles import stereo
 from tests.sounds import encoded, memory_file, noise, s16, sample, silence, wav
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from asrd import sd
+from asrd import systemd
 
 # Above all that pytest has open.
 START = 300
@@ -18,7 +18,7 @@ START = 300
 def _no_manager(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(sd, "LISTEN_FDS_START", START)
+    monkeypatch.setattr(systemd, "LISTEN_FDS_START", START)
 
 
 def passed(
@@ -31,7 +31,7 @@ def passed(
         monkeypatch.delenv("LISTEN_FDNAMES", raising=False)
     else:
         monkeypatch.setenv("LISTEN_FDNAMES", names)
-    found = sd.listen_sockets()
+    found = systemd.listen_sockets()
     assert not [variable for variable in os.environ if variable.startswith("LISTEN_")]
     return found
 
@@ -104,7 +104,7 @@ def test_an_odd_count_is_none(count: str, monkeypatch: pytest.MonkeyPatch) -> No
 def test_without_the_variables_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         monkeypatch.delenv(variable, raising=False)
-    assert sd.listen_sockets() == {}
+    assert systemd.listen_sockets() == {}
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def told(manager: socket.socket) -> list[str]:
 
 
 def test_the_manager_is_told(manager: socket.socket) -> None:
-    notifier = sd.Notifier()
+    notifier = systemd.Notifier()
     notifier.ready()
     notifier.watchdog()
     notifier.stopping()
@@ -135,7 +135,7 @@ def test_the_manager_is_told(manager: socket.socket) -> None:
 
 
 def test_a_status_is_utf_8_and_told_only_if_it_changed(manager: socket.socket) -> None:
-    notifier = sd.Notifier()
+    notifier = systemd.Notifier()
     for text in ("2/2 workers ready · 1 done", "2/2 workers ready · 1 done", "語"):
         notifier.status(text)
     assert told(manager) == ["STATUS=2/2 workers ready · 1 done", "STATUS=語"]
@@ -143,7 +143,7 @@ def test_a_status_is_utf_8_and_told_only_if_it_changed(manager: socket.socket) -
 
 
 def test_a_status_can_not_smuggle_in_another_notification(manager: socket.socket) -> None:
-    notifier = sd.Notifier()
+    notifier = systemd.Notifier()
     notifier.status("worker 0: no\nMAINPID=1\nREADY=1")
     assert told(manager) == [r"STATUS=worker 0: no\nMAINPID=1\nREADY=1"]
     notifier.close()
@@ -155,7 +155,7 @@ def test_an_abstract_socket_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
         listening.bind(f"\0{name}")
         listening.setblocking(False)
         monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
-        notifier = sd.Notifier()
+        notifier = systemd.Notifier()
         notifier.ready()
         notifier.close()
         assert told(listening) == ["READY=1"]
@@ -167,14 +167,14 @@ def test_without_a_manager_nothing_is_told_and_nothing_left(
 ) -> None:
     if variable is not None:
         monkeypatch.setenv("NOTIFY_SOCKET", variable)
-    notifier = sd.Notifier()
+    notifier = systemd.Notifier()
     notifier.ready()
     notifier.status("x")
     notifier.close()
 
 
 def test_a_manager_that_is_gone_is_no_error(manager: socket.socket) -> None:
-    notifier = sd.Notifier()
+    notifier = systemd.Notifier()
     manager.close()
     notifier.ready()
     notifier.close()
@@ -199,7 +199,7 @@ def test_how_often_to_ping(
     for variable, value in (("WATCHDOG_USEC", usec), ("WATCHDOG_PID", pid)):
         if value is not None:
             monkeypatch.setenv(variable, value)
-    assert sd.watchdog_seconds() == seconds
+    assert systemd.watchdog_seconds() == seconds
 
 
 def test_a_stored_descriptor_comes_back_beside_the_sockets(
@@ -208,7 +208,7 @@ def test_a_stored_descriptor_comes_back_beside_the_sockets(
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
     monkeypatch.setenv("LISTEN_FDS", "2")
     monkeypatch.setenv("LISTEN_FDNAMES", "worker:stderr")
-    found = sd.listen_fds()
+    found = systemd.listen_fds()
     assert found == {"worker": [START], "stderr": [START + 1]}
     for fds in found.values():
         for fd in fds:
@@ -217,7 +217,7 @@ def test_a_stored_descriptor_comes_back_beside_the_sockets(
 
 
 def test_a_descriptor_is_stored_under_its_name(manager: socket.socket, tmp_path: Path) -> None:
-    notifier = sd.Notifier()
+    notifier = systemd.Notifier()
     assert notifier.managed
     with open(tmp_path / "kept", "w+") as file:
         notifier.store("stderr", file.fileno())
@@ -229,6 +229,6 @@ def test_a_descriptor_is_stored_under_its_name(manager: socket.socket, tmp_path:
 
 
 def test_where_nobody_manages_nothing_is_stored() -> None:
-    notifier = sd.Notifier()
+    notifier = systemd.Notifier()
     assert not notifier.managed
     notifier.store("stderr", 0)

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from asrd.config import WorkerSettings
-from asrd.sd import Notifier
+from asrd.systemd import Notifier
 from asrd.wire import frames
 from asrd.wire.worker_events import Alive, Bye, Done, Hello
 from asrd.worker.inference import Inference, Loaded, Message, Skills, Task

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from faster_whisper.feature_extractor import FeatureExtractor
 
-from asrd.worker.audio import RATE, Samples
-from asrd.worker.engine import WhisperEngine, load_engine
-from asrd.worker.windows import WINDOW, LogMel
+from asrd.engine.audio.opening import RATE, Samples
+from asrd.engine.logmel import WINDOW, LogMel
+from asrd.engine.whisper import WhisperEngine, load_engine
 from tests.sounds import noise, sample, silence
 from tests.test_engine import SETTINGS, Listener, count_calls, transcribe
 

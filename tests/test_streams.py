@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from asrd.asrctl.exitcode import Exit
+from asrd.exitcodes import Exit
 from tests.fakes import PATIENCE, Behaviour, FakeDaemon, answer, fail
 from tests.test_cli import snapshot
 

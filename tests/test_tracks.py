@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from asrd.engine.audio.opening import Recording, Samples, open_recording
 from asrd.errors import BadAudio, BadRequest, WarningCode
 from asrd.wire.languages import same_language
 from asrd.wire.records import AudioFormat
-from asrd.worker.audio import Recording, Samples, open_recording
 from tests.mediafiles import with_tracks
 from tests.sounds import memory_file, s16, sample, silence, wav
 

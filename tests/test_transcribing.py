@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from asrd.asrctl.cli import main
-from asrd.asrctl.exitcode import Exit
+from asrd.exitcodes import Exit
 from tests.fakes import (
     PATIENCE,
     Behaviour,

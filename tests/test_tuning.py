@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from asrd.standalone.crew import worker_environment
-from asrd.worker.tuning import WORKER_ENVIRONMENT
+from asrd.worker.environment import WORKER_ENVIRONMENT
 
 UNIT = Path(__file__).parent.parent / "systemd" / "asr-worker@.service"
 

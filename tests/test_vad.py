@@ -9,8 +9,8 @@ from faster_whisper.transcribe import Segment, Word, restore_speech_timestamps
 from faster_whisper.vad import get_speech_timestamps, get_vad_model
 
 from asrd.demo import samples
-from asrd.worker.audio import RATE, Samples
-from asrd.worker.vad import SpeechFilter, SpeechMap
+from asrd.engine.audio.opening import RATE, Samples
+from asrd.engine.vad import SpeechFilter, SpeechMap
 from tests.sounds import noise, sample, silence
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from faster_whisper.feature_extractor import FeatureExtractor
 
-from asrd.worker.ahead import READ_AHEAD_SECONDS, search
-from asrd.worker.audio import BLOCK_SECONDS, RATE, Samples
-from asrd.worker.windows import LogMel
+from asrd.engine.audio.opening import BLOCK_SECONDS, RATE, Samples
+from asrd.engine.logmel import LogMel
+from asrd.engine.peak import READ_AHEAD_SECONDS, search
 from tests.sounds import noise, sample
 
 WINDOW = 3000

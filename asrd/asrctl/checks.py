@@ -207,7 +207,7 @@ def _model_by_name(subject: str, model: str, as_service: bool) -> Finding:
     if as_service:
         os.environ.setdefault("HF_HOME", str(MODELS))
     try:
-        from asrd.worker.models import check, resolve
+        from asrd.engine.models import check, resolve
 
         check(resolve(model))
     except ImportError:

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from asrd.asrctl import doctor, prometheus, streams, transcribing
-from asrd.asrctl.exitcode import HEALTH, HEALTH_CODES, Exit, exit_code
 from asrd.asrctl.progress import can_redraw
 from asrd.asrctl.streams import OutputLost, complain, mention, show
 from asrd.asrctl.table import crash_page, health_line, page, read_snapshot
 from asrd.client.client import Client
 from asrd.config import DEFAULT_SOCKET
 from asrd.errors import AsrdError, ConnectionLost
-from asrd.plaintext import fit, fit_json
+from asrd.exitcodes import HEALTH, HEALTH_CODES, Exit, exit_code
+from asrd.safe_text import fit, fit_json
 from asrd.version import __version__
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Protocol
 
-from asrd.plaintext import fit_json, transcript_line
+from asrd.safe_text import fit_json, transcript_line
 from asrd.wire.client_events import Transcript
 from asrd.wire.fields import dump
 from asrd.wire.records import Segment

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TextIO
 
 from asrd.asrctl.cells import cells, cut, cut_start
-from asrd.plaintext import fit
+from asrd.safe_text import fit
 from asrd.wire.client_events import Progress
 
 _REDRAW_SECONDS = 0.1

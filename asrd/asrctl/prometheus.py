@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from asrd.asrctl.table import Percentiles, Snapshot
-from asrd.plaintext import fit
+from asrd.safe_text import fit
 
 STATES = ("ok", "degraded", "unavailable")
 WORKER_STATES = ("starting", "loading", "ready", "busy", "asleep", "failed", "down")

@@ -9,8 +9,8 @@ import os
 import sys
 from typing import BinaryIO, TextIO
 
-from asrd.asrctl.exitcode import Exit
-from asrd.plaintext import one_line
+from asrd.exitcodes import Exit
+from asrd.safe_text import one_line
 
 
 class OutputLost(Exception):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asrd.asrctl.cells import cells, ljust
-from asrd.plaintext import one_line
+from asrd.safe_text import one_line
 from asrd.wire.fields import field, flag, integer, mapping, nested, number, parse, sequence, string
 
 _COLUMNS = [

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from asrd.asrctl.exitcode import EXIT_CODES, Exit, exit_code
 from asrd.asrctl.formats import FORMATS, render
 from asrd.asrctl.progress import ProgressBar
 from asrd.asrctl.streams import OutputLost, check_stdout, complain, open_stdin, show
@@ -15,6 +14,7 @@ from asrd.client.attempts import JobOptions
 from asrd.client.client import Client
 from asrd.client.source import Audio
 from asrd.errors import AsrdError, ConnectionLost
+from asrd.exitcodes import EXIT_CODES, Exit, exit_code
 from asrd.wire.client_events import Transcript
 
 STDIN = "-"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import anyio
 from anyio.abc import TaskGroup
 
-from asrd import sd
+from asrd import systemd
 from asrd.config import FrontSettings, config_path, load_front
 from asrd.errors import Code, ConfigError
 from asrd.front import memory_bounds, request
@@ -108,7 +108,7 @@ class Server:
         self._listeners = {
             sock: door for door, socks in zip(doors, (main, public), strict=True) for sock in socks
         }
-        self._notifier = sd.Notifier()
+        self._notifier = systemd.Notifier()
         self._channels: set[Channel] = set()
         self._kept = Kept(settings.unread_max_bytes)
 
@@ -145,7 +145,7 @@ class Server:
 
     async def _housekeeping(self) -> None:
         """Find workers, show the status line, ping the watchdog: all prove a live event loop."""
-        pause = min(_HOUSEKEEPING_SECONDS, sd.watchdog_seconds() or _HOUSEKEEPING_SECONDS)
+        pause = min(_HOUSEKEEPING_SECONDS, systemd.watchdog_seconds() or _HOUSEKEEPING_SECONDS)
         while True:
             self.front.find_workers()
             self._notifier.status(snapshot.status_line(self.front, anyio.current_time()))
@@ -275,11 +275,11 @@ def _allow_descriptors(settings: FrontSettings) -> None:
 
 def serve(args: argparse.Namespace) -> int:
     """Raises ConfigError."""
-    sd.die_with_supervisor()
+    systemd.die_with_supervisor()
     settings = load_front(config_path(args.config), {"socket": args.socket})
     setup_logging(settings.log_level, "asrd")
     _allow_descriptors(settings)
-    passed = sd.listen_sockets()
+    passed = systemd.listen_sockets()
     main = passed.pop("asrd", [])
     public = passed.pop("status", [])
     for name, sockets in passed.items():

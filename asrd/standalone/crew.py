@@ -15,7 +15,7 @@ from asrd.config import FrontSettings, absolute
 from asrd.errors import ConfigError
 from asrd.listener import PUBLIC_MODE, bind, unbind
 from asrd.standalone.supervisor import Patience, Supervisor, Unit, program
-from asrd.worker.tuning import WORKER_ENVIRONMENT
+from asrd.worker.environment import WORKER_ENVIRONMENT
 
 # Time for the workers to stop; the front drains for as long as its jobs may run.
 WORKER_GRACE_SECONDS = 10.0

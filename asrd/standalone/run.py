@@ -21,12 +21,12 @@ from asrd.config import (
     load_front,
     load_worker,
 )
+from asrd.engine.models import REPOSITORIES
 from asrd.errors import AsrdError, ConfigError
 from asrd.journal import setup_logging
 from asrd.standalone.crew import WORKER_GRACE_SECONDS, Crew, supervised, worker_environment
 from asrd.standalone.supervisor import Patience, Supervisor
 from asrd.stdio import say
-from asrd.worker.models import REPOSITORIES
 
 log = logging.getLogger(__name__)
 

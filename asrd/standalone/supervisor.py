@@ -21,8 +21,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from asrd.errors import AsrdError, ConfigError
-from asrd.sd import LISTEN_FDS_START
 from asrd.standalone import child
+from asrd.systemd import LISTEN_FDS_START
 from asrd.wire import fdsocket
 from asrd.wire.ownedfd import OwnedFd
 

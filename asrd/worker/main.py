@@ -13,15 +13,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from asrd import sd
+from asrd import systemd
 from asrd.config import WorkerSettings, config_path, load_worker
+from asrd.engine import models
 from asrd.errors import ConfigError, LoadError
 from asrd.journal import setup_logging
 from asrd.version import __version__
 from asrd.wire.ownedfd import OwnedFd
-from asrd.worker import models
 from asrd.worker.inference import Inference, Skills
-from asrd.worker.lastwords import STORED, CapturedStderr, keep_real_stderr
+from asrd.worker.stderr_capture import STORED, CapturedStderr, keep_real_stderr
 from asrd.worker.worker import EXIT_BROKEN, EXIT_CANNOT_LOAD, Worker
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def _load_engine(settings: WorkerSettings, announce: Callable[[Skills], None]) -
     looked, (_, facts) = time.monotonic() - started, found
     announce(Skills(facts.languages, facts.multilingual, facts.word_timestamps))
     # Imported in the thread that loads: it takes a tenth of a second and pulls in C extensions.
-    from asrd.worker.engine import load_engine
+    from asrd.engine.whisper import load_engine
 
     engine = load_engine(settings, found)
     engine.load_seconds += looked
@@ -65,7 +65,7 @@ def _listener(name: str, passed: list[int]) -> socket.socket:
     return socket.socket(fileno=passed[0])
 
 
-def _captured_stderr(stored: list[int], notifier: sd.Notifier) -> CapturedStderr | None:
+def _captured_stderr(stored: list[int], notifier: systemd.Notifier) -> CapturedStderr | None:
     """None where no service manager would keep it, or there is no memory for it."""
     if not notifier.managed:
         return None
@@ -99,10 +99,10 @@ def main() -> int:
     args = _parser().parse_args()
     faulthandler.enable(2)
     keep_real_stderr()
-    sd.die_with_supervisor()
+    systemd.die_with_supervisor()
     settings, load = _configure(args)
     setup_logging(settings.log_level, f"asr-worker@{args.name}")
-    passed, notifier = sd.listen_fds(), sd.Notifier()
+    passed, notifier = systemd.listen_fds(), systemd.Notifier()
     try:
         listener = _listener(args.name, passed.get("worker", []))
     except ConfigError as error:

@@ -1,6 +1,6 @@
 """Memory that one job needed goes back to the system.
 
-The allocator keeps what is freed (asrd.worker.tuning), which makes every job faster. A job that
+The allocator keeps freed memory (asrd.worker.environment), which makes every job faster. A job that
 needed far more than the others would leave its worker that large.
 """
 

@@ -15,7 +15,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from asrd import sd
+from asrd import systemd
 from asrd.config import WorkerSettings
 from asrd.errors import FieldError, ProtocolError
 from asrd.wire.ownedfd import OwnedFd
@@ -35,7 +35,7 @@ from asrd.wire.worker_events import (
 )
 from asrd.worker.frontlink import FrontGone, FrontLink
 from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Skills, Task
-from asrd.worker.lastwords import CapturedStderr
+from asrd.worker.stderr_capture import CapturedStderr
 from asrd.worker.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Worker:
         self,
         settings: WorkerSettings,
         listener: socket.socket,
-        notifier: sd.Notifier,
+        notifier: systemd.Notifier,
         inference: Inference,
         stderr: CapturedStderr | None = None,
     ) -> None:
@@ -84,7 +84,7 @@ class Worker:
         self._idle_since = time.monotonic()
         self._stopping = False
         self._exit: int | None = None
-        self._ping_every = sd.watchdog_seconds()
+        self._ping_every = systemd.watchdog_seconds()
         self._pinged_at = self._alive_at = self._shown_at = 0.0
 
     @property
@@ -224,8 +224,8 @@ class Worker:
 
     def _last_process(self) -> LastProcess:
         if self._stderr is None:
-            return LastProcess(sd.last_exit())
-        return LastProcess(sd.last_exit(), self._stderr.last_pid, self._stderr.last_words)
+            return LastProcess(systemd.last_exit())
+        return LastProcess(systemd.last_exit(), self._stderr.last_pid, self._stderr.last_words)
 
     def _loading(self) -> Loading:
         pid, last = os.getpid(), self._last_process()

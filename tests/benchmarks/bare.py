@@ -8,7 +8,7 @@ import time
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from asrd.worker.tuning import WORKER_ENVIRONMENT
+from asrd.worker.environment import WORKER_ENVIRONMENT
 
 _SCRIPT = """
 import time

@@ -14,8 +14,8 @@ from typing import Any
 
 from faster_whisper import WhisperModel
 
-from asrd.worker.audio import Samples
-from asrd.worker.engine import WhisperEngine
+from asrd.engine.audio.opening import Samples
+from asrd.engine.whisper import WhisperEngine
 from tests.benchmarks.measure import as_a_worker, machine, table
 from tests.real import weights
 from tests.real.conftest import load

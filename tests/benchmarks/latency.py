@@ -7,7 +7,7 @@ All ways take turns with the same model, one thread, beam 1, English, temperatur
 the median of the differences within each round. Where a process lies in memory makes it faster or
 slower for all its life, by as much as is measured here: so all are started anew, this one too, N
 times, and the median of the starts' medians is shown with the lowest and the highest. All processes
-have the environment that asrd gives its workers (asrd/worker/tuning.py), the peers too; with
+have the environment that asrd gives its workers (asrd/worker/environment.py), the peers too; with
 `--untuned` only asrd's workers have it.
 """
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asrd import Client
-from asrd.worker.tuning import WORKER_ENVIRONMENT
+from asrd.worker.environment import WORKER_ENVIRONMENT
 from tests.speech import long_recording
 
 RATE = 16_000

@@ -125,7 +125,7 @@ def _start(times: Times) -> None:
 
     note("python -c pass", seconds_of(lambda: _python("pass")))
     note("python, the front's imports", seconds_of(lambda: _python(f"import {_FRONT}")))
-    note("python, the worker's imports", seconds_of(lambda: _python("import asrd.worker.engine")))
+    note("python, the worker's imports", seconds_of(lambda: _python("import asrd.engine.whisper")))
     note("bare process until its model is loaded", bare(MODEL).until_loaded)
     note("asrd serve, until it answers", _first_answer_of_the_front())
     started = time.monotonic()

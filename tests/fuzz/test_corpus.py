@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from asrd import config
+from asrd.engine.audio import containers
 from asrd.wire import event_table, frames, strict_json, worker_events
-from asrd.worker import containers
 from tests.fuzz import targets
 from tests.fuzz.guided import CORPUS
 from tests.fuzz.mutants import Mutants

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asrd.worker.tuning import WORKER_ENVIRONMENT
+from asrd.worker.environment import WORKER_ENVIRONMENT
 from tests.gpu import checks, cublas, real, report
 from tests.gpu.checks import Seen, Stage
 from tests.procfs import children

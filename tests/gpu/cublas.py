@@ -34,7 +34,7 @@ def find(links: Path) -> Found:
 
 
 def _linked(place: Path, version: str, links: Path) -> Found:
-    # As pip's packages lie, for asrd.worker.cuda; and for CTranslate2 itself, which asks the
+    # As pip's packages lie, for asrd.engine.cuda; and for CTranslate2 itself, which asks the
     # loader, and the loader knows a library of CUDA 13 by its own name alone.
     libraries = links / "nvidia" / "cublas" / "lib"
     libraries.mkdir(parents=True)

@@ -14,9 +14,9 @@ PROMPT = "please fault"
 
 
 def replace_engine() -> None:
-    from asrd.worker import engine
+    from asrd.engine import whisper
 
-    load = engine.load_engine
+    load = whisper.load_engine
 
     def load_faulty(settings: Any, found: Any = None) -> Any:
         loaded: Any = load(settings, found)
@@ -31,7 +31,7 @@ def replace_engine() -> None:
         loaded.run = fault_or_run
         return loaded
 
-    engine.load_engine = load_faulty
+    whisper.load_engine = load_faulty
 
 
 def _fault(device: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from asrd.asrctl.exitcode import Exit
+from asrd.exitcodes import Exit
 from tests.process.daemons import Daemon, Front
 from tests.process.raw import Peer, done, wait_for
 from tests.process.test_front import ask, ready

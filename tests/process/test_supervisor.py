@@ -83,7 +83,7 @@ async def test_a_program_that_cannot_be_started_is_tried_again(
 
 
 def test_a_process_whose_supervisor_died_before_it_looked_ends_too() -> None:
-    code = "from asrd import sd; sd.die_with_supervisor(); print('alive')"
+    code = "from asrd import systemd; systemd.die_with_supervisor(); print('alive')"
     for supervisor, outcome in ((os.getpid(), 0), (os.getppid(), -signal.SIGKILL)):
         environment = {**os.environ, "ASRD_SUPERVISED": str(supervisor)}
         result = subprocess.run(

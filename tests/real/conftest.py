@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from asrd.config import WorkerSettings
-from asrd.worker.engine import WhisperEngine, load_engine
+from asrd.engine.whisper import WhisperEngine, load_engine
 from tests.real import speech, weights
 from tests.real.speech import Clip
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from asrd.engine.audio.opening import Samples
+from asrd.engine.interface import Transcription
+from asrd.engine.whisper import WhisperEngine
 from asrd.wire.records import AudioFormat, Options
-from asrd.worker.audio import Samples
-from asrd.worker.engine import WhisperEngine
-from asrd.worker.engine_api import Transcription
 from tests.sounds import memory_file
 
 

@@ -14,7 +14,7 @@ import jiwer
 import numpy as np
 from faster_whisper.audio import decode_audio
 
-from asrd.worker.audio import RATE, Samples
+from asrd.engine.audio.opening import RATE, Samples
 from tests.real.weights import Missing
 
 with warnings.catch_warnings():

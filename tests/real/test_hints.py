@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from asrd.engine.whisper import WhisperEngine
 from asrd.errors import WarningCode
-from asrd.worker.engine import WhisperEngine
 from tests.real.hinting import KINDS, devices
 from tests.real.running import transcribe
 from tests.real.speech import Clip, joined, sentences, word_error_rate

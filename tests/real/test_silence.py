@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from asrd.worker.audio import RATE
-from asrd.worker.engine import WhisperEngine
+from asrd.engine.audio.opening import RATE
+from asrd.engine.whisper import WhisperEngine
 from tests.real.running import transcribe
 from tests.real.speech import Clip, word_error_rate
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from asrd.worker.audio import RATE
-from asrd.worker.engine import WhisperEngine
+from asrd.engine.audio.opening import RATE
+from asrd.engine.whisper import WhisperEngine
 from tests.real.running import transcribe
 from tests.real.speech import Clip, sentences, word_error_rate
 

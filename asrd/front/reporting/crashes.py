@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from asrd.plaintext import one_line
+from asrd.safe_text import one_line
 from asrd.wire.records import LastProcess
 
 if TYPE_CHECKING:

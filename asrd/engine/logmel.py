@@ -8,7 +8,7 @@ forgets what lies behind. Seek points, prompts, temperatures and segments stay f
 
 One thing may differ: faster-whisper raises the quietest places to 80 dB under the loudest of the
 whole recording. Here the loudest is known as far as it was read, or somebody has looked ahead for
-it (asrd.worker.ahead).
+it (asrd.engine.peak).
 """
 
 from collections.abc import Callable, Iterable
@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from asrd.worker.audio import Samples
-from asrd.worker.spectrum import FFT, FRAMES_PER_SECOND, HOP, framed, log_power, mel_power
+from asrd.engine.audio.opening import Samples
+from asrd.engine.mel import FFT, FRAMES_PER_SECOND, HOP, framed, log_power, mel_power
 
 WINDOW = 3000
 # Word times may lie a little behind the window that they come from; the map of speech
-# (asrd.worker.vad) must know as far as they can.
+# (asrd.engine.vad) must know as far as they can.
 _AHEAD = WINDOW + FRAMES_PER_SECOND
 _STEP = 500
 # Power in every band, as a logarithm, under which there is no sound: -70 dB. 16-bit samples of

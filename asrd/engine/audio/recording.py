@@ -16,7 +16,7 @@ Samples = NDArray[np.float32]
 
 RATE = 16_000
 # The length of a block, whatever the source: how far ahead a recording is known may change its
-# text a little (asrd.worker.ahead), and that must not depend on the size of its packets.
+# text a little (asrd.engine.peak), and that must not depend on the size of its packets.
 BLOCK_SECONDS = 10
 
 

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def fetch(args: argparse.Namespace) -> int:
     """Prints the directory of the model. Raises AsrdError."""
     try:
-        from asrd.worker.models import fetch_model
+        from asrd.engine.models import fetch_model
 
         print(fetch_model(args.name))
     except ImportError as error:

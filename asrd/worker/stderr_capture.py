@@ -14,8 +14,8 @@ import sys
 from itertools import pairwise
 
 from asrd import stdio
-from asrd.plaintext import one_line
-from asrd.sd import Notifier
+from asrd.safe_text import one_line
+from asrd.systemd import Notifier
 from asrd.wire.ownedfd import OwnedFd
 
 STORED = "stderr"

@@ -8,9 +8,9 @@ from typing import Any
 
 import av
 
+from asrd.engine.audio.converter import said
+from asrd.engine.audio.preadfile import PreadFile
 from asrd.errors import BadAudio
-from asrd.worker.converter import said
-from asrd.worker.preadfile import PreadFile
 
 # Containers of audio and video that name no other file, and whose demuxers people use. Not among
 # them, on purpose: playlists and what opens other files or ports (hls, dash, concat, imf, sdp, rtp,

@@ -1,29 +1,29 @@
 """Media files: one audio track of whatever FFmpeg decodes.
 
 A file is read as one section or several, each of which FFmpeg opens as a file of its own: the
-links of a chain (asrd.worker.declared), and what follows a place at which FFmpeg gives up.
+links of a chain (asrd.engine.audio.declared), and what follows a place at which FFmpeg gives up.
 """
 
 from collections.abc import Generator, Iterator
 
 import numpy as np
 
+from asrd.engine.audio.converter import Converter
+from asrd.engine.audio.declared import declared
+from asrd.engine.audio.losses import Losses
+from asrd.engine.audio.pcm import Pcm
+from asrd.engine.audio.preadfile import PreadFile
+from asrd.engine.audio.recording import BLOCK_SECONDS, RATE, Recording, Samples
+from asrd.engine.audio.samples import SampleChecks
+from asrd.engine.audio.section import Section
 from asrd.errors import BadAudio, WarningCode
-from asrd.worker.converter import Converter
-from asrd.worker.declared import declared
-from asrd.worker.losses import Losses
-from asrd.worker.pcm import Pcm
-from asrd.worker.preadfile import PreadFile
-from asrd.worker.recording import BLOCK_SECONDS, RATE, Recording, Samples
-from asrd.worker.samples import SampleChecks
-from asrd.worker.section import Section
 
 _CUT_SHORT = "audio: the file is cut short: bytes that it announces are missing"
 _SILENT = np.zeros(BLOCK_SECONDS * RATE, np.float32)
 
 
 class Media(Recording):
-    """See asrd.worker.audio.open_recording."""
+    """See asrd.engine.audio.opening.open_recording."""
 
     def __init__(
         self,

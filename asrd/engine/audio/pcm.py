@@ -7,11 +7,11 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from asrd.engine.audio.preadfile import PreadFile
+from asrd.engine.audio.recording import BLOCK_SECONDS, RATE, Recording, Samples
+from asrd.engine.audio.samples import STEP, SampleChecks
 from asrd.errors import BadAudio, FieldError
 from asrd.wire.records import AudioFormat
-from asrd.worker.preadfile import PreadFile
-from asrd.worker.recording import BLOCK_SECONDS, RATE, Recording, Samples
-from asrd.worker.samples import STEP, SampleChecks
 
 # Few enough bytes to be nothing, enough seconds to be few calls.
 _READ_BYTES = 1 << 20

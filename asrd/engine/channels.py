@@ -8,11 +8,11 @@ the same segments as the transcript has.
 from collections.abc import Callable
 from dataclasses import replace
 
+from asrd.engine.interface import OnProgress, OnSegment, Transcription
+from asrd.engine.prepared import Prepared
 from asrd.errors import BadRequest, TooLarge
 from asrd.wire.closing import Closing
 from asrd.wire.records import Segment
-from asrd.worker.engine_api import OnProgress, OnSegment, Transcription
-from asrd.worker.prepared import Prepared
 
 MAX_CHANNELS = 8
 

@@ -28,16 +28,16 @@ from typing import Any
 import numpy as np
 
 from asrd.config import WorkerSettings
+from asrd.engine import cuda, models
+from asrd.engine.audio.opening import Recording, Samples, open_recording
+from asrd.engine.channels import Channels
+from asrd.engine.hints import Hinted, read_hints
+from asrd.engine.interface import OnProgress, OnSegment, Transcription
+from asrd.engine.logmel import LogMel
+from asrd.engine.prepared import Prepared, finite
+from asrd.engine.silence import Quiet
 from asrd.errors import BadRequest, InternalError, LoadError, OutOfMemory
 from asrd.wire.records import WARNINGS_MAX, AudioFormat, Options, Segment
-from asrd.worker import cuda, models
-from asrd.worker.audio import Recording, Samples, open_recording
-from asrd.worker.channels import Channels
-from asrd.worker.engine_api import OnProgress, OnSegment, Transcription
-from asrd.worker.hints import Hinted, read_hints
-from asrd.worker.prepared import Prepared, finite
-from asrd.worker.silence import Quiet
-from asrd.worker.windows import LogMel
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from asrd.engine.audio.preadfile import PreadFile
 from asrd.errors import BadAudio
-from asrd.worker.preadfile import PreadFile
 
 # Pieces that are looked at: an hour of Opus has 3,600 pages, a day of MP4 in fragments of a second
 # 172,800 boxes. A quarter of a million take half a second.

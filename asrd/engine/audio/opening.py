@@ -8,12 +8,12 @@ object over `pread`, never a name, and none of the demuxers that open what a fil
               -> pcm ---------------------------------------------------------------^
 """
 
+from asrd.engine.audio.media import Media
+from asrd.engine.audio.pcm import Pcm
+from asrd.engine.audio.preadfile import PreadFile
+from asrd.engine.audio.recording import BLOCK_SECONDS, RATE, Recording, Samples
 from asrd.errors import BadRequest
 from asrd.wire.records import AudioFormat
-from asrd.worker.media import Media
-from asrd.worker.pcm import Pcm
-from asrd.worker.preadfile import PreadFile
-from asrd.worker.recording import BLOCK_SECONDS, RATE, Recording, Samples
 
 __all__ = ["BLOCK_SECONDS", "RATE", "Recording", "Samples", "open_recording"]
 

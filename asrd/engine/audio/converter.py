@@ -7,10 +7,10 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from asrd.engine.audio.pcm import arrays
+from asrd.engine.audio.recording import RATE, Samples
+from asrd.engine.audio.samples import STEP, SampleChecks, averaged, one_channel
 from asrd.errors import BadAudio
-from asrd.worker.pcm import arrays
-from asrd.worker.recording import RATE, Samples
-from asrd.worker.samples import STEP, SampleChecks, averaged, one_channel
 
 # Converted at a time: one call for many frames, since most codecs' frames are only 20 ms long; and
 # few enough bytes that a thousand channels or a million samples a second are no gigabytes.

@@ -8,7 +8,7 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
-from asrd.worker.windows import WINDOW, LogMel
+from asrd.engine.logmel import WINDOW, LogMel
 
 # What `generate_segments` takes for "no speech": of no probability, in the first temperature.
 _NOTHING = (SimpleNamespace(no_speech_prob=1.0, sequences_ids=[[]]), -math.inf, 0.0, 0.0)

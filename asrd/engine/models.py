@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from asrd.config import WorkerSettings
+from asrd.engine.model_check import Facts as Facts
+from asrd.engine.model_check import check as check
+from asrd.engine.model_check import explain_file
 from asrd.errors import AsrdError, LoadError
-from asrd.worker.modelfiles import Facts as Facts
-from asrd.worker.modelfiles import check as check
-from asrd.worker.modelfiles import explain_file
 
 # The names that faster-whisper gives to the models on the Hugging Face hub (a test compares them).
 REPOSITORIES = {

@@ -5,16 +5,16 @@ from typing import Any
 
 import av
 
+from asrd.engine.audio import tracks
+from asrd.engine.audio.containers import claimed_end, kind_of, open_container, whole_duration
+from asrd.engine.audio.converter import said
+from asrd.engine.audio.declared import boxes
+from asrd.engine.audio.preadfile import PreadFile, Starved
+from asrd.engine.audio.recording import RATE
+from asrd.engine.audio.timeline import Timeline
 from asrd.errors import BadAudio, BadRequest
 from asrd.wire.closing import Closing
 from asrd.wire.records import AudioFormat
-from asrd.worker import tracks
-from asrd.worker.containers import claimed_end, kind_of, open_container, whole_duration
-from asrd.worker.converter import said
-from asrd.worker.declared import boxes
-from asrd.worker.preadfile import PreadFile, Starved
-from asrd.worker.recording import RATE
-from asrd.worker.timeline import Timeline
 
 _PLAIN_CODECS = frozenset({"pcm_s16le", "pcm_f32le"})
 # Of any stream, from one packet to the next: a raw picture of 8K has 50 MB.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from asrd.worker.audio import RATE, Samples
+from asrd.engine.audio.opening import RATE, Samples
 
 FFT, HOP = 400, 160
 FRAMES_PER_SECOND = RATE // HOP

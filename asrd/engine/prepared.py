@@ -4,16 +4,16 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from asrd.engine.audio.opening import BLOCK_SECONDS, Recording, Samples
+from asrd.engine.hints import Hints
+from asrd.engine.interface import OnProgress
+from asrd.engine.logmel import LogMel
+from asrd.engine.mel import FRAMES_PER_SECOND
+from asrd.engine.peak import SEARCHED_SECONDS, SPEECH_SECONDS, ReadAhead, search, search_speech
+from asrd.engine.vad import SpeechFilter
 from asrd.errors import OutOfMemory, Poisoned
 from asrd.wire.closing import Closing
 from asrd.wire.records import JobWarning, Segment, Word
-from asrd.worker.ahead import SEARCHED_SECONDS, SPEECH_SECONDS, ReadAhead, search, search_speech
-from asrd.worker.audio import BLOCK_SECONDS, Recording, Samples
-from asrd.worker.engine_api import OnProgress
-from asrd.worker.hints import Hints
-from asrd.worker.spectrum import FRAMES_PER_SECOND
-from asrd.worker.vad import SpeechFilter
-from asrd.worker.windows import LogMel
 
 _GPU_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "cudaErrorMemoryAllocation")
 
@@ -35,7 +35,7 @@ class Prepared(Closing):
     ) -> None:
         self.recording = recording
         self.warnings: list[JobWarning] = recording.warnings
-        # faster-whisper only puts the prompt's tokens before the text; see asrd.worker.hints.
+        # faster-whisper only puts the prompt's tokens before the text; see asrd.engine.hints.
         self.arguments = {**arguments, "initial_prompt": list(hints.initial_prompt) or None}
         self.hints = hints
         self.on_progress = on_progress
@@ -54,7 +54,7 @@ class Prepared(Closing):
         del self.features, self._speech, self._blocks
 
     def read_ahead(self) -> None:
-        """Make the first window ready, and find the loudest place (asrd.worker.ahead)."""
+        """Make the first window ready, and find the loudest place (asrd.engine.peak)."""
         if self.recording.plain:
             if self._first_window():
                 with self.recording.again() as again:

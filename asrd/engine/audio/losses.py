@@ -1,9 +1,9 @@
 """Warnings about what could not be read of a media file."""
 
+from asrd.engine.audio.declared import Declared
+from asrd.engine.audio.section import Section
 from asrd.errors import WarningCode
 from asrd.wire.records import WEEK_S, JobWarning
-from asrd.worker.declared import Declared
-from asrd.worker.section import Section
 
 # Less than claimed by so much is no rounding, priming or padding: the longest of these is a codec's
 # frame or two, and the clock of a recorder that differs from that of its samples.

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from asrd.worker.audio import BLOCK_SECONDS, RATE, Recording, Samples
-from asrd.worker.spectrum import HOP, framed, loudest
-from asrd.worker.vad import SpeechFilter
+from asrd.engine.audio.opening import BLOCK_SECONDS, RATE, Recording, Samples
+from asrd.engine.mel import HOP, framed, loudest
+from asrd.engine.vad import SpeechFilter
 
 SEARCHED_SECONDS = 1800
 READ_AHEAD_SECONDS = 300
