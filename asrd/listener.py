@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from asrd.errors import ConfigError
-from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.fds import OwnedFd
 
 # Above the busiest burst: a connection waits here, it is not refused (the units say the same).
 BACKLOG = 4096

@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 from asrd.errors import ProtocolError
 from asrd.wire import fdsocket, frames
 from asrd.wire.channel import Channel
-from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.fds import OwnedFd
 
 pytestmark = pytest.mark.anyio
 

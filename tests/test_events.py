@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from asrd.errors import FieldError
 from asrd.wire import client_events, frames, records, worker_events
 from asrd.wire.client_events import FROM_CLIENT, TO_CLIENT
-from asrd.wire.event_table import parse_event
-from asrd.wire.fields import dump, parse
+from asrd.wire.fields import dump, parse, parse_event
 from asrd.wire.records import AudioFormat, Options
 from asrd.wire.worker_events import FROM_WORKER, TO_WORKER
 from tests.strategies import instances

@@ -16,7 +16,7 @@ TREES = {
 PURE_FOLDERS = {"front/scheduling", "wire"}
 PURE_FILES = {"errors.py", "safe_text.py", "version.py"}
 # The files of `wire` that hold sockets and descriptors.
-WITH_SOCKETS = {"wire/channel.py", "wire/fdsocket.py", "wire/ownedfd.py"}
+WITH_SOCKETS = {"wire/channel.py", "wire/fdsocket.py", "wire/fds.py"}
 IMPURE = {
     "anyio",
     "asyncio",

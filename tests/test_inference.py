@@ -15,7 +15,7 @@ import pytest
 
 from asrd.engine.interface import Transcription
 from asrd.errors import BadAudio, Code
-from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.fds import OwnedFd
 from asrd.wire.records import AudioFormat, Options
 from asrd.wire.worker_events import Done, Failed, Job, JobProgress
 from asrd.worker.inference import Inference, Loaded, Message, Task

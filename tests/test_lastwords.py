@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.fds import OwnedFd
 from asrd.worker.stderr_capture import STORED, WORDS_MAX, last_words
 from tests.fakes import PATIENCE
 
@@ -54,7 +54,7 @@ def test_the_line_that_says_most(text: bytes, words: str | None) -> None:
 # As the worker's main does it; what is stored comes as descriptor 3.
 PROLOGUE = """
 import ctypes, faulthandler, os, sys
-from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.fds import OwnedFd
 from asrd.systemd import Notifier
 from asrd.worker.stderr_capture import CapturedStderr, keep_real_stderr
 faulthandler.enable(2)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.fds import OwnedFd
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from asrd.errors import BadAudio, Busy, TooLarge
 from asrd.front.spool import ClientFile, Recording, Spool
-from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.fds import OwnedFd
 
 ALICE, BOB = 1000, 1001
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from asrd.errors import ProtocolError
-from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.fds import OwnedFd
 from asrd.wire.records import AudioFormat, Options
 from asrd.wire.worker_events import Job, RunJob
 from asrd.worker.inference import Inference, Task

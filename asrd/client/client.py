@@ -30,7 +30,7 @@ from asrd.client.source import Audio, Source, open_source
 from asrd.errors import AsrdError, ConnectionLost, ProtocolError
 from asrd.wire import fdsocket, frames
 from asrd.wire.client_events import CancelAnswer, Transcript
-from asrd.wire.closing import Closing
+from asrd.wire.fds import Closing
 from asrd.wire.records import Segment
 
 __all__ = ["Client", "SegmentStream"]

@@ -32,7 +32,7 @@ from asrd.wire.client_events import (
     SegmentDecoded,
     Transcript,
 )
-from asrd.wire.event_table import parse_event
+from asrd.wire.fields import parse_event
 
 Answer = (
     Accepted | SegmentDecoded | Progress | Transcript | CancelAnswer | Pong | dict[str, Any]

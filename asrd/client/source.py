@@ -15,8 +15,8 @@ from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from asrd.client.attempts import AudioHint
 from asrd.errors import BadAudio, BadRequest, FieldError, TooLarge
+from asrd.wire.fds import OwnedFd
 from asrd.wire.fields import parse
-from asrd.wire.ownedfd import OwnedFd
 from asrd.wire.records import AudioFormat
 
 # A pipe may never end; the daemon takes no more than this by default either (max_file_bytes).

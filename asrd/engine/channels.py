@@ -11,7 +11,7 @@ from dataclasses import replace
 from asrd.engine.interface import OnProgress, OnSegment, Transcription
 from asrd.engine.prepared import Prepared
 from asrd.errors import BadRequest, TooLarge
-from asrd.wire.closing import Closing
+from asrd.wire.fds import Closing
 from asrd.wire.records import Segment
 
 MAX_CHANNELS = 8

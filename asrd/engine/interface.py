@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from asrd.wire.closing import Closing
+from asrd.wire.fds import Closing
 from asrd.wire.records import AudioFormat, JobWarning, Options, Segment
 
 OnSegment = Callable[[Segment], None]

@@ -12,7 +12,7 @@ from asrd.engine.mel import FRAMES_PER_SECOND
 from asrd.engine.peak import SEARCHED_SECONDS, SPEECH_SECONDS, ReadAhead, search, search_speech
 from asrd.engine.vad import SpeechFilter
 from asrd.errors import OutOfMemory, Poisoned
-from asrd.wire.closing import Closing
+from asrd.wire.fds import Closing
 from asrd.wire.records import JobWarning, Segment, Word
 
 _GPU_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "cudaErrorMemoryAllocation")

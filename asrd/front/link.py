@@ -19,9 +19,8 @@ from asrd.front.reporting.crashes import Crash, Ran
 from asrd.front.scheduling.scheduler import UnknownKey
 from asrd.wire import frames
 from asrd.wire.channel import Channel
-from asrd.wire.event_table import parse_event
 from asrd.wire.fdsocket import EXHAUSTED
-from asrd.wire.fields import dump
+from asrd.wire.fields import dump, parse_event
 from asrd.wire.worker_events import (
     FROM_WORKER,
     PROTOCOL_VERSION,

@@ -31,9 +31,8 @@ from asrd.wire.client_events import (
     Transcribe,
     Transcript,
 )
-from asrd.wire.event_table import parse_event
 from asrd.wire.fdsocket import EXHAUSTED
-from asrd.wire.fields import dump, identifier, parse
+from asrd.wire.fields import dump, identifier, parse, parse_event
 from asrd.wire.peer import Peer
 from asrd.wire.records import AudioFormat, Options
 from asrd.wire.worker_events import JobProgress, JobSegment

@@ -9,7 +9,7 @@ import stat
 from collections import Counter
 
 from asrd.errors import BadAudio, Busy, TooLarge
-from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.fds import OwnedFd
 from asrd.wire.peer import User, named
 
 # The worker must never meet a file that shrinks under it; sealed, it need not even check.

@@ -24,7 +24,7 @@ from asrd.errors import AsrdError, ConfigError
 from asrd.standalone import child
 from asrd.systemd import LISTEN_FDS_START
 from asrd.wire import fdsocket
-from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.fds import OwnedFd
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from anyio.abc import TaskGroup
 
 from asrd.errors import Busy, ProtocolError
 from asrd.wire import fdsocket, frames
-from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.fds import OwnedFd
 from asrd.wire.peer import User
 
 # Seconds for which one busy peer may have the event loop before the others get their turn.

@@ -8,8 +8,8 @@ No I/O, and nothing a peer says gets further than `parse` without being checked.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from asrd.wire.event_table import by_type
 from asrd.wire.fields import (
+    by_type,
     choice,
     field,
     flag,

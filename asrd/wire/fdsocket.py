@@ -11,8 +11,8 @@ import struct
 from collections.abc import Sequence
 
 from asrd.errors import ProtocolError
+from asrd.wire.fds import OwnedFd
 from asrd.wire.frames import MAX_FDS
-from asrd.wire.ownedfd import OwnedFd
 from asrd.wire.peer import Peer
 
 # As much as a Unix socket holds by default (net.core.wmem_default, 208 KiB): one read empties it.

@@ -7,8 +7,8 @@ an answer that comes late can't be taken for another job's.
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from asrd.wire.event_table import by_type
 from asrd.wire.fields import (
+    by_type,
     choice,
     field,
     flag,

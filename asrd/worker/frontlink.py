@@ -7,9 +7,8 @@ from typing import Any
 
 from asrd.errors import Code, ProtocolError
 from asrd.wire import fdsocket, frames
-from asrd.wire.event_table import parse_event
-from asrd.wire.fields import dump
-from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.fds import OwnedFd
+from asrd.wire.fields import dump, parse_event
 from asrd.wire.worker_events import TO_WORKER, Done, Failed, Job
 
 # A front that reads nothing while this much waits for it is as good as gone.

@@ -19,8 +19,8 @@ from functools import partial
 from typing import Any
 
 from asrd.errors import BadAudio, Code, JobError, LoadError, Poisoned
+from asrd.wire.fds import OwnedFd
 from asrd.wire.fields import dump
-from asrd.wire.ownedfd import OwnedFd
 from asrd.wire.records import SENTENCE_MAX, Segment
 from asrd.wire.worker_events import Done, Failed, Job, JobProgress, JobSegment
 from asrd.worker.trimming import Trimmer

@@ -19,7 +19,7 @@ from asrd.engine import models
 from asrd.errors import ConfigError, LoadError
 from asrd.journal import setup_logging
 from asrd.version import __version__
-from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.fds import OwnedFd
 from asrd.worker.inference import Inference, Skills
 from asrd.worker.stderr_capture import STORED, CapturedStderr, keep_real_stderr
 from asrd.worker.worker import EXIT_BROKEN, EXIT_CANNOT_LOAD, Worker

@@ -16,7 +16,7 @@ from itertools import pairwise
 from asrd import stdio
 from asrd.safe_text import one_line
 from asrd.systemd import Notifier
-from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.fds import OwnedFd
 
 STORED = "stderr"
 WORDS_MAX = 300

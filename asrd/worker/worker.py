@@ -18,7 +18,7 @@ from typing import Any
 from asrd import systemd
 from asrd.config import WorkerSettings
 from asrd.errors import FieldError, ProtocolError
-from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.fds import OwnedFd
 from asrd.wire.records import LastProcess
 from asrd.wire.worker_events import (
     PROTOCOL_VERSION,

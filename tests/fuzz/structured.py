@@ -17,8 +17,8 @@ from typing import Any, Protocol, TypeVar
 
 from asrd.errors import FieldError, ProtocolError
 from asrd.wire import fdsocket, frames
-from asrd.wire.event_table import parse_event
-from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.fds import OwnedFd
+from asrd.wire.fields import parse_event
 from asrd.wire.worker_events import Job
 from tests.process.daemons import alive, descriptors, resident_kib
 

@@ -18,8 +18,7 @@ from asrd import config
 from asrd.engine.audio.opening import RATE, open_recording
 from asrd.errors import BadAudio, ConfigError, FieldError, TooLarge
 from asrd.wire import client_events, frames, strict_json, worker_events
-from asrd.wire.event_table import parse_event
-from asrd.wire.fields import dump, parse
+from asrd.wire.fields import dump, parse, parse_event
 from asrd.wire.records import SENTENCE_MAX, AudioFormat, Options
 from tests.feeding import Feed, payload_of
 from tests.fuzz.almost import record

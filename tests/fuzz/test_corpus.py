@@ -11,7 +11,7 @@ import pytest
 
 from asrd import config
 from asrd.engine.audio import containers
-from asrd.wire import event_table, frames, strict_json, worker_events
+from asrd.wire import fields, frames, strict_json, worker_events
 from tests.fuzz import targets
 from tests.fuzz.guided import CORPUS
 from tests.fuzz.mutants import Mutants
@@ -70,7 +70,7 @@ BUGS: dict[str, tuple[str, Any, str, Any]] = {
         _knows_only_whole_lines,
     ),
     "a length is another exception": ("codec", frames, "_length", _raises),
-    "a field is another exception": ("events", event_table, "parse", _raises),
+    "a field is another exception": ("events", fields, "parse", _raises),
     "infinity is a number": ("json", strict_json, "_finite", float),
     "a wrong key is another exception": ("settings", config, "_line", _raises),
     "a damaged file is another exception": ("recordings", containers, "said", _raises),

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from asrd.wire import fdsocket, frames
-from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.fds import OwnedFd
 from asrd.wire.worker_events import PROTOCOL_VERSION
 
 # Real processes on a busy machine: far above what anything should take, so that only a hang fails.

@@ -16,8 +16,8 @@ import pytest
 from asrd.errors import Code
 from asrd.wire import fdsocket
 from asrd.wire.client_events import TO_CLIENT
-from asrd.wire.event_table import parse_event
-from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.fds import OwnedFd
+from asrd.wire.fields import parse_event
 from tests.process.daemons import Front, descriptors, resident_kib
 from tests.process.raw import HELLO, Peer, done, memfd, wait_for
 

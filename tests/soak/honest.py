@@ -11,7 +11,7 @@ from typing import Any
 
 import asrd
 from asrd.errors import ConnectionLost
-from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.fds import OwnedFd
 from tests.process.raw import Peer, memfd
 from tests.soak.clips import Clip
 from tests.soak.ledger import Job, Kind, Ledger

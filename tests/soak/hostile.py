@@ -13,7 +13,7 @@ import asrd
 from asrd.demo import SAMPLES
 from asrd.errors import ConnectionLost
 from asrd.wire import frames
-from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.fds import OwnedFd
 from tests.process.raw import Peer, memfd
 from tests.soak.honest import FILE, PCM, Context, Line, ask_somehow, insistent
 from tests.soak.ledger import Job, Kind

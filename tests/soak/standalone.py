@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.fds import OwnedFd
 from tests.process.daemons import Daemon
 from tests.process.raw import status
 from tests.procfs import children

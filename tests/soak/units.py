@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from asrd.wire.ownedfd import OwnedFd
+from asrd.wire.fds import OwnedFd
 from tests.procfs import children
 from tests.soak.campaign import crashing_model
 from tests.soak.host import Host

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asrd.errors import BadAudio, TooLarge
-from asrd.wire.closing import Closing
+from asrd.wire.fds import Closing
 from asrd.wire.records import JobWarning
 
 Samples = NDArray[np.float32]

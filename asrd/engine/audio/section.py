@@ -13,7 +13,7 @@ from asrd.engine.audio.preadfile import PreadFile, Starved
 from asrd.engine.audio.recording import RATE
 from asrd.engine.audio.timeline import Timeline
 from asrd.errors import BadAudio, BadRequest
-from asrd.wire.closing import Closing
+from asrd.wire.fds import Closing
 from asrd.wire.records import AudioFormat
 
 _PLAIN_CODECS = frozenset({"pcm_s16le", "pcm_f32le"})

@@ -3,8 +3,23 @@
 import errno
 import os
 import warnings
+from abc import ABC, abstractmethod
+from typing import Self
 
-from asrd.wire.closing import Closing
+
+class Closing(ABC):
+    """Closed at the end of its `with`."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class OwnedFd(Closing):
