@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.procfs import children
+from tests.support.procfs import children
 
 # As asrd.engine.whisper sets them for the worker; some tests import the libraries before it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

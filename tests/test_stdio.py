@@ -10,7 +10,7 @@ import pytest
 
 from asrd import stdio
 from asrd.journal import StderrHandler
-from tests.fakes import PATIENCE
+from tests.support.fake_daemon import PATIENCE
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ from tests.benchmarks.measure import (
     seconds_of,
     table,
 )
-from tests.process.daemons import Front
-from tests.process.raw import HELLO, Peer, done, memfd
+from tests.support.daemons import Front
+from tests.support.raw import HELLO, Peer, done, memfd
 
 # A tenth of a second of silence.
 _AUDIO = bytes(3200)

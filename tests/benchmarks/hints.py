@@ -17,11 +17,11 @@ from faster_whisper import WhisperModel
 from asrd.engine.audio.opening import Samples
 from asrd.engine.whisper import WhisperEngine
 from tests.benchmarks.measure import as_a_worker, machine, table
-from tests.real import weights
 from tests.real.conftest import load
-from tests.real.hinting import KINDS
-from tests.real.running import transcribe
-from tests.real.speech import joined, sentences, word_error_rate
+from tests.support.real import weights
+from tests.support.real.hinting import KINDS
+from tests.support.real.running import transcribe
+from tests.support.real.speech import joined, sentences, word_error_rate
 
 # How hints are given; faster-whisper's arguments of the same names.
 WAYS: dict[str, Callable[[str], dict[str, Any]]] = {

@@ -44,7 +44,7 @@ from tests.benchmarks.measure import (
     table,
 )
 from tests.benchmarks.peers import PEERS, Peer, Wyoming, missing, serving
-from tests.process.raw import Peer as RawPeer
+from tests.support.raw import Peer as RawPeer
 
 _OPTIONS: dict[str, Any] = {"language": "en", "temperature": 0.0}
 _BASE, _FLOOR = "in process", "floor, no model"

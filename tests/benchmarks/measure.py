@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from asrd import Client
 from asrd.worker.environment import WORKER_ENVIRONMENT
-from tests.speech import long_recording
+from tests.support.speech import long_recording
 
 RATE = 16_000
 # One thread, so that the engine's own work varies least and is the same in every way.

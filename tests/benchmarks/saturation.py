@@ -33,7 +33,7 @@ from tests.benchmarks.measure import (
     speech,
     table,
 )
-from tests.sounds import encoded
+from tests.support.sounds import encoded
 
 _OPTIONS: dict[str, Any] = {"language": "en", "temperature": 0.0}
 _BASE = "bare loop in process"

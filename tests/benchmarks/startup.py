@@ -33,7 +33,7 @@ from tests.benchmarks.measure import (
     table,
     wait_until_ready,
 )
-from tests.process.daemons import Front
+from tests.support.daemons import Front
 
 _IMPORT = re.compile(r"import time:\s+(\d+) \|\s+(\d+) \|(\s+)(\S+)")
 _FRONT = "asrd.front.server"
@@ -162,9 +162,9 @@ def _cold() -> float:
 
 
 def _under_systemd(rounds: int) -> list[float]:
-    from tests.systemd.nspawn import booted
-    from tests.systemd.packages import built, install
-    from tests.systemd.service import INSIDER, SAMPLE, Service
+    from tests.support.systemd.nspawn import booted
+    from tests.support.systemd.packages import built, install
+    from tests.support.systemd.service import INSIDER, SAMPLE, Service
 
     def measure(debs: Path) -> list[float]:
         with booted(debs) as box:

@@ -15,8 +15,8 @@ from tests.fuzz.almost import record
 from tests.fuzz.honest import heard, honest_worker
 from tests.fuzz.mutants import Message, Mutants, source_of
 from tests.fuzz.structured import ANSWER_SECONDS, Listener, drain, told_of
-from tests.process.daemons import Front
-from tests.process.raw import memfd, wait_for
+from tests.support.daemons import Front
+from tests.support.raw import memfd, wait_for
 
 _SETTINGS = """
 queue_max = 4

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 from asrd.errors import ProtocolError
-from tests.process.raw import HELLO, Peer, done
+from tests.support.raw import HELLO, Peer, done
 
 _TICK_SECONDS = 0.1
 

@@ -29,8 +29,8 @@ from asrd.wire.worker_events import (
 from tests.fuzz.honest import heard, honest_worker
 from tests.fuzz.mutants import Mutants
 from tests.fuzz.structured import ANSWER_SECONDS, Listener, drain, told_of
-from tests.process.daemons import Front
-from tests.process.raw import HELLO, Peer, wait_for
+from tests.support.daemons import Front
+from tests.support.raw import HELLO, Peer, wait_for
 
 _SETTINGS = "queue_max = 64\nmax_wait_seconds = 10\nmax_run_seconds = 5\nmax_attempts = 3\n"
 _PCM = {"encoding": "pcm_s16le"}

@@ -20,7 +20,7 @@ from asrd.wire import fdsocket, frames
 from asrd.wire.fds import OwnedFd
 from asrd.wire.fields import parse_event
 from asrd.wire.worker_events import Job
-from tests.process.daemons import alive, descriptors, resident_kib
+from tests.support.daemons import alive, descriptors, resident_kib
 
 # A busy machine's; what is asked after each burst should take some milliseconds.
 ANSWER_SECONDS = 5.0

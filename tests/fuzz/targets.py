@@ -20,9 +20,9 @@ from asrd.errors import BadAudio, ConfigError, FieldError, TooLarge
 from asrd.wire import client_events, frames, strict_json, worker_events
 from asrd.wire.fields import dump, parse, parse_event
 from asrd.wire.records import SENTENCE_MAX, AudioFormat, Options
-from tests.feeding import Feed, payload_of
 from tests.fuzz.almost import record
 from tests.fuzz.source import Source
+from tests.support.feeding import Feed, payload_of
 
 TABLES = (
     client_events.FROM_CLIENT,

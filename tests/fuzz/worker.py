@@ -27,7 +27,7 @@ from asrd.wire.worker_events import (
 )
 from tests.fuzz.mutants import Mutants
 from tests.fuzz.structured import Listener, drain, told_of
-from tests.process.raw import PATIENCE, Peer, memfd
+from tests.support.raw import PATIENCE, Peer, memfd
 
 _SETTINGS = "[worker]\ncpu_threads = 1\nbeam_size = 1\ncheck_model = true\n"
 _MESSAGES = 24

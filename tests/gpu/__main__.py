@@ -24,7 +24,7 @@ from typing import Any
 from asrd.worker.environment import WORKER_ENVIRONMENT
 from tests.gpu import checks, cublas, real, report
 from tests.gpu.checks import Seen, Stage
-from tests.procfs import children
+from tests.support.procfs import children
 
 # Left at the end for the report.
 _RESERVE = 6.0

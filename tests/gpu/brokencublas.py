@@ -1,9 +1,9 @@
-"""A worker that finds a broken cuBLAS before any other (tests.process.changed)."""
+"""A worker that finds a broken cuBLAS before any other (tests.support.changed)."""
 
 import os
 import sys
 
-from tests.process.changed import start_worker
+from tests.support.changed import start_worker
 
 # The directory where it lies, as pip's packages do.
 VARIABLE = "BROKEN_CUBLAS"

@@ -23,7 +23,7 @@ from asrd.errors import AsrdError, Code, JobError
 from tests.gpu import brokencublas, faulty
 from tests.gpu.card import SLACK_MIB, Card
 from tests.gpu.service import Service, environment, service, with_workers
-from tests.speech import word_error_rate
+from tests.support.speech import word_error_rate
 
 Seen = dict[str, Any]
 

@@ -1,6 +1,6 @@
 """A worker whose engine breaks its CUDA context when a job's `initial_prompt` asks for it.
 
-    python -m tests.process.changed tests.gpu.faulty run ...
+    python -m tests.support.changed tests.gpu.faulty run ...
 
 Its `load_engine` is replaced. Nothing else about the worker or the engine is another.
 """
@@ -8,7 +8,7 @@ Its `load_engine` is replaced. Nothing else about the worker or the engine is an
 import sys
 from typing import Any
 
-from tests.process.changed import start_worker
+from tests.support.changed import start_worker
 
 PROMPT = "please fault"
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from asrd import Client
 from tests.benchmarks.measure import RATE, interleave
 from tests.gpu.checks import COLD, NotHere, Seen, Stage, expect, kill_in_a_job
-from tests.speech import word_error_rate
+from tests.support.speech import word_error_rate
 
 # Of the words, how many more may be wrong on the card than on the CPU.
 _MORE_ERRORS = 0.05

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from asrd import Client
-from tests.process.daemons import Daemon
+from tests.support.daemons import Daemon
 
 CONFIG = "[front]\nqueue_max = 64\nmax_wait_seconds = 120\n[worker]\n"
 
@@ -69,10 +69,10 @@ class Service(Daemon):
 
 
 def with_workers(module: str) -> type[Service]:
-    """Those of a daemon that are changed by that module (tests.process.changed)."""
+    """Those of a daemon that are changed by that module (tests.support.changed)."""
 
     class Changed(Service):
-        program = ("-m", "tests.process.changed", module)
+        program = ("-m", "tests.support.changed", module)
 
     return Changed
 

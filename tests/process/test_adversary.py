@@ -16,9 +16,9 @@ import pytest
 from asrd.demo import SAMPLES
 from asrd.errors import Code
 from asrd.wire import frames
-from tests.process.daemons import Daemon, Front
-from tests.process.raw import HELLO, Peer, done, memfd, wait_for
 from tests.process.test_front import PCM, SECOND, ask, ready
+from tests.support.daemons import Daemon, Front
+from tests.support.raw import HELLO, Peer, done, memfd, wait_for
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from asrd.client.client import Client
-from tests.process.daemons import Daemon, Front, alive
-from tests.process.raw import HELLO, Peer, done, memfd, wait_for
 from tests.process.test_front import ask as send
 from tests.process.test_front import ready
 from tests.process.test_run import transcript
-from tests.speech import long_recording
-from tests.subprocesses import started
+from tests.support.daemons import Daemon, Front, alive
+from tests.support.raw import HELLO, Peer, done, memfd, wait_for
+from tests.support.speech import long_recording
+from tests.support.subprocesses import started
 
 SECONDS = 240
 SAMPLES = 16_000 * SECONDS

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.daemons import Front
-from tests.process.raw import HELLO, PATIENCE, done
+from tests.support.daemons import Front
+from tests.support.raw import HELLO, PATIENCE, done
 
 PROGRAMS = [
     ("close_while_a_child_lives", "close"),
@@ -30,7 +30,7 @@ def test_the_parents_hang_up_reaches_the_worker(front: Front, program: str, argu
         worker.send("hello", HELLO)
         front.wait_for_state("ready")
         client = subprocess.Popen(
-            [sys.executable, "-m", "tests.forking", program, argument],
+            [sys.executable, "-m", "tests.support.forking", program, argument],
             env={**os.environ, "ASRD_SOCKET": front.socket},
             stdin=subprocess.PIPE,
         )

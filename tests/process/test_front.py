@@ -18,8 +18,8 @@ from asrd.wire import fdsocket
 from asrd.wire.client_events import TO_CLIENT
 from asrd.wire.fds import OwnedFd
 from asrd.wire.fields import parse_event
-from tests.process.daemons import Front, descriptors, resident_kib
-from tests.process.raw import HELLO, Peer, done, memfd, wait_for
+from tests.support.daemons import Front, descriptors, resident_kib
+from tests.support.raw import HELLO, Peer, done, memfd, wait_for
 
 SECOND = b"\x00\x01" * 16_000
 PCM = {"encoding": "pcm_s16le", "sample_rate": 16_000, "channels": 1}

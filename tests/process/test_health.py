@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from asrd.exitcodes import Exit
-from tests.process.daemons import Daemon, Front
-from tests.process.raw import Peer, done, wait_for
 from tests.process.test_front import ask, ready
 from tests.process.test_run import LONG
 from tests.process.test_run import ask as ask_for
+from tests.support.daemons import Daemon, Front
+from tests.support.raw import Peer, done, wait_for
 
 # What `asrctl` itself needs to start, on a busy machine.
 _START_SECONDS = 5.0
@@ -180,7 +180,7 @@ def test_a_stopped_worker_shows_within_a_second(daemon: Daemon, busy: bool) -> N
 
 
 def test_a_job_that_does_not_move_shows_while_its_worker_says_so(tmp_path: Path) -> None:
-    """What a worker says of itself is in tests/test_signs_of_life.py."""
+    """What a worker says of itself is in tests/worker/test_signs_of_life.py."""
     with Front(tmp_path, "0") as front, ready(front, alive_seconds=60.0) as worker:
         with front.connect() as client:
             ask(client)

@@ -9,8 +9,8 @@ from typing import Any
 from asrd.config import FrontSettings
 from asrd.front import memory_bounds
 from asrd.wire import fdsocket, frames
-from tests.process.daemons import Front, descriptors, resident_kib
-from tests.process.raw import Peer, wait_for
+from tests.support.daemons import Front, descriptors, resident_kib
+from tests.support.raw import Peer, wait_for
 
 _MIB = 1 << 20
 CLIENTS, QUEUED = 200, 30

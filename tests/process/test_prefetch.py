@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from asrd.wire.worker_events import Hello
-from tests.process.daemons import Daemon, Front, descriptors
-from tests.process.raw import HELLO, Peer, done, memfd, wait_for
 from tests.process.test_run import LONG, SHORT, TEXTS, ask, transcript
+from tests.support.daemons import Daemon, Front, descriptors
+from tests.support.raw import HELLO, Peer, done, memfd, wait_for
 
 CONFIG = "[front]\nqueue_max = 8\n[worker]\ncpu_threads = 1\nbeam_size = 1\n"
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "systemd" / "restart-backoff"
+from tests.support.paths import ROOT
+
+SCRIPT = ROOT / "systemd" / "restart-backoff"
 KILLED = {"EXIT_CODE": "killed", "EXIT_STATUS": "SEGV", "SERVICE_RESULT": "signal"}
 
 

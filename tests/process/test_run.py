@@ -19,8 +19,8 @@ from wyoming.info import Describe, Info
 
 from asrd.demo import MODEL, SAMPLES
 from asrd.errors import Code
-from tests.process.daemons import Daemon, alive, descriptors
-from tests.process.raw import Peer, wait_for
+from tests.support.daemons import Daemon, alive, descriptors
+from tests.support.raw import Peer, wait_for
 
 TEXTS = {
     entry["file"]: entry["text"]

@@ -3,13 +3,13 @@
 import signal
 from pathlib import Path
 
-from tests.process.daemons import Daemon, alive
-from tests.process.raw import wait_for
 from tests.process.test_run import ask, transcript
+from tests.support.daemons import Daemon, alive
+from tests.support.raw import wait_for
 
 
 class Slow(Daemon):
-    program = ("-m", "tests.process.changed", "tests.process.slow")
+    program = ("-m", "tests.support.changed", "tests.support.slow")
 
 
 def test_a_worker_that_stops_while_it_loads_is_replaced(tmp_path: Path) -> None:

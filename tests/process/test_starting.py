@@ -16,11 +16,11 @@ from asrd import Client
 from asrd.asrctl.host import Host
 from asrd.demo import MODEL, SAMPLES
 from asrd.standalone import child
-from tests.process.daemons import Daemon, alive
-from tests.process.raw import PATIENCE, wait_for
 from tests.process.test_run import LONG, SHORT, TEXTS, ask, transcript
+from tests.support.daemons import Daemon, alive
+from tests.support.paths import ROOT
+from tests.support.raw import PATIENCE, wait_for
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "[worker]\ncpu_threads = 1\n"
 
 

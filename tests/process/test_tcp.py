@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from asrd.errors import Code
-from tests.process.daemons import Front
-from tests.process.raw import PATIENCE, Peer, done, wait_for
 from tests.process.test_front import PCM, SECOND, ask, ready
+from tests.support.daemons import Front
+from tests.support.raw import PATIENCE, Peer, done, wait_for
 
 CONFIG = "queue_max = 9\nconnections_max_per_user = 3"
 

@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 from asrd.errors import Code
-from tests.process.daemons import Daemon
-from tests.process.raw import memfd
 from tests.process.test_run import LONG, SHORT, ask, transcript
-from tests.speech import pcm_s16le, spoken
+from tests.support.daemons import Daemon
+from tests.support.raw import memfd
+from tests.support.speech import pcm_s16le, spoken
 
 PCM = {"encoding": "pcm_s16le", "sample_rate": 16_000, "channels": 1}
 

@@ -7,8 +7,8 @@ import pytest
 
 from asrd.config import WorkerSettings
 from asrd.engine.whisper import WhisperEngine, load_engine
-from tests.real import speech, weights
-from tests.real.speech import Clip
+from tests.support.real import speech, weights
+from tests.support.real.speech import Clip
 
 Load = Callable[[str], WhisperEngine]
 

@@ -6,9 +6,9 @@ import pytest
 
 from asrd.engine.whisper import WhisperEngine
 from asrd.errors import WarningCode
-from tests.real.hinting import KINDS, devices
-from tests.real.running import transcribe
-from tests.real.speech import Clip, joined, sentences, word_error_rate
+from tests.support.real.hinting import KINDS, devices
+from tests.support.real.running import transcribe
+from tests.support.real.speech import Clip, joined, sentences, word_error_rate
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("clips")]
 

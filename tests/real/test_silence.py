@@ -7,8 +7,8 @@ import pytest
 
 from asrd.engine.audio.opening import RATE
 from asrd.engine.whisper import WhisperEngine
-from tests.real.running import transcribe
-from tests.real.speech import Clip, word_error_rate
+from tests.support.real.running import transcribe
+from tests.support.real.speech import Clip, word_error_rate
 
 pytestmark = pytest.mark.real
 

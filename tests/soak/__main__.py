@@ -15,7 +15,7 @@ from tests.soak.limits import config
 from tests.soak.report import render
 from tests.soak.standalone import Standalone
 from tests.soak.units import Units
-from tests.systemd.packages import built
+from tests.support.systemd.packages import built
 
 # Of the whole time, for the workers that lie.
 _LIARS_SHARE = 0.2

@@ -7,7 +7,6 @@ import threading
 from pathlib import Path
 
 from asrd.demo import MODEL
-from tests.process.raw import status, wait_for
 from tests.soak import clips, deaths, fairness, hostile, libraries
 from tests.soak.crowd import Behaviour, Crowd, in_background
 from tests.soak.honest import (
@@ -24,6 +23,7 @@ from tests.soak.killer import Killer
 from tests.soak.ledger import Ledger
 from tests.soak.limits import LIMITS
 from tests.soak.resources import Snapshot, Watch
+from tests.support.raw import status, wait_for
 
 BEHAVIOURS: dict[Behaviour, int] = {
     one_shot: 20,

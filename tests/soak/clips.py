@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asrd.demo import SAMPLES
-from tests.speech import pcm_s16le, recordings
+from tests.support.speech import pcm_s16le, recordings
 
 BEAM_SIZE = 1
 _LONG = ("en-several.wav", "en-minute.flac")

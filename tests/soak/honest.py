@@ -12,9 +12,9 @@ from typing import Any
 import asrd
 from asrd.errors import ConnectionLost
 from asrd.wire.fds import OwnedFd
-from tests.process.raw import Peer, memfd
 from tests.soak.clips import Clip
 from tests.soak.ledger import Job, Kind, Ledger
+from tests.support.raw import Peer, memfd
 
 PCM = {"encoding": "pcm_s16le", "sample_rate": 16_000, "channels": 1}
 FILE = {"encoding": "file"}

@@ -14,9 +14,9 @@ from asrd.demo import SAMPLES
 from asrd.errors import ConnectionLost
 from asrd.wire import frames
 from asrd.wire.fds import OwnedFd
-from tests.process.raw import Peer, memfd
 from tests.soak.honest import FILE, PCM, Context, Line, ask_somehow, insistent
 from tests.soak.ledger import Job, Kind
+from tests.support.raw import Peer, memfd
 
 _WAV = (SAMPLES / "en-4.wav").read_bytes()
 _NEVER_READ_MAX = 20_000

@@ -16,8 +16,8 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from asrd.errors import ProtocolError
-from tests.process.raw import HELLO, Peer, done
 from tests.soak.ledger import Ledger
+from tests.support.raw import HELLO, Peer, done
 
 LIE = "a lie"
 _TICK_SECONDS = 0.2

@@ -7,8 +7,6 @@ from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.process.daemons import Front
-from tests.process.raw import wait_for
 from tests.soak import hostile, libraries
 from tests.soak.clips import Clip
 from tests.soak.crowd import Behaviour, Crowd, in_background
@@ -18,6 +16,8 @@ from tests.soak.ledger import Ledger
 from tests.soak.oracle import Limits
 from tests.soak.resources import Holding
 from tests.soak.standalone import no_room
+from tests.support.daemons import Front
+from tests.support.raw import wait_for
 
 # By name: how many jobs a worker does well between two tricks.
 WORKERS = {"honest": None, "liar": 5, "fraud": 2}

@@ -7,8 +7,8 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.process.raw import status
 from tests.soak.ledger import Ledger
+from tests.support.raw import status
 
 if TYPE_CHECKING:
     from tests.soak.host import Host

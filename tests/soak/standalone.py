@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from asrd.wire.fds import OwnedFd
-from tests.process.daemons import Daemon
-from tests.process.raw import status
-from tests.procfs import children
 from tests.soak.host import Host
 from tests.soak.killer import Act
 from tests.soak.limits import PATIENCE
 from tests.soak.resources import Holding
+from tests.support.daemons import Daemon
+from tests.support.procfs import children
+from tests.support.raw import status
 
 _NOTHING: Mapping[Act, int] = {}
 

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from asrd.wire.fds import OwnedFd
-from tests.procfs import children
 from tests.soak.campaign import crashing_model
 from tests.soak.host import Host
 from tests.soak.killer import Killer
 from tests.soak.limits import PATIENCE, config
 from tests.soak.resources import Holding
-from tests.systemd.nspawn import Machine, booted
-from tests.systemd.packages import install
-from tests.systemd.service import Service
+from tests.support.procfs import children
+from tests.support.systemd.nspawn import Machine, booted
+from tests.support.systemd.packages import install
+from tests.support.systemd.service import Service
 
 _USERS = ("ann", "cem", "dora")
 _QUIET = "uma"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from .nspawn import Machine, booted
-from .packages import built, install
-from .service import Service
+from tests.support.systemd.nspawn import Machine, booted
+from tests.support.systemd.packages import built, install
+from tests.support.systemd.service import Service
 
 # Longer queues, since the tests' clients come all at once; otherwise the settings as shipped.
 SETTINGS = "[front]\nqueue_max = 64\n"

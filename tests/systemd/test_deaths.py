@@ -1,13 +1,13 @@
 """Processes that die or hang, by a real signal, under a real systemd."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .nspawn import until
-from .service import OUTSIDER, SAMPLES, TEXT, Service
+from tests.support.paths import ROOT
+from tests.support.systemd.nspawn import until
+from tests.support.systemd.service import OUTSIDER, SAMPLES, TEXT, Service
 
 pytestmark = pytest.mark.systemd
 
@@ -55,7 +55,7 @@ def test_a_stopped_front_is_replaced_by_the_watchdog(service: Service) -> None:
 
 def test_200_crashes_in_a_row_and_still_serving(service: Service) -> None:
     machine = service.machine
-    machine.write("/srv/crash.py", Path(__file__).with_name("crash.py").read_text())
+    machine.write("/srv/crash.py", (ROOT / "tests/support/systemd/crash.py").read_text())
     before = service.worker()["restarts"]
     machine.run("/usr/bin/python3", "/srv/crash.py", "200", timeout=620)
     assert service.transcribe() == TEXT

@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 
-from .nspawn import until
-from .service import INSIDER, SAMPLE, TEXT, Service
+from tests.support.systemd.nspawn import until
+from tests.support.systemd.service import INSIDER, SAMPLE, TEXT, Service
 
 pytestmark = pytest.mark.systemd
 

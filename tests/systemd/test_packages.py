@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import SETTINGS
-from .nspawn import Machine, until
-from .packages import TOP, install
-from .service import INSIDER, SAMPLE, TEXT, Service
+from tests.support.paths import ROOT
+from tests.support.systemd.nspawn import Machine, until
+from tests.support.systemd.packages import install
+from tests.support.systemd.service import INSIDER, SAMPLE, TEXT, Service
+from tests.systemd.conftest import SETTINGS
 
 pytestmark = pytest.mark.package
 
@@ -55,8 +56,8 @@ def older_debs(debs: Path, tmp_path: Path) -> Path:
 
 
 def test_the_changelog_has_the_version_of_the_code() -> None:
-    changelog = (TOP / "packaging" / "debian" / "changelog").read_text()
-    version = (TOP / "asrd" / "version.py").read_text()
+    changelog = (ROOT / "packaging" / "debian" / "changelog").read_text()
+    version = (ROOT / "asrd" / "version.py").read_text()
     assert f'"{changelog.split("(")[1].split(")")[0]}"' in version
 
 

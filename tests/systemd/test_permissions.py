@@ -1,13 +1,13 @@
 """Who may do what: clients, outsiders, and a worker that was taken over."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .nspawn import Machine, until
-from .service import INSIDER, OUTSIDER, SAMPLE, TEXT, Service
+from tests.support.paths import ROOT
+from tests.support.systemd.nspawn import Machine, until
+from tests.support.systemd.service import INSIDER, OUTSIDER, SAMPLE, TEXT, Service
 
 pytestmark = pytest.mark.systemd
 
@@ -80,7 +80,7 @@ def test_a_member_neither_sees_nor_ends_the_job_of_another(service: Service) -> 
 def probe(service: Service) -> dict[str, Any]:
     """What a program reaches that runs in the place of a worker, in the unit as it is shipped."""
     machine = service.machine
-    machine.write("/srv/probe.py", Path(__file__).with_name("probe.py").read_text())
+    machine.write("/srv/probe.py", (ROOT / "tests/support/systemd/probe.py").read_text())
     pids = f"{service.pid('asrd.service')} {service.pid('asr-worker@0.service')}"
     unit = "asr-worker@1.service"
     text = "[Service]\nType=exec\nRestart=no\nExecStart=\n"

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from .nspawn import Machine
-from .packages import TOP
+from tests.support.paths import ROOT
+from tests.support.systemd.nspawn import Machine
 
 pytestmark = pytest.mark.systemd
 
-UNITS = TOP / "systemd"
+UNITS = ROOT / "systemd"
 # The score runs from 0 (sandboxed in every way systemd knows) to 10. What is left open has its
 # reason in the unit.
 EXPOSURE = {"asrd.service": 0.5, "asr-worker@.service": 1.0}
@@ -52,4 +52,4 @@ def test_the_manual_pages_that_a_unit_names_are_there(unit: Path) -> None:
     pages = re.findall(r"man:(\S+)\((\d)\)", unit.read_text())
     assert pages or unit.suffix in (".sysusers", ".tmpfiles")
     for name, section in pages:
-        assert (TOP / "docs" / "man" / f"{name}.{section}").exists()
+        assert (ROOT / "docs" / "man" / f"{name}.{section}").exists()

@@ -1,0 +1,245 @@
+"""Both clients and asrctl against `asrd run` with the real engine and the demo model."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import numpy as np
+import pytest
+
+from asrd import AsyncClient, Client
+from asrd.demo import SAMPLES
+from asrd.errors import BadAudio, Busy, Cancelled, DeadlineExceeded, ModelNotFound
+from asrd.exitcodes import Exit
+from asrd.wire.client_events import Progress
+from tests.support.daemons import Daemon
+from tests.support.raw import wait_for
+from tests.support.subprocesses import started
+
+TEXTS = {
+    entry["file"]: entry["text"]
+    for entry in map(json.loads, (SAMPLES / "references.jsonl").read_text().splitlines())
+}
+SHORT = SAMPLES / "en-4.wav"
+MINUTE = SAMPLES / "en-minute.flac"
+PATIENCE = 60.0
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """One daemon for the tests that leave it as they found it; a short queue, so that many jobs
+    at once are told `busy`."""
+    config = "[front]\nqueue_max = 2\n[worker]\ncpu_threads = 1\nbeam_size = 1\n"
+    with Daemon(tmp_path_factory.mktemp("shared"), config=config) as running:
+        running.wait_until_ready()
+        yield running
+
+
+@pytest.fixture
+def daemon(shared: Daemon) -> Daemon:
+    shared.wait_until_ready()
+    return shared
+
+
+@pytest.fixture
+def client(daemon: Daemon) -> Iterator[Client]:
+    with Client(daemon.socket) as client:
+        yield client
+
+
+def samples(path: Path) -> Any:
+    """The recording as int16 samples at 16 kHz."""
+    with wave.open(str(path)) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16000, 1, 2)
+        return np.frombuffer(file.readframes(file.getnframes()), np.int16)
+
+
+def test_every_kind_of_audio_gives_the_same_text(client: Client) -> None:
+    pcm = samples(SHORT)
+    as_float = pcm.astype(np.float32) / 32768
+    stereo = np.stack([pcm, pcm], axis=1)
+    with open(SHORT, "rb") as file:
+        found = [
+            client.transcribe(SHORT, language="en"),
+            client.transcribe(str(SHORT), language="en"),
+            client.transcribe(file, language="en"),
+            client.transcribe(SHORT.read_bytes(), language="en"),
+            client.transcribe(pcm, language="en"),
+            client.transcribe(as_float, language="en"),
+            client.transcribe(as_float.astype(np.float64), language="en"),
+            client.transcribe(pcm.astype(np.int32) << 16, language="en"),
+            client.transcribe(stereo, language="en"),
+            client.transcribe(pcm.tobytes(), encoding="pcm_s16le", language="en"),
+        ]
+    assert [transcript.text for transcript in found] == [TEXTS[SHORT.name]] * len(found)
+    assert {transcript.duration_ms for transcript in found} == {round(len(pcm) / 16)}
+
+
+def test_a_file_object_is_where_it_was(client: Client) -> None:
+    """The daemon reads by offset: the descriptor is shared, its position must not move."""
+    with open(SHORT, "rb") as file:
+        client.transcribe(file, language="en")
+        assert file.read() == SHORT.read_bytes()
+
+
+def test_segments_come_in_order_and_make_the_transcript(client: Client) -> None:
+    heard: list[Progress] = []
+    with client.stream(MINUTE, language="en", on_progress=heard.append) as stream:
+        segments = list(stream)
+    assert len(segments) > 2
+    assert tuple(segments) == stream.transcript.segments
+    done = [progress.audio_seconds_done for progress in heard]
+    assert done == sorted(done)
+    assert heard[-1].audio_seconds == pytest.approx(stream.transcript.duration_ms / 1000, abs=0.1)
+
+
+def test_words_have_times(client: Client) -> None:
+    found = client.transcribe(SHORT, language="en", word_timestamps=True)
+    words = [word for segment in found.segments for word in segment.words or ()]
+    assert " ".join(word.word.strip() for word in words) == TEXTS[SHORT.name]
+    assert all(0 <= word.start <= word.end for word in words)
+
+
+def test_a_stream_left_early_frees_the_worker(client: Client) -> None:
+    for _ in range(3):
+        with client.stream(MINUTE, language="en") as stream:
+            next(stream)
+    assert client.transcribe(SHORT, language="en").text == TEXTS[SHORT.name]
+
+
+def test_cancelled_by_another_thread(client: Client) -> None:
+    with client.stream(MINUTE, language="en") as stream:
+        next(stream)
+        thread = threading.Thread(target=client.cancel, args=(stream.job_id,))
+        thread.start()
+        with pytest.raises(Cancelled):
+            list(stream)
+        thread.join()
+    assert client.cancel(stream.job_id) == 0
+
+
+def test_the_daemons_refusals(client: Client, tmp_path: Path) -> None:
+    junk = tmp_path / "junk.mp3"
+    junk.write_bytes(b"this is no audio" * 100)
+    for audio, options in [
+        (junk, {}),
+        (b"", {}),
+        (b"odd", {"encoding": "pcm_s16le"}),
+        (np.full(16000, np.nan, np.float32), {}),
+    ]:
+        with pytest.raises(BadAudio):
+            client.transcribe(audio, **options)  # type: ignore[arg-type]
+    with pytest.raises(ModelNotFound, match="demo"):
+        client.transcribe(SHORT, model="other")
+    with pytest.raises(DeadlineExceeded) as late:
+        client.transcribe(MINUTE, timeout=0.05)
+    assert late.value.phase in ("queue", "run")
+
+
+def test_busy_is_told_to_the_hasty_and_waited_out_by_the_others(
+    client: Client, daemon: Daemon
+) -> None:
+    texts = []
+
+    def work() -> None:
+        texts.append(client.transcribe(SHORT, language="en", timeout=PATIENCE).text)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    with client.stream(MINUTE, language="en") as running:
+        next(running)
+        for thread in threads:
+            thread.start()
+        wait_for("a full queue", lambda: daemon.status()["queue"]["depth"] == 2)
+        with pytest.raises(Busy) as refused:
+            client.transcribe(SHORT, timeout=0.05)
+        assert refused.value.retry_after_ms is not None
+    for thread in threads:
+        thread.join()
+    assert texts == [TEXTS[SHORT.name]] * 8
+
+
+def test_a_job_outlives_its_worker(client: Client, daemon: Daemon) -> None:
+    indices = []
+    with client.stream(MINUTE, language="en", temperature=0.0) as stream:
+        indices.append(next(stream).id)
+        daemon.kill(number=signal.SIGSEGV)
+        indices += [segment.id for segment in stream]
+    assert stream.transcript.attempts == 2
+    assert indices == [segment.id for segment in stream.transcript.segments]
+
+
+def test_a_job_outlives_the_front(tmp_path: Path) -> None:
+    config = "[worker]\ncpu_threads = 1\nbeam_size = 1\n"
+    with Daemon(tmp_path, config=config) as daemon, Client(daemon.socket) as client:
+        daemon.wait_until_ready()
+        with client.stream(MINUTE, language="en", temperature=0.0) as stream:
+            first = next(stream)
+            front = daemon.front_pid()
+            subprocess.run(["kill", "-KILL", str(front)], check=True)
+            rest = list(stream)
+        assert (first, *rest) == stream.transcript.segments
+        assert daemon.front_pid() != front
+
+
+@pytest.mark.anyio
+async def test_many_tasks_on_one_connection(daemon: Daemon) -> None:
+    """Most of them are told `busy` at first; every one gets its text in the end."""
+    found: dict[str, str] = {}
+    names = [f"en-{number}.wav" for number in range(6)] * 4
+    async with AsyncClient(daemon.socket) as client, anyio.create_task_group() as tasks:
+
+        async def work(job_id: str, name: str) -> None:
+            done = await client.transcribe(SAMPLES / name, language="en", job_id=job_id)
+            found[job_id] = done.text
+
+        for number, name in enumerate(names):
+            tasks.start_soon(work, f"{number}:{name}", name)
+    assert len(found) == len(names)
+    for job_id, text in found.items():
+        assert text == TEXTS[job_id.partition(":")[2]]
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_task_frees_the_worker(daemon: Daemon) -> None:
+    async with AsyncClient(daemon.socket) as client:
+        async with client.stream(MINUTE, language="en") as stream:
+            await anext(stream)
+        done = await client.transcribe(SHORT, language="en", timeout=PATIENCE)
+        assert done.text == TEXTS[SHORT.name]
+        assert (await client.status())["queue"]["depth"] == 0
+
+
+def asrctl(daemon: Daemon, *arguments: str) -> tuple[int, str, str]:
+    program = started("--socket", daemon.socket, *arguments)
+    out, err = program.communicate(None, PATIENCE)
+    return program.returncode, out.decode(), err.decode()
+
+
+def test_asrctl(daemon: Daemon) -> None:
+    code, out, err = asrctl(daemon, "transcribe", "--language", "en", str(SHORT))
+    assert (code, " ".join(out.split())) == (Exit.OK, TEXTS[SHORT.name])
+    # Nobody shall judge asrd by it.
+    assert err.startswith("asrctl: that was the demo model")
+    code, out, err = asrctl(
+        daemon, "transcribe", "--quiet", "--language", "en", "--format", "srt", str(MINUTE)
+    )
+    assert (code, err) == (Exit.OK, "")
+    assert out.startswith("1\n00:00:0")
+    assert out.count(" --> ") > 2
+    code, out, _ = asrctl(daemon, "transcribe", sys.executable)
+    assert (code, out) == (Exit.BAD_AUDIO, "")
+    code, out, _ = asrctl(daemon, "status")
+    assert code == Exit.OK
+    assert "\nWORKER  STATE" in out
+    assert " demo " in out
+    code, out, _ = asrctl(daemon, "health")
+    assert (code, out[:3]) == (0, "ok:")
+    assert asrctl(daemon, "ping")[0] == asrctl(daemon, "describe")[0] == Exit.OK

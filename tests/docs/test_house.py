@@ -1,0 +1,224 @@
+"""The house rules that a program can check: style, types, sizes, and who may import what."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tests.support.paths import ROOT
+
+MODULES = sorted((ROOT / "asrd").rglob("*.py"))
+TREES = {
+    path.relative_to(ROOT / "asrd").as_posix(): ast.parse(path.read_text()) for path in MODULES
+}
+
+# Pure: testable without a clock, a socket or a file.
+PURE_FOLDERS = {"front/scheduling", "wire"}
+PURE_FILES = {"errors.py", "safe_text.py", "version.py"}
+# The files of `wire` that hold sockets and descriptors.
+WITH_SOCKETS = {"wire/channel.py", "wire/fdsocket.py", "wire/fds.py"}
+IMPURE = {
+    "anyio",
+    "asyncio",
+    "fcntl",
+    "os",
+    "pathlib",
+    "random",
+    "select",
+    "selectors",
+    "signal",
+    "socket",
+    "subprocess",
+    "sys",
+    "tempfile",
+    "threading",
+    "time",
+}
+# The engine's libraries, known to one folder.
+HEAVY = {"av", "ctranslate2", "faster_whisper", "huggingface_hub", "numpy", "onnxruntime"}
+# The supervisor is the only one that keeps processes; the doctor asks systemctl.
+SPAWNERS = {"standalone/supervisor.py", "asrctl/host.py"}
+# The folders that the files of a folder may import, besides their own and the root.
+MAY_IMPORT: dict[str, set[str]] = {
+    "": {"client", "wire"},
+    "wire": set(),
+    "front": {"wire"},
+    "engine": {"demo", "wire"},
+    "worker": {"engine", "wire"},
+    "client": {"wire"},
+    "demo": set(),
+    "asrctl": {"client", "engine", "wire"},
+    "standalone": {"asrctl", "client", "demo", "engine", "wire", "worker"},
+}
+# `wire` is below the root, too.
+WIRE_MAY_IMPORT = {"errors.py", "version.py"}
+SPAWN = {
+    "subprocess",
+    "multiprocessing",
+    "fork",
+    "forkpty",
+    "posix_spawn",
+    "posix_spawnp",
+    "system",
+    "popen",
+    "open_process",
+    "run_process",
+    "create_subprocess_exec",
+    "create_subprocess_shell",
+}
+
+
+def run(*arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """The modules that a file names in imports: at its top, in functions, and for types only."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def top_imports(tree: ast.Module) -> Iterator[str]:
+    """The modules that are imported when the file is."""
+    yield from imports(ast.Module([node for node in tree.body if is_import(node)], []))
+
+
+def is_import(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Import | ast.ImportFrom)
+
+
+def own(names: Iterable[str]) -> set[str]:
+    """The files of asrd among them."""
+    paths = {name.replace(".", "/").removeprefix("asrd/") for name in names}
+    files = {f"{path}.py" for path in paths} | {f"{path.rpartition('/')[0]}.py" for path in paths}
+    return files & TREES.keys()
+
+
+def roots(name: str) -> set[str]:
+    return {imported.partition(".")[0] for imported in imports(TREES[name])}
+
+
+def folder(name: str) -> str:
+    """The first folder below asrd/, or nothing."""
+    return name.partition("/")[0] if "/" in name else ""
+
+
+def is_pure(name: str) -> bool:
+    within = name.rpartition("/")[0] in PURE_FOLDERS
+    return (within and name not in WITH_SOCKETS) or name in PURE_FILES
+
+
+def names(tree: ast.AST) -> set[str]:
+    """Every name and attribute that is used."""
+    return {
+        node.id if isinstance(node, ast.Name) else node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name | ast.Attribute)
+    }
+
+
+def reached(start: str) -> set[str]:
+    """The files that importing one file imports, step by step."""
+    found, waiting = set(), [start]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += own(top_imports(TREES[name]))
+    return found
+
+
+# --- style and types ------------------------------------------------------------------------------
+
+
+def test_ruff_finds_nothing() -> None:
+    run("ruff", "check", "--no-cache", ".")
+
+
+def test_ruff_would_format_nothing_otherwise() -> None:
+    run("ruff", "format", "--check", "--no-cache", "asrd", "tests", "packaging")
+
+
+def test_the_types_are_right() -> None:
+    run("mypy")
+
+
+# --- sizes ----------------------------------------------------------------------------------------
+
+
+def test_no_file_is_longer_than_400_lines() -> None:
+    lengths = {name: len((ROOT / "asrd" / name).read_text().splitlines()) for name in TREES}
+    assert not {name: length for name, length in lengths.items() if length > 400}
+
+
+def test_nine_functions_of_ten_have_at_most_25_lines() -> None:
+    lengths = sorted(
+        (node.end_lineno or 0) - node.lineno + 1
+        for tree in TREES.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    assert lengths[len(lengths) * 9 // 10] <= 25
+
+
+# --- layers ---------------------------------------------------------------------------------------
+
+
+def test_a_folder_imports_only_folders_below_it() -> None:
+    wrong = {
+        (name, other)
+        for name, tree in TREES.items()
+        for other in own(imports(tree))
+        if folder(other) not in MAY_IMPORT[folder(name)] | {folder(name), ""}
+    }
+    assert not wrong
+
+
+def test_the_wire_imports_nothing_but_errors_and_the_version() -> None:
+    for name in TREES:
+        if folder(name) == "wire":
+            others = {other for other in own(imports(TREES[name])) if folder(other) != "wire"}
+            assert others <= WIRE_MAY_IMPORT, name
+
+
+def test_pure_files_import_no_way_to_the_world() -> None:
+    for name in filter(is_pure, TREES):
+        assert not roots(name) & IMPURE, name
+        assert all(is_pure(other) for other in own(imports(TREES[name]))), name
+
+
+def test_only_the_engine_folder_imports_the_engines_libraries() -> None:
+    assert not {name for name in TREES if folder(name) != "engine" and roots(name) & HEAVY}
+
+
+def test_front_client_and_tools_start_without_the_engines_libraries() -> None:
+    """A late import, in a function, is that command's own."""
+    starts = ["main.py", "front/server.py", "client/client.py", "client/asyncclient.py"]
+    starts += ["asrctl/cli.py", "standalone/run.py", "worker/main.py"]
+    for start in starts:
+        for name in reached(start):
+            found = {imported.partition(".")[0] for imported in top_imports(TREES[name])}
+            assert not found & HEAVY, f"{start} imports {name}"
+
+
+def test_only_the_supervisor_spawns_processes() -> None:
+    wrong = {name for name in TREES.keys() - SPAWNERS if (roots(name) | names(TREES[name])) & SPAWN}
+    assert not wrong
+
+
+def test_no_assert_guards_anything() -> None:
+    """`python -O` drops them, and a peer must not be able to trip one."""
+    for name, tree in TREES.items():
+        assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)], name
+
+
+def test_a_tests_directory_leaves_room_for_a_sockets_path(tmp_path: Path) -> None:
+    """107 bytes in all (unix(7)); pytest's own directories and `asrd run`'s take most of them."""
+    assert len(tmp_path.name) < 8

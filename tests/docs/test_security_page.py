@@ -1,0 +1,87 @@
+"""docs/security.md: each promise has a test that is there, and each figure is the code's."""
+
+import ast
+import re
+from functools import cache
+
+import pytest
+
+from asrd.config import FrontSettings
+from asrd.front import memory_bounds
+from asrd.wire import frames
+from tests.docs.test_house import TREES, names
+from tests.process import test_memory as worst
+from tests.support.paths import ROOT
+
+PAGE = (ROOT / "docs" / "security.md").read_text()
+NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", PAGE)))
+# What a client can be stopped by, and what bounds it; the rest says where and how.
+_NO_BOUNDS = {"socket", "status_socket", "worker_dir", "log_level", "max_attempts"}
+
+
+@cache
+def _tests_in(file: str) -> set[str]:
+    tree = ast.parse((ROOT / file).read_text())
+    found = (node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return {node.name for node in found if node.name.startswith("test_")}
+
+
+@pytest.mark.parametrize(("file", "test"), NAMED, ids=lambda part: part or "-")
+def test_every_test_that_is_named_is_there(file: str, test: str) -> None:
+    assert (ROOT / file).exists()
+    assert not test or test in _tests_in(file)
+
+
+def test_every_promise_names_a_test() -> None:
+    heads = ("promise", "what", "who")
+    for table in re.findall(r"(?:^\|.*\n)+", PAGE, re.MULTILINE):
+        head, _, *rows = table.splitlines()
+        if not head.rstrip(" |").endswith("test"):
+            assert head.split("|")[1].strip() in heads
+            continue
+        for row in rows:
+            assert "`tests/" in row or "table of bounds" in row, row
+
+
+def test_every_bound_is_in_the_table() -> None:
+    (table,) = re.findall(r"\| what \| bound \|.*?\n\n", PAGE, re.DOTALL)
+    named = set(re.findall(r"`(\w+)`", table))
+    assert FrontSettings.__dataclass_fields__.keys() - _NO_BOUNDS <= named
+    for constant in (
+        frames.MAX_HEADER >> 10,
+        frames.MAX_DATA >> 10,
+        frames.MAX_DEPTH,
+        frames.MAX_FDS,
+    ):
+        assert re.search(rf"\b{constant}\b", table)
+    assert f"{frames.MAX_VALUES:,}" in table
+
+
+def test_the_sum_is_the_codes() -> None:
+    settings = FrontSettings()
+    (table,) = re.findall(r"\| what \| how much \|.*?\n\n", PAGE, re.DOTALL)
+    last = [row.strip("| ").rpartition("|")[2].strip() for row in table.splitlines()[2:]]
+    amounts = [int(re.sub(r"\D", "", cell)) for cell in last if cell]
+    *parts, process, recordings, descriptors = amounts
+    assert sum(parts) == process == memory_bounds.memory(settings) >> 20
+    assert recordings == memory_bounds.recordings(settings) >> 20
+    assert descriptors == memory_bounds.descriptors(settings)
+
+
+def test_the_sum_of_the_worst_mix_is_the_codes() -> None:
+    (stated,) = re.findall(r"Stated for those: (\d+) MiB", PAGE)
+    assert int(stated) == memory_bounds.memory(FrontSettings(**worst.SETTINGS)) >> 20
+    assert f"puts {worst.CLIENTS}" in PAGE
+
+
+# --- what the page promises of the code -----------------------------------------------------------
+
+_OPENING = {"open", "fdopen", "Path", "read_text", "read_bytes", "write_text", "write_bytes"}
+# The workers' directory and the socket that it listens at: both from the settings.
+_MAY_OPEN = {"front/discovery.py", "front/link.py"}
+
+
+@pytest.mark.parametrize("name", [name for name in TREES if name.startswith("front/")])
+def test_the_front_opens_nothing_by_a_name_that_a_client_gave(name: str) -> None:
+    if name not in _MAY_OPEN:
+        assert not names(TREES[name]) & _OPENING

@@ -1,0 +1,213 @@
+"""The loudest place of a recording: found where it is, and no further off than is promised."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from faster_whisper.feature_extractor import FeatureExtractor
+from faster_whisper.vad import get_vad_model
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asrd.engine import peak
+from asrd.engine.audio.opening import BLOCK_SECONDS, RATE, Samples, open_recording
+from asrd.engine.hints import Hints
+from asrd.engine.mel import FFT, HOP, loudest, mel_power
+from asrd.engine.peak import SEARCHED_SECONDS, SPEECH_SECONDS, search
+from asrd.engine.prepared import Prepared
+from asrd.wire.records import AudioFormat
+from tests.support.sounds import encoded, memory_file, noise, s16, sample, silence, wav
+
+FILTERS = FeatureExtractor().mel_filters
+S16, FILE = AudioFormat("pcm_s16le"), AudioFormat("file")
+# Read for the first window; what one read brings, and one block more to know whether there is one.
+FIRST_WINDOW = 31 + 2 * BLOCK_SECONDS + 1
+
+
+@dataclasses.dataclass
+class Steps:
+    """The session of the VAD's model, and how many of its 32 ms it has judged."""
+
+    session: Any
+    count: int = 0
+
+    def run(self, outputs: None, inputs: dict[str, Any]) -> Any:
+        self.count += len(inputs["input"])
+        return self.session.run(outputs, inputs)
+
+    @property
+    def seconds(self) -> float:
+        return self.count * 512 / RATE
+
+
+@pytest.fixture
+def steps() -> Steps:
+    return Steps(get_vad_model().session)
+
+
+@pytest.fixture(scope="module")
+def minute() -> Samples:
+    return sample("en-minute.flac")
+
+
+@pytest.fixture(scope="module")
+def twelve(minute: Samples) -> Samples:
+    """Minutes, the loudest of which is the last."""
+    return np.concatenate((np.tile(minute * np.float32(0.3), 11), minute))
+
+
+def loudness(samples: Samples) -> float:
+    return float(FeatureExtractor()(samples).max() * 4 - 4)
+
+
+@dataclasses.dataclass
+class Found:
+    peak: float
+    seconds: float
+    reports: int
+
+
+def prepare(data: bytes, audio: AudioFormat = S16, session: Any = None) -> Found:
+    reports: list[float] = []
+    with (
+        memory_file(data) as fd,
+        Prepared(
+            open_recording(fd, audio, 1e9),
+            {},
+            Hints(),
+            lambda done, total: reports.append(done),
+            FILTERS,
+            session,
+        ) as prepared,
+    ):
+        prepared.read_ahead()
+        power = prepared.features.peak
+        return Found(float(np.log10(power)), prepared.recording.seconds, len(reports))
+
+
+# --- a search without the spectrum ------------------------------------------------------------
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(FFT, 20_000),
+    st.sampled_from([0.0, 0.03, 0.5]),
+    st.floats(50, 7_900),
+)
+def test_the_search_finds_what_the_spectrum_has(
+    seed: int, length: int, noisy: float, hertz: float
+) -> None:
+    chance = np.random.default_rng(seed)
+    loudness = np.interp(np.arange(length), np.linspace(0, length, 9), chance.uniform(0, 1, 9))
+    tone = np.sin(2 * np.pi * hertz / RATE * np.arange(length)) * loudness
+    samples = (tone + chance.normal(0, noisy, length)).astype(np.float32)
+    powers = mel_power(samples, FILTERS).max(axis=0)
+    power, frame = loudest(samples, FILTERS, 0.0)
+    assert power == pytest.approx(powers.max(), rel=1e-5)
+    assert powers[frame] == pytest.approx(powers.max(), rel=1e-5)
+    assert loudest(samples, FILTERS, 2 * power) == (2 * power, -1)
+
+
+def test_few_frames_are_transformed(minute: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
+    transformed = 0
+    rfft = np.fft.rfft
+
+    def counting(frames: Any, **options: Any) -> Any:
+        nonlocal transformed
+        transformed += len(frames)
+        return rfft(frames, **options)
+
+    monkeypatch.setattr(np.fft, "rfft", counting)
+    blocks = [minute[start : start + RATE * 10] for start in range(0, len(minute), RATE * 10)] * 30
+    search(blocks, len(blocks), FILTERS, 0.0)
+    assert transformed < sum(map(len, blocks)) // HOP / 20
+
+
+@pytest.mark.parametrize("where", [0, 5, BLOCK_SECONDS, BLOCK_SECONDS - 0.01, 2 * BLOCK_SECONDS])
+def test_a_click_is_found_wherever_it_is(where: float) -> None:
+    samples = noise(35, 1e-3)
+    samples[int(where * RATE)] = 0.5
+    blocks = [samples[start : start + RATE * 10] for start in range(0, len(samples), RATE * 10)]
+    assert np.log10(search(blocks, 4, FILTERS, 0.0)) == pytest.approx(loudness(samples), abs=1e-5)
+
+
+# --- how far it is looked for -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["pcm", "wav", "wav from a pipe", "float"])
+def test_what_costs_nothing_to_read_is_searched_and_not_kept(twelve: Samples, way: str) -> None:
+    samples = s16(twelve)
+    floats = samples * np.float32(1 / 32768)
+    data, audio = {
+        "pcm": (samples.tobytes(), S16),
+        "wav": (wav(samples.tobytes()), FILE),
+        "wav from a pipe": (wav(samples.tobytes(), data_size=0xFFFFFFFF), FILE),
+        "float": (floats.tobytes(), AudioFormat("pcm_f32le")),
+    }[way]
+    found = prepare(data, audio)
+    assert found.peak == pytest.approx(loudness(floats), abs=1e-5)
+    assert found.seconds <= FIRST_WINDOW
+    # Signs of life all the way.
+    assert found.reports >= len(twelve) / RATE / BLOCK_SECONDS
+
+
+def test_behind_the_header_of_a_wav_only_its_samples_are_searched(minute: Samples) -> None:
+    quiet = s16(minute * np.float32(0.1)).tobytes()
+    loud = s16(minute).tobytes()
+    data = wav(quiet) + b"LIST" + len(loud).to_bytes(4, "little") + loud
+    heard = np.frombuffer(quiet, np.int16) * np.float32(1 / 32768)
+    assert prepare(data, FILE).peak == pytest.approx(loudness(heard), abs=1e-5)
+
+
+def test_the_search_has_an_end(minute: Samples) -> None:
+    beyond = s16(np.concatenate((np.tile(minute * np.float32(0.3), 31), minute)))
+    assert len(beyond) > SEARCHED_SECONDS * RATE
+    found = prepare(beyond.tobytes())
+    assert found.peak == pytest.approx(loudness(minute * np.float32(0.3)), abs=0.1)
+    assert found.reports <= (SEARCHED_SECONDS + FIRST_WINDOW) / BLOCK_SECONDS + 2
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "rate", "most"),
+    [
+        ("flac", "flac", RATE, 300),
+        ("mp3", "libmp3lame", 44_100, 196),
+        ("ogg", "libopus", 48_000, 150),
+    ],
+)
+def test_what_must_be_decoded_is_read_so_far_as_its_packets_allow(
+    minute: Samples, container: str, codec: str, rate: int, most: int
+) -> None:
+    found = prepare(encoded(np.tile(minute, 7), container, codec, rate), FILE)
+    assert most - 2 * BLOCK_SECONDS <= found.seconds <= most + 2 * BLOCK_SECONDS
+
+
+def test_a_short_recording_is_read_once(minute: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peak, "loudest", None)
+    assert prepare(s16(minute[: 30 * RATE]).tobytes()).seconds == 30
+
+
+# --- speech -----------------------------------------------------------------------------------
+
+
+def test_little_is_judged_before_the_first_window(twelve: Samples, steps: Steps) -> None:
+    found = prepare(s16(twelve).tobytes(), session=steps)
+    assert found.seconds <= SPEECH_SECONDS + 2 * BLOCK_SECONDS
+    # Four places of seven seconds.
+    assert SPEECH_SECONDS <= steps.seconds <= SPEECH_SECONDS + BLOCK_SECONDS + 4 * 7 + 1
+
+
+def test_the_loudest_speech_is_found(twelve: Samples, minute: Samples, steps: Steps) -> None:
+    # Nearly: its frames lie differently.
+    found = prepare(s16(twelve).tobytes(), session=steps)
+    assert found.peak == pytest.approx(loudness(minute), abs=0.02)
+
+
+def test_a_bang_is_no_speech(minute: Samples, steps: Steps) -> None:
+    quiet = minute * np.float32(0.3)
+    parts: list[Samples] = [quiet, quiet, silence(20)]
+    bang = np.concatenate((silence(10), np.exp(-np.arange(RATE) / 400) * noise(1, 0.9)))
+    parts += [bang.astype(np.float32), silence(20), quiet]
+    found = prepare(s16(np.clip(np.concatenate(parts), -1, 1)).tobytes(), session=steps)
+    assert found.peak == pytest.approx(loudness(quiet), abs=0.02)

@@ -1,0 +1,310 @@
+"""Programs that fork, for test_client_fork.py: `python -m tests.support.forking PROGRAM`.
+
+Both clients are module globals, as web frameworks have them. Each child has seconds to end.
+"""
+
+import gc
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+import asrd
+from asrd.errors import DeadlineExceeded, FieldError
+from asrd.wire.client_events import Transcript
+
+# A collection in the child before any hook of the clients, which are not imported yet.
+os.register_at_fork(after_in_child=gc.collect)
+# From Python 3.12 on, for a fork while threads live; that is what is tested.
+warnings.simplefilter("ignore", DeprecationWarning)
+
+CHILD_SECONDS = 15
+CLIENT = asrd.Client()
+ASYNC_CLIENT = asrd.AsyncClient()
+READ_IN_CHILD = "belongs to the parent process"
+
+
+def child(work: Callable[[], object]) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    signal.alarm(CHILD_SECONDS)
+    try:
+        work()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def linger() -> None:
+    """Until the stdin that all these processes share is closed, however long it takes."""
+    signal.alarm(0)
+    os.read(0, 1)
+
+
+def finish(*pids: int) -> None:
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    assert codes == [0] * len(pids)
+
+
+def calls(client: asrd.Client = CLIENT) -> None:
+    """The daemon answers with the job's own name."""
+    for number in range(5):
+        job_id = f"{os.getpid()}-{threading.get_ident()}-{number}"
+        assert client.transcribe(b"", job_id=job_id).text == job_id
+        client.ping()
+
+
+def many_children() -> None:
+    calls()
+    finish(*[child(calls) for _ in range(32)])
+    calls()
+
+
+def grandchildren() -> None:
+    def work() -> None:
+        calls()
+        finish(child(calls))
+        calls()
+
+    calls()
+    finish(child(work))
+    calls()
+
+
+def threads_alive() -> None:
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            calls()
+
+    with ThreadPoolExecutor(4) as pool:
+        working = [pool.submit(work) for _ in range(4)]
+        for _ in range(4):
+            finish(*[child(calls) for _ in range(4)])
+        over.set()
+    for each in working:
+        each.result()
+
+
+def inherited_stream() -> None:
+    streams = [CLIENT.stream(b"", job_id="kept")]
+    assert next(streams[0]).text == "a"
+
+    def close() -> None:
+        streams[0].close()
+        CLIENT.close()
+
+    def drop() -> None:
+        streams.clear()
+        gc.collect()
+
+    def read() -> None:
+        with pytest.raises(RuntimeError, match=READ_IN_CHILD):
+            next(streams[0])
+
+    finish(child(close), child(drop), child(read), child(calls))
+    if not (pid := os.fork()):
+        # With the whole end of an interpreter.
+        sys.exit(0)
+    finish(pid)
+    # Now the daemon answers.
+    CLIENT.describe()
+    assert [segment.text for segment in streams[0]] == ["b"]
+    assert streams[0].transcript.text == "a b"
+
+
+def nothing_stays_open() -> None:
+    """A child keeps neither connections nor audio (a memfd may hold gigabytes)."""
+    before = kept()
+    stream = CLIENT.stream(b"audio", job_id="kept")
+    next(stream)
+    CLIENT.ping()
+    assert len(kept() - before) == 3
+
+    def look() -> None:
+        assert not kept() - before
+
+    finish(child(look))
+    stream.close()
+
+
+def kept() -> set[str]:
+    links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]  # noqa: PTH208
+    return {os.readlink(link) for link in links if os.path.islink(link)}  # noqa: PTH114, PTH115
+
+
+def fork_in_a_callback() -> None:
+    pids: list[int] = []
+
+    def on_progress(progress: object) -> None:
+        if not pids:
+            pids.append(os.fork())
+
+    try:
+        assert CLIENT.transcribe(b"", on_progress=on_progress).text == "a b"
+    except RuntimeError as error:
+        assert READ_IN_CHILD in str(error)
+        assert pids == [0]
+        os._exit(0)
+    assert pids != [0]
+    finish(*pids)
+
+
+def close_while_a_child_lives(how: str) -> None:
+    stream = CLIENT.stream(b"audio", job_id="j")
+    next(stream)
+    pid = child(linger)
+    if how == "close":
+        stream.close()
+    else:
+        del stream
+    linger()
+    finish(pid)
+
+
+def close_while_a_copy_lives(how: str) -> None:
+    """In a process that never ran the clients' hook."""
+    stream = CLIENT.stream(b"audio", job_id="j")
+    next(stream)
+    connection = stream._connection
+    assert connection is not None
+    fd = connection._sock.fileno()
+    with subprocess.Popen("cat", pass_fds=[fd]):
+        if how == "close":
+            stream.close()
+        else:
+            # In a cycle, for the collector.
+            stream.itself = stream  # type: ignore[attr-defined]
+            del stream, connection
+            gc.collect()
+        linger()
+
+
+def abandoned_stream() -> None:
+    """One that only the collector can find, in the child before it is in the parent."""
+    gc.disable()
+    stream: Any = CLIENT.stream(b"audio", job_id="j")
+    next(stream)
+    stream.itself = stream
+    del stream
+    finish(child(calls))
+    print("still running", flush=True)
+    os.read(0, 1)
+    gc.collect()
+    linger()
+
+
+def by_global(job_id: str) -> str:
+    return CLIENT.transcribe(b"", job_id=job_id).text
+
+
+def by_argument(client: asrd.Client, job_id: str) -> Transcript:
+    return client.transcribe(b"", job_id=job_id)
+
+
+def by_async_global(job_id: str) -> str:
+    async def work() -> str:
+        async with ASYNC_CLIENT as client:
+            return (await client.transcribe(b"", job_id=job_id)).text
+
+    return anyio.run(work)
+
+
+def fail(error: Exception) -> None:
+    raise error
+
+
+def multiprocess(method: str) -> None:
+    calls()
+    names = [f"job-{number}" for number in range(32)]
+    with multiprocessing.get_context(method).Pool(4) as pool:
+        assert pool.map_async(by_global, names, 1).get(CHILD_SECONDS) == names
+        found = pool.starmap(by_argument, [(CLIENT, name) for name in names[:4]])
+        assert [transcript.job_id for transcript in found] == names[:4]
+        assert len(pool.map(partial(CLIENT.transcribe, job_id="j"), [b"", b""], 2)) == 2
+        assert pool.map(by_async_global, names[:4]) == names[:4]
+        with pytest.raises(DeadlineExceeded) as late:
+            pool.apply(fail, [DeadlineExceeded("late", job_id="j", trace_id="t", phase="run")])
+        assert (late.value.text, late.value.job_id, late.value.phase) == ("late", "j", "run")
+        with pytest.raises(FieldError) as wrong:
+            pool.apply(fail, [FieldError("audio", "is wrong")])
+        assert (str(wrong.value), wrong.value.field) == ("audio: is wrong", "audio")
+    calls()
+
+
+def inherited_async_stream(backend: str) -> None:
+    anyio.run(partial(_inherited_async_stream, backend), backend=backend)
+
+
+async def _inherited_async_stream(backend: str) -> None:
+    async with ASYNC_CLIENT as client:
+        streams = [client.stream(b"", job_id="kept")]
+        assert (await anext(streams[0])).text == "a"
+
+        def close() -> None:
+            streams[0].close()
+
+        def drop() -> None:
+            streams.clear()
+            gc.collect()
+
+        def use() -> None:
+            # Trio warns if there is one, and that of its own is inherited.
+            signal.set_wakeup_fd(-1)
+            anyio.run(_in_a_child, streams[0], backend=backend)
+
+        finish(child(close), child(drop))
+        # In a thread without an event loop, as a pool of processes does it.
+        await anyio.to_thread.run_sync(lambda: finish(child(close), child(drop), child(use)))
+        # Now the daemon answers.
+        await client.describe()
+        assert [segment.text async for segment in streams[0]] == ["b"]
+
+
+async def _in_a_child(stream: Any) -> None:
+    with pytest.raises(RuntimeError, match="of the same process"):
+        await ASYNC_CLIENT.transcribe(b"")
+    with pytest.raises(RuntimeError, match=READ_IN_CHILD):
+        await anext(stream)
+    stream.close()
+    # The parent's, which a child leaves as it is.
+    await ASYNC_CLIENT.__aexit__(None, None, None)
+    async with ASYNC_CLIENT as client:
+        assert (await client.transcribe(b"", job_id="child")).text == "child"
+        await client.ping()
+
+
+def leave_while_a_copy_lives(backend: str) -> None:
+    """The job of an asynchronous stream that nobody closed ends with its client."""
+    anyio.run(_leave_while_a_copy_lives, backend=backend)
+
+
+async def _leave_while_a_copy_lives() -> None:
+    async with ASYNC_CLIENT as client:
+        stream = client.stream(b"audio", job_id="j")
+        await anext(stream)
+        link = stream._link
+        assert link is not None
+        holder = subprocess.Popen("cat", pass_fds=[link._sock.fileno()])
+    linger()
+    holder.wait()
+
+
+if __name__ == "__main__":
+    with CLIENT:
+        globals()[sys.argv[1]](*sys.argv[2:])
