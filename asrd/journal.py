@@ -28,7 +28,7 @@ _DEBUG = 7
 def setup_logging(level: str, identifier: str) -> None:
     """Send the root logger's records of `level` (`info`) and above to the journal or to stderr.
 
-    `ASRD_DEBUG=front.link,worker` in the environment turns on debugging of that module and that
+    `ASRD_DEBUG=front.session,worker` in the environment turns on debugging of that module and that
     package alone.
     """
     handler: logging.Handler

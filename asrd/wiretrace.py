@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from asrd.wire import strict_json
-from asrd.wire.frames import Event
+from asrd.wire.frames import Frame
 
 ENABLED = "wire" in os.environ.get("ASRD_DEBUG", "").split(",")
 
@@ -19,7 +19,7 @@ def sent(kind: str, data: dict[str, Any], fds: int) -> None:
         _write(">", kind, data, 0, fds)
 
 
-def received(event: Event) -> None:
+def received(event: Frame) -> None:
     if ENABLED:
         _write("<", event.type, event.data, event.payload_length, len(event.fds))
 

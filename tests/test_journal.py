@@ -205,11 +205,11 @@ def test_setup_chooses_the_journal_or_stderr(
 def test_asrd_debug_turns_on_single_modules() -> None:
     code = (
         "import logging; from asrd.journal import setup_logging; setup_logging('info', 'asrd');"
-        "[logging.getLogger(n).debug(n) for n in ('asrd.front.link', 'asrd.front.front', 'asrd')]"
+        "[logging.getLogger(n).debug(n) for n in ('asrd.front.spool', 'asrd.front.front', 'asrd')]"
     )
-    environment = os.environ | {"ASRD_DEBUG": "front.link, wire"}
+    environment = os.environ | {"ASRD_DEBUG": "front.spool, wire"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stderr.count("\n") == 1
-    assert done.stderr.endswith("debug asrd: asrd.front.link\n")
+    assert done.stderr.endswith("debug asrd: asrd.front.spool\n")

@@ -33,8 +33,8 @@ from asrd.client.forking import OfOneProcess
 from asrd.client.source import Audio, Source, open_source
 from asrd.errors import AsrdError, ConnectionLost, ProtocolError
 from asrd.wire import fdsocket
-from asrd.wire.channel import Channel
 from asrd.wire.client_events import CancelAnswer, Transcript
+from asrd.wire.connection import Connection
 from asrd.wire.records import Segment
 
 __all__ = ["AsyncClient", "AsyncSegmentStream"]
@@ -297,7 +297,7 @@ class _Link(OfOneProcess):
         self._sock = sock
         self._conversation = Conversation()
         buffer = memoryview(bytearray(fdsocket.READ_SIZE))
-        self._channel = Channel(sock, AnswerDecoder(), tasks, buffer, output_max=_OUTPUT_MAX)
+        self._channel = Connection(sock, AnswerDecoder(), tasks, buffer, output_max=_OUTPUT_MAX)
         super().__init__()
 
     def __repr__(self) -> str:

@@ -298,7 +298,7 @@ class _Connection(OfOneProcess):
         try:
             count, fds = fdsocket.receive_into(self._sock, self._buffer)
             self._decoder.receive(self._buffer[:count], fds)
-            while (event := self._decoder.next_event()) is not None:
+            while (event := self._decoder.next_frame()) is not None:
                 wiretrace.received(event)
                 self._conversation.receive(event)
         except ProtocolError as error:

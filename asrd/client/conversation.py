@@ -47,7 +47,7 @@ class AnswerDecoder(frames.Decoder):
     """Takes what asrd sends: long transcripts, no payloads."""
 
     def __init__(self) -> None:
-        super().__init__(frames.Limits(data=frames.MAX_TRANSCRIPT_DATA, strict=False))
+        super().__init__(frames.FrameLimits(data=frames.MAX_TRANSCRIPT_DATA, strict=False))
 
     def receive_eof(self) -> None:
         """A daemon that is killed in mid-sentence is a lost connection, not a false word."""
@@ -132,7 +132,7 @@ class Conversation:
             self._jobs[job_id] = call
         return call
 
-    def receive(self, event: frames.Event) -> None:
+    def receive(self, event: frames.Frame) -> None:
         """Give an event to whom it belongs; takes the event over."""
         event.close()
         try:
@@ -174,7 +174,7 @@ class Conversation:
             call.put(answer, last=last)
 
 
-def _parse(event: frames.Event) -> Answer | Error | None:
+def _parse(event: frames.Frame) -> Answer | Error | None:
     if event.type in _PLAIN:
         return event.data
     answer: Answer | Error | None = parse_event(TO_CLIENT, event.type, event.data)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from asrd.engine.audio.opening import BLOCK_SECONDS, RATE, Recording, Samples
+from asrd.engine.audio.opening import BLOCK_SECONDS, RATE, AudioReader, Samples
 from asrd.engine.mel import HOP, framed, loudest
 from asrd.engine.vad import SpeechFilter
 
@@ -41,7 +41,7 @@ _NOTHING = np.zeros(0, np.float32)
 class ReadAhead:
     """The blocks of a recording, the first of which may be read before their turn."""
 
-    def __init__(self, recording: Recording, blocks: Iterable[Samples]) -> None:
+    def __init__(self, recording: AudioReader, blocks: Iterable[Samples]) -> None:
         self._recording = recording
         self._blocks = iter(blocks)
         self._held: deque[Samples] = deque()

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from asrd.engine.audio.opening import BLOCK_SECONDS, Recording, Samples
+from asrd.engine.audio.opening import BLOCK_SECONDS, AudioReader, Samples
 from asrd.engine.hints import Hints
 from asrd.engine.interface import OnProgress
 from asrd.engine.logmel import LogMel
@@ -26,7 +26,7 @@ class Prepared(Closing):
 
     def __init__(
         self,
-        recording: Recording,
+        recording: AudioReader,
         arguments: dict[str, Any],
         hints: Hints,
         on_progress: OnProgress,
@@ -105,7 +105,7 @@ class Prepared(Closing):
     def is_callbacks(self, error: BaseException) -> bool:
         return error is self._raised
 
-    def _read(self, recording: Recording) -> Iterator[Samples]:
+    def _read(self, recording: AudioReader) -> Iterator[Samples]:
         for block in recording:
             # Long silence makes no window: this is a sign of life, and a place to stop.
             self._report()

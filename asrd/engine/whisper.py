@@ -29,7 +29,7 @@ import numpy as np
 
 from asrd.config import WorkerSettings
 from asrd.engine import cuda, models
-from asrd.engine.audio.opening import Recording, Samples, open_recording
+from asrd.engine.audio.opening import AudioReader, Samples, open_recording
 from asrd.engine.channels import Channels
 from asrd.engine.hints import Hinted, read_hints
 from asrd.engine.interface import OnProgress, OnSegment, Transcription
@@ -120,7 +120,7 @@ class WhisperEngine:
 
     def _open(
         self, fd: int, audio: AudioFormat, options: Options, limit: float, channel: int | None
-    ) -> Recording:
+    ) -> AudioReader:
         return open_recording(
             fd,
             audio,

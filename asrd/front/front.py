@@ -1,6 +1,6 @@
 """The front's core: feeds the scheduler and performs its actions.
 
-Whatever a client (asrd.front.session) or a worker (asrd.front.link) says ends here in a call of the
+Every event of a client (session.py) or a worker (worker_connection.py) ends in a call of the
 scheduler, and `_perform` is the only place that acts on its answers. asrd.front.server owns sockets
 and signals.
 """
@@ -17,9 +17,8 @@ from asrd.config import FrontSettings
 from asrd.errors import Code
 from asrd.front import request as answers
 from asrd.front.discovery import WorkerDirectory
-from asrd.front.link import Link
 from asrd.front.reporting import log_entries, snapshot
-from asrd.front.reporting.crashes import Crash, Crashes, Ran
+from asrd.front.reporting.crashes import Crash, Crashes, JobRef
 from asrd.front.reporting.log_entries import Refusals
 from asrd.front.reporting.metrics import Metrics
 from asrd.front.request import Request
@@ -39,12 +38,13 @@ from asrd.front.scheduling.needs import UNKNOWN, Skills
 from asrd.front.scheduling.scheduler import Scheduler, UnknownKey
 from asrd.front.scheduling.workers import Worker, WorkerState
 from asrd.front.session import Session
-from asrd.front.spool import Audio, Recording, Spool
+from asrd.front.spool import JobAudio, Spool, SpooledAudio
 from asrd.front.unanswered import Unanswered
+from asrd.front.worker_connection import WorkerConnection
 from asrd.wire.client_events import Transcribe
 from asrd.wire.peer import Peer, User, named
 from asrd.wire.records import AudioFormat, Options
-from asrd.wire.worker_events import Done, Failed, Hello, Job, JobProgress, JobSegment, Loading
+from asrd.wire.worker_events import Done, Failed, Hello, JobProgress, JobSegment, Loading, StartJob
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +58,13 @@ _FROM_ELSEWHERE = "it was cancelled from another connection"
 
 class Front:
     def __init__(self, settings: FrontSettings, buffer: memoryview) -> None:
-        """`buffer`: see Channel."""
+        """`buffer`: see Connection."""
         self.settings = settings
         names = Limits.__dataclass_fields__
         self.scheduler = Scheduler(Limits(**{name: getattr(settings, name) for name in names}))
         self.metrics = Metrics()
         self.crashes = Crashes()
-        self.links: dict[str, Link] = {}
+        self.links: dict[str, WorkerConnection] = {}
         self.started_at = 0.0
         self.connections = 0
         self._directory = WorkerDirectory(settings.worker_dir)
@@ -107,8 +107,8 @@ class Front:
 
     # --- what sessions ask ----------------------------------------------------------------------
 
-    def new_recording(self, user: User) -> Recording:
-        return Recording(self._spool, user, self.settings.max_payload_bytes)
+    def new_recording(self, user: User) -> SpooledAudio:
+        return SpooledAudio(self._spool, user, self.settings.max_payload_bytes)
 
     def make_request(
         self,
@@ -116,7 +116,7 @@ class Front:
         asked: Transcribe,
         options: Options,
         format_: AudioFormat,
-        audio: Audio,
+        audio: JobAudio,
     ) -> Request:
         return answers.make_request(
             session,
@@ -195,7 +195,7 @@ class Front:
         now = anyio.current_time()
         for name in sorted(found.keys() - self.links.keys()):
             log.info("worker %s: found", name)
-            link = Link(name, found[name], self, self._tasks, self._buffer)
+            link = WorkerConnection(name, found[name], self, self._tasks, self._buffer)
             self.links[name] = link
             self._perform(self.scheduler.worker_added(name, now))
             self._tasks.start_soon(link.run)
@@ -214,12 +214,12 @@ class Front:
             self._perform(self.scheduler.worker_removed(worker.name, now))
             self.links.pop(worker.name).close()
 
-    def worker_loading(self, link: Link, loading: Loading) -> None:
+    def worker_loading(self, link: WorkerConnection, loading: Loading) -> None:
         now, skills = anyio.current_time(), _skills(loading)
         self._perform(self.scheduler.worker_loading(link.name, now, loading.model, skills))
         self._something_is_known()
 
-    def worker_ready(self, link: Link, hello: Hello) -> None:
+    def worker_ready(self, link: WorkerConnection, hello: Hello) -> None:
         log.info("worker %s: ready in %.2f s (pid %s)", link.name, hello.load_seconds, hello.pid)
         self._perform(
             self.scheduler.worker_ready(
@@ -238,7 +238,7 @@ class Front:
         self._known.set()
         self._known = anyio.Event()
 
-    def worker_lost(self, link: Link, how: str, jobs: tuple[Ran, ...]) -> None:
+    def worker_lost(self, link: WorkerConnection, how: str, jobs: tuple[JobRef, ...]) -> None:
         name, info, now = link.name, link.info, anyio.current_time()
         crash = Crash(name, time.time(), now, how, jobs, info.pid, info.model)
         info.last_death = crash
@@ -247,37 +247,37 @@ class Front:
         how = f"worker {name}: {how}"
         self._perform(self.scheduler.worker_lost(name, how, now))
 
-    def worker_explained(self, link: Link, crash: Crash) -> None:
+    def worker_explained(self, link: WorkerConnection, crash: Crash) -> None:
         """The next process has told what its service manager knows of the end of the one before."""
         said = "" if crash.stderr is None else f"; its last words: {crash.stderr}"
         log_entries.crash(crash, f"pid {crash.pid}: {crash.exit or 'ended'}", said)
 
-    def worker_left(self, link: Link, asleep: bool) -> None:
+    def worker_left(self, link: WorkerConnection, asleep: bool) -> None:
         log.info("worker %s: %s", link.name, "asleep" if asleep else "stopping")
         self._perform(self.scheduler.worker_left(link.name, asleep, anyio.current_time()))
 
-    def worker_failed(self, link: Link, down: bool, reason: str) -> None:
+    def worker_failed(self, link: WorkerConnection, down: bool, reason: str) -> None:
         log.error("worker %s: %s", link.name, reason)
         state = WorkerState.DOWN if down else WorkerState.FAILED
         now = anyio.current_time()
         self._perform(self.scheduler.worker_failed(link.name, state, reason, now))
         self._something_is_known()
 
-    def job_segment(self, link: Link, event: JobSegment) -> None:
+    def job_segment(self, link: WorkerConnection, event: JobSegment) -> None:
         request = self._running(link, event.key)
         if request is not None:
             request.session.segment(request, event)
 
-    def job_progress(self, link: Link, event: JobProgress) -> None:
+    def job_progress(self, link: WorkerConnection, event: JobProgress) -> None:
         request = self._running(link, event.key)
         if request is not None:
             request.session.progress(request, event)
 
-    def job_done(self, link: Link, event: Done) -> None:
+    def job_done(self, link: WorkerConnection, event: Done) -> None:
         now = anyio.current_time()
         self._perform(self.scheduler.job_done(link.name, event.key, event, now))
 
-    def job_failed(self, link: Link, event: Failed) -> None:
+    def job_failed(self, link: WorkerConnection, event: Failed) -> None:
         failure = Failure(Code.INTERNAL, f"its worker answered {event.code}: {event.text}")
         if event.code in _WORKERS_CODES:
             failure = Failure(Code(event.code), event.text)
@@ -286,7 +286,7 @@ class Front:
             self.scheduler.job_failed(link.name, event.key, failure, now, fatal=event.fatal)
         )
 
-    def _running(self, link: Link, key: int) -> Request | None:
+    def _running(self, link: WorkerConnection, key: int) -> Request | None:
         """The request under this key; None if nobody wants its answer any more."""
         jobs = self.scheduler.workers[link.name].jobs
         if key not in jobs:
@@ -331,9 +331,14 @@ class Front:
             self._send_job(request, link, start.key, alone=start.alone)
 
     def _send_job(
-        self, request: Request, link: Link, key: int, hold: bool = False, alone: bool = False
+        self,
+        request: Request,
+        link: WorkerConnection,
+        key: int,
+        hold: bool = False,
+        alone: bool = False,
     ) -> None:
-        job = Job(
+        job = StartJob(
             key=key,
             job_id=request.job_id,
             trace_id=request.trace_id,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from asrd.errors import BadAudio, FieldError, TooLarge
-from asrd.front.reporting.crashes import Ran
+from asrd.front.reporting.crashes import JobRef
 from asrd.front.scheduling.actions import Failure
 from asrd.front.scheduling.fairqueue import Job
 from asrd.front.scheduling.needs import Needs
@@ -16,7 +16,7 @@ from asrd.wire.worker_events import Done
 
 if TYPE_CHECKING:
     from asrd.front.session import Session
-    from asrd.front.spool import Audio
+    from asrd.front.spool import JobAudio
 
 
 @dataclass(eq=False, slots=True)
@@ -31,7 +31,7 @@ class Request:
     job: Job
     job_id: str
     trace_id: str | None
-    audio: "Audio"
+    audio: "JobAudio"
     format: AudioFormat
     options: Options
     stream: bool
@@ -41,9 +41,9 @@ class Request:
     def owner(self) -> Peer:
         return self.session.peer
 
-    def ran(self) -> Ran:
+    def ran(self) -> JobRef:
         """A record of this attempt, for the report of a death."""
-        return Ran(
+        return JobRef(
             job_id=self.job_id,
             owner=self.owner,
             audio_bytes=self.job.size,
@@ -67,7 +67,7 @@ def make_request(
     asked: Transcribe,
     options: Options,
     format_: AudioFormat,
-    audio: "Audio",
+    audio: "JobAudio",
     fresh_id: str,
     now: float,
     max_audio_seconds: float,

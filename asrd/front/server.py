@@ -24,8 +24,8 @@ from asrd.front.session import Session
 from asrd.journal import setup_logging
 from asrd.listener import MAIN_MODE, PUBLIC_MODE, Place, bind, unbind
 from asrd.wire import frames
-from asrd.wire.channel import Channel, Kept
 from asrd.wire.client_events import Error
+from asrd.wire.connection import BufferBudget, Connection
 from asrd.wire.fdsocket import READ_SIZE, peer_of
 from asrd.wire.peer import Peer, User, named
 
@@ -42,17 +42,17 @@ _TOLD_AGAIN_SECONDS = 10.0
 # Time for clients to read their last answers when the daemon stops.
 _FAREWELL_SECONDS = 2.0
 # On the public socket there is nothing to say but short questions.
-_STRANGERS = frames.Limits(data=4096, payload=64 * 1024, fds=0)
+_STRANGERS = frames.FrameLimits(data=4096, payload=64 * 1024, fds=0)
 # Some hundred answers.
 _STRANGERS_OUTPUT = 1 << 20
 
 
 @dataclass
-class _Door:
+class _SocketPolicy:
     """A kind of socket, with bounds of its own: who crowds the one does not close the other."""
 
     restricted: bool
-    limits: frames.Limits
+    limits: frames.FrameLimits
     output_max: int
     room: int
     room_per_user: int
@@ -70,23 +70,23 @@ class _Door:
         if not self.users[user]:
             del self.users[user]
 
-    def limits_for(self, sock: socket.socket) -> frames.Limits:
+    def limits_for(self, sock: socket.socket) -> frames.FrameLimits:
         """Only a Unix socket carries descriptors."""
         return self.limits if sock.family == socket.AF_UNIX else replace(self.limits, fds=0)
 
 
-def _main_door(settings: FrontSettings) -> _Door:
-    return _Door(
+def _main_door(settings: FrontSettings) -> _SocketPolicy:
+    return _SocketPolicy(
         restricted=False,
-        limits=frames.Limits(payload=settings.max_payload_bytes),
+        limits=frames.FrameLimits(payload=settings.max_payload_bytes),
         output_max=settings.output_max_bytes,
         room=settings.connections_max,
         room_per_user=settings.connections_max_per_user,
     )
 
 
-def _status_door(settings: FrontSettings) -> _Door:
-    return _Door(
+def _status_door(settings: FrontSettings) -> _SocketPolicy:
+    return _SocketPolicy(
         restricted=True,
         limits=_STRANGERS,
         output_max=min(_STRANGERS_OUTPUT, settings.output_max_bytes),
@@ -109,8 +109,8 @@ class Server:
             sock: door for door, socks in zip(doors, (main, public), strict=True) for sock in socks
         }
         self._notifier = systemd.Notifier()
-        self._channels: set[Channel] = set()
-        self._kept = Kept(settings.unread_max_bytes)
+        self._channels: set[Connection] = set()
+        self._kept = BufferBudget(settings.unread_max_bytes)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then let accepted jobs finish."""
@@ -171,7 +171,7 @@ class Server:
             with contextlib.suppress(OSError):
                 self._notifier.store("status" if door.restricted else "asrd", listener.fileno())
 
-    async def _accept(self, listener: socket.socket, door: _Door, tasks: TaskGroup) -> None:
+    async def _accept(self, listener: socket.socket, door: _SocketPolicy, tasks: TaskGroup) -> None:
         listener.setblocking(False)
         told = -math.inf
         while True:
@@ -188,12 +188,14 @@ class Server:
                 tasks.start_soon(self._serve, sock, peer_of(sock, address), door, tasks)
                 await anyio.lowlevel.checkpoint()
 
-    async def _serve(self, sock: socket.socket, peer: Peer, door: _Door, tasks: TaskGroup) -> None:
+    async def _serve(
+        self, sock: socket.socket, peer: Peer, door: _SocketPolicy, tasks: TaskGroup
+    ) -> None:
         if sock.family != socket.AF_UNIX:
             # A host that lost its power says nothing; its connection must not count forever.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         session = Session(self.front, peer, door.restricted)
-        channel = Channel(
+        channel = Connection(
             sock,
             frames.Decoder(door.limits_for(sock), session.open_sink),
             tasks,
@@ -222,7 +224,7 @@ class Server:
             self._count(channel, door, peer.user, -1)
             channel.close()
 
-    def _count(self, channel: Channel, door: _Door, user: User, sign: int) -> None:
+    def _count(self, channel: Connection, door: _SocketPolicy, user: User, sign: int) -> None:
         if sign > 0:
             self._channels.add(channel)
         else:

@@ -9,10 +9,9 @@ import anyio
 from asrd.errors import BadAudio, BadRequest, Busy, Code, FieldError, JobError, ProtocolError
 from asrd.front.request import Request, error, is_plain, nothing_said, with_hints
 from asrd.front.scheduling.actions import Failure
-from asrd.front.spool import Audio, ClientFile, Recording
+from asrd.front.spool import ClientFile, JobAudio, SpooledAudio
 from asrd.front.stream import STREAMED, Recorded, Stream
 from asrd.wire import frames
-from asrd.wire.channel import Channel
 from asrd.wire.client_events import (
     FROM_CLIENT,
     Accepted,
@@ -31,6 +30,7 @@ from asrd.wire.client_events import (
     Transcribe,
     Transcript,
 )
+from asrd.wire.connection import Connection
 from asrd.wire.fdsocket import EXHAUSTED
 from asrd.wire.fields import dump, identifier, parse, parse_event
 from asrd.wire.peer import Peer
@@ -69,7 +69,7 @@ class Session:
         self._stream = Stream(self._new_recording)
         # When the recording is given up: after a pause, and after all of its time.
         self._pause_ends = self._stream_ends = math.inf
-        self._channel: Channel | None = None
+        self._channel: Connection | None = None
         self._conversation: anyio.CancelScope
         # Whether it asked for anything that only asrd has: then it knows errors, too.
         self._knows_asrd = False
@@ -84,7 +84,7 @@ class Session:
         """For the `extra` of a log line about this client."""
         return {"fields": self.peer.log_fields}
 
-    async def run(self, channel: Channel) -> None:
+    async def run(self, channel: Connection) -> None:
         """Serve the connection until its end; then what it still waited for is cancelled."""
         self._channel = channel
         self._front.sessions.add(self)
@@ -110,9 +110,9 @@ class Session:
             for request in list(self.requests.values()):
                 self._front.cancel(request, "the client left")
 
-    async def _converse(self, channel: Channel) -> None:
+    async def _converse(self, channel: Connection) -> None:
         with anyio.CancelScope() as self._conversation:
-            while not self._leaving and (framed := await self._next_event(channel)) is not None:
+            while not self._leaving and (framed := await self._next_frame(channel)) is not None:
                 try:
                     if framed.type == Describe.TYPE:
                         began = anyio.current_time()
@@ -125,7 +125,7 @@ class Session:
             while (self.requests or channel.unread) and channel.half_closed:
                 await anyio.sleep(_HALF_CLOSED_SECONDS)
 
-    async def _take_leave(self, channel: Channel) -> None:
+    async def _take_leave(self, channel: Connection) -> None:
         """Show the client the end, and take what it still sends: to close at once would break its
         writing before it has read the error."""
         await channel.flush(_LAST_WORDS_SECONDS)
@@ -142,8 +142,8 @@ class Session:
             self._leaving = True
             self._conversation.cancel()
 
-    async def _next_event(self, channel: Channel) -> frames.Event | None:
-        """As Channel.receive; meanwhile a recording that takes too long is given up."""
+    async def _next_frame(self, channel: Connection) -> frames.Frame | None:
+        """As Connection.receive; meanwhile a recording that takes too long is given up."""
         if self._stream.is_open:
             with anyio.CancelScope(deadline=min(self._pause_ends, self._stream_ends)):
                 return await channel.receive()
@@ -168,10 +168,10 @@ class Session:
         if begins:
             self._stream_ends = self._pause_ends + settings.max_audio_seconds
 
-    def _new_recording(self) -> Recording:
+    def _new_recording(self) -> SpooledAudio:
         return self._front.new_recording(self.peer.user)
 
-    def open_sink(self, event: frames.Event) -> frames.Sink:
+    def open_sink(self, event: frames.Frame) -> frames.Sink:
         """Where the payload of an event goes, while it arrives."""
         if not (self._restricted or self._leaving):
             if event.type == Transcribe.TYPE:
@@ -182,7 +182,7 @@ class Session:
 
     # --- what the client says ---------------------------------------------------------------------
 
-    def _handle(self, framed: frames.Event) -> None:
+    def _handle(self, framed: frames.Frame) -> None:
         try:
             event = parse_event(FROM_CLIENT, framed.type, framed.data)
             if event is None:
@@ -198,7 +198,7 @@ class Session:
             failure = Failure(problem.code, text, retry_after_ms=problem.retry_after_ms)
             self._refuse(framed, failure)
 
-    def _dispatch(self, event: Any, framed: frames.Event) -> None:
+    def _dispatch(self, event: Any, framed: frames.Frame) -> None:
         match event:
             case Transcribe():
                 self._knows_asrd |= not is_plain(event)
@@ -231,11 +231,11 @@ class Session:
             answer["crashes"] = [crash.as_data(self.peer, self._restricted) for crash in crashes]
         self._send("status", answer)
 
-    def _one_shot(self, asked: Transcribe, options: Options, framed: frames.Event) -> None:
+    def _one_shot(self, asked: Transcribe, options: Options, framed: frames.Frame) -> None:
         self._refuse_twice(asked)
         audio = self._take_audio(framed)
         try:
-            if isinstance(audio, Recording):
+            if isinstance(audio, SpooledAudio):
                 audio.seal()
             format_ = asked.audio or AudioFormat("file")
             request = self._front.make_request(self, asked, options, format_, audio)
@@ -244,18 +244,18 @@ class Session:
             raise
         self._submit(request)
 
-    def _take_audio(self, framed: frames.Event) -> Audio:
+    def _take_audio(self, framed: frames.Frame) -> JobAudio:
         """The one place where an event's audio changes its owner."""
         if len(framed.fds) + (framed.payload is not None) != 1:
             raise FieldError("audio", "needs either a payload or exactly one descriptor")
         if framed.fds:
             return ClientFile(framed.fds.pop(), self._front.settings.max_file_bytes)
         recording, framed.payload = framed.payload, None
-        if not isinstance(recording, Recording):
+        if not isinstance(recording, SpooledAudio):
             raise BadAudio("audio: is empty")
         return recording
 
-    def _begin_stream(self, asked: Transcribe, options: Options, framed: frames.Event) -> None:
+    def _begin_stream(self, asked: Transcribe, options: Options, framed: frames.Frame) -> None:
         if framed.fds or framed.payload is not None:
             raise FieldError("audio", "is missing, but there is a payload or a descriptor")
         self._stream.ask(asked, options)
@@ -341,7 +341,7 @@ class Session:
         self._send_error(failure, request.job_id, request.trace_id)
         self._leave_if_over(request.plain)
 
-    def _refuse(self, framed: frames.Event, failure: Failure) -> None:
+    def _refuse(self, framed: frames.Frame, failure: Failure) -> None:
         """An event that came to nothing; the answer names its job if that could be read."""
         if framed.type in STREAMED and not self._restricted:
             self._give_up_stream(framed.type, failure)
@@ -371,7 +371,7 @@ class Session:
             self._channel.send(kind, data)
 
 
-def _id(framed: frames.Event, key: str) -> str | None:
+def _id(framed: frames.Frame, key: str) -> str | None:
     """What an answer may repeat: what is no id would make the answer itself malformed."""
     try:
         value: str = _GET_ID(key, framed.data.get(key))
@@ -380,6 +380,6 @@ def _id(framed: frames.Event, key: str) -> str | None:
     return value
 
 
-def _asks_for_stream(framed: frames.Event) -> bool:
+def _asks_for_stream(framed: frames.Frame) -> bool:
     bare = framed.payload_length == 0 and not framed.fds
     return bare and framed.data.get("audio") is None

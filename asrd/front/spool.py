@@ -49,7 +49,7 @@ class Spool:
             del self._of_user[user]
 
 
-class Recording:
+class SpooledAudio:
     """A memfd of `user` that grows with what is written to it, up to `limit` bytes; a
     wire.Sink.
 
@@ -121,7 +121,7 @@ class ClientFile:
         self.fd.close()
 
 
-Audio = Recording | ClientFile
+JobAudio = SpooledAudio | ClientFile
 
 
 def _exhausted(error: OSError) -> Busy:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from asrd.errors import FieldError
-from asrd.front.spool import Recording
+from asrd.front.spool import SpooledAudio
 from asrd.wire import frames
 from asrd.wire.client_events import AudioChunk, AudioStart, AudioStop, Transcribe
 from asrd.wire.records import AudioFormat, Options
@@ -25,13 +25,13 @@ class Recorded:
     asked: Transcribe
     options: Options
     format: AudioFormat
-    recording: Recording
+    recording: SpooledAudio
 
 
 class _Chunk:
     """The payload of an audio-chunk: goes to the recording, which outlives the event."""
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: SpooledAudio) -> None:
         self.write = recording.write
 
     def close(self) -> None:
@@ -41,7 +41,7 @@ class _Chunk:
 class Stream:
     """Owns the recording until `stop` gives it away."""
 
-    def __init__(self, new_recording: Callable[[], Recording]) -> None:
+    def __init__(self, new_recording: Callable[[], SpooledAudio]) -> None:
         self._new_recording = new_recording
         # None: that was refused.
         self._next: tuple[Transcribe, Options] | None = _NOTHING_ASKED

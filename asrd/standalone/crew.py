@@ -14,7 +14,7 @@ import anyio
 from asrd.config import FrontSettings, absolute
 from asrd.errors import ConfigError
 from asrd.listener import PUBLIC_MODE, bind, unbind
-from asrd.standalone.supervisor import Patience, Supervisor, Unit, program
+from asrd.standalone.supervisor import Supervisor, Timeouts, Unit, program
 from asrd.worker.environment import WORKER_ENVIRONMENT
 
 # Time for the workers to stop; the front drains for as long as its jobs may run.
@@ -23,13 +23,13 @@ _FRONT_START_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Crew:
+class WorkerPool:
     """Which workers there are, and how they are kept. `spares` stand in reserve beside `workers`;
     `stderr` is a descriptor for their logs and the front's, if not this process's own."""
 
     workers: int
     environment: Mapping[str, str]
-    patience: Patience = Patience()
+    patience: Timeouts = Timeouts()
     stderr: int | None = None
     spares: int = 0
 
@@ -64,7 +64,9 @@ def worker_environment(
 
 
 @asynccontextmanager
-async def supervised(front: FrontSettings, config: Path, crew: Crew) -> AsyncIterator[Supervisor]:
+async def supervised(
+    front: FrontSettings, config: Path, crew: WorkerPool
+) -> AsyncIterator[Supervisor]:
     """Front and workers, alive until the block ends; nothing of them is left behind.
 
     Raises ConfigError if the socket can't be listened at, or there is no room for their own ones.

@@ -14,7 +14,7 @@ from asrd.client.asyncclient import AsyncClient
 from asrd.config import FrontSettings
 from asrd.demo import SAMPLES, samples
 from asrd.errors import AsrdError
-from asrd.standalone.crew import Crew, supervised, worker_environment
+from asrd.standalone.crew import WorkerPool, supervised, worker_environment
 from asrd.standalone.supervisor import Supervisor
 from asrd.wire.client_events import Transcript
 
@@ -53,7 +53,7 @@ def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 async def _demo(directory: Path, stderr: int | None) -> None:
     settings = FrontSettings(socket=str(directory / "asrd.sock"))
-    crew = Crew(1, worker_environment("demo", "cpu", None), stderr=stderr)
+    crew = WorkerPool(1, worker_environment("demo", "cpu", None), stderr=stderr)
     print("Starting front and worker, without systemd, in a private directory …")
     started = time.monotonic()
     async with supervised(settings, directory / "asrd.toml", crew) as supervisor:

@@ -24,8 +24,8 @@ from asrd.config import (
 from asrd.engine.models import REPOSITORIES
 from asrd.errors import AsrdError, ConfigError
 from asrd.journal import setup_logging
-from asrd.standalone.crew import WORKER_GRACE_SECONDS, Crew, supervised, worker_environment
-from asrd.standalone.supervisor import Patience, Supervisor
+from asrd.standalone.crew import WORKER_GRACE_SECONDS, WorkerPool, supervised, worker_environment
+from asrd.standalone.supervisor import Supervisor, Timeouts
 from asrd.stdio import say
 
 log = logging.getLogger(__name__)
@@ -94,10 +94,10 @@ def run(args: argparse.Namespace) -> int:
     """Raises ConfigError."""
     path = Path(absolute(str(config_path(args.config))))
     front = _front_settings(path, args.socket or os.environ.get("ASRD_SOCKET"))
-    crew = Crew(
+    crew = WorkerPool(
         args.workers,
         worker_environment(_model(args.model), args.device, args.compute_type),
-        Patience(args.start_timeout, args.watchdog),
+        Timeouts(args.start_timeout, args.watchdog),
         spares=args.spares,
     )
     _allow_descriptors(len(crew.names()))
@@ -168,7 +168,7 @@ class _End(Enum):
     LOST = auto()
 
 
-async def _run(front: FrontSettings, config: Path, crew: Crew) -> AsrdError | None:
+async def _run(front: FrontSettings, config: Path, crew: WorkerPool) -> AsrdError | None:
     """Serve until a signal; returns the error that ended it before that."""
     with anyio.open_signal_receiver(*_stop_signals()) as signals:
         while True:

@@ -42,7 +42,7 @@ _CAUGHT = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE}
 
 
 @dataclass(frozen=True)
-class Patience:
+class Timeouts:
     """Seconds: `start` until a program is ready, `watchdog` from one ping to the next after that
     (TimeoutStartSec= and WatchdogSec= in the units)."""
 
@@ -62,7 +62,7 @@ class Unit:
     argv: list[str]
     sockets: dict[str, socket.socket]
     environment: Mapping[str, str] = field(default_factory=dict)
-    patience: Patience = Patience()
+    patience: Timeouts = Timeouts()
     stderr: int | None = None
     on_demand: bool = False
     pid: int | None = None

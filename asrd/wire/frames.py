@@ -4,7 +4,7 @@
     <data_length bytes: a JSON object, merged over "data">
     <payload_length bytes>
 
-Sans-I/O: bytes and descriptors go in by `receive`, events come out of `next_event`. The rules:
+Sans-I/O: bytes and descriptors go in by `receive`, events come out of `next_frame`. The rules:
 
 1. A decoder is in HEADER, DATA or PAYLOAD of one event; after a ProtocolError it is BROKEN.
 2. Descriptors queue in the order of their arrival. An event that declares N takes the first N when
@@ -71,7 +71,7 @@ class BytesSink:
 
 
 @dataclass(slots=True)
-class Event:
+class Frame:
     """One event as framed; `data` is a JSON object that nobody has checked yet.
 
     Whoever takes the event owns `fds` and `payload` and closes them.
@@ -90,7 +90,7 @@ class Event:
             self.payload.close()
 
 
-OpenSink = Callable[[Event], Sink]
+OpenSink = Callable[[Frame], Sink]
 
 
 class _State(Enum):
@@ -101,7 +101,7 @@ class _State(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class FrameLimits:
     """What one event may measure, in bytes, and how many descriptors it may have. `strict` also
     refuses duplicate keys; off for what asrd itself wrote, where a faster parser matters more."""
 
@@ -112,13 +112,15 @@ class Limits:
 
 
 class Decoder:
-    def __init__(self, limits: Limits, open_sink: OpenSink = lambda event: BytesSink()) -> None:
+    def __init__(
+        self, limits: FrameLimits, open_sink: OpenSink = lambda event: BytesSink()
+    ) -> None:
         self.limits = limits
         self._open_sink = open_sink
         self._state = _State.HEADER
         self._buffer = bytearray()
         self._fds: deque[Closable] = deque()
-        self._event = Event("", {})
+        self._event = Frame("", {})
         self._data_length = 0
         self._fd_count = 0
         self._missing = 0
@@ -140,7 +142,7 @@ class Decoder:
         return len(self._buffer) + len(self._parked or b"") + len(self._pending)
 
     def receive(self, data: memoryview | bytes, fds: Iterable[Closable] = ()) -> None:
-        """Take what one read brought; `data` must stay as it is until `next_event` gives None, or
+        """Take what one read brought; `data` must stay as it is until `next_frame` gives None, or
         `keep` was called.
 
         Descriptors belong to the decoder from here on. Never raises.
@@ -154,7 +156,7 @@ class Decoder:
         """Copy what is left of the last read: its buffer is about to be used for another."""
         self._pending = memoryview(bytes(self._pending))
 
-    def next_event(self) -> Event | None:
+    def next_frame(self) -> Frame | None:
         """The next complete event, None if more bytes are needed.
 
         Raises ProtocolError, and from then on always.
@@ -186,7 +188,7 @@ class Decoder:
         self._error = error
         self._buffer.clear()
         self._event.close()
-        self._event = Event("", {})
+        self._event = Frame("", {})
         self._parked = None
         self._drop()
 
@@ -195,7 +197,7 @@ class Decoder:
         while self._fds:
             self._fds.popleft().close()
 
-    def _consume(self) -> Event | None:
+    def _consume(self) -> Frame | None:
         while True:
             if self._state is _State.HEADER:
                 line = self._take_line()
@@ -261,7 +263,7 @@ class Decoder:
         if header.get("fds") and not self.limits.fds:
             raise ProtocolError("fds: no descriptor can be passed over this socket")
         self._fd_count = _length(header, "fds", self.limits.fds)
-        self._event = Event(kind, data or {}, payload_length=self._missing)
+        self._event = Frame(kind, data or {}, payload_length=self._missing)
         self._state = _State.DATA
 
     def _end_data(self) -> None:
@@ -274,11 +276,11 @@ class Decoder:
             self._event.payload = self._open_sink(self._event)
         self._state = _State.PAYLOAD
 
-    def _complete(self) -> Event:
+    def _complete(self) -> Frame:
         self._unpark()
         if len(self._fds) < self._fd_count:
             raise ProtocolError(f"fds: {self._fd_count} declared, {len(self._fds)} came")
-        event, self._event = self._event, Event("", {})
+        event, self._event = self._event, Frame("", {})
         event.fds = [self._fds.popleft() for _ in range(self._fd_count)]
         self._state = _State.HEADER
         return event

@@ -36,7 +36,7 @@ PROTOCOL_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class StartJob:
     """Always with exactly one descriptor: the audio, `size` bytes long when it was accepted.
 
     `hold`: read it beside the job that runs, and wait for `run`; it may be cancelled, too, and then
@@ -181,7 +181,7 @@ class Bye:
 
 
 WorkerEvent = Loading | Hello | Alive | JobSegment | JobProgress | Done | Failed | CannotLoad | Bye
-FrontEvent = Job | RunJob | CancelJob
+FrontEvent = StartJob | RunJob | CancelJob
 
 FROM_WORKER = by_type(Loading, Hello, Alive, JobSegment, JobProgress, Done, Failed, CannotLoad, Bye)
-TO_WORKER = by_type(Job, RunJob, CancelJob)
+TO_WORKER = by_type(StartJob, RunJob, CancelJob)

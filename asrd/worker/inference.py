@@ -22,7 +22,7 @@ from asrd.errors import BadAudio, Code, JobError, LoadError, Poisoned
 from asrd.wire.fds import OwnedFd
 from asrd.wire.fields import dump
 from asrd.wire.records import SENTENCE_MAX, Segment
-from asrd.wire.worker_events import Done, Failed, Job, JobProgress, JobSegment
+from asrd.wire.worker_events import Done, Failed, JobProgress, JobSegment, StartJob
 from asrd.worker.trimming import Trimmer
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Task:
     its last progress; `audio_seconds` the length of its audio, once known; `cancelled_at` is set by
     the thread that serves and obeyed at the next window."""
 
-    job: Job
+    job: StartJob
     fd: OwnedFd
     moved_at: float = field(default_factory=time.monotonic)
     cancelled_at: float | None = None

@@ -29,11 +29,11 @@ from asrd.wire.worker_events import (
     Done,
     Failed,
     Hello,
-    Job,
     Loading,
     RunJob,
+    StartJob,
 )
-from asrd.worker.frontlink import FrontGone, FrontLink
+from asrd.worker.front_connection import FrontConnection, FrontGone
 from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Skills, Task
 from asrd.worker.stderr_capture import CapturedStderr
 from asrd.worker.tasks import Tasks
@@ -74,7 +74,7 @@ class Worker:
         self._notifier = notifier
         self._inference = inference
         self._stderr = stderr
-        self._front: FrontLink | None = None
+        self._front: FrontConnection | None = None
         # What the model's files say, and what was loaded of them.
         self._skills: Skills | None = None
         self._loaded: Loaded | None = None
@@ -214,7 +214,7 @@ class Worker:
             sock, _ = self._listener.accept()
         except OSError:
             return
-        self._front, self._alive_at = FrontLink(sock), time.monotonic()
+        self._front, self._alive_at = FrontConnection(sock), time.monotonic()
         if self._cannot_load is not None:
             self._tell(CannotLoad(self._cannot_load[0].reason))
         elif self._loaded is None:
@@ -256,7 +256,7 @@ class Worker:
             except FrontGone as reason:
                 self._lose_front(reason)
 
-    def _hear_front(self, front: FrontLink) -> None:
+    def _hear_front(self, front: FrontConnection) -> None:
         try:
             front.flush()
             # A job that is due is run first; what came behind it hears who leads then.
@@ -266,14 +266,14 @@ class Worker:
             self._lose_front(reason)
 
     def _obey(self, event: Any, fd: OwnedFd | None) -> None:
-        if isinstance(event, Job) and fd is not None:
+        if isinstance(event, StartJob) and fd is not None:
             self._take(event, fd)
         elif isinstance(event, RunJob):
             self._tasks.run_held(event)
         elif isinstance(event, CancelJob):
             self._tasks.cancel(event.key)
 
-    def _take(self, job: Job, fd: OwnedFd) -> None:
+    def _take(self, job: StartJob, fd: OwnedFd) -> None:
         if self._loaded is None:
             fd.close()
             raise ProtocolError("a job came before the model was loaded")

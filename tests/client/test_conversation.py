@@ -16,11 +16,11 @@ from asrd.errors import (
     ProtocolError,
 )
 from asrd.wire.client_events import TO_CLIENT, Accepted, CancelAnswer, Pong, Transcript
-from asrd.wire.frames import Event
+from asrd.wire.frames import Frame
 
 
 def heard(conversation: Conversation, kind: str, /, **data: Any) -> None:
-    conversation.receive(Event(kind, data))
+    conversation.receive(Frame(kind, data))
 
 
 def answers(call: Call) -> list[Answer]:
@@ -182,7 +182,7 @@ def test_descriptors_that_a_daemon_sends_are_closed() -> None:
             self.closed = True
 
     fd = Fd()
-    Conversation().receive(Event("pong", {}, fds=[fd]))
+    Conversation().receive(Frame("pong", {}, fds=[fd]))
     assert fd.closed
 
 
@@ -219,7 +219,7 @@ def test_whatever_a_daemon_says_is_an_answer_or_an_asrd_error(
     conversation = Conversation()
     calls = [conversation.open("transcript", "a"), conversation.open("status")]
     for kind, data in said:
-        conversation.receive(Event(kind, data))
+        conversation.receive(Frame(kind, data))
     conversation.fail(ConnectionLost("the end"))
     for call in calls:
         assert call.over

@@ -17,7 +17,7 @@ TREES = {
 PURE_FOLDERS = {"front/scheduling", "wire"}
 PURE_FILES = {"errors.py", "safe_text.py", "version.py"}
 # The files of `wire` that hold sockets and descriptors.
-WITH_SOCKETS = {"wire/channel.py", "wire/fdsocket.py", "wire/fds.py"}
+WITH_SOCKETS = {"wire/connection.py", "wire/fdsocket.py", "wire/fds.py"}
 IMPURE = {
     "anyio",
     "asyncio",

@@ -78,7 +78,7 @@ def test_the_sum_of_the_worst_mix_is_the_codes() -> None:
 
 _OPENING = {"open", "fdopen", "Path", "read_text", "read_bytes", "write_text", "write_bytes"}
 # The workers' directory and the socket that it listens at: both from the settings.
-_MAY_OPEN = {"front/discovery.py", "front/link.py"}
+_MAY_OPEN = {"front/discovery.py", "front/worker_connection.py"}
 
 
 @pytest.mark.parametrize("name", [name for name in TREES if name.startswith("front/")])

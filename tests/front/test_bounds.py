@@ -23,7 +23,7 @@ from asrd.front import memory_bounds
 from asrd.front.server import _main_door, _status_door
 from asrd.listener import bind, unbind
 from asrd.wire import fdsocket, frames
-from asrd.wire.channel import Channel, Kept
+from asrd.wire.connection import BufferBudget, Connection
 from tests.support.paths import ROOT
 
 ALICE, BOB = 1000, 1001
@@ -43,49 +43,49 @@ def test_an_event_may_have_so_many_values_and_no_more(value: bytes) -> None:
     each = sum(map(value.count, (b",", b"[", b"{"))) + 1
     fitting = (frames.MAX_VALUES - 1) // each
     for count, refused in ((fitting, False), (fitting + 1, True)):
-        decoder = frames.Decoder(frames.Limits())
+        decoder = frames.Decoder(frames.FrameLimits())
         decoder.receive(event(b'{"a": [' + b",".join([value] * count) + b"]}"))
         if refused:
             with pytest.raises(ProtocolError, match="data has more than 8192 values"):
-                decoder.next_event()
+                decoder.next_frame()
         else:
-            assert decoder.next_event() is not None
+            assert decoder.next_frame() is not None
 
 
 def test_what_asrd_wrote_itself_may_have_as_many_values_as_fit() -> None:
-    decoder = frames.Decoder(frames.Limits(strict=False))
+    decoder = frames.Decoder(frames.FrameLimits(strict=False))
     decoder.receive(event(b'{"a": [' + b",".join([b"0"] * 20_000) + b"]}"))
-    assert decoder.next_event() is not None
+    assert decoder.next_frame() is not None
 
 
 def test_data_that_waits_for_its_payload_takes_no_more_than_as_json() -> None:
     """As objects it was forty times as large, for as long as its client let the payload trickle."""
     data = b'{"a": [' + b",".join([b"[]"] * (frames.MAX_VALUES // 2 - 8)) + b"]}"
     tracemalloc.start()
-    decoder = frames.Decoder(frames.Limits(payload=2))
+    decoder = frames.Decoder(frames.FrameLimits(payload=2))
     decoder.receive(event(data, 2))
-    assert decoder.next_event() is None
+    assert decoder.next_frame() is None
     decoder.receive(b"x")
-    assert decoder.next_event() is None
+    assert decoder.next_frame() is None
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert taken < 3 * len(data) + 20_000
     assert decoder.held <= len(data)
     decoder.receive(b"x")
-    found = decoder.next_event()
+    found = decoder.next_frame()
     assert found is not None
     assert len(found.data["a"]) == frames.MAX_VALUES // 2 - 8
     assert decoder.held == 0
 
 
 def test_header_data_that_waits_for_the_rest_is_merged_all_the_same() -> None:
-    decoder = frames.Decoder(frames.Limits(payload=1))
+    decoder = frames.Decoder(frames.FrameLimits(payload=1))
     decoder.receive(b'{"type":"x","data":{"a":1,"b":1},"data_length":7,"payload_length":1}\n{"b"')
-    assert decoder.next_event() is None
+    assert decoder.next_frame() is None
     decoder.receive(b":2}")
-    assert decoder.next_event() is None
+    assert decoder.next_frame() is None
     decoder.receive(b"x")
-    found = decoder.next_event()
+    found = decoder.next_frame()
     assert found is not None
     assert found.data == {"a": 1, "b": 2}
 
@@ -104,7 +104,7 @@ def test_a_socket_for_strangers_takes_no_descriptor(count: int) -> None:
     decoder = frames.Decoder(_status_door(FrontSettings()).limits)
     decoder.receive(b'{"type": "ping", "fds": 1}\n')
     with pytest.raises(ProtocolError, match="fds: no descriptor can be passed over this socket"):
-        decoder.next_event()
+        decoder.next_frame()
 
 
 # --- what is kept for all -------------------------------------------------------------------------
@@ -112,12 +112,12 @@ def test_a_socket_for_strangers_takes_no_descriptor(count: int) -> None:
 
 @contextmanager
 def channel(
-    tasks: anyio.abc.TaskGroup, kept: Kept, owner: int
-) -> Iterator[tuple[Channel, socket.socket]]:
+    tasks: anyio.abc.TaskGroup, kept: BufferBudget, owner: int
+) -> Iterator[tuple[Connection, socket.socket]]:
     ours, theirs = socket.socketpair()
     buffer = memoryview(bytearray(1 << 18))
-    decoder = frames.Decoder(frames.Limits())
-    made = Channel(ours, decoder, tasks, buffer, output_max=1 << 30, kept=kept, owner=owner)
+    decoder = frames.Decoder(frames.FrameLimits())
+    made = Connection(ours, decoder, tasks, buffer, output_max=1 << 30, kept=kept, owner=owner)
     try:
         with theirs:
             yield made, theirs
@@ -135,7 +135,7 @@ def test_half_events_of_all_are_bounded_and_the_user_with_most_is_told(over: int
     """Bob's single one is larger than each of Alice's, but she has more in all."""
 
     async def crowd() -> None:
-        kept = Kept(100_000)
+        kept = BufferBudget(100_000)
         ended: list[int] = []
         async with anyio.create_task_group() as tasks:
             with (
@@ -144,7 +144,7 @@ def test_half_events_of_all_are_bounded_and_the_user_with_most_is_told(over: int
                 channel(tasks, kept, BOB) as (other, peer_other),
             ):
 
-                async def read(number: int, from_: Channel) -> None:
+                async def read(number: int, from_: Connection) -> None:
                     try:
                         await from_.receive()
                     except Busy:
@@ -178,7 +178,7 @@ async def _wait_until(condition: object) -> None:
 
 def test_an_event_that_is_whole_is_kept_no_longer() -> None:
     async def finish() -> None:
-        kept = Kept(1 << 20)
+        kept = BufferBudget(1 << 20)
         async with anyio.create_task_group() as tasks:
             with channel(tasks, kept, ALICE) as (one, peer):
                 raw = event(b'{"a": "' + b"x" * 50_000 + b'"}')

@@ -18,14 +18,14 @@ import trio.testing
 
 from asrd.errors import BadAudio, Busy, ProtocolError
 from asrd.front.discovery import WorkerDirectory
-from asrd.front.link import Link
-from asrd.front.reporting.crashes import Crash, Ran
+from asrd.front.reporting.crashes import Crash, JobRef
 from asrd.front.scheduling.fairqueue import Job, Limits
 from asrd.front.scheduling.scheduler import Scheduler
-from asrd.front.spool import ClientFile, Recording, Spool
+from asrd.front.spool import ClientFile, Spool, SpooledAudio
+from asrd.front.worker_connection import WorkerConnection
 from asrd.systemd import Notifier
 from asrd.wire import frames
-from asrd.wire.channel import Channel, Kept
+from asrd.wire.connection import BufferBudget, Connection
 from asrd.wire.peer import Peer
 from tests.support.raw import memfd
 
@@ -39,23 +39,28 @@ def test_finding_a_duplicate_key_takes_no_longer_than_reading_the_keys() -> None
     are refused now, and of those that may be the search must not compare all with all."""
     keys = [f'"{number:04x}":1' for number in range(frames.MAX_VALUES - 1)]
     raw = ("{" + ",".join([*keys, keys[-1]]) + "}").encode()
-    decoder = frames.Decoder(frames.Limits())
+    decoder = frames.Decoder(frames.FrameLimits())
     decoder.receive(b'{"type": "ping", "data_length": %d}\n' % len(raw) + raw)
     started = time.process_time()
     with pytest.raises(ProtocolError, match="'1ffe' stands there twice"):
-        decoder.next_event()
+        decoder.next_frame()
     # It takes some 10 ms; only the quadratic search takes longer than this.
     assert time.process_time() - started < 1
 
 
 @contextmanager
 def _channel(
-    tasks: anyio.abc.TaskGroup, output_max: int = 1 << 30, kept: Kept | None = None, owner: int = 1
-) -> Iterator[tuple[Channel, socket.socket]]:
+    tasks: anyio.abc.TaskGroup,
+    output_max: int = 1 << 30,
+    kept: BufferBudget | None = None,
+    owner: int = 1,
+) -> Iterator[tuple[Connection, socket.socket]]:
     """A channel, and the socket at its other end, which nobody reads."""
     ours, theirs = socket.socketpair()
-    decoder, buffer = frames.Decoder(frames.Limits()), memoryview(bytearray(4096))
-    channel = Channel(ours, decoder, tasks, buffer, output_max=output_max, kept=kept, owner=owner)
+    decoder, buffer = frames.Decoder(frames.FrameLimits()), memoryview(bytearray(4096))
+    channel = Connection(
+        ours, decoder, tasks, buffer, output_max=output_max, kept=kept, owner=owner
+    )
     try:
         with theirs:
             yield channel, theirs
@@ -108,7 +113,7 @@ def test_one_answer_may_be_larger_than_the_bound_of_unread_ones() -> None:
 
 def test_who_has_most_unread_is_cut_off_for_all() -> None:
     async def send() -> None:
-        kept = Kept(3_000_000)
+        kept = BufferBudget(3_000_000)
         async with anyio.create_task_group() as tasks:
             with (
                 _channel(tasks, kept=kept) as (greedy, _),
@@ -147,7 +152,7 @@ def test_a_recording_without_a_descriptor_is_busy_once_it_is_complete(
 ) -> None:
     monkeypatch.setattr(os, "memfd_create", _exhausted)
     spool = Spool(100, 100)
-    recording = Recording(spool, 1, 100)
+    recording = SpooledAudio(spool, 1, 100)
     recording.write(memoryview(b"audio"))
     with pytest.raises(Busy, match="Too many open files"):
         recording.seal()
@@ -167,7 +172,7 @@ def test_a_full_memory_is_busy_and_gives_back_its_share(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(os, "write", half)
     spool = Spool(100, 100)
-    recording = Recording(spool, 1, 100)
+    recording = SpooledAudio(spool, 1, 100)
     recording.write(memoryview(b"ab"))
     assert (len(written), spool.used) == (1, 0)
     with pytest.raises(Busy, match="No space left"):
@@ -243,7 +248,7 @@ def test_a_link_outlives_a_bug_of_ours(tmp_path: Path, caplog: pytest.LogCapture
     class Owner:
         called = 0
 
-        def worker_failed(self, link: Link, *_: object) -> None:
+        def worker_failed(self, link: WorkerConnection, *_: object) -> None:
             self.called += 1
             if self.called == 1:
                 raise RuntimeError("a bug")
@@ -254,7 +259,7 @@ def test_a_link_outlives_a_bug_of_ours(tmp_path: Path, caplog: pytest.LogCapture
     async def keep() -> None:
         async with anyio.create_task_group() as tasks:
             path = tmp_path / "0.sock"
-            await Link("0", path, cast(Any, owner), tasks, memoryview(b"")).run()
+            await WorkerConnection("0", path, cast(Any, owner), tasks, memoryview(b"")).run()
 
     clock = trio.testing.MockClock(autojump_threshold=0)
     anyio.run(keep, backend="trio", backend_options={"clock": clock})
@@ -263,7 +268,7 @@ def test_a_link_outlives_a_bug_of_ours(tmp_path: Path, caplog: pytest.LogCapture
 
 
 def test_the_jobs_of_a_dead_worker_are_named_to_their_users_alone() -> None:
-    jobs = tuple(Ran(name, Peer(1, uid, 1)) for name, uid in (("mine", 1000), ("whose", 65534)))
+    jobs = tuple(JobRef(name, Peer(1, uid, 1)) for name, uid in (("mine", 1000), ("whose", 65534)))
     death = Crash("0", 0.0, 0.0, "it closed", jobs)
 
     def told(uid: int) -> str:

@@ -11,7 +11,7 @@ from typing import NoReturn
 import pytest
 
 from asrd.errors import BadAudio, Busy, TooLarge
-from asrd.front.spool import ClientFile, Recording, Spool
+from asrd.front.spool import ClientFile, Spool, SpooledAudio
 from asrd.wire.fds import OwnedFd
 
 ALICE, BOB = 1000, 1001
@@ -24,21 +24,21 @@ def spool() -> Spool:
 
 
 @pytest.fixture
-def recording(spool: Spool) -> Iterator[Recording]:
-    made = Recording(spool, ALICE, limit=60)
+def recording(spool: Spool) -> Iterator[SpooledAudio]:
+    made = SpooledAudio(spool, ALICE, limit=60)
     yield made
     made.close()
     assert spool.used == 0
 
 
-def write(recording: Recording, data: bytes) -> None:
+def write(recording: SpooledAudio, data: bytes) -> None:
     recording.write(memoryview(data))
 
 
 # --- what comes inline ----------------------------------------------------------------------------
 
 
-def test_what_was_written_can_be_read_and_not_be_changed(recording: Recording) -> None:
+def test_what_was_written_can_be_read_and_not_be_changed(recording: SpooledAudio) -> None:
     write(recording, b"one ")
     write(recording, b"")
     write(recording, b"two")
@@ -54,12 +54,12 @@ def test_what_was_written_can_be_read_and_not_be_changed(recording: Recording) -
         os.truncate(fd, 1000)
 
 
-def test_a_recording_at_its_limit_is_taken(recording: Recording) -> None:
+def test_a_recording_at_its_limit_is_taken(recording: SpooledAudio) -> None:
     write(recording, b"x" * 60)
     recording.seal()
 
 
-def test_past_its_limit_a_recording_is_too_large_whatever_follows(recording: Recording) -> None:
+def test_past_its_limit_a_recording_is_too_large_whatever_follows(recording: SpooledAudio) -> None:
     write(recording, b"x" * 50)
     write(recording, b"x" * 11)
     write(recording, b"x")
@@ -69,7 +69,7 @@ def test_past_its_limit_a_recording_is_too_large_whatever_follows(recording: Rec
 
 
 def test_all_recordings_together_are_bounded(spool: Spool) -> None:
-    first, second = Recording(spool, ALICE, 60), Recording(spool, BOB, 60)
+    first, second = SpooledAudio(spool, ALICE, 60), SpooledAudio(spool, BOB, 60)
     write(first, b"x" * 60)
     write(second, b"x" * 40)
     assert spool.used == 100
@@ -87,7 +87,7 @@ def test_all_recordings_together_are_bounded(spool: Spool) -> None:
 
 
 def test_the_recordings_of_a_user_are_bounded_and_leave_room_for_others(spool: Spool) -> None:
-    mine, more, other = (Recording(spool, uid, 60) for uid in (ALICE, ALICE, BOB))
+    mine, more, other = (SpooledAudio(spool, uid, 60) for uid in (ALICE, ALICE, BOB))
     write(mine, b"x" * 60)
     write(more, b"x" * 20)
     write(more, b"x")
@@ -103,14 +103,14 @@ def test_the_recordings_of_a_user_are_bounded_and_leave_room_for_others(spool: S
 
 def test_what_was_given_back_can_be_used_again(spool: Spool) -> None:
     for _ in range(5):
-        recording = Recording(spool, ALICE, 100)
+        recording = SpooledAudio(spool, ALICE, 100)
         write(recording, b"x" * 80)
         recording.seal()
         recording.close()
 
 
 def test_without_memory_a_recording_is_busy(
-    recording: Recording, monkeypatch: pytest.MonkeyPatch
+    recording: SpooledAudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> NoReturn:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -126,7 +126,7 @@ def test_without_memory_a_recording_is_busy(
 
 
 def test_a_write_that_the_kernel_takes_in_parts_is_whole(
-    recording: Recording, monkeypatch: pytest.MonkeyPatch
+    recording: SpooledAudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.write
     with monkeypatch.context() as patch:

@@ -21,10 +21,10 @@ from asrd.wire.worker_events import (
     Done,
     Failed,
     Hello,
-    Job,
     JobProgress,
     JobSegment,
     Loading,
+    StartJob,
 )
 from tests.fuzz.honest import heard, honest_worker
 from tests.fuzz.mutants import Mutants
@@ -109,7 +109,7 @@ class LinkUnderFire:
 
         def tell(event: Any) -> None:
             self.answers[told_of(event)] += 1
-            data = event.data if isinstance(event, frames.Event) else dump(event)
+            data = event.data if isinstance(event, frames.Frame) else dump(event)
             if told_of(event) in ("transcript", *Code):
                 assert data["job_id"] not in answered, f"answered twice: {data}"
                 answered[data["job_id"]] = data
@@ -182,5 +182,5 @@ class _Liar:
                 time.sleep(self._chance.random() * _PAUSE_SECONDS)
 
     def _hear(self, event: Any) -> None:
-        if isinstance(event, Job):
+        if isinstance(event, StartJob):
             self._keys.append(event.key)

@@ -19,7 +19,7 @@ from asrd.errors import FieldError, ProtocolError
 from asrd.wire import fdsocket, frames
 from asrd.wire.fds import OwnedFd
 from asrd.wire.fields import parse_event
-from asrd.wire.worker_events import Job
+from asrd.wire.worker_events import StartJob
 from tests.support.daemons import alive, descriptors, resident_kib
 
 # A busy machine's; what is asked after each burst should take some milliseconds.
@@ -143,20 +143,22 @@ class Listener:
     ) -> None:
         """`unchecked`: types without a table of fields, and fields that the daemon passes on as
         somebody else said them; `audio`: whether each `job` must have a descriptor."""
-        self._decoder = frames.Decoder(frames.Limits(data=frames.MAX_TRANSCRIPT_DATA, strict=False))
+        self._decoder = frames.Decoder(
+            frames.FrameLimits(data=frames.MAX_TRANSCRIPT_DATA, strict=False)
+        )
         self._table = table
         self._unchecked = unchecked
         self._audio = audio
 
     def hear(self, data: memoryview, fds: list[OwnedFd], tell: Callable[[Any], None]) -> None:
         self._decoder.receive(data, fds)
-        while (framed := self._decoder.next_event()) is not None:
+        while (framed := self._decoder.next_frame()) is not None:
             with contextlib.closing(framed):
-                assert len(framed.fds) == (self._audio and framed.type == Job.TYPE), framed
+                assert len(framed.fds) == (self._audio and framed.type == StartJob.TYPE), framed
                 assert framed.payload is None, framed
             tell(self._checked(framed))
 
-    def _checked(self, framed: frames.Event) -> Any:
+    def _checked(self, framed: frames.Frame) -> Any:
         try:
             event = parse_event(self._table, framed.type, framed.data)
         except FieldError as error:
@@ -172,7 +174,7 @@ class Listener:
 
 def told_of(event: Any) -> str:
     """An event that was heard, or one without a table: its type, of an error the code."""
-    if isinstance(event, frames.Event):
+    if isinstance(event, frames.Frame):
         return event.type
     return str(getattr(event, "code", event.TYPE))
 

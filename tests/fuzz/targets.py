@@ -35,7 +35,7 @@ RECORDS = (*(cls for table in TABLES for cls in table.values()), AudioFormat, Op
 # --- the codec ------------------------------------------------------------------------------------
 
 _LIMITS = tuple(
-    frames.Limits(data=data, payload=payload, strict=strict)
+    frames.FrameLimits(data=data, payload=payload, strict=strict)
     for data, payload in ((frames.MAX_DATA, 1 << 20), (24, 9))
     for strict in (True, False)
 )
@@ -63,7 +63,7 @@ def codec(data: bytes) -> None:
         _events_of(event)
 
 
-def _fed(stream: bytes, arrivals: dict[int, int], step: int, limits: frames.Limits) -> Feed:
+def _fed(stream: bytes, arrivals: dict[int, int], step: int, limits: frames.FrameLimits) -> Feed:
     """As the kernel gives it: a read ends before the byte with which more descriptors come."""
     feed = Feed(limits)
     view = memoryview(stream)
@@ -96,9 +96,9 @@ def _told(feed: Feed) -> list[tuple[str, dict[str, Any], bytes, int]]:
     return [(e.type, e.data, payload_of(e), len(e.fds)) for e in feed.events]
 
 
-def _events_of(framed: frames.Event) -> None:
+def _events_of(framed: frames.Frame) -> None:
     """What was accepted can be passed on as it is, and parses in no table or as it should."""
-    feed = Feed(frames.Limits(data=frames.MAX_TRANSCRIPT_DATA, strict=False))
+    feed = Feed(frames.FrameLimits(data=frames.MAX_TRANSCRIPT_DATA, strict=False))
     feed.receive(frames.encode(framed.type, framed.data))
     assert [(e.type, e.data) for e in feed.events] == [(framed.type, framed.data)], feed.error
     for table in TABLES:

@@ -89,7 +89,7 @@ def test_the_corpus_finds_a_bug(bug: str, monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_same_seed_says_the_same(tmp_path: Path) -> None:
     def said(seed: int) -> list[bytes]:
         mutants = Mutants(
-            random.Random(seed), {worker_events.Job: 1.0}, None, True, b"audio", tmp_path
+            random.Random(seed), {worker_events.StartJob: 1.0}, None, True, b"audio", tmp_path
         )
         with contextlib.ExitStack() as stack:
             return [

@@ -22,8 +22,8 @@ from asrd.wire.worker_events import (
     Done,
     Failed,
     Hello,
-    Job,
     Loading,
+    StartJob,
 )
 from tests.fuzz.mutants import Mutants
 from tests.fuzz.structured import Listener, drain, told_of
@@ -76,11 +76,11 @@ class WorkerUnderFire:
         usual = {"audio": {"encoding": "file"}, "size": 0, "max_audio_seconds": 60.0}
 
         def touch(cls: type, data: dict[str, Any]) -> None:
-            if cls is Job and chance.random() < 0.7:
+            if cls is StartJob and chance.random() < 0.7:
                 data |= usual
 
         mutants = Mutants(
-            chance, {Job: 3.0, CancelJob: 1.0}, Job, False, self._audio, self._home, touch
+            chance, {StartJob: 3.0, CancelJob: 1.0}, StartJob, False, self._audio, self._home, touch
         )
         said = 0
         while said < _MESSAGES:
@@ -118,9 +118,11 @@ class WorkerUnderFire:
         return peer
 
     def look(self) -> None:
-        job = Job(1 << 40, "honest", AudioFormat("file"), Options(language="en"), len(self._audio))
+        job = StartJob(
+            1 << 40, "honest", AudioFormat("file"), Options(language="en"), len(self._audio)
+        )
         with self._connected() as front, memfd(self._audio) as fd:
-            front.send(Job.TYPE, dump(job), fds=(fd.fileno(),))
+            front.send(StartJob.TYPE, dump(job), fds=(fd.fileno(),))
             answer = front.receive()
             while answer is not None and answer.type == Alive.TYPE:
                 answer = front.receive()

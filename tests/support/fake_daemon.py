@@ -224,7 +224,7 @@ class FakeDaemon:
             self._start(self._serve, peer)
 
     def _serve(self, peer: Peer) -> None:
-        decoder = frames.Decoder(frames.Limits())
+        decoder = frames.Decoder(frames.FrameLimits())
         buffer = memoryview(bytearray(fdsocket.READ_SIZE))
         with peer.sock:
             while True:
@@ -235,14 +235,14 @@ class FakeDaemon:
                 if not count:
                     break
                 decoder.receive(buffer[:count], fds)
-                while (event := decoder.next_event()) is not None:
+                while (event := decoder.next_frame()) is not None:
                     self._handle(peer, event)
         decoder.close()
         with self._changed:
             self.hang_ups.append(peer.number)
             self._changed.notify_all()
 
-    def _handle(self, peer: Peer, event: frames.Event) -> None:
+    def _handle(self, peer: Peer, event: frames.Frame) -> None:
         audio = None
         if event.fds:
             audio = _contents(event.fds[0].fileno())

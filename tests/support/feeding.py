@@ -26,14 +26,14 @@ class Sink(frames.BytesSink):
 class Feed:
     """A decoder under test; `close` checks that all it was given has exactly one owner."""
 
-    def __init__(self, limits: frames.Limits | None = None) -> None:
-        self.decoder = frames.Decoder(limits or frames.Limits(payload=1 << 20), self._open)
-        self.events: list[frames.Event] = []
+    def __init__(self, limits: frames.FrameLimits | None = None) -> None:
+        self.decoder = frames.Decoder(limits or frames.FrameLimits(payload=1 << 20), self._open)
+        self.events: list[frames.Frame] = []
         self.error: ProtocolError | None = None
         self._fds: list[Fd] = []
         self._sinks: list[Sink] = []
 
-    def _open(self, event: frames.Event) -> frames.Sink:
+    def _open(self, event: frames.Frame) -> frames.Sink:
         self._sinks.append(Sink())
         return self._sinks[-1]
 
@@ -50,7 +50,7 @@ class Feed:
 
     def _take(self) -> None:
         try:
-            while (event := self.decoder.next_event()) is not None:
+            while (event := self.decoder.next_frame()) is not None:
                 self.events.append(event)
         except ProtocolError as error:
             self.error = self.error or error
@@ -67,7 +67,7 @@ class Feed:
             assert sink.closed == (not any(sink is one for one in payloads))
 
 
-def payload_of(event: frames.Event) -> bytes:
+def payload_of(event: frames.Frame) -> bytes:
     if event.payload is None:
         return b""
     assert isinstance(event.payload, frames.BytesSink)

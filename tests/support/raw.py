@@ -20,9 +20,9 @@ class Peer:
         self.sock = sock
         sock.settimeout(PATIENCE)
         self._buffer = memoryview(bytearray(1 << 18))
-        limits = frames.Limits(data=frames.MAX_TRANSCRIPT_DATA, payload=1 << 30)
+        limits = frames.FrameLimits(data=frames.MAX_TRANSCRIPT_DATA, payload=1 << 30)
         self._decoder = frames.Decoder(limits)
-        self._kept: list[frames.Event] = []
+        self._kept: list[frames.Frame] = []
 
     @classmethod
     def connect(cls, path: str) -> "Peer":
@@ -50,12 +50,12 @@ class Peer:
     def send_raw(self, data: bytes) -> None:
         self.sock.sendall(data)
 
-    def receive(self) -> frames.Event | None:
+    def receive(self) -> frames.Frame | None:
         """The next event in order of arrival, None at the end of the connection."""
         return self._kept.pop(0) if self._kept else self._receive()
 
-    def _receive(self) -> frames.Event | None:
-        while (event := self._decoder.next_event()) is None:
+    def _receive(self) -> frames.Frame | None:
+        while (event := self._decoder.next_frame()) is None:
             try:
                 count, fds = fdsocket.receive_into(self.sock, self._buffer)
             except ConnectionResetError:
@@ -88,7 +88,7 @@ class Peer:
         (fd,) = event.fds
         return event.data, fd
 
-    def answer(self, job_id: str) -> frames.Event:
+    def answer(self, job_id: str) -> frames.Frame:
         """The terminal event of a job, whatever comes before it; other jobs' events are kept."""
         later = []
         try:

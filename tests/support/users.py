@@ -11,10 +11,10 @@ from anyio.abc import TaskGroup
 
 from asrd.config import FrontSettings
 from asrd.front.front import Front
-from asrd.front.link import WorkerInfo
 from asrd.front.session import Session
+from asrd.front.worker_connection import WorkerInfo
 from asrd.wire import fdsocket, frames
-from asrd.wire.channel import Channel
+from asrd.wire.connection import Connection
 from asrd.wire.peer import Peer
 
 ALICE, BOB, ROOT = 1000, 1001, 0
@@ -30,7 +30,7 @@ class User:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.sock = sock
-        self._decoder = frames.Decoder(frames.Limits())
+        self._decoder = frames.Decoder(frames.FrameLimits())
         self._buffer = memoryview(bytearray(1 << 16))
 
     def send(
@@ -54,8 +54,8 @@ class User:
     async def at_end(self) -> bool:
         return await self._receive() is None
 
-    async def _receive(self) -> frames.Event | None:
-        while (event := self._decoder.next_event()) is None:
+    async def _receive(self) -> frames.Frame | None:
+        while (event := self._decoder.next_frame()) is None:
             await anyio.wait_readable(self.sock)
             try:
                 count, _ = fdsocket.receive_into(self.sock, self._buffer)
@@ -90,8 +90,8 @@ class Users:
     def _serve(self, peer: Peer, restricted: bool = False) -> User:
         ours, theirs = socket.socketpair()
         session = Session(self.front, peer, restricted)
-        limits = frames.Limits(payload=self.settings.max_payload_bytes)
-        channel = Channel(
+        limits = frames.FrameLimits(payload=self.settings.max_payload_bytes)
+        channel = Connection(
             ours,
             frames.Decoder(limits, session.open_sink),
             self._tasks,

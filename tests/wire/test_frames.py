@@ -134,7 +134,7 @@ def reads(sent: Iterable[tuple[bytes, int]], cuts: list[int]) -> Iterator[tuple[
 def test_whatever_is_sent_arrives_in_whatever_cuts(
     sent: list[tuple[str, dict[str, Any], bytes, int]], cuts: list[int], strict: bool
 ) -> None:
-    feed = Feed(frames.Limits(payload=1 << 20, strict=strict))
+    feed = Feed(frames.FrameLimits(payload=1 << 20, strict=strict))
     raws = [
         (frames.encode(kind, data, len(payload), fds) + payload, fds)
         for kind, data, payload, fds in sent
@@ -185,45 +185,47 @@ def nested(depth: int) -> bytes:
     ("limits", "at_the_limit", "past_it", "error"),
     [
         (
-            frames.Limits(data=40),
+            frames.FrameLimits(data=40),
             header(data_length=40) + b'{"a": "' + b"x" * 31 + b'"}',
             header(data_length=41),
             "data_length: 41 is over the limit of 40",
         ),
         (
-            frames.Limits(payload=10),
+            frames.FrameLimits(payload=10),
             header(payload_length=10) + b"0123456789",
             header(payload_length=11),
             "payload_length: 11 is over the limit of 10",
         ),
         (
-            frames.Limits(),
+            frames.FrameLimits(),
             header(),
             header(payload_length=1),
             "payload_length: 1 is over the limit",
         ),
         (
-            frames.Limits(),
+            frames.FrameLimits(),
             header(type="x" * 64),
             header(type="x" * 65),
             "type: must be a string of",
         ),
-        (frames.Limits(), header(), header(fds=5), "fds: 5 is over the limit of 4"),
+        (frames.FrameLimits(), header(), header(fds=5), "fds: 5 is over the limit of 4"),
         (
-            frames.Limits(),
+            frames.FrameLimits(),
             header(data_length=68) + nested(32),
             header(data_length=70) + nested(33),
             "data is not acceptable JSON: it is nested deeper than 32 levels",
         ),
         (
-            frames.Limits(),
+            frames.FrameLimits(),
             header(data=json.loads(nested(31))),
             header(data=json.loads(nested(32))),
             "the header is not acceptable JSON: it is nested deeper than 32 levels",
         ),
     ],
 )
-def test_limits(limits: frames.Limits, at_the_limit: bytes, past_it: bytes, error: str) -> None:
+def test_limits(
+    limits: frames.FrameLimits, at_the_limit: bytes, past_it: bytes, error: str
+) -> None:
     feed = Feed(limits)
     feed.receive(at_the_limit)
     assert len(feed.events) == 1
@@ -324,7 +326,7 @@ def test_what_asrd_wrote_itself_is_parsed_faster_and_still_not_blindly() -> None
         (nested(300), False),
         (nested(200), True),
     ):
-        feed = Feed(frames.Limits(strict=False))
+        feed = Feed(frames.FrameLimits(strict=False))
         feed.receive(header(data_length=len(body)) + body)
         assert bool(feed.events) == accepted == (feed.error is None)
         feed.close()
@@ -356,20 +358,20 @@ def test_the_end_in_the_middle_of_an_event_is_an_error(begun: bytes, feed: Feed)
     assert feed.decoder.in_frame
     feed.decoder.receive_eof()
     with pytest.raises(ProtocolError, match="ended in the middle of an event"):
-        feed.decoder.next_event()
+        feed.decoder.next_frame()
 
 
 def test_the_end_between_two_events_is_none(feed: Feed) -> None:
     feed.receive(THREE)
     feed.decoder.receive_eof()
-    assert feed.decoder.next_event() is None
+    assert feed.decoder.next_frame() is None
 
 
 def test_the_end_after_an_error_does_not_hide_it(feed: Feed) -> None:
     feed.receive(b"rubbish\n")
     feed.decoder.receive_eof()
     with pytest.raises(ProtocolError, match="the header is not acceptable JSON"):
-        feed.decoder.next_event()
+        feed.decoder.next_frame()
 
 
 def test_a_closed_decoder_takes_nothing_more(feed: Feed) -> None:
@@ -430,7 +432,7 @@ def test_an_event_closes_what_was_not_taken_from_it(feed: Feed) -> None:
 def test_what_is_kept_survives_the_reads_buffer(feed: Feed) -> None:
     buffer = bytearray(THREE)
     feed.decoder.receive(memoryview(buffer))
-    while (event := feed.decoder.next_event()) is not None:
+    while (event := feed.decoder.next_frame()) is not None:
         feed.events.append(event)
         feed.decoder.keep()
         buffer[:] = b"x" * len(buffer)
@@ -443,14 +445,14 @@ def test_what_is_kept_survives_the_reads_buffer(feed: Feed) -> None:
 def test_rule_5_the_owner_has_one_event_before_the_sink_of_the_next_is_opened() -> None:
     seen: list[str] = []
 
-    def open_sink(event: frames.Event) -> frames.Sink:
+    def open_sink(event: frames.Frame) -> frames.Sink:
         seen.append(f"open {event.type} {event.data}")
         return frames.BytesSink()
 
-    decoder = frames.Decoder(frames.Limits(payload=100), open_sink)
+    decoder = frames.Decoder(frames.FrameLimits(payload=100), open_sink)
     raw = [frames.encode(kind, {"a": kind}, 3) + b"abc" for kind in ("one", "two")]
     decoder.receive(raw[0] + frames.encode("none") + raw[1])
-    while (event := decoder.next_event()) is not None:
+    while (event := decoder.next_frame()) is not None:
         seen.append(f"event {event.type}")
     assert seen == [
         "open one {'a': 'one'}",
@@ -463,12 +465,12 @@ def test_rule_5_the_owner_has_one_event_before_the_sink_of_the_next_is_opened() 
 
 def test_a_payload_goes_to_its_sink_as_it_comes() -> None:
     sink = frames.BytesSink()
-    decoder = frames.Decoder(frames.Limits(payload=100), lambda event: sink)
+    decoder = frames.Decoder(frames.FrameLimits(payload=100), lambda event: sink)
     decoder.receive(header(payload_length=6) + b"12")
-    assert decoder.next_event() is None
+    assert decoder.next_frame() is None
     assert sink.data == b"12"
     decoder.receive(b"3456" + header())
-    event = decoder.next_event()
+    event = decoder.next_frame()
     assert event is not None
     assert event.payload is sink
     assert sink.data == b"123456"
@@ -502,7 +504,7 @@ PARTS = st.sampled_from(
 def test_any_input_gives_events_or_a_protocol_error(
     pieces: list[tuple[bytes, int]], strict: bool, eof: bool
 ) -> None:
-    feed = Feed(frames.Limits(data=100, payload=100, strict=strict))
+    feed = Feed(frames.FrameLimits(data=100, payload=100, strict=strict))
     for data, fds in pieces:
         feed.receive(data, fds)
     if eof:

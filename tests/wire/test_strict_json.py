@@ -53,9 +53,9 @@ def test_the_codec_works_where_there_is_no_orjson() -> None:
     code = (
         "import sys; sys.modules['orjson'] = None\n"
         "from asrd.wire import frames\n"
-        "decoder = frames.Decoder(frames.Limits())\n"
+        "decoder = frames.Decoder(frames.FrameLimits())\n"
         "decoder.receive(frames.encode('ping', {'text': 'é'}))\n"
-        "event = decoder.next_event()\n"
+        "event = decoder.next_frame()\n"
         "assert (event.type, event.data) == ('ping', {'text': 'é'}), event\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -16,7 +16,7 @@ from asrd.errors import Code, LoadError
 from asrd.systemd import Notifier
 from asrd.wire.records import SENTENCE_MAX
 from asrd.wire.worker_events import Done, Failed
-from asrd.worker.frontlink import FrontLink
+from asrd.worker.front_connection import FrontConnection
 from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Skills, Task
 from asrd.worker.worker import Worker
 from tests.support.raw import Peer, memfd
@@ -99,7 +99,7 @@ def test_a_reason_fits_its_event() -> None:
 def test_a_transcript_that_no_client_takes_is_too_large() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
-        link = FrontLink(ours)
+        link = FrontConnection(ours)
         link.send(Done(7, "x" * (64 << 20), "en", 1.0, 1.0, 1.0))
         failed = Peer(theirs).expect(Failed.TYPE)
         link.close()
@@ -111,7 +111,7 @@ def test_a_transcript_that_no_client_takes_is_too_large() -> None:
 def test_a_front_that_does_not_read_is_not_waited_for_for_ever(reads: bool) -> None:
     ours, theirs = socket.socketpair()
     with theirs:
-        link = FrontLink(ours)
+        link = FrontConnection(ours)
         link.send(Done(7, LONG, "en", 1.0, 1.0, 1.0))
         reader = threading.Thread(target=Peer(theirs).expect, args=("done",))
         if reads:

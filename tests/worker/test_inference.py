@@ -16,7 +16,7 @@ from asrd.engine.interface import Transcription
 from asrd.errors import BadAudio, Code
 from asrd.wire.fds import OwnedFd
 from asrd.wire.records import AudioFormat, Options
-from asrd.wire.worker_events import Done, Failed, Job, JobProgress
+from asrd.wire.worker_events import Done, Failed, JobProgress, StartJob
 from asrd.worker.inference import Inference, Loaded, Message, Task
 from tests.support.subprocesses import run_python
 
@@ -84,7 +84,7 @@ class Engine:
 def task(name: str, key: int = 1, **fields: Any) -> Task:
     with OwnedFd(os.memfd_create(name)) as fd:
         os.write(fd.fileno(), name.encode())
-        job = Job(key, name, AudioFormat("file"), Options(), len(name), **fields)
+        job = StartJob(key, name, AudioFormat("file"), Options(), len(name), **fields)
         return Task(job, OwnedFd(os.dup(fd.fileno())))
 
 

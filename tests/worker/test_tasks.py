@@ -9,7 +9,7 @@ import pytest
 from asrd.errors import ProtocolError
 from asrd.wire.fds import OwnedFd
 from asrd.wire.records import AudioFormat, Options
-from asrd.wire.worker_events import Job, RunJob
+from asrd.wire.worker_events import RunJob, StartJob
 from asrd.worker.inference import Inference, Task
 from asrd.worker.tasks import Tasks
 
@@ -36,7 +36,7 @@ MADE: list[Task] = []
 
 def task(key: int, hold: bool = False, alone: bool = False) -> Task:
     fd = OwnedFd(os.memfd_create("test"))
-    job = Job(key, "a", AudioFormat("file"), Options(), 1, hold=hold, alone=alone)
+    job = StartJob(key, "a", AudioFormat("file"), Options(), 1, hold=hold, alone=alone)
     MADE.append(Task(job, fd))
     return MADE[-1]
 

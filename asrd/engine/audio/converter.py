@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asrd.engine.audio.pcm import arrays
-from asrd.engine.audio.recording import RATE, Samples
+from asrd.engine.audio.reader import RATE, Samples
 from asrd.engine.audio.samples import STEP, SampleChecks, averaged, one_channel
 from asrd.errors import BadAudio
 

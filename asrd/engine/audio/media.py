@@ -13,7 +13,7 @@ from asrd.engine.audio.declared import declared
 from asrd.engine.audio.losses import Losses
 from asrd.engine.audio.pcm import Pcm
 from asrd.engine.audio.preadfile import PreadFile
-from asrd.engine.audio.recording import BLOCK_SECONDS, RATE, Recording, Samples
+from asrd.engine.audio.reader import BLOCK_SECONDS, RATE, AudioReader, Samples
 from asrd.engine.audio.samples import SampleChecks
 from asrd.engine.audio.section import Section
 from asrd.errors import BadAudio, WarningCode
@@ -22,7 +22,7 @@ _CUT_SHORT = "audio: the file is cut short: bytes that it announces are missing"
 _SILENT = np.zeros(BLOCK_SECONDS * RATE, np.float32)
 
 
-class Media(Recording):
+class Media(AudioReader):
     """See asrd.engine.audio.opening.open_recording."""
 
     def __init__(
@@ -71,7 +71,7 @@ class Media(Recording):
     def plain(self) -> bool:
         return self._section.plain and len(self._declared.links) == 1
 
-    def again(self) -> Recording:
+    def again(self) -> AudioReader:
         """The bytes behind the header: what FFmpeg gives, at a tenth of the price."""
         audio, start, end = self._section.pcm()
         return Pcm(self._file.part(start, end), audio, self._max_seconds)

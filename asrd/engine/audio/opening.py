@@ -11,11 +11,11 @@ object over `pread`, never a name, and none of the demuxers that open what a fil
 from asrd.engine.audio.media import Media
 from asrd.engine.audio.pcm import Pcm
 from asrd.engine.audio.preadfile import PreadFile
-from asrd.engine.audio.recording import BLOCK_SECONDS, RATE, Recording, Samples
+from asrd.engine.audio.reader import BLOCK_SECONDS, RATE, AudioReader, Samples
 from asrd.errors import BadRequest
 from asrd.wire.records import AudioFormat
 
-__all__ = ["BLOCK_SECONDS", "RATE", "Recording", "Samples", "open_recording"]
+__all__ = ["BLOCK_SECONDS", "RATE", "AudioReader", "Samples", "open_recording"]
 
 
 def open_recording(
@@ -26,7 +26,7 @@ def open_recording(
     track: int | str | None = None,
     require_complete: bool = False,
     channel: int | None = None,
-) -> Recording:
+) -> AudioReader:
     """Start to read `fd`, which stays the caller's and must stay open until `close`.
 
     `track` and `require_complete` as in Options. `channel` is the only channel that is read, from

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asrd.engine.audio.preadfile import PreadFile
-from asrd.engine.audio.recording import BLOCK_SECONDS, RATE, Recording, Samples
+from asrd.engine.audio.reader import BLOCK_SECONDS, RATE, AudioReader, Samples
 from asrd.engine.audio.samples import STEP, SampleChecks
 from asrd.errors import BadAudio, FieldError
 from asrd.wire.records import AudioFormat
@@ -18,7 +18,7 @@ _READ_BYTES = 1 << 20
 _INT16 = np.float32(1 / 32_768)
 
 
-class Pcm(Recording):
+class Pcm(AudioReader):
     """`channel`: the one to read; None for the mean of all."""
 
     def __init__(
@@ -39,7 +39,7 @@ class Pcm(Recording):
     def plain(self) -> bool:
         return (self._audio.sample_rate, self._audio.channels) == (RATE, 1)
 
-    def again(self) -> Recording:
+    def again(self) -> AudioReader:
         return Pcm(self._file.part(0, self._file.size), self._audio, self._max_seconds)
 
     def _read(self) -> Generator[Samples, None, None]:

@@ -10,7 +10,7 @@ from asrd.engine.audio.containers import claimed_end, kind_of, open_container, w
 from asrd.engine.audio.converter import said
 from asrd.engine.audio.declared import boxes
 from asrd.engine.audio.preadfile import PreadFile, Starved
-from asrd.engine.audio.recording import RATE
+from asrd.engine.audio.reader import RATE
 from asrd.engine.audio.timeline import Timeline
 from asrd.errors import BadAudio, BadRequest
 from asrd.wire.fds import Closing

@@ -16,7 +16,7 @@ KEPT = 20
 
 
 @dataclass(eq=False, slots=True)
-class Ran:
+class JobRef:
     """A job that a worker was given; attempt 0: only to be read, beside the one that ran.
 
     `audio_seconds` is None as long as nobody knows them; `log_fields` is what each log line about
@@ -50,7 +50,7 @@ class Crash:
     time: float
     at: float
     noticed: str
-    jobs: tuple[Ran, ...] = ()
+    jobs: tuple[JobRef, ...] = ()
     pid: int | None = None
     model: str | None = None
     exit: str | None = None

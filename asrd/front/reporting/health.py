@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from asrd.front.link import WorkerInfo
 from asrd.front.scheduling.scheduler import Scheduler
 from asrd.front.scheduling.workers import Worker, WorkerState
+from asrd.front.worker_connection import WorkerInfo
 
 if TYPE_CHECKING:
     from asrd.front.front import Front

@@ -4,9 +4,9 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
-from asrd.front.link import Link
 from asrd.front.reporting import health
 from asrd.front.scheduling.workers import Worker, WorkerState
+from asrd.front.worker_connection import WorkerConnection
 from asrd.version import __version__
 from asrd.wire.peer import Peer
 
@@ -53,7 +53,7 @@ def snapshot(front: "Front", peer: Peer, now: float) -> dict[str, Any]:
     }
 
 
-def _worker(worker: Worker, link: Link, peer: Peer, now: float) -> dict[str, Any]:
+def _worker(worker: Worker, link: WorkerConnection, peer: Peer, now: float) -> dict[str, Any]:
     info = link.info
     job = next((job for job in worker.jobs.values() if job is not None), None)
     visible = job is not None and peer.may_see(job.request.owner)

@@ -14,7 +14,7 @@ _SHORTEST, _LONGEST = 0.05, 60.0
 _OVERBOOKING = 3
 
 
-class Returns:
+class RetryAfter:
     """Times in seconds of the caller's clock."""
 
     def __init__(self) -> None:

@@ -56,8 +56,8 @@ from asrd.front.scheduling.actions import (
 from asrd.front.scheduling.deadlines import Deadlines
 from asrd.front.scheduling.fairqueue import FairQueue, Job, Limits
 from asrd.front.scheduling.needs import UNKNOWN, Skills
-from asrd.front.scheduling.retry_after import Returns
-from asrd.front.scheduling.workers import HOPELESS, Worker, Workers, WorkerState
+from asrd.front.scheduling.retry_after import RetryAfter
+from asrd.front.scheduling.workers import UNUSABLE, Worker, Workers, WorkerState
 
 
 class UnknownKey(Exception):
@@ -74,7 +74,7 @@ class Scheduler:
         self.retried = self.prefetched = 0
         self.queue = FairQueue(limits)
         self._deadlines = Deadlines()
-        self._returns = Returns()
+        self._returns = RetryAfter()
         self._last_key = 0
         self._actions: list[Action] = []
 
@@ -160,7 +160,7 @@ class Scheduler:
     ) -> list[Action]:
         """`model` and `skills`: if its files have been looked at; before that, the last ones."""
         worker = self.workers[name]
-        if worker.state not in HOPELESS:
+        if worker.state not in UNUSABLE:
             worker.state = WorkerState.LOADING
         if model is not None and skills is not None:
             worker.model, worker.skills = model, skills
@@ -185,7 +185,7 @@ class Scheduler:
     def worker_lost(self, name: str, how: str, now: float) -> list[Action]:
         """It died, or broke the protocol, which is the same. Its jobs are retried or end."""
         worker = self.workers[name]
-        if worker.state not in HOPELESS:
+        if worker.state not in UNUSABLE:
             worker.state = WorkerState.STARTING
         self._take_back(worker, how, now)
         return self._refuse_hopeless(now)
@@ -194,7 +194,7 @@ class Scheduler:
         """It ended of its own will and started nothing that it has not answered: jobs that were on
         their way to it go back without counting as attempts, and have waited all the while."""
         worker = self.workers[name]
-        if asleep or worker.state not in HOPELESS:
+        if asleep or worker.state not in UNUSABLE:
             worker.state = WorkerState.ASLEEP if asleep else WorkerState.STARTING
         worker.woken, worker.prefetched = False, None
         for job in reversed([job for job in worker.jobs.values() if job is not None]):

@@ -20,7 +20,7 @@ class WorkerState(StrEnum):
 
 
 # Nothing can be expected of a worker in these.
-HOPELESS = (WorkerState.FAILED, WorkerState.DOWN)
+UNUSABLE = (WorkerState.FAILED, WorkerState.DOWN)
 
 
 @dataclass(eq=False, slots=True)
@@ -54,7 +54,7 @@ class Worker:
     @property
     def hopeful(self) -> bool:
         """Whether it serves, or may be expected to."""
-        return not self.retired and self.state not in HOPELESS
+        return not self.retired and self.state not in UNUSABLE
 
     def has_model(self, needs: Needs) -> bool:
         """One of which nothing was heard may have any model."""

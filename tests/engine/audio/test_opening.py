@@ -17,7 +17,7 @@ import pytest
 from faster_whisper.audio import decode_audio
 
 from asrd.engine.audio.containers import ACCEPTED, OPTIONS
-from asrd.engine.audio.opening import BLOCK_SECONDS, RATE, Recording, Samples, open_recording
+from asrd.engine.audio.opening import BLOCK_SECONDS, RATE, AudioReader, Samples, open_recording
 from asrd.errors import BadAudio, TooLarge
 from asrd.wire.records import AudioFormat
 from tests.support.sounds import encoded, memory_file, s16, sample, wav
@@ -29,7 +29,7 @@ LIMIT = 3600.0
 
 
 @contextlib.contextmanager
-def recording(data: bytes, audio: AudioFormat, limit: float = LIMIT) -> Iterator[Recording]:
+def recording(data: bytes, audio: AudioFormat, limit: float = LIMIT) -> Iterator[AudioReader]:
     with memory_file(data) as fd, open_recording(fd, audio, limit) as opened:
         yield opened
 

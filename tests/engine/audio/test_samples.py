@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from faster_whisper.audio import decode_audio
 
-from asrd.engine.audio.opening import RATE, Recording, Samples, open_recording
+from asrd.engine.audio.opening import RATE, AudioReader, Samples, open_recording
 from asrd.engine.audio.samples import SampleChecks
 from asrd.errors import BadAudio, WarningCode
 from asrd.wire.records import AudioFormat
@@ -21,7 +21,7 @@ F32 = AudioFormat("pcm_f32le")
 
 def read(
     data: bytes, audio: AudioFormat = FILE, channel: int | None = None
-) -> tuple[Samples, Recording]:
+) -> tuple[Samples, AudioReader]:
     with (
         memory_file(data) as fd,
         open_recording(fd, audio, 3600, channel=channel) as opened,
@@ -34,7 +34,7 @@ def speech() -> Samples:
     return sample("en-4.wav")
 
 
-def codes(opened: Recording) -> list[str]:
+def codes(opened: AudioReader) -> list[str]:
     return [warning.code for warning in opened.warnings]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from faster_whisper.audio import decode_audio
 
-from asrd.engine.audio.opening import RATE, Recording, Samples, open_recording
+from asrd.engine.audio.opening import RATE, AudioReader, Samples, open_recording
 from asrd.engine.audio.timeline import JITTER_SECONDS, LONGEST_GAP_SECONDS, Timeline
 from asrd.errors import TooLarge, WarningCode
 from asrd.wire.records import AudioFormat
@@ -24,7 +24,7 @@ def speech() -> Samples:
     return np.tile(sample("en-4.wav"), 3)
 
 
-def read(data: bytes, limit: float = 36_000.0) -> tuple[Samples, Recording]:
+def read(data: bytes, limit: float = 36_000.0) -> tuple[Samples, AudioReader]:
     with memory_file(data) as fd, open_recording(fd, FILE, limit) as opened:
         return np.concatenate(list(opened)), opened
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from asrd.engine.audio.opening import Recording, Samples, open_recording
+from asrd.engine.audio.opening import AudioReader, Samples, open_recording
 from asrd.errors import BadAudio, BadRequest, WarningCode
 from asrd.wire.languages import same_language
 from asrd.wire.records import AudioFormat
@@ -31,7 +31,7 @@ def three(speech: Samples) -> bytes:
     )
 
 
-def read(data: bytes, track: int | str | None = None) -> tuple[Samples, Recording]:
+def read(data: bytes, track: int | str | None = None) -> tuple[Samples, AudioReader]:
     with memory_file(data) as fd, open_recording(fd, FILE, 3600, track=track) as opened:
         return np.concatenate(list(opened)), opened
 

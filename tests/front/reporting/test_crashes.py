@@ -2,19 +2,19 @@
 
 import pytest
 
-from asrd.front.reporting.crashes import KEPT, Crash, Crashes, Ran, rfc3339
+from asrd.front.reporting.crashes import KEPT, Crash, Crashes, JobRef, rfc3339
 from asrd.wire.peer import Peer
 from asrd.wire.records import LastProcess
 
 ALICE, BOB, ROOT = (Peer(1, uid, uid) for uid in (1000, 1001, 0))
 
 
-def crash(*jobs: Ran, pid: int | None = 7, at: float = 50.0, worker: str = "0") -> Crash:
+def crash(*jobs: JobRef, pid: int | None = 7, at: float = 50.0, worker: str = "0") -> Crash:
     return Crash(worker, 1_000_000_000.0625, at, "it closed", jobs, pid, "tiny")
 
 
-HERS = Ran("hers", ALICE, audio_bytes=320, audio_seconds=0.01, attempt=2, trace_id="t1")
-HIS = Ran("his", BOB, audio_bytes=64)
+HERS = JobRef("hers", ALICE, audio_bytes=320, audio_seconds=0.01, attempt=2, trace_id="t1")
+HIS = JobRef("his", BOB, audio_bytes=64)
 
 
 def test_all_of_it_as_root_sees_it() -> None:
@@ -107,7 +107,7 @@ def test_time_as_rfc_3339_has_it() -> None:
 
 
 def test_a_job_that_was_only_read_ahead_did_not_run() -> None:
-    made = crash(HERS, Ran("next", ALICE, attempt=0))
+    made = crash(HERS, JobRef("next", ALICE, attempt=0))
     assert made.told_to(ROOT) == "it closed, running job hers"
     assert [job["attempt"] for job in made.as_data(ROOT, outsider=False)["jobs"]] == [2, 0]
     assert str(made.jobs[1]) == "job next (0 bytes)"

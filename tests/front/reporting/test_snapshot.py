@@ -10,13 +10,13 @@ from wyoming.event import Event
 from wyoming.info import Info
 
 from asrd.asrctl.table import Snapshot
-from asrd.front.link import WorkerInfo
 from asrd.front.reporting import snapshot
-from asrd.front.reporting.crashes import Crash, Crashes, Ran
+from asrd.front.reporting.crashes import Crash, Crashes, JobRef
 from asrd.front.reporting.metrics import Metrics
 from asrd.front.scheduling.fairqueue import Job, Limits
 from asrd.front.scheduling.scheduler import Scheduler
 from asrd.front.scheduling.workers import WorkerState
+from asrd.front.worker_connection import WorkerInfo
 from asrd.version import __version__
 from asrd.wire.fields import parse
 from asrd.wire.peer import Peer
@@ -57,7 +57,7 @@ def peer(uid: int) -> Peer:
 
 def death(how: str, **jobs: int) -> Crash:
     return Crash(
-        "0", 0.0, 100.0, how, tuple(Ran(job_id, peer(uid)) for job_id, uid in jobs.items())
+        "0", 0.0, 100.0, how, tuple(JobRef(job_id, peer(uid)) for job_id, uid in jobs.items())
     )
 
 

@@ -2,22 +2,22 @@
 
 import pytest
 
-from asrd.front.scheduling.retry_after import Returns
+from asrd.front.scheduling.retry_after import RetryAfter
 
 # The ready workers that a job could run on.
 ONE = ("0",)
 
 
-def after(seconds: float) -> Returns:
+def after(seconds: float) -> RetryAfter:
     """Jobs have run for so long."""
-    made = Returns()
+    made = RetryAfter()
     for _ in range(100):
         made.job_ran(seconds)
     return made
 
 
 def test_the_first_is_told_one_run_over_all_slots() -> None:
-    assert Returns().place(1, ONE, 1, 0.0) == 1.0
+    assert RetryAfter().place(1, ONE, 1, 0.0) == 1.0
     assert after(4.0).place(1, ONE, 1, 0.0) == pytest.approx(4.0)
     assert after(4.0).place(1, ("0", "1"), 2, 0.0) == pytest.approx(2.0)
 

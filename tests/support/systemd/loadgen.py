@@ -20,14 +20,14 @@ SOCKET = "/run/asrd/asrd.sock"
 FINAL = ("transcript", "error")
 
 
-def request(audio: bytes) -> frames.Event:
-    decoder = frames.Decoder(frames.Limits(data=frames.MAX_TRANSCRIPT_DATA))
+def request(audio: bytes) -> frames.Frame:
+    decoder = frames.Decoder(frames.FrameLimits(data=frames.MAX_TRANSCRIPT_DATA))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.connect(SOCKET)
         data = {"audio": {"encoding": "file"}, "beam_size": 1, "language": "en"}
         sock.sendall(frames.encode("transcribe", data, payload_length=len(audio)) + audio)
         while True:
-            event = decoder.next_event()
+            event = decoder.next_frame()
             if event is not None and event.type in FINAL:
                 return event
             if event is None:

@@ -20,7 +20,7 @@ RATE = 16_000
 BLOCK_SECONDS = 10
 
 
-class Recording(Closing):
+class AudioReader(Closing):
     """Iterate once for the samples; close it in any case.
 
     Attributes: `seconds` read so far; `total_seconds`, None while nobody knows (a container's own
@@ -84,7 +84,7 @@ class Recording(Closing):
         """Nothing is to be decoded, resampled or mixed, so that it may be read `again`."""
 
     @abstractmethod
-    def again(self) -> "Recording":
+    def again(self) -> "AudioReader":
         """A `plain` recording of which a block was read, from its start."""
 
     @abstractmethod

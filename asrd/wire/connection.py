@@ -25,7 +25,7 @@ from asrd.wire.peer import User
 TURN_SECONDS = 0.002
 
 
-class Kept:
+class BufferBudget:
     """What is kept for the peers of all channels together, in bytes: answers that they have not
     read yet, and events that have not arrived whole. Past `limit`, the owner for whom most is kept
     loses the channel that keeps most."""
@@ -34,9 +34,9 @@ class Kept:
         self.limit = limit
         self.total = 0
         self._of_owner: Counter[User] = Counter()
-        self._channels: set[Channel] = set()
+        self._channels: set[Connection] = set()
 
-    def count(self, channel: "Channel", change: int) -> None:
+    def count(self, channel: "Connection", change: int) -> None:
         self.total += change
         self._of_owner[channel.owner] += change
         if not self._of_owner[channel.owner]:
@@ -51,7 +51,7 @@ class Kept:
             max(theirs, key=lambda channel: channel.kept).cut_off()
 
 
-class Channel:
+class Connection:
     """Owns the socket. One task may receive; `send` may be called from anywhere in the loop.
 
     `buffer` is where reads go; channels of one event loop may share it, since what is read is
@@ -66,7 +66,7 @@ class Channel:
         buffer: memoryview,
         *,
         output_max: int,
-        kept: Kept | None = None,
+        kept: BufferBudget | None = None,
         owner: User = -1,
         frame_timeout: float | None = None,
     ) -> None:
@@ -89,7 +89,7 @@ class Channel:
         self.overflowed = self._may_be_told = False
 
     def __repr__(self) -> str:
-        return f"<Channel fd={self._sock.fileno()} unread={self.unread} {self._decoder!r}>"
+        return f"<Connection fd={self._sock.fileno()} unread={self.unread} {self._decoder!r}>"
 
     @property
     def in_event(self) -> bool:
@@ -111,7 +111,7 @@ class Channel:
         poll.register(self._sock, 0)
         return not poll.poll(0)
 
-    async def receive(self) -> frames.Event | None:
+    async def receive(self) -> frames.Frame | None:
         """The next event, None at the end of the connection. The caller owns the event.
 
         Raises ProtocolError, OSError; Busy if the peer was cut off, and can be told.
@@ -123,7 +123,7 @@ class Channel:
                 raise Busy("too much is kept for all clients, and most of it for you")
             if self.overflowed:
                 return None
-            event = self._decoder.next_event()
+            event = self._decoder.next_frame()
             if event is not None:
                 self._frame_deadline = None
                 self._count_half(0)
@@ -131,7 +131,7 @@ class Channel:
             if not await self._read() and not self.overflowed:
                 # Says so if the end came in the middle of an event.
                 self._decoder.receive_eof()
-                return self._decoder.next_event()
+                return self._decoder.next_frame()
 
     async def _give_way(self) -> None:
         # Whoever runs meanwhile may read into the same buffer.

@@ -15,10 +15,10 @@ import anyio
 from anyio.abc import TaskGroup
 
 from asrd.errors import FieldError, ProtocolError
-from asrd.front.reporting.crashes import Crash, Ran
+from asrd.front.reporting.crashes import Crash, JobRef
 from asrd.front.scheduling.scheduler import UnknownKey
 from asrd.wire import frames
-from asrd.wire.channel import Channel
+from asrd.wire.connection import Connection
 from asrd.wire.fdsocket import EXHAUSTED
 from asrd.wire.fields import dump, parse_event
 from asrd.wire.worker_events import (
@@ -31,17 +31,17 @@ from asrd.wire.worker_events import (
     Done,
     Failed,
     Hello,
-    Job,
     JobProgress,
     JobSegment,
     Loading,
     RunJob,
+    StartJob,
 )
 
 log = logging.getLogger(__name__)
 
 # A worker's answer may be a transcript of many hours; asrd wrote it, so the fast parser will do.
-_LIMITS = frames.Limits(data=frames.MAX_TRANSCRIPT_DATA, strict=False, fds=0)
+_LIMITS = frames.FrameLimits(data=frames.MAX_TRANSCRIPT_DATA, strict=False, fds=0)
 _OUTPUT_MAX = 16 * 1024 * 1024
 # Seconds between tries, doubling. A worker that can't load asks for an admin, not for haste.
 _RETRY_FIRST, _RETRY_LAST = 0.05, 5.0
@@ -87,19 +87,19 @@ class WorkerInfo:
 class Owner(Protocol):
     """What a link tells the front; each call happens at once, in the order of the events."""
 
-    def worker_loading(self, link: "Link", loading: Loading) -> None: ...
-    def worker_ready(self, link: "Link", hello: Hello) -> None: ...
-    def worker_lost(self, link: "Link", how: str, jobs: tuple[Ran, ...]) -> None: ...
-    def worker_explained(self, link: "Link", crash: Crash) -> None: ...
-    def worker_left(self, link: "Link", asleep: bool) -> None: ...
-    def worker_failed(self, link: "Link", down: bool, reason: str) -> None: ...
-    def job_segment(self, link: "Link", event: JobSegment) -> None: ...
-    def job_progress(self, link: "Link", event: JobProgress) -> None: ...
-    def job_done(self, link: "Link", event: Done) -> None: ...
-    def job_failed(self, link: "Link", event: Failed) -> None: ...
+    def worker_loading(self, link: "WorkerConnection", loading: Loading) -> None: ...
+    def worker_ready(self, link: "WorkerConnection", hello: Hello) -> None: ...
+    def worker_lost(self, link: "WorkerConnection", how: str, jobs: tuple[JobRef, ...]) -> None: ...
+    def worker_explained(self, link: "WorkerConnection", crash: Crash) -> None: ...
+    def worker_left(self, link: "WorkerConnection", asleep: bool) -> None: ...
+    def worker_failed(self, link: "WorkerConnection", down: bool, reason: str) -> None: ...
+    def job_segment(self, link: "WorkerConnection", event: JobSegment) -> None: ...
+    def job_progress(self, link: "WorkerConnection", event: JobProgress) -> None: ...
+    def job_done(self, link: "WorkerConnection", event: Done) -> None: ...
+    def job_failed(self, link: "WorkerConnection", event: Failed) -> None: ...
 
 
-class Link:
+class WorkerConnection:
     def __init__(self, name: str, path: Path, owner: Owner, tasks: TaskGroup, buffer: memoryview):
         self.name = name
         self.path = path
@@ -107,12 +107,12 @@ class Link:
         self._owner = owner
         self._tasks = tasks
         self._buffer = buffer
-        self._channel: Channel | None = None
+        self._channel: Connection | None = None
         self._woken = anyio.Event()
         self._ready = self._left = self._asleep = self._unexplained = False
         self._delay = _RETRY_FIRST
         # What the process was given, by key, until it has answered: also what nobody waits for.
-        self._given: dict[int, Ran] = {}
+        self._given: dict[int, JobRef] = {}
         self._scope = anyio.CancelScope()
         self._on_event: dict[type, Callable[[Any], None]] = {
             Loading: self._loading,
@@ -125,16 +125,16 @@ class Link:
         }
 
     def __repr__(self) -> str:
-        return f"<Link {self.name} pid={self.info.pid} {self._channel!r}>"
+        return f"<WorkerConnection {self.name} pid={self.info.pid} {self._channel!r}>"
 
     # --- what the front asks ------------------------------------------------------------------
 
-    def send_job(self, job: Job, fd: int, ran: Ran) -> None:
+    def send_job(self, job: StartJob, fd: int, ran: JobRef) -> None:
         if self._channel is not None:
             self._given[job.key] = ran
-            self._channel.send(Job.TYPE, dump(job), [fd])
+            self._channel.send(StartJob.TYPE, dump(job), [fd])
 
-    def run_held(self, key: int, alone: bool, ran: Ran) -> None:
+    def run_held(self, key: int, alone: bool, ran: JobRef) -> None:
         if self._channel is not None:
             self._given[key] = ran
             self._channel.send(RunJob.TYPE, dump(RunJob(key, alone)))
@@ -206,7 +206,7 @@ class Link:
         self._ready = self._left = self._asleep = False
         self._woken = anyio.Event()
         decoder = frames.Decoder(_LIMITS)
-        channel = Channel(sock, decoder, self._tasks, self._buffer, output_max=_OUTPUT_MAX)
+        channel = Connection(sock, decoder, self._tasks, self._buffer, output_max=_OUTPUT_MAX)
         self._channel = channel
         try:
             reason = await self._read(channel)
@@ -230,7 +230,7 @@ class Link:
             channel.close()
         return None
 
-    async def _read(self, channel: Channel) -> str | None:
+    async def _read(self, channel: Connection) -> str | None:
         while True:
             framed = await channel.receive()
             if framed is None:

@@ -10,9 +10,9 @@ import anyio
 import anyio.abc
 import pytest
 
-import asrd.wire.channel
+import asrd.wire.connection
 from asrd.wire import fdsocket, frames
-from asrd.wire.channel import Channel
+from asrd.wire.connection import Connection
 
 pytestmark = pytest.mark.anyio
 
@@ -20,9 +20,9 @@ pytestmark = pytest.mark.anyio
 @contextmanager
 def channel(
     tasks: anyio.abc.TaskGroup, buffer: memoryview
-) -> Iterator[tuple[Channel, socket.socket]]:
+) -> Iterator[tuple[Connection, socket.socket]]:
     ours, theirs = socket.socketpair()
-    made = Channel(ours, frames.Decoder(frames.Limits()), tasks, buffer, output_max=1 << 20)
+    made = Connection(ours, frames.Decoder(frames.FrameLimits()), tasks, buffer, output_max=1 << 20)
     try:
         yield made, theirs
     finally:
@@ -35,12 +35,12 @@ async def test_busy_channels_do_not_read_into_each_others_events(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each gives way after each event: in the middle of one read, or of one event."""
-    monkeypatch.setattr(asrd.wire.channel, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(asrd.wire.connection, "TURN_SECONDS", 0.0)
     buffer = memoryview(bytearray(size))
     said = {name: [f"{name}{number}" for number in range(60)] for name in "ab"}
     heard: dict[str, list[str]] = {"a": [], "b": []}
 
-    async def listen(name: str, made: Channel) -> None:
+    async def listen(name: str, made: Connection) -> None:
         for _ in said[name]:
             event = await made.receive()
             assert event is not None

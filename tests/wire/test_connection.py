@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 
 from asrd.errors import ProtocolError
 from asrd.wire import fdsocket, frames
-from asrd.wire.channel import Channel
+from asrd.wire.connection import Connection
 from asrd.wire.fds import OwnedFd
 
 pytestmark = pytest.mark.anyio
@@ -29,12 +29,12 @@ class Peer:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.sock = sock
-        self.decoder = frames.Decoder(frames.Limits(data=1 << 24))
+        self.decoder = frames.Decoder(frames.FrameLimits(data=1 << 24))
         self.buffer = memoryview(bytearray(1 << 16))
 
-    async def event(self) -> frames.Event:
+    async def event(self) -> frames.Frame:
         with anyio.fail_after(PATIENCE):
-            while (event := self.decoder.next_event()) is None:
+            while (event := self.decoder.next_frame()) is None:
                 await anyio.wait_readable(self.sock)
                 count, fds = fdsocket.receive_into(self.sock, self.buffer)
                 assert count, "the connection ended"
@@ -49,14 +49,14 @@ class Peer:
 @asynccontextmanager
 async def connected(
     *, output_max: int = 1 << 24, frame_timeout: float | None = None
-) -> AsyncIterator[tuple[Channel, Peer, TaskGroup]]:
+) -> AsyncIterator[tuple[Connection, Peer, TaskGroup]]:
     ours, theirs = socket.socketpair()
     peer = Peer(theirs)
     with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
-            channel = Channel(
+            channel = Connection(
                 ours,
-                frames.Decoder(frames.Limits()),
+                frames.Decoder(frames.FrameLimits()),
                 tasks,
                 memoryview(bytearray(1 << 16)),
                 output_max=output_max,
@@ -93,12 +93,12 @@ async def test_repr_shows_what_is_unread() -> None:
     async with connected() as (channel, _, _):
         number = channel._sock.fileno()
         assert repr(channel) == (
-            f"<Channel fd={number} unread=0 <Decoder header buffered=0 fds=0>>"
+            f"<Connection fd={number} unread=0 <Decoder header buffered=0 fds=0>>"
         )
         channel.send("ping", {"text": LARGE})
-        assert f"<Channel fd={number} unread=0 " not in repr(channel)
+        assert f"<Connection fd={number} unread=0 " not in repr(channel)
         channel.close()
-        assert repr(channel).startswith("<Channel fd=-1 unread=0 <Decoder broken")
+        assert repr(channel).startswith("<Connection fd=-1 unread=0 <Decoder broken")
 
 
 async def test_a_descriptor_is_sent_with_its_event_and_stays_the_senders() -> None:
@@ -120,7 +120,7 @@ async def test_the_rest_of_a_large_event_does_not_bring_its_descriptor_again() -
         assert len(event.fds) == 1
         event.close()
         assert (await peer.event()).type == "ping"
-        assert peer.decoder.next_event() is None
+        assert peer.decoder.next_frame() is None
 
 
 async def test_no_event_overtakes_one_that_waits() -> None:
@@ -272,7 +272,7 @@ class TestByAVirtualClock:
                     peer.sock.sendall(part)
             await trio.testing.wait_all_tasks_blocked()
 
-    async def _count(self, channel: Channel, events: int) -> None:
+    async def _count(self, channel: Connection, events: int) -> None:
         for _ in range(events):
             assert await channel.receive() is not None
 
@@ -281,7 +281,7 @@ class TestByAVirtualClock:
     ) -> None:
         errors: list[str] = []
 
-        async def receive(channel: Channel) -> None:
+        async def receive(channel: Connection) -> None:
             with pytest.raises(ProtocolError) as caught:
                 await channel.receive()
             errors.append(str(caught.value))

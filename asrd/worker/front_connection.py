@@ -9,7 +9,7 @@ from asrd.errors import Code, ProtocolError
 from asrd.wire import fdsocket, frames
 from asrd.wire.fds import OwnedFd
 from asrd.wire.fields import dump, parse_event
-from asrd.wire.worker_events import TO_WORKER, Done, Failed, Job
+from asrd.wire.worker_events import TO_WORKER, Done, Failed, StartJob
 
 # A front that reads nothing while this much waits for it is as good as gone.
 _UNSENT_MAX = 128 * 1024 * 1024
@@ -21,13 +21,15 @@ class FrontGone(Exception):
     """The front closed the connection, or it broke; the worker waits for the next."""
 
 
-class FrontLink:
+class FrontConnection:
     """Owns the socket."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._decoder = frames.Decoder(frames.Limits(data=frames.MAX_TRANSCRIPT_DATA, strict=False))
+        self._decoder = frames.Decoder(
+            frames.FrameLimits(data=frames.MAX_TRANSCRIPT_DATA, strict=False)
+        )
         self._buffer = memoryview(bytearray(64 * 1024))
         self._unsent = bytearray()
 
@@ -71,7 +73,7 @@ class FrontLink:
 
         Raises FrontGone, ProtocolError, FieldError.
         """
-        while (framed := self._decoder.next_event()) is None:
+        while (framed := self._decoder.next_frame()) is None:
             try:
                 count, fds = fdsocket.receive_into(self._sock, self._buffer)
             except BlockingIOError:
@@ -96,10 +98,10 @@ def _encoded(event: Any) -> bytes:
     return message
 
 
-def _unpack(framed: frames.Event) -> tuple[Any, OwnedFd | None]:
+def _unpack(framed: frames.Frame) -> tuple[Any, OwnedFd | None]:
     try:
         event = parse_event(TO_WORKER, framed.type, framed.data)
-        if not isinstance(event, Job):
+        if not isinstance(event, StartJob):
             return event, None
         if len(framed.fds) != 1:
             raise ProtocolError("a job needs exactly one descriptor")
