@@ -16,9 +16,8 @@ import pytest
 from asrd.demo import SAMPLES
 from asrd.errors import Code
 from asrd.wire import frames
-from tests.process.test_front import PCM, SECOND, ask, ready
 from tests.support.daemons import Daemon, Front
-from tests.support.raw import HELLO, Peer, done, memfd, wait_for
+from tests.support.raw import HELLO, PCM, SECOND, Peer, done, memfd, wait_for
 
 
 @pytest.fixture
@@ -41,10 +40,10 @@ def no_descriptor_left(front: Front) -> Iterator[None]:
 
 def test_a_worker_lost_while_no_descriptor_is_left_is_found_again(front: Front) -> None:
     with front.connect() as client:
-        with ready(front) as worker:
-            ask(client)
+        with front.ready() as worker:
+            client.ask()
             client.expect("accepted")
-            worker.take_job()[1].close()
+            worker.start_job()
             with no_descriptor_left(front):
                 worker.close()
                 wait_for("the loss to be told", lambda: "worker 0: lost" in front.log)
@@ -52,22 +51,20 @@ def test_a_worker_lost_while_no_descriptor_is_left_is_found_again(front: Front) 
                 wait_for("the trouble to be told", lambda: "cannot look for workers" in front.log)
                 client.send("status")
                 assert [w["state"] for w in client.expect("status")["workers"]] == ["starting"]
-        with ready(front) as worker:
-            job, fd = worker.take_job()
-            fd.close()
-            worker.send("done", done(job["key"]))
+        with front.ready() as worker:
+            worker.serve_job()
             assert client.answer("a").data["attempts"] == 2
 
 
 def test_audio_that_finds_no_descriptor_is_busy(front: Front) -> None:
     start = {"rate": 16_000, "width": 2, "channels": 1}
-    with ready(front) as worker, front.connect() as client, front.connect() as other:
+    with front.ready() as worker, front.connect() as client, front.connect() as other:
         other.send("ping")
         other.expect("pong")
-        ask(client, "runs")
+        client.ask("runs")
         client.expect("accepted")
         with no_descriptor_left(front):
-            ask(client, "inline")
+            client.ask("inline")
             error = client.expect("error")
             assert (error["code"], error["job_id"]) == (Code.BUSY, "inline")
             client.send("audio-start", start)
@@ -79,9 +76,7 @@ def test_audio_that_finds_no_descriptor_is_busy(front: Front) -> None:
                 # The descriptor is lost, and with it the framing.
                 assert other.expect("error")["code"] == Code.BUSY
                 assert other.at_end()
-        job, fd = worker.take_job()
-        fd.close()
-        worker.send("done", done(job["key"]))
+        worker.serve_job()
         assert client.answer("runs").type == "transcript"
 
 
@@ -136,10 +131,9 @@ def test_a_stranger_may_not_say_much(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", ["cancelled", "busy", "worker-crashed", "invented"])
 def test_a_worker_may_not_put_words_into_the_front_s_mouth(front: Front, code: str) -> None:
-    with ready(front) as worker, front.connect() as client:
-        ask(client)
-        job, fd = worker.take_job()
-        fd.close()
+    with front.ready() as worker, front.connect() as client:
+        client.ask()
+        job = worker.start_job()
         worker.send("failed", {"key": job["key"], "code": code, "text": "why not"})
         error = client.answer("a").data
         assert error["code"] == Code.INTERNAL
@@ -175,19 +169,18 @@ def test_a_worker_s_death_while_the_daemon_stops_costs_one_retry(tmp_path: Path)
 
 def test_a_client_that_only_stops_talking_gets_its_answer(front: Front) -> None:
     """As `socat` does at the end of its input."""
-    with ready(front) as worker, front.connect() as client:
-        ask(client)
+    with front.ready() as worker, front.connect() as client:
+        client.ask()
         client.sock.shutdown(socket.SHUT_WR)
         client.expect("accepted")
-        job, fd = worker.take_job()
-        fd.close()
+        job = worker.start_job()
         worker.send_raw(frames.encode("done", done(job["key"], text="x" * 1_000_000)))
         assert len(client.answer("a").data["text"]) == 1_000_000
         assert client.at_end()
         with front.connect() as leaving:
-            ask(leaving)
+            leaving.ask()
             leaving.sock.shutdown(socket.SHUT_WR)
-            worker.take_job()[1].close()
+            worker.start_job()
         assert "key" in worker.expect("cancel")
 
 
@@ -231,7 +224,7 @@ def test_a_streamed_job_that_is_refused_is_told_under_its_name_once(front: Front
 
 
 def test_the_next_recording_after_a_refused_one_is_taken(front: Front) -> None:
-    with ready(front, languages=["en", "de"]) as worker, front.connect() as client:
+    with front.ready(languages=["en", "de"]) as worker, front.connect() as client:
         client.send("transcribe", {"job_id": "a"})
         client.send("audio-start", START)
         client.send("audio-chunk", {**START, "rate": 8000}, SECOND)
@@ -240,8 +233,7 @@ def test_the_next_recording_after_a_refused_one_is_taken(front: Front) -> None:
         client.send("audio-start", START)
         client.send("audio-chunk", START, SECOND)
         client.send("audio-stop")
-        job, fd = worker.take_job()
-        fd.close()
+        job = worker.start_job()
         assert job["options"]["language"] == "de"
         worker.send("done", done(job["key"]))
         assert client.expect("transcript")["text"] == "hello"
@@ -250,11 +242,9 @@ def test_the_next_recording_after_a_refused_one_is_taken(front: Front) -> None:
 def test_a_recording_that_nobody_goes_on_with_is_given_up(tmp_path: Path) -> None:
     config = "frame_timeout_seconds = 0.3\nspool_max_bytes = 32000\nqueue_max = 2"
     with Front(tmp_path, "0", config=config) as front:
-        with ready(front) as worker, front.connect() as idle, front.connect() as client:
-            ask(idle, "runs")
-            job, fd = worker.take_job()
-            fd.close()
-            worker.send("done", done(job["key"]))
+        with front.ready() as worker, front.connect() as idle, front.connect() as client:
+            idle.ask("runs")
+            worker.serve_job()
             idle.answer("runs")
             idle.send("transcribe", {"job_id": "w"})
             idle.send("audio-start", START)
@@ -262,9 +252,9 @@ def test_a_recording_that_nobody_goes_on_with_is_given_up(tmp_path: Path) -> Non
             error = idle.expect("error")
             assert (error["code"], error["job_id"]) == (Code.BAD_REQUEST, "w")
             # The memory that it held is there for others, and the connection goes on.
-            ask(client)
+            client.ask()
             client.expect("accepted")
-            worker.take_job()[1].close()
+            worker.start_job()
             idle.send("ping")
             idle.expect("pong")
 

@@ -12,9 +12,6 @@ from typing import Any
 import pytest
 
 from asrd.client.client import Client
-from tests.process.test_front import ask as send
-from tests.process.test_front import ready
-from tests.process.test_run import transcript
 from tests.support.daemons import Daemon, Front, alive
 from tests.support.raw import HELLO, Peer, done, memfd, wait_for
 from tests.support.speech import long_recording
@@ -64,7 +61,7 @@ def test_a_segfault_in_the_middle_of_a_job(daemon: Daemon) -> None:
         while not any(job_runs_for(daemon, 0.7)):
             pass
         daemon.kill(number=signal.SIGSEGV)
-        assert transcript(client, "long")["attempts"] == 2
+        assert client.transcript("long")["attempts"] == 2
     crash = explained(daemon)
     stderr = crash.pop("stderr")
     assert stderr.startswith('Fatal Python error: Segmentation fault / File "')
@@ -130,14 +127,13 @@ def test_an_idle_worker_s_death(daemon: Daemon, number: signal.Signals, said: st
 def test_whatever_ran_is_named_though_it_had_been_answered(tmp_path: Path) -> None:
     """One that poisoned its process was answered before that ended; one that was cancelled, too."""
     with Front(tmp_path, "0") as front, front.connect() as client:
-        with ready(front) as worker:
-            send(client, "poison")
-            job, fd = worker.take_job()
-            fd.close()
+        with front.ready() as worker:
+            client.ask("poison")
+            job = worker.start_job()
             failed = {"key": job["key"], "code": "internal", "text": "a CUDA error"}
             worker.send("failed", {**failed, "fatal": True})
-        with ready(front) as worker:
-            worker.take_job()[1].close()
+        with front.ready() as worker:
+            worker.start_job()
             client.send("cancel", {"job_id": "poison"})
             assert client.answer("poison").data["code"] == "cancelled"
         front.wait_for_state("starting")
@@ -152,11 +148,10 @@ def test_whatever_ran_is_named_though_it_had_been_answered(tmp_path: Path) -> No
 
 def test_an_answered_job_is_none_of_a_later_death(tmp_path: Path) -> None:
     with Front(tmp_path, "0") as front, front.connect() as client:
-        with ready(front) as worker:
+        with front.ready() as worker:
             for name, answer in (("done", done), ("failed", failed)):
-                send(client, name)
-                job, fd = worker.take_job()
-                fd.close()
+                client.ask(name)
+                job = worker.start_job()
                 worker.send(name, answer(job["key"]))
                 client.answer(name)
         front.wait_for_state("starting")

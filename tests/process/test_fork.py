@@ -35,8 +35,7 @@ def test_the_parents_hang_up_reaches_the_worker(front: Front, program: str, argu
             stdin=subprocess.PIPE,
         )
         with client:
-            job, fd = worker.take_job()
-            fd.close()
+            job = worker.start_job()
             segment = {"id": 1, "start": 0.0, "end": 1.0, "text": " a"}
             worker.send("segment", {"key": job["key"], "index": 0, "segment": segment})
             # The child lives until the client's stdin is closed.

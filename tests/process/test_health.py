@@ -13,11 +13,8 @@ from pathlib import Path
 import pytest
 
 from asrd.exitcodes import Exit
-from tests.process.test_front import ask, ready
-from tests.process.test_run import LONG
-from tests.process.test_run import ask as ask_for
 from tests.support.daemons import Daemon, Front
-from tests.support.raw import Peer, done, wait_for
+from tests.support.raw import LONG, Peer, done, wait_for
 
 # What `asrctl` itself needs to start, on a busy machine.
 _START_SECONDS = 5.0
@@ -58,7 +55,7 @@ def stopped(pid: int) -> Iterator[None]:
 
 
 def test_a_front_that_is_stuck_is_unreachable_within_a_second(tmp_path: Path) -> None:
-    with Front(tmp_path, "0") as front, ready(front):
+    with Front(tmp_path, "0") as front, front.ready():
         assert health(front.socket)[0] == Exit.OK
         with stopped(front.process.pid):
             begun = time.monotonic()
@@ -90,14 +87,14 @@ def test_a_full_backlog_is_unreachable_within_a_second(tmp_path: Path) -> None:
 
 
 def test_a_full_queue_shows_at_once(tmp_path: Path) -> None:
-    with Front(tmp_path, "0", config="queue_max = 1") as front, ready(front) as worker:
+    with Front(tmp_path, "0", config="queue_max = 1") as front, front.ready() as worker:
         with front.connect() as client:
             for name in ("runs", "waits"):
-                ask(client, name)
+                client.ask(name)
                 client.expect("accepted")
             seen(front.socket, "degraded", "the queue is full (1 of 1)")
             assert health(front.socket)[0] == 1
-            worker.take_job()[1].close()
+            worker.start_job()
 
 
 def nothing_listens(front: Front) -> None:
@@ -143,14 +140,14 @@ def test_a_worker_that_sleeps_and_never_loaded_is_not_counted_on(tmp_path: Path)
 
 def test_a_worker_that_sleeps_and_had_loaded_is(tmp_path: Path) -> None:
     with Front(tmp_path, "0") as front:
-        with ready(front) as worker:
+        with front.ready() as worker:
             worker.send("bye", {"reason": "idle"})
         front.wait_for_state("asleep")
         assert health(front.socket)[0] == Exit.OK
 
 
 def test_signs_of_life_that_cease_show_until_they_come_again(tmp_path: Path) -> None:
-    with Front(tmp_path, "0") as front, ready(front, alive_seconds=0.5) as worker:
+    with Front(tmp_path, "0") as front, front.ready(alive_seconds=0.5) as worker:
         seen(front.socket, "unavailable", "worker 0 has given no sign of life for ")
         worker.send("alive", {})
         wait_for("health", lambda: front.status()["state"] == "ok")
@@ -169,7 +166,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 def test_a_stopped_worker_shows_within_a_second(daemon: Daemon, busy: bool) -> None:
     with daemon.connect() as client:
         if busy:
-            ask_for(client, "a", LONG, stream=True)
+            client.ask_file("a", LONG, stream=True)
             client.expect("accepted")
             client.expect("progress")
         with stopped(daemon.pid_of()):
@@ -181,12 +178,11 @@ def test_a_stopped_worker_shows_within_a_second(daemon: Daemon, busy: bool) -> N
 
 def test_a_job_that_does_not_move_shows_while_its_worker_says_so(tmp_path: Path) -> None:
     """What a worker says of itself is in tests/worker/test_signs_of_life.py."""
-    with Front(tmp_path, "0") as front, ready(front, alive_seconds=60.0) as worker:
+    with Front(tmp_path, "0") as front, front.ready(alive_seconds=60.0) as worker:
         with front.connect() as client:
-            ask(client)
+            client.ask()
             client.expect("accepted")
-            job, fd = worker.take_job()
-            fd.close()
+            job = worker.start_job()
             worker.send("alive", {"key": job["key"], "stalled_seconds": 130.0})
             seen(front.socket, "unavailable", "worker 0 has a job that has not moved for 130 s")
             worker.send("alive", {"key": job["key"]})
@@ -194,11 +190,10 @@ def test_a_job_that_does_not_move_shows_while_its_worker_says_so(tmp_path: Path)
 
 
 def test_jobs_that_all_fail_show_until_one_succeeds(tmp_path: Path) -> None:
-    with Front(tmp_path, "0") as front, ready(front) as worker, front.connect() as client:
+    with Front(tmp_path, "0") as front, front.ready() as worker, front.connect() as client:
         for number in range(4):
-            ask(client, str(number))
-            job, fd = worker.take_job()
-            fd.close()
+            client.ask(str(number))
+            job = worker.start_job()
             if number == 3:
                 assert front.status()["problems"] == ["no job has succeeded yet, 3 failed"]
                 assert front.status()["state"] == "degraded"

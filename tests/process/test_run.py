@@ -20,29 +20,7 @@ from wyoming.info import Describe, Info
 from asrd.demo import MODEL, SAMPLES
 from asrd.errors import Code
 from tests.support.daemons import Daemon, alive, descriptors
-from tests.support.raw import Peer, wait_for
-
-TEXTS = {
-    entry["file"]: entry["text"]
-    for entry in map(json.loads, (SAMPLES / "references.jsonl").read_text().splitlines())
-}
-SHORT = "en-4.wav"
-LONG = next(name for name in TEXTS if name.startswith("en-minute"))
-
-
-def ask(client: Peer, job_id: str, sample: str = SHORT, **options: Any) -> None:
-    with open(SAMPLES / sample, "rb") as file:
-        client.send(
-            "transcribe",
-            {"job_id": job_id, "audio": {"encoding": "file"}, "language": "en", **options},
-            fds=(file.fileno(),),
-        )
-
-
-def transcript(client: Peer, job_id: str) -> dict[str, Any]:
-    event = client.answer(job_id)
-    assert event.type == "transcript", event.data
-    return event.data
+from tests.support.raw import LONG, SHORT, TEXTS, wait_for
 
 
 @pytest.fixture
@@ -55,8 +33,8 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 def test_the_bundled_model_is_used_with_a_notice(daemon: Daemon) -> None:
     with daemon.connect() as client:
-        ask(client, "a")
-        assert transcript(client, "a")["text"] == TEXTS[SHORT]
+        client.ask_file("a")
+        assert client.transcript("a")["text"] == TEXTS[SHORT]
     (worker,) = daemon.status()["workers"]
     assert (worker["model"], worker["device"], worker["jobs_done"]) == ("demo", "cpu", 1)
     assert "using the bundled demo model" in daemon.log
@@ -75,7 +53,7 @@ def test_every_kind_of_option_reaches_the_engine(daemon: Daemon) -> None:
         "stream": True,
     }
     with daemon.connect() as client:
-        ask(client, "a", **options)
+        client.ask_file("a", **options)
         client.expect("accepted")
         kinds = []
         while (event := client.receive()) is not None and event.type != "transcript":
@@ -89,10 +67,10 @@ def test_every_kind_of_option_reaches_the_engine(daemon: Daemon) -> None:
 
 def test_a_language_is_detected_and_a_translation_made(daemon: Daemon) -> None:
     with daemon.connect() as client:
-        ask(client, "de", "de-1.wav", language=None)
-        assert transcript(client, "de")["language"] == "de"
-        ask(client, "es", "es-1.wav", language="es", task="translate")
-        assert transcript(client, "es")["text"] == "five five green"
+        client.ask_file("de", "de-1.wav", language=None)
+        assert client.transcript("de")["language"] == "de"
+        client.ask_file("es", "es-1.wav", language="es", task="translate")
+        assert client.transcript("es")["text"] == "five five green"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
@@ -100,8 +78,8 @@ def test_an_idle_worker_s_death_is_noticed_and_mended(daemon: Daemon, number: in
     before = daemon.pid_of()
     daemon.kill(number=number)
     with daemon.connect() as client:
-        ask(client, "a")
-        assert transcript(client, "a")["text"] == TEXTS[SHORT]
+        client.ask_file("a")
+        assert client.transcript("a")["text"] == TEXTS[SHORT]
     assert daemon.pid_of() != before
     assert daemon.workers()["0"]["restarts"] == 1
 
@@ -109,15 +87,15 @@ def test_an_idle_worker_s_death_is_noticed_and_mended(daemon: Daemon, number: in
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_death_in_the_middle_of_a_job_costs_one_retry(daemon: Daemon, number: int) -> None:
     with daemon.connect() as client:
-        ask(client, "long", LONG, stream=True)
-        ask(client, "queued")
+        client.ask_file("long", LONG, stream=True)
+        client.ask_file("queued")
         # The second's `accepted` may come before or after the first's `progress`.
         kinds = {client.receive_kind() for _ in range(3)}
         assert {"accepted", "progress"} <= kinds
         daemon.kill(number=number)
-        done = transcript(client, "long")
+        done = client.transcript("long")
         assert done["attempts"] == 2
-        assert transcript(client, "queued")["attempts"] == 1
+        assert client.transcript("queued")["attempts"] == 1
     assert daemon.status()["jobs"]["retried"] == 1
     death = daemon.workers()["0"]["last_death"]
     assert f"killed by {signal.Signals(number).name}" in death
@@ -126,33 +104,33 @@ def test_a_death_in_the_middle_of_a_job_costs_one_retry(daemon: Daemon, number: 
 
 def test_a_death_while_loading_costs_nothing(tmp_path: Path) -> None:
     with Daemon(tmp_path) as daemon, daemon.connect() as client:
-        ask(client, "a")
+        client.ask_file("a")
         wait_for("a worker that loads", lambda: daemon.workers()["0"]["pid"])
         daemon.kill()
-        assert transcript(client, "a")["text"] == TEXTS[SHORT]
+        assert client.transcript("a")["text"] == TEXTS[SHORT]
 
 
 def test_with_two_workers_nobody_waits_for_a_restart(tmp_path: Path) -> None:
     config = "[worker]\ncpu_threads = 1"
     with Daemon(tmp_path, "--workers", "2", config=config) as daemon, daemon.connect() as client:
         daemon.wait_until_ready("0", "1")
-        ask(client, "long", LONG, stream=True)
+        client.ask_file("long", LONG, stream=True)
         client.expect("accepted")
         client.expect("progress")
         busy = next(n for n, w in daemon.workers().items() if w["state"] == "busy")
         daemon.kill(busy)
-        done = transcript(client, "long")
+        done = client.transcript("long")
         assert (done["attempts"], done["worker"]) == (2, "1" if busy == "0" else "0")
 
 
 def test_a_stopped_worker_is_replaced_by_the_watchdog(daemon: Daemon) -> None:
     before = daemon.pid_of()
     with daemon.connect() as client:
-        ask(client, "a", LONG, stream=True)
+        client.ask_file("a", LONG, stream=True)
         client.expect("accepted")
         client.expect("progress")
         daemon.kill(number=signal.SIGSTOP)
-        assert transcript(client, "a")["attempts"] == 2
+        assert client.transcript("a")["attempts"] == 2
     assert daemon.pid_of() != before
     assert not alive(before)
 
@@ -165,13 +143,13 @@ def test_a_stopped_front_is_replaced_and_the_worker_keeps_its_model(daemon: Daem
     assert daemon.front_pid() != front
     assert daemon.pid_of() == worker
     with daemon.connect() as client:
-        ask(client, "a")
-        assert transcript(client, "a")["text"] == TEXTS[SHORT]
+        client.ask_file("a")
+        assert client.transcript("a")["text"] == TEXTS[SHORT]
 
 
 def test_a_killed_front_stops_the_job_that_nobody_waits_for(daemon: Daemon) -> None:
     with daemon.connect() as client:
-        ask(client, "a", LONG, stream=True)
+        client.ask_file("a", LONG, stream=True)
         client.expect("accepted")
         client.expect("progress")
         worker = daemon.pid_of()
@@ -193,15 +171,15 @@ def _try(call: Any) -> Any:
 def test_a_front_restart_loses_no_accepted_job(daemon: Daemon) -> None:
     worker = daemon.pid_of()
     with daemon.connect() as client:
-        ask(client, "a", LONG, stream=True)
+        client.ask_file("a", LONG, stream=True)
         client.expect("accepted")
         client.expect("progress")
         os.kill(daemon.front_pid(), signal.SIGTERM)
         # Whoever comes now waits in the listening socket for the next front.
         with daemon.connect() as late:
-            ask(late, "b")
-            assert transcript(client, "a")["attempts"] == 1
-            assert transcript(late, "b")["text"] == TEXTS[SHORT]
+            late.ask_file("b")
+            assert client.transcript("a")["attempts"] == 1
+            assert late.transcript("b")["text"] == TEXTS[SHORT]
     # The old front may have taken the second one, too; the new one finds the same worker.
     daemon.wait_until_ready()
     assert daemon.pid_of() == worker
@@ -228,13 +206,13 @@ def test_poison_is_refused_after_its_second_kill_and_its_neighbours_live(
         daemon.connect() as client,
     ):
         daemon.wait_until_ready()
-        ask(client, "poison", word_timestamps=True)
+        client.ask_file("poison", word_timestamps=True)
         for name in ("x", "y", "z"):
-            ask(client, name)
+            client.ask_file(name)
         error = client.answer("poison").data
         assert error["code"] == Code.WORKER_CRASHED, error
         for name in ("x", "y", "z"):
-            assert transcript(client, name)["text"] == TEXTS[SHORT]
+            assert client.transcript(name)["text"] == TEXTS[SHORT]
         assert "SIGSEGV" in daemon.log
         assert daemon.workers()["0"]["restarts"] == 2
 
@@ -251,14 +229,14 @@ def test_a_model_that_would_crash_is_refused_at_load_and_mended_live(
         daemon.kill()
         wait_for("the worker to fail", lambda: daemon.workers()["0"]["state"] == "failed")
         assert "alignment_heads" in daemon.workers()["0"]["reason"]
-        ask(client, "a")
+        client.ask_file("a")
         error = client.answer("a").data
         assert error["code"] == Code.UNAVAILABLE
         assert "alignment_heads" in error["text"]
         (tmp_path / "asrd.toml").write_text("[worker]\nmodel = 'demo'\n")
         daemon.wait_until_ready()
-        ask(client, "b")
-        assert transcript(client, "b")["text"] == TEXTS[SHORT]
+        client.ask_file("b")
+        assert client.transcript("b")["text"] == TEXTS[SHORT]
 
 
 def test_a_wrong_setting_is_told_with_file_and_line(tmp_path: Path) -> None:
@@ -276,13 +254,13 @@ def test_a_wrong_setting_is_told_with_file_and_line(tmp_path: Path) -> None:
 def test_cancelling_stops_the_job_and_frees_the_worker(daemon: Daemon) -> None:
     worker = daemon.pid_of()
     with daemon.connect() as client:
-        ask(client, "a", LONG, stream=True)
+        client.ask_file("a", LONG, stream=True)
         client.expect("accepted")
         client.expect("progress")
         client.send("cancel", {"job_id": "a"})
         assert client.answer("a").data["code"] == Code.CANCELLED
-        ask(client, "b")
-        assert transcript(client, "b")["text"] == TEXTS[SHORT]
+        client.ask_file("b")
+        assert client.transcript("b")["text"] == TEXTS[SHORT]
     assert daemon.pid_of() == worker
 
 
@@ -291,13 +269,13 @@ def test_a_job_that_does_not_stop_ends_its_worker(tmp_path: Path) -> None:
     with Daemon(tmp_path, config=config) as daemon, daemon.connect() as client:
         daemon.wait_until_ready()
         worker = daemon.pid_of()
-        ask(client, "a", LONG, stream=True, beam_size=20)
+        client.ask_file("a", LONG, stream=True, beam_size=20)
         client.expect("accepted")
         client.expect("progress")
         client.send("cancel", {"job_id": "a"})
         assert client.answer("a").data["code"] == Code.CANCELLED
-        ask(client, "b")
-        assert transcript(client, "b")["text"] == TEXTS[SHORT]
+        client.ask_file("b")
+        assert client.transcript("b")["text"] == TEXTS[SHORT]
         assert not alive(worker) or "did not stop" not in daemon.log
 
 
@@ -311,11 +289,11 @@ def test_a_client_may_hang_up_at_any_stage(daemon: Daemon, stage: str) -> None:
         elif stage == "in the payload":
             client.send_raw(b'{"type": "transcribe", "payload_length": 1000}\nabc')
         elif stage == "accepted":
-            ask(client, "a", LONG)
+            client.ask_file("a", LONG)
             client.expect("accepted")
     with daemon.connect() as client:
-        ask(client, "b")
-        assert transcript(client, "b")["text"] == TEXTS[SHORT]
+        client.ask_file("b")
+        assert client.transcript("b")["text"] == TEXTS[SHORT]
     wait_for("descriptors to be closed", lambda: descriptors(front) <= before)
 
 
@@ -328,8 +306,8 @@ def test_an_idle_worker_ends_and_the_next_request_wakes_it(tmp_path: Path) -> No
         wait_for("its process to end", lambda: not alive(worker))
         assert daemon.status()["state"] == "ok"
         with daemon.connect() as client:
-            ask(client, "a")
-            assert transcript(client, "a")["attempts"] == 1
+            client.ask_file("a")
+            assert client.transcript("a")["attempts"] == 1
         assert daemon.workers()["0"]["restarts"] == 0
 
 
@@ -338,8 +316,8 @@ def test_ten_crashes_in_a_row_and_still_serving(daemon: Daemon) -> None:
         for number in range(10):
             daemon.wait_until_ready()
             daemon.kill()
-            ask(client, str(number))
-            assert transcript(client, str(number))["text"] == TEXTS[SHORT]
+            client.ask_file(str(number))
+            assert client.transcript(str(number))["text"] == TEXTS[SHORT]
     assert daemon.workers()["0"]["restarts"] == 10
 
 

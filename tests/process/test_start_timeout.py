@@ -3,7 +3,6 @@
 import signal
 from pathlib import Path
 
-from tests.process.test_run import ask, transcript
 from tests.support.daemons import Daemon, alive
 from tests.support.raw import wait_for
 
@@ -21,5 +20,5 @@ def test_a_worker_that_stops_while_it_loads_is_replaced(tmp_path: Path) -> None:
         wait_for("its end", lambda: not alive(stopped))
         assert "not ready after 4 s" in daemon.log
         with daemon.connect() as client:
-            ask(client, "a")
-            transcript(client, "a")
+            client.ask_file("a")
+            client.transcript("a")

@@ -16,18 +16,17 @@ from asrd import Client
 from asrd.asrctl.host import Host
 from asrd.demo import MODEL, SAMPLES
 from asrd.standalone import child
-from tests.process.test_run import LONG, SHORT, TEXTS, ask, transcript
 from tests.support.daemons import Daemon, alive
 from tests.support.paths import ROOT
-from tests.support.raw import PATIENCE, wait_for
+from tests.support.raw import LONG, PATIENCE, SHORT, TEXTS, wait_for
 
 CONFIG = "[worker]\ncpu_threads = 1\n"
 
 
 def serves(daemon: Daemon) -> None:
     with daemon.connect() as client:
-        ask(client, "a")
-        assert transcript(client, "a")["text"] == TEXTS[SHORT]
+        client.ask_file("a")
+        assert client.transcript("a")["text"] == TEXTS[SHORT]
 
 
 # --- whose code runs ----------------------------------------------------------------------------
@@ -223,11 +222,11 @@ def pipe(tmp_path: Path) -> Iterator[int]:
 def drains(daemon: Daemon, number: int) -> None:
     """Stop it in the middle of a job, which must have its answer."""
     with daemon.connect() as client:
-        ask(client, "a", LONG, stream=True)
+        client.ask_file("a", LONG, stream=True)
         client.expect("accepted")
         client.expect("progress")
         daemon.process.send_signal(number)
-        assert transcript(client, "a")["attempts"] == 1
+        assert client.transcript("a")["attempts"] == 1
     assert daemon.process.wait(PATIENCE) == 0
 
 
@@ -300,8 +299,8 @@ def test_a_removed_socket_directory_is_made_again(tmp_path: Path) -> None:
         with daemon.connect() as before:
             shutil.rmtree(place)
             wait_for("a new socket", lambda: _answers(daemon))
-            ask(before, "a")
-            assert transcript(before, "a")["text"] == TEXTS[SHORT]
+            before.ask_file("a")
+            assert before.transcript("a")["text"] == TEXTS[SHORT]
         assert place.stat().st_mode & 0o777 == 0o750
         assert f"the socket was removed: listening at {path} again" in daemon.log
         # The supervisor has the new one, too.
@@ -343,11 +342,11 @@ def test_a_removed_private_directory_costs_a_restart(tmp_path: Path) -> None:
     with Daemon(tmp_path, config=CONFIG) as daemon, daemon.connect() as client:
         daemon.wait_until_ready()
         worker = daemon.pid_of()
-        ask(client, "a", LONG, stream=True)
+        client.ask_file("a", LONG, stream=True)
         client.expect("accepted")
         client.expect("progress")
         shutil.rmtree(next(path for path in tmp_path.iterdir() if path.name.startswith("asrd-")))
-        assert transcript(client, "a")["attempts"] == 1
+        assert client.transcript("a")["attempts"] == 1
         wait_for("its end", lambda: not alive(worker))
         wait_for("a new front", lambda: _answers(daemon))
         serves(daemon)

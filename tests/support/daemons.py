@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support.raw import PATIENCE, Peer, status, wait_for
+from tests.support.raw import HELLO, PATIENCE, Peer, status, wait_for
 
 
 def _environment(tmp: Path) -> dict[str, str]:
@@ -180,6 +180,13 @@ class Front(_Process):
         """The front's connection, as the worker sees it."""
         sock, _ = self.listeners[name].accept()
         return Peer(sock)
+
+    def ready(self, name: str = "0", **changes: Any) -> Peer:
+        """Accept as the worker, and say that the model is loaded."""
+        worker = self.accept(name)
+        worker.send("hello", {**HELLO, **changes})
+        self.wait_for_state("ready", "busy", name=name)
+        return worker
 
     def remove(self, name: str) -> None:
         (self.worker_dir / f"{name}.sock").unlink()
