@@ -38,7 +38,7 @@ def no_descriptor_left(front: Front) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
-def test_a_worker_lost_while_no_descriptor_is_left_is_found_again(front: Front) -> None:
+def test_worker_lost_without_free_descriptors_is_found_again(front: Front) -> None:
     with front.connect() as client:
         with front.ready() as worker:
             client.ask()
@@ -56,7 +56,7 @@ def test_a_worker_lost_while_no_descriptor_is_left_is_found_again(front: Front) 
             assert client.answer("a").data["attempts"] == 2
 
 
-def test_audio_that_finds_no_descriptor_is_busy(front: Front) -> None:
+def test_audio_without_a_free_descriptor_is_busy(front: Front) -> None:
     start = {"rate": 16_000, "width": 2, "channels": 1}
     with front.ready() as worker, front.connect() as client, front.connect() as other:
         other.send("ping")
@@ -80,7 +80,7 @@ def test_audio_that_finds_no_descriptor_is_busy(front: Front) -> None:
         assert client.answer("runs").type == "transcript"
 
 
-def test_the_front_takes_all_the_descriptors_that_it_may_have(tmp_path: Path) -> None:
+def test_front_raises_its_descriptor_limit_to_the_hard_one(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 100, hard))
     try:
@@ -91,7 +91,7 @@ def test_the_front_takes_all_the_descriptors_that_it_may_have(tmp_path: Path) ->
     assert limits == (hard, hard)
 
 
-def test_who_connects_while_no_descriptor_is_left_waits(front: Front) -> None:
+def test_client_waits_while_no_descriptor_is_free(front: Front) -> None:
     front.status()
     with no_descriptor_left(front):
         late = Peer.connect(front.socket)
@@ -103,7 +103,7 @@ def test_who_connects_while_no_descriptor_is_left_waits(front: Front) -> None:
     assert front.log.count("cannot accept") == 1
 
 
-def test_a_crowd_at_the_public_socket_leaves_the_main_one_open(tmp_path: Path) -> None:
+def test_crowd_at_the_status_socket_leaves_the_main_one_open(tmp_path: Path) -> None:
     public = str(tmp_path / "status.sock")
     config = f"status_socket = '{public}'\nconnections_max = 2\nstatus_connections_max = 3\n"
     with Front(tmp_path, config=config + "status_connections_max_per_user = 2") as front:
@@ -121,7 +121,7 @@ def test_a_crowd_at_the_public_socket_leaves_the_main_one_open(tmp_path: Path) -
                     assert surplus.expect("error")["code"] == Code.BUSY
 
 
-def test_a_stranger_may_not_say_much(tmp_path: Path) -> None:
+def test_status_socket_refuses_long_events(tmp_path: Path) -> None:
     public = str(tmp_path / "status.sock")
     with Front(tmp_path, config=f"status_socket = '{public}'"), Peer.connect(public) as stranger:
         stranger.send("ping", {"text": "x" * 5000})
@@ -130,7 +130,7 @@ def test_a_stranger_may_not_say_much(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", ["cancelled", "busy", "worker-crashed", "invented"])
-def test_a_worker_may_not_put_words_into_the_front_s_mouth(front: Front, code: str) -> None:
+def test_worker_cannot_answer_with_a_code_of_the_front(front: Front, code: str) -> None:
     with front.ready() as worker, front.connect() as client:
         client.ask()
         job = worker.start_job()
@@ -140,7 +140,7 @@ def test_a_worker_may_not_put_words_into_the_front_s_mouth(front: Front, code: s
         assert error["text"] == f"its worker answered {code}: why not"
 
 
-def test_a_worker_that_greets_and_goes_is_not_met_all_the_time(front: Front) -> None:
+def test_front_pauses_before_it_reconnects_to_a_worker(front: Front) -> None:
     started = time.monotonic()
     for _ in range(11):
         with front.accept() as worker:
@@ -148,7 +148,7 @@ def test_a_worker_that_greets_and_goes_is_not_met_all_the_time(front: Front) -> 
     assert time.monotonic() - started > 10 * 0.05
 
 
-def test_a_worker_s_death_while_the_daemon_stops_costs_one_retry(tmp_path: Path) -> None:
+def test_worker_death_during_drain_costs_one_retry(tmp_path: Path) -> None:
     with (
         Daemon(tmp_path, config="[worker]\ncpu_threads = 1\n") as daemon,
         daemon.connect() as client,
@@ -167,7 +167,7 @@ def test_a_worker_s_death_while_the_daemon_stops_costs_one_retry(tmp_path: Path)
         assert (answer.type, answer.data["attempts"]) == ("transcript", 2), answer.data
 
 
-def test_a_client_that_only_stops_talking_gets_its_answer(front: Front) -> None:
+def test_client_that_half_closes_gets_its_answer(front: Front) -> None:
     """As `socat` does at the end of its input."""
     with front.ready() as worker, front.connect() as client:
         client.ask()
@@ -185,7 +185,7 @@ def test_a_client_that_only_stops_talking_gets_its_answer(front: Front) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_daemon_stopped_before_it_serves_leaves_nothing(
+def test_daemon_stopped_before_it_serves_leaves_nothing(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     daemon = Daemon(tmp_path)
@@ -197,7 +197,7 @@ def test_a_daemon_stopped_before_it_serves_leaves_nothing(
 START = {"rate": 16_000, "width": 2, "channels": 1}
 
 
-def test_a_streamed_job_that_is_refused_is_told_under_its_name_once(front: Front) -> None:
+def test_refused_stream_gets_one_error_with_its_job_id(front: Front) -> None:
     """One recording, one answer: what still comes of a refused one is nobody's fault any more."""
     with front.connect() as client:
         client.send("transcribe", {"job_id": "w", "trace_id": "t"})
@@ -223,7 +223,7 @@ def test_a_streamed_job_that_is_refused_is_told_under_its_name_once(front: Front
         client.expect("pong")
 
 
-def test_the_next_recording_after_a_refused_one_is_taken(front: Front) -> None:
+def test_recording_after_a_refused_one_is_accepted(front: Front) -> None:
     with front.ready(languages=["en", "de"]) as worker, front.connect() as client:
         client.send("transcribe", {"job_id": "a"})
         client.send("audio-start", START)
@@ -239,7 +239,7 @@ def test_the_next_recording_after_a_refused_one_is_taken(front: Front) -> None:
         assert client.expect("transcript")["text"] == "hello"
 
 
-def test_a_recording_that_nobody_goes_on_with_is_given_up(tmp_path: Path) -> None:
+def test_abandoned_recording_is_dropped_after_the_idle_timeout(tmp_path: Path) -> None:
     config = "frame_timeout_seconds = 0.3\nspool_max_bytes = 32000\nqueue_max = 2"
     with Front(tmp_path, "0", config=config) as front:
         with front.ready() as worker, front.connect() as idle, front.connect() as client:
@@ -293,7 +293,7 @@ with socket.socket(socket.AF_UNIX) as sock:
 
 
 @pytest.mark.parametrize("kind", FLOODS)
-def test_a_client_that_floods_holds_up_nobody(front: Front, kind: str) -> None:
+def test_flooding_client_delays_no_other(front: Front, kind: str) -> None:
     """It once had the event loop for 10 s at a time: the watchdog would have killed the front."""
     command = [sys.executable, "-c", _FLOOD, front.socket, FLOODS[kind].decode()]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as flood, front.connect() as client:

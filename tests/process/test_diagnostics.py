@@ -124,7 +124,7 @@ def test_an_idle_worker_s_death(daemon: Daemon, number: signal.Signals, said: st
     assert printed(daemon, "status", "--crashes").splitlines()[1].endswith("-    -      -        -")
 
 
-def test_whatever_ran_is_named_though_it_had_been_answered(tmp_path: Path) -> None:
+def test_death_report_names_a_job_that_was_cancelled(tmp_path: Path) -> None:
     """One that poisoned its process was answered before that ended; one that was cancelled, too."""
     with Front(tmp_path, "0") as front, front.connect() as client:
         with front.ready() as worker:
@@ -146,7 +146,7 @@ def test_whatever_ran_is_named_though_it_had_been_answered(tmp_path: Path) -> No
     assert "job poison (attempt 2, 1.0 s, 32000 bytes)" in lines[1]
 
 
-def test_an_answered_job_is_none_of_a_later_death(tmp_path: Path) -> None:
+def test_death_report_leaves_out_answered_jobs(tmp_path: Path) -> None:
     with Front(tmp_path, "0") as front, front.connect() as client:
         with front.ready() as worker:
             for name, answer in (("done", done), ("failed", failed)):
@@ -164,7 +164,7 @@ def failed(key: int) -> dict[str, Any]:
     return {"key": key, "code": "bad-audio", "text": "noise"}
 
 
-def test_the_word_of_another_process_explains_nothing(tmp_path: Path) -> None:
+def test_death_report_ignores_another_process(tmp_path: Path) -> None:
     """More may have died before one of them said anything: its predecessor is not the one that
     the front lost."""
     with Front(tmp_path, "0") as front:
@@ -178,7 +178,7 @@ def test_the_word_of_another_process_explains_nothing(tmp_path: Path) -> None:
     assert [crash["exit"] for crash in told_of] == ["killed by SIGBUS", None, None]
 
 
-def test_no_more_than_twenty_are_told(tmp_path: Path) -> None:
+def test_status_lists_the_last_twenty_crashes(tmp_path: Path) -> None:
     """Deaths of a worker that the test plays: there are more of them in a second."""
     with Front(tmp_path, "0") as front:
         for pid in range(1, 24):
@@ -190,7 +190,7 @@ def test_no_more_than_twenty_are_told(tmp_path: Path) -> None:
     assert [crash["pid"] for crash in told] == list(range(4, 24))
 
 
-def test_what_a_worker_has_stored_goes_to_its_next_process_alone(daemon: Daemon) -> None:
+def test_stored_stderr_goes_to_the_next_process_only(daemon: Daemon) -> None:
     """A descriptor that is not close-on-exec in the supervisor would be in every later process."""
 
     def kept(pid: int) -> int:

@@ -16,7 +16,6 @@ import pytest
 from asrd.errors import Code
 from asrd.wire import fdsocket
 from asrd.wire.client_events import TO_CLIENT
-from asrd.wire.fds import OwnedFd
 from asrd.wire.fields import parse_event
 from tests.support.daemons import Front, descriptors, resident_kib
 from tests.support.raw import HELLO, PCM, SECOND, Peer, done, memfd, wait_for
@@ -78,7 +77,7 @@ def test_several_jobs_in_flight_on_one_connection(front: Front) -> None:
             assert client.answer(name).data["text"] == name
 
 
-def test_a_full_queue_is_busy_and_says_when_to_try_again(front: Front) -> None:
+def test_full_queue_is_busy_with_retry_after(front: Front) -> None:
     with front.ready() as worker, front.connect() as client:
         for name in ("a", "b", "c"):
             client.ask(name)
@@ -92,20 +91,7 @@ def test_a_full_queue_is_busy_and_says_when_to_try_again(front: Front) -> None:
         worker.start_job()
 
 
-def test_while_workers_start_requests_wait_within_the_bound(front: Front) -> None:
-    with front.connect() as client:
-        for name in ("a", "b"):
-            client.ask(name)
-            client.expect("accepted")
-        client.ask("c")
-        assert client.expect("error")["code"] == Code.BUSY
-        with front.ready() as worker:
-            worker.serve_job()
-            assert client.answer("a").type == "transcript"
-            worker.start_job()
-
-
-def test_a_lost_worker_costs_one_retry_at_the_head_of_the_queue(front: Front) -> None:
+def test_job_of_a_lost_worker_is_retried_first(front: Front) -> None:
     with front.connect() as client:
         with front.ready() as worker:
             for name in ("a", "b"):
@@ -126,7 +112,7 @@ def test_a_lost_worker_costs_one_retry_at_the_head_of_the_queue(front: Front) ->
             assert "job a" in status["workers"][0]["last_death"]
 
 
-def test_a_job_whose_worker_dies_twice_is_worker_crashed_and_its_neighbour_lives(
+def test_job_that_kills_two_workers_is_worker_crashed(
     front: Front,
 ) -> None:
     with front.connect() as client:
@@ -141,16 +127,6 @@ def test_a_job_whose_worker_dies_twice_is_worker_crashed_and_its_neighbour_lives
         with front.ready() as worker:
             job = worker.serve_job()
             assert client.answer("innocent").type == "transcript"
-
-
-def test_a_second_worker_takes_the_retry_at_once(front: Front) -> None:
-    front.listeners["1"] = front.listen("1")
-    with front.connect() as client, front.ready("1") as other:
-        with front.ready() as worker:
-            client.ask()
-            worker.start_job()
-        other.serve_job()
-        assert client.answer("a").data["worker"] == "1"
 
 
 MISBEHAVIOURS: dict[str, Callable[[Peer, int], object]] = {
@@ -172,7 +148,7 @@ MISBEHAVIOURS: dict[str, Callable[[Peer, int], object]] = {
 
 
 @pytest.mark.parametrize("name", MISBEHAVIOURS)
-def test_a_worker_that_breaks_the_protocol_counts_as_crashed(front: Front, name: str) -> None:
+def test_worker_that_breaks_the_protocol_counts_as_crashed(front: Front, name: str) -> None:
     with front.connect() as client:
         with front.ready() as worker:
             client.ask()
@@ -184,7 +160,7 @@ def test_a_worker_that_breaks_the_protocol_counts_as_crashed(front: Front, name:
             assert client.answer("a").data["text"] == "the right one"
 
 
-def test_a_late_answer_never_reaches_another_job(front: Front) -> None:
+def test_late_answer_never_reaches_another_job(front: Front) -> None:
     with front.ready() as worker, front.connect() as client:
         client.ask("a")
         first, fd = worker.take_job()
@@ -202,7 +178,7 @@ def test_a_late_answer_never_reaches_another_job(front: Front) -> None:
         assert client.answer("b").data["text"] == "b's text"
 
 
-def test_a_worker_that_cannot_load_makes_requests_unavailable_with_its_reason(
+def test_worker_that_cannot_load_makes_jobs_unavailable(
     front: Front,
 ) -> None:
     with front.connect() as client:
@@ -223,14 +199,7 @@ def test_a_worker_that_cannot_load_makes_requests_unavailable_with_its_reason(
             assert front.status()["state"] == "ok"
 
 
-def test_without_a_worker_a_request_is_unavailable(tmp_path: Path) -> None:
-    with Front(tmp_path) as front, front.connect() as client:
-        client.ask()
-        assert client.expect("error")["code"] == Code.UNAVAILABLE
-        assert front.status()["state"] == "unavailable"
-
-
-def test_a_first_worker_is_found_by_the_request_that_needs_it(tmp_path: Path) -> None:
+def test_request_finds_a_worker_installed_since_the_start(tmp_path: Path) -> None:
     with Front(tmp_path) as front, front.connect() as client:
         front.status()
         front.listeners["0"] = front.listen("0")
@@ -238,7 +207,7 @@ def test_a_first_worker_is_found_by_the_request_that_needs_it(tmp_path: Path) ->
         client.expect("accepted")
 
 
-def test_a_worker_that_says_bye_gets_its_unstarted_job_taken_back(front: Front) -> None:
+def test_job_sent_to_a_leaving_worker_is_not_an_attempt(front: Front) -> None:
     with front.connect() as client:
         with front.ready() as worker:
             worker.send("bye", {"reason": "idle"})
@@ -254,22 +223,10 @@ def test_a_worker_that_says_bye_gets_its_unstarted_job_taken_back(front: Front) 
             assert client.answer("a").data["attempts"] == 1
 
 
-def test_a_poisoned_engine_counts_as_a_crash(front: Front) -> None:
-    with front.connect() as client:
-        with front.ready() as worker:
-            client.ask()
-            job = worker.start_job()
-            failed = {"code": "internal", "text": "CUDA failed", "fatal": True}
-            worker.send("failed", {"key": job["key"], **failed})
-        with front.ready() as worker:
-            job = worker.serve_job()
-            assert client.answer("a").data["attempts"] == 2
-
-
 @pytest.mark.parametrize(
     "code", [Code.BAD_AUDIO, Code.OUT_OF_MEMORY, Code.TOO_LARGE, Code.INTERNAL]
 )
-def test_a_worker_s_error_is_passed_on(front: Front, code: Code) -> None:
+def test_error_of_a_worker_reaches_the_client(front: Front, code: Code) -> None:
     with front.ready() as worker, front.connect() as client:
         client.ask()
         job = worker.start_job()
@@ -279,7 +236,7 @@ def test_a_worker_s_error_is_passed_on(front: Front, code: Code) -> None:
         assert error["retryable"] is code.retryable
 
 
-def test_deadlines_in_the_queue_and_in_the_run(front: Front) -> None:
+def test_timeout_ends_jobs_that_wait_or_run(front: Front) -> None:
     with front.ready() as worker, front.connect() as client:
         client.ask("runs", timeout_ms=600)
         worker.start_job()
@@ -291,7 +248,7 @@ def test_deadlines_in_the_queue_and_in_the_run(front: Front) -> None:
         assert "key" in worker.expect("cancel")
 
 
-def test_an_unknown_model_is_refused_with_the_list(front: Front) -> None:
+def test_unknown_model_is_refused_with_the_available_ones(front: Front) -> None:
     with front.ready() as worker, front.connect() as client:
         client.ask(name="large")
         error = client.expect("error")
@@ -306,21 +263,12 @@ BAD_REQUESTS: dict[str, tuple[dict[str, Any], bytes, Code, str]] = {
     "no audio bytes": ({"audio": PCM}, b"", Code.BAD_REQUEST, "audio"),
     "odd length": ({"audio": PCM}, b"123", Code.BAD_AUDIO, "multiple"),
     "bad encoding": ({"audio": {"encoding": "mp3"}}, SECOND, Code.BAD_REQUEST, "audio.encoding"),
-    "bad rate": (
-        {"audio": {**PCM, "sample_rate": 0}},
-        SECOND,
-        Code.BAD_REQUEST,
-        "audio.sample_rate",
-    ),
-    "bad beam": ({"audio": PCM, "beam_size": 0}, SECOND, Code.BAD_REQUEST, "beam_size"),
-    "bad type": ({"audio": PCM, "vad_filter": "yes"}, SECOND, Code.BAD_REQUEST, "vad_filter"),
-    "bad task": ({"audio": PCM, "task": "sing"}, SECOND, Code.BAD_REQUEST, "task"),
     "bad job id": ({"audio": PCM, "job_id": "a b"}, SECOND, Code.BAD_REQUEST, "job_id"),
 }
 
 
 @pytest.mark.parametrize("name", BAD_REQUESTS)
-def test_bad_fields_are_named_and_the_connection_goes_on(front: Front, name: str) -> None:
+def test_bad_field_is_named_and_the_connection_survives(front: Front, name: str) -> None:
     data, payload, code, word = BAD_REQUESTS[name]
     with front.connect() as client:
         client.send("transcribe", data, payload)
@@ -331,7 +279,7 @@ def test_bad_fields_are_named_and_the_connection_goes_on(front: Front, name: str
         assert client.expect("pong") == {"text": "still here"}
 
 
-def test_an_answer_repeats_no_id_that_is_none(front: Front) -> None:
+def test_error_repeats_no_malformed_id(front: Front) -> None:
     with front.connect() as client:
         client.ask("a b", trace_id="t1")
         error = client.expect("error")
@@ -341,7 +289,7 @@ def test_an_answer_repeats_no_id_that_is_none(front: Front) -> None:
         assert client.expect("error")["job_id"] == "a"
 
 
-def test_a_job_id_in_flight_is_not_taken_twice(front: Front) -> None:
+def test_job_id_in_flight_is_refused(front: Front) -> None:
     with front.ready() as worker, front.connect() as client:
         client.ask()
         client.expect("accepted")
@@ -355,12 +303,7 @@ def test_a_job_id_in_flight_is_not_taken_twice(front: Front) -> None:
     "raw",
     [
         b"not json\n",
-        b'{"type": "ping", "data_length": -1}\n',
-        b'{"type": "ping", "data_length": true}\n',
         b'{"type": "transcribe", "payload_length": 99999999999}\n',
-        b'{"type": "ping", "type": "pong"}\n',
-        b'{"type": 5}\n',
-        b"[" * 20_000 + b"\n",
         b'{"type": "ping", "fds": 1}\n',
     ],
 )
@@ -371,32 +314,11 @@ def test_broken_framing_gets_one_error_and_the_end(front: Front, raw: bytes) -> 
         assert client.at_end()
 
 
-def _pipe() -> int:
-    ours, theirs = os.pipe()
-    os.close(theirs)
-    return ours
-
-
-DESCRIPTORS: dict[str, Callable[[], int]] = {
-    "pipe": _pipe,
-    "directory": lambda: os.open(".", os.O_RDONLY | os.O_DIRECTORY),
-    "device": lambda: os.open("/dev/zero", os.O_RDONLY),
-    "write-only": lambda: os.open("written", os.O_WRONLY | os.O_CREAT),
-    "empty": lambda: os.memfd_create("empty"),
-    "socket": lambda: socket.socket(socket.AF_UNIX).detach(),
-}
-
-
-@pytest.mark.parametrize("name", DESCRIPTORS)
-def test_what_is_no_readable_file_is_bad_audio(
-    front: Front, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with front.connect() as client, OwnedFd(DESCRIPTORS[name]()) as fd:
+def test_descriptor_of_no_regular_file_is_bad_audio(front: Front) -> None:
+    with front.connect() as client, open("/dev/zero", "rb") as device:
         audio = {"encoding": "file"}
-        client.send("transcribe", {"job_id": "a", "audio": audio}, fds=(fd.fileno(),))
-        error = client.expect("error")
-        assert (error["code"], error["job_id"]) == (Code.BAD_AUDIO, "a")
+        client.send("transcribe", {"job_id": "a", "audio": audio}, fds=(device.fileno(),))
+        assert client.error("a")["code"] == Code.BAD_AUDIO
 
 
 def test_limits_of_size_and_length(tmp_path: Path) -> None:
@@ -442,7 +364,7 @@ def test_a_wyoming_stream_gets_wyoming_events_only(front: Front) -> None:
 
 
 @pytest.mark.parametrize("kind", ["audio-chunk", "audio-stop"])
-def test_a_wyoming_stream_out_of_order_is_told(front: Front, kind: str) -> None:
+def test_wyoming_stream_out_of_order_is_refused(front: Front, kind: str) -> None:
     with front.connect() as client:
         client.send(kind, {"rate": 16_000, "width": 2, "channels": 1})
         error = client.expect("error")
@@ -465,7 +387,7 @@ def offered(client: Peer) -> list[tuple[str, list[str]]]:
     return [(model["name"], model["languages"]) for model in models]
 
 
-def test_describe_names_the_models_that_will_be_there(front: Front) -> None:
+def test_describe_waits_for_the_models_of_loading_workers(front: Front) -> None:
     """Home Assistant asks once, at its start, and had no languages until somebody reloaded it."""
     with front.connect() as client, front.connect() as other:
         client.send("describe")
@@ -488,7 +410,7 @@ def test_describe_names_the_models_that_will_be_there(front: Front) -> None:
         assert offered(client) == [("fake", ["en"])]
 
 
-def test_the_wait_for_a_model_is_no_pause_in_a_recording(tmp_path: Path) -> None:
+def test_wait_for_describe_does_not_end_a_recording(tmp_path: Path) -> None:
     with (
         Front(tmp_path, "0", config="frame_timeout_seconds = 0.6") as front,
         front.accept() as worker,
@@ -505,7 +427,7 @@ def test_the_wait_for_a_model_is_no_pause_in_a_recording(tmp_path: Path) -> None
         assert client.receive_kind() == "pong"
 
 
-def test_describe_offers_no_model_of_a_worker_that_is_not_there(front: Front) -> None:
+def test_describe_leaves_out_workers_that_failed_or_left(front: Front) -> None:
     with front.connect() as client:
         client.send("describe")
         with front.accept() as worker:
@@ -516,7 +438,7 @@ def test_describe_offers_no_model_of_a_worker_that_is_not_there(front: Front) ->
         assert offered(client) == []
 
 
-def test_jobs_go_to_the_worker_that_can_do_them(tmp_path: Path) -> None:
+def test_job_goes_to_a_worker_with_its_language_and_task(tmp_path: Path) -> None:
     with Front(tmp_path, "0", "1", config="queue_max = 2") as front, front.connect() as client:
         english = {"model": "tiny.en", "translate": False}
         many = {"model": "/srv/base", "languages": ["de", "en"]}
@@ -545,7 +467,7 @@ def test_jobs_go_to_the_worker_that_can_do_them(tmp_path: Path) -> None:
                 assert error["text"].startswith(f"{field}: ")
 
 
-def test_hanging_up_cancels_what_waits_and_what_runs(front: Front) -> None:
+def test_disconnect_cancels_waiting_and_running_jobs(front: Front) -> None:
     with front.ready() as worker:
         with front.connect() as client:
             client.ask("runs")
@@ -569,7 +491,7 @@ def test_cancelling_from_another_connection(front: Front) -> None:
         assert client.expect("error")["code"] == Code.CANCELLED
 
 
-def test_a_worker_added_and_removed_live(front: Front) -> None:
+def test_worker_is_added_and_removed_live(front: Front) -> None:
     with front.ready():
         front.listeners["1"] = front.listen("1")
         with front.ready("1") as second, front.connect() as client:
@@ -585,7 +507,7 @@ def test_a_worker_added_and_removed_live(front: Front) -> None:
             assert second.at_end()
 
 
-def test_a_stop_lets_accepted_jobs_finish_and_refuses_new_ones(front: Front) -> None:
+def test_drain_finishes_accepted_jobs_and_refuses_new_ones(front: Front) -> None:
     with front.ready() as worker, front.connect() as client:
         client.ask("runs")
         client.ask("waits")
@@ -634,7 +556,7 @@ def test_too_many_jobs_of_a_connection_are_busy(tmp_path: Path) -> None:
         assert client.expect("error")["code"] == Code.BUSY
 
 
-def test_a_client_that_stalls_in_the_middle_of_an_event_is_cut_off(tmp_path: Path) -> None:
+def test_client_that_stalls_inside_an_event_is_dropped(tmp_path: Path) -> None:
     with Front(tmp_path, config="frame_timeout_seconds = 0.3") as front:
         with front.connect() as client, front.connect() as idle:
             client.send_raw(b'{"type": "ping", "data_length": 100}\n{"te')
@@ -644,7 +566,7 @@ def test_a_client_that_stalls_in_the_middle_of_an_event_is_cut_off(tmp_path: Pat
             idle.expect("pong")
 
 
-def test_a_client_that_never_reads_is_cut_off_and_nobody_waits(tmp_path: Path) -> None:
+def test_client_that_never_reads_is_dropped(tmp_path: Path) -> None:
     with Front(tmp_path, config="output_max_bytes = 65536") as front, front.connect() as deaf:
         deaf.sock.settimeout(5)
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
@@ -654,7 +576,7 @@ def test_a_client_that_never_reads_is_cut_off_and_nobody_waits(tmp_path: Path) -
         wait_for("it to be told", lambda: "does not read" in front.log)
 
 
-def test_the_public_socket_answers_questions_only(tmp_path: Path) -> None:
+def test_status_socket_answers_only_status_ping_and_describe(tmp_path: Path) -> None:
     public = tmp_path / "status.sock"
     with Front(tmp_path, config=f"status_socket = '{public}'") as front:
         assert public.stat().st_mode & 0o777 == 0o666
@@ -673,7 +595,7 @@ def test_the_public_socket_answers_questions_only(tmp_path: Path) -> None:
     assert not public.exists()
 
 
-def test_a_socket_in_use_or_a_file_in_the_way_is_told(front: Front, tmp_path: Path) -> None:
+def test_socket_path_in_use_is_an_error(front: Front, tmp_path: Path) -> None:
     def serve(path: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "asrd.main", "serve", "--socket", path],
@@ -691,21 +613,21 @@ def test_a_socket_in_use_or_a_file_in_the_way_is_told(front: Front, tmp_path: Pa
     assert (tmp_path / "file").read_text() == "precious"
 
 
-def test_a_dead_daemon_s_socket_is_taken_over(tmp_path: Path) -> None:
+def test_socket_of_a_dead_daemon_is_replaced(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "asrd.sock"))
     with Front(tmp_path) as front:
         front.status()
 
 
-def test_the_front_is_light_and_imports_no_engine(front: Front) -> None:
+def test_front_is_light_and_loads_no_engine(front: Front) -> None:
     maps = Path(f"/proc/{front.process.pid}/maps").read_text()
     for module in ("numpy", "ctranslate2", "onnxruntime", "av/"):
         assert module not in maps
     assert resident_kib(front.process.pid) < 35 * 1024
 
 
-def test_no_descriptor_or_memory_is_left_after_every_kind_of_end(front: Front) -> None:
+def test_no_descriptor_leaks_after_any_kind_of_end(front: Front) -> None:
     with front.ready() as worker:
         front.status()
         before = descriptors(front.process.pid)

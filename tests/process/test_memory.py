@@ -118,7 +118,7 @@ def _resident(pid: int) -> int:
     return resident_kib(pid) * 1024
 
 
-def test_the_worst_mix_of_clients_takes_no_more_than_the_stated_sum(tmp_path: Path) -> None:
+def test_worst_mix_of_clients_stays_below_the_stated_memory(tmp_path: Path) -> None:
     settings = FrontSettings(**SETTINGS)
     config = "".join(f"{name} = {value}\n" for name, value in SETTINGS.items())
     # Accepted, so that the front's connection to its worker is among what is open at rest.

@@ -11,7 +11,7 @@ class Slow(Daemon):
     program = ("-m", "tests.support.changed", "tests.support.slow")
 
 
-def test_a_worker_that_stops_while_it_loads_is_replaced(tmp_path: Path) -> None:
+def test_worker_that_stops_while_loading_is_replaced(tmp_path: Path) -> None:
     with Slow(tmp_path, "--start-timeout", "4", config="[worker]\ncpu_threads = 1\n") as daemon:
         wait_for("a worker that loads", lambda: daemon.workers()["0"]["pid"])
         stopped = daemon.pid_of()

@@ -64,9 +64,7 @@ def test_peers_without_credentials_are_strangers_to_each_other(
             assert len(peer.expect("status")["crashes"][0]["jobs"]) == seen
 
 
-def test_the_connections_of_one_address_are_bounded_and_leave_room_for_users(
-    front: Front, tcp: socket.socket
-) -> None:
+def test_one_address_may_not_take_all_connections(front: Front, tcp: socket.socket) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(3):
             peer = stack.enter_context(connected(tcp))
@@ -89,7 +87,7 @@ def test_no_descriptor_can_be_passed(front: Front, tcp: socket.socket) -> None:
         assert peer.at_end()
 
 
-def test_the_job_of_a_peer_that_hangs_up_is_cancelled(front: Front, tcp: socket.socket) -> None:
+def test_tcp_disconnect_cancels_the_job(front: Front, tcp: socket.socket) -> None:
     with front.ready() as worker:
         with connected(tcp) as peer:
             peer.ask("a")
@@ -100,7 +98,7 @@ def test_the_job_of_a_peer_that_hangs_up_is_cancelled(front: Front, tcp: socket.
         wait_for("the end", lambda: front.status()["jobs"]["failed"] == {"cancelled": 1})
 
 
-def test_a_user_of_the_unix_socket_is_known_beside_it(front: Front, tcp: socket.socket) -> None:
+def test_users_of_the_unix_socket_stay_known(front: Front, tcp: socket.socket) -> None:
     with front.ready() as worker, connected(tcp) as stranger, front.connect() as user:
         user.send("transcribe", {"job_id": "mine", "audio": PCM}, SECOND)
         user.expect("accepted")

@@ -9,7 +9,7 @@ from tests.support.raw import LONG, PCM, SHORT, memfd
 from tests.support.speech import pcm_s16le, spoken
 
 
-def test_audio_that_is_cut_short_in_the_queue_is_bad_audio(tmp_path: Path) -> None:
+def test_file_truncated_in_the_queue_is_bad_audio(tmp_path: Path) -> None:
     pcm = pcm_s16le(spoken("en")[0].path)
     config = "[front]\nqueue_max = 8\n[worker]\ncpu_threads = 1\n"
     with Daemon(tmp_path, config=config) as daemon, daemon.connect() as client:

@@ -103,6 +103,12 @@ class Peer:
         with open(SAMPLES / sample, "rb") as file:
             self.send("transcribe", asked, fds=(file.fileno(),))
 
+    def start_long(self, job_id: str = "a", **options: Any) -> None:
+        """As a client: send the demo's longest recording, and wait until it makes progress."""
+        self.ask_file(job_id, LONG, stream=True, **options)
+        self.expect("accepted")
+        self.expect("progress")
+
     def take_job(self) -> tuple[dict[str, Any], OwnedFd]:
         """As a worker: the next job and its descriptor."""
         event = self.receive()
