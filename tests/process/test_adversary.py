@@ -1,4 +1,4 @@
-"""The front against peers and conditions that mean it ill: what may die, dies alone."""
+"""The front against hostile peers and exhausted machines: only the culprit is affected."""
 
 import os
 import resource
@@ -28,7 +28,7 @@ def front(tmp_path: Path) -> Iterator[Front]:
 
 @contextmanager
 def no_descriptor_left(front: Front) -> Iterator[None]:
-    """The front keeps the descriptors that it has, and gets no other."""
+    """The front keeps its descriptors, and gets no other."""
     pid = front.process.pid
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (0, before[1]))
@@ -46,9 +46,9 @@ def test_worker_lost_without_free_descriptors_is_found_again(front: Front) -> No
             worker.start_job()
             with no_descriptor_left(front):
                 worker.close()
-                wait_for("the loss to be told", lambda: "worker 0: lost" in front.log)
-                # A whole round of looking for workers.
-                wait_for("the trouble to be told", lambda: "cannot look for workers" in front.log)
+                wait_for("the loss in the log", lambda: "worker 0: lost" in front.log)
+                # A whole round of the search for workers.
+                wait_for("the trouble in the log", lambda: "cannot look for workers" in front.log)
                 client.send("status")
                 assert [w["state"] for w in client.expect("status")["workers"]] == ["starting"]
         with front.ready() as worker:
@@ -96,7 +96,7 @@ def test_client_waits_while_no_descriptor_is_free(front: Front) -> None:
     with no_descriptor_left(front):
         late = Peer.connect(front.socket)
         late.send("ping")
-        wait_for("the trouble to be told", lambda: "cannot accept" in front.log)
+        wait_for("the trouble in the log", lambda: "cannot accept" in front.log)
         wait_for("some more tries", lambda: "cannot look for workers" in front.log)
     with late:
         late.expect("pong")
@@ -168,7 +168,7 @@ def test_worker_death_during_drain_costs_one_retry(tmp_path: Path) -> None:
 
 
 def test_client_that_half_closes_gets_its_answer(front: Front) -> None:
-    """As `socat` does at the end of its input."""
+    """`socat` does so at the end of its input."""
     with front.ready() as worker, front.connect() as client:
         client.ask()
         client.sock.shutdown(socket.SHUT_WR)
@@ -198,7 +198,7 @@ START = {"rate": 16_000, "width": 2, "channels": 1}
 
 
 def test_refused_stream_gets_one_error_with_its_job_id(front: Front) -> None:
-    """One recording, one answer: what still comes of a refused one is nobody's fault any more."""
+    """One recording, one answer: the rest of a refused one causes no more errors."""
     with front.connect() as client:
         client.send("transcribe", {"job_id": "w", "trace_id": "t"})
         client.send("audio-start", START)
@@ -294,7 +294,7 @@ with socket.socket(socket.AF_UNIX) as sock:
 
 @pytest.mark.parametrize("kind", FLOODS)
 def test_flooding_client_delays_no_other(front: Front, kind: str) -> None:
-    """It once had the event loop for 10 s at a time: the watchdog would have killed the front."""
+    """A flood once held the event loop for 10 s at a time, and the watchdog killed the front."""
     command = [sys.executable, "-c", _FLOOD, front.socket, FLOODS[kind].decode()]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as flood, front.connect() as client:
         wait_for("the flood", lambda: _connections(client) == 2)

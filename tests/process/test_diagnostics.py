@@ -1,4 +1,4 @@
-"""A real worker dies under `asrd run`: what is known of it afterwards, and by whom."""
+"""Reports of a dead worker: their content, and the clients that may see them."""
 
 import contextlib
 import json
@@ -31,17 +31,17 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 def crashes(daemon: Daemon) -> list[dict[str, Any]]:
     with Client(daemon.socket) as client:
-        told: list[dict[str, Any]] = client.status(crashes=True)["crashes"]
-    return told
+        found: list[dict[str, Any]] = client.status(crashes=True)["crashes"]
+    return found
 
 
 def explained(daemon: Daemon) -> dict[str, Any]:
-    """The only crash, once the next process has told its part."""
+    """The only crash, once the next process has explained it."""
 
-    def told() -> dict[str, Any] | None:
+    def explained() -> dict[str, Any] | None:
         return next((crash for crash in crashes(daemon) if crash["exit"]), None)
 
-    found: dict[str, Any] = wait_for("the next process's word", told)
+    found: dict[str, Any] = wait_for("the explanation", explained)
     return found
 
 
@@ -96,7 +96,7 @@ def test_a_segfault_in_the_middle_of_a_job(daemon: Daemon) -> None:
 
 
 def ask_for_minutes(client: Peer, **options: Any) -> None:
-    """Long enough for a sign of life in the middle, which tells the length of the audio."""
+    """Send minutes of audio: an `alive` event in the middle reports their length."""
     audio, _ = long_recording(SECONDS, seed=1)
     pcm = (audio[:SAMPLES] * 32_767).astype("<i2").tobytes()
     with memfd(pcm) as fd:
@@ -125,7 +125,7 @@ def test_an_idle_worker_s_death(daemon: Daemon, number: signal.Signals, said: st
 
 
 def test_death_report_names_a_job_that_was_cancelled(tmp_path: Path) -> None:
-    """One that poisoned its process was answered before that ended; one that was cancelled, too."""
+    """A job that poisoned its process, or was cancelled, was answered before the process ended."""
     with Front(tmp_path, "0") as front, front.connect() as client:
         with front.ready() as worker:
             client.ask("poison")
@@ -138,11 +138,11 @@ def test_death_report_names_a_job_that_was_cancelled(tmp_path: Path) -> None:
             assert client.answer("poison").data["code"] == "cancelled"
         front.wait_for_state("starting")
         with Client(front.socket) as asking:
-            told = asking.status(crashes=True)["crashes"]
+            found = asking.status(crashes=True)["crashes"]
         lines = [line for line in front.log.splitlines() if " lost: " in line]
-    jobs = [[(job["job_id"], job["attempt"]) for job in crash["jobs"]] for crash in told]
+    jobs = [[(job["job_id"], job["attempt"]) for job in crash["jobs"]] for crash in found]
     assert jobs == [[("poison", 1)], [("poison", 2)]]
-    assert told[0]["jobs"][0]["audio_seconds"] == 1.0
+    assert found[0]["jobs"][0]["audio_seconds"] == 1.0
     assert "job poison (attempt 2, 1.0 s, 32000 bytes)" in lines[1]
 
 
@@ -165,29 +165,29 @@ def failed(key: int) -> dict[str, Any]:
 
 
 def test_death_report_ignores_another_process(tmp_path: Path) -> None:
-    """More may have died before one of them said anything: its predecessor is not the one that
+    """Several processes may die before one reports: then its predecessor is not the process that
     the front lost."""
     with Front(tmp_path, "0") as front:
         for pid, last in ((1, None), (2, {"exit": "killed by SIGBUS", "pid": 1}), (9, {"pid": 8})):
             with front.accept() as worker:
-                told = {} if last is None else {"last": {"exit": "killed by SIGKILL", **last}}
-                worker.send("hello", {**HELLO, "pid": pid, **told})
+                report = {} if last is None else {"last": {"exit": "killed by SIGKILL", **last}}
+                worker.send("hello", {**HELLO, "pid": pid, **report})
         front.wait_for_state("starting")
         with Client(front.socket) as asking:
-            told_of = asking.status(crashes=True)["crashes"]
-    assert [crash["exit"] for crash in told_of] == ["killed by SIGBUS", None, None]
+            found = asking.status(crashes=True)["crashes"]
+    assert [crash["exit"] for crash in found] == ["killed by SIGBUS", None, None]
 
 
 def test_status_lists_the_last_twenty_crashes(tmp_path: Path) -> None:
-    """Deaths of a worker that the test plays: there are more of them in a second."""
+    """The test plays the worker: real ones die too slowly."""
     with Front(tmp_path, "0") as front:
         for pid in range(1, 24):
             with front.accept() as worker:
                 worker.send("hello", {**HELLO, "pid": pid})
         front.wait_for_state("starting")
         with Client(front.socket) as client:
-            told = client.status(crashes=True)["crashes"]
-    assert [crash["pid"] for crash in told] == list(range(4, 24))
+            found = client.status(crashes=True)["crashes"]
+    assert [crash["pid"] for crash in found] == list(range(4, 24))
 
 
 def test_stored_stderr_goes_to_the_next_process_only(daemon: Daemon) -> None:

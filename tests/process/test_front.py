@@ -195,7 +195,7 @@ def test_worker_that_cannot_load_makes_jobs_unavailable(
         assert status["workers"][0]["state"] == "failed"
         assert "model.bin is missing" in status["workers"][0]["reason"]
         with front.ready() as worker:
-            # Mended: the front tried again by itself.
+            # The front tried again by itself.
             assert front.status()["state"] == "ok"
 
 
@@ -573,7 +573,7 @@ def test_client_that_never_reads_is_dropped(tmp_path: Path) -> None:
             for _ in range(100_000):
                 deaf.send("status")
         assert front.status()["connections"] >= 1
-        wait_for("it to be told", lambda: "does not read" in front.log)
+        wait_for("the log entry", lambda: "does not read" in front.log)
 
 
 def test_status_socket_answers_only_status_ping_and_describe(tmp_path: Path) -> None:

@@ -32,16 +32,16 @@ def health(path: str) -> tuple[int, str]:
 
 
 def seen(path: str, state: str, problem: str) -> float:
-    """Seconds until the status tells this."""
+    """Seconds until the status shows this state and problem."""
     begun = time.monotonic()
     with Peer.connect(path) as client:
 
-        def told() -> bool:
+        def shown() -> bool:
             client.send("status")
             status = client.expect("status")
             return status["state"] == state and problem in "; ".join(status["problems"])
 
-        wait_for(problem, told)
+        wait_for(problem, shown)
     return time.monotonic() - begun
 
 
@@ -175,7 +175,7 @@ def test_stopped_worker_is_degraded_within_a_second(daemon: Daemon, busy: bool) 
 
 
 def test_stalled_job_is_degraded_while_its_worker_reports_it(tmp_path: Path) -> None:
-    """What a worker says of itself is in tests/worker/test_signs_of_life.py."""
+    """tests/worker/test_signs_of_life.py has the worker's side."""
     with Front(tmp_path, "0") as front, front.ready(alive_seconds=60.0) as worker:
         with front.connect() as client:
             client.ask()

@@ -42,7 +42,7 @@ def _most_of_the_largest_data(client: socket.socket) -> None:
 
 
 def _data_without_its_payload(client: socket.socket) -> None:
-    """Of as many values as may be, and as many characters of four bytes as fit."""
+    """The largest event: as many values and four-byte characters as fit."""
     values = ",".join(["[]"] * (frames.MAX_VALUES // 2 - 8))
     data = f'{{"a": [{values}], "b": "{EMOJI * 10}"}}'.encode()
     head = b'{"type": "transcribe", "data_length": %d, "payload_length": %d}\n'

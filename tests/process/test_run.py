@@ -165,7 +165,7 @@ def test_restart_of_the_front_loses_no_accepted_job(daemon: Daemon) -> None:
     with daemon.connect() as client:
         client.start_long()
         os.kill(daemon.front_pid(), signal.SIGTERM)
-        # Whoever comes now waits in the listening socket for the next front.
+        # A connection made now waits in the backlog for the next front.
         with daemon.connect() as late:
             late.ask_file("b")
             assert client.transcript("a")["attempts"] == 1
@@ -233,8 +233,8 @@ def test_wrong_setting_is_reported_with_file_and_line(tmp_path: Path) -> None:
         (tmp_path / "worker-0.toml").write_text("\ncpu_treads = 1\n")
         daemon.kill()
         wait_for("the worker to fail", lambda: daemon.workers()["0"]["state"] == "failed")
-        told = daemon.workers()["0"]["reason"]
-        assert "worker-0.toml:2: unknown key 'cpu_treads'" in told
+        reason = daemon.workers()["0"]["reason"]
+        assert "worker-0.toml:2: unknown key 'cpu_treads'" in reason
         (tmp_path / "worker-0.toml").unlink()
         daemon.wait_until_ready()
 
@@ -339,7 +339,7 @@ def test_wyoming_client_transcribes_unchanged(daemon: Daemon) -> None:
 
 
 def test_wyoming_client_gets_an_error_then_the_end(daemon: Daemon) -> None:
-    """Home Assistant's older one waits for a transcript or the end, whatever else comes."""
+    """Older versions in Home Assistant wait for a transcript or the end, and ignore errors."""
 
     async def converse(audio: bytes, **asked: Any) -> list[str]:
         async with AsyncClient.from_uri(f"unix://{daemon.socket}") as client:

@@ -31,7 +31,7 @@ def serves(daemon: Daemon) -> None:
 
 # --- whose code runs ----------------------------------------------------------------------------
 
-# Each module's first line of code, which tells that it ran, and where.
+# The first line of each module: records that it ran, and where.
 _DECOY = """
 import sys
 if {child!r} in " ".join(sys.orig_argv) or {anywhere}:
@@ -53,7 +53,7 @@ def decoys(directory: Path, names: set[str], anywhere: bool) -> Path:
 
 
 def script(directory: Path, module: str) -> str:
-    """As pip installs a program."""
+    """The launcher that pip installs."""
     path = directory / module
     path.write_text(f"import sys\nfrom {module} import main\nsys.exit(main())\n")
     return str(path)
@@ -146,8 +146,8 @@ def test_relative_path_in_a_deleted_directory_is_an_error(
 ) -> None:
     gone = tmp_path_factory.mktemp("c")
     shell = f"export PYTHONPATH={ROOT}; cd {gone}; rmdir {gone}"
-    told = ends(Daemon(tmp_path, "--model", "./base", shell=shell))
-    assert "./base is relative to the working directory, which is not there any more" in told
+    error = ends(Daemon(tmp_path, "--model", "./base", shell=shell))
+    assert "./base is relative to the working directory, which is not there any more" in error
 
 
 @pytest.mark.parametrize("model", ["~/model", "./model", "model"])
@@ -194,8 +194,8 @@ def test_clients_find_the_default_socket(tmp_path: Path, monkeypatch: pytest.Mon
             command, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
         assert second.returncode == 78
-        told = second.stderr.splitlines()[-1]
-        assert told == f"asrd: cannot listen at {path}: another daemon listens there"
+        error = second.stderr.splitlines()[-1]
+        assert error == f"asrd: cannot listen at {path}: another daemon listens there"
         daemon.status()
 
 
@@ -276,8 +276,10 @@ def test_lowest_allowed_descriptor_limit_is_enough(tmp_path: Path) -> None:
 
 
 def test_too_low_descriptor_limit_is_refused(tmp_path: Path) -> None:
-    told = ends(Daemon(tmp_path, "--workers", "2", config=CONFIG, shell="ulimit -n 35"))
-    assert told.startswith("asrd: `asrd run` needs 36 open files at least, and 35 are allowed here")
+    error = ends(Daemon(tmp_path, "--workers", "2", config=CONFIG, shell="ulimit -n 35"))
+    assert error.startswith(
+        "asrd: `asrd run` needs 36 open files at least, and 35 are allowed here"
+    )
 
 
 # --- what is removed while it runs ----------------------------------------------------------------
@@ -349,8 +351,8 @@ def test_removed_private_directory_costs_a_restart(tmp_path: Path) -> None:
 
 
 def test_missing_model_ends_asrd_run_with_its_reason(tmp_path: Path) -> None:
-    told = ends(Daemon(tmp_path, "--model", "smal", "--workers", "2", config=CONFIG))
-    assert told.startswith("asrd: cannot load: there is no model 'smal': did you mean small")
+    error = ends(Daemon(tmp_path, "--model", "smal", "--workers", "2", config=CONFIG))
+    assert error.startswith("asrd: cannot load: there is no model 'smal': did you mean small")
 
 
 def test_one_working_worker_is_enough_to_start(tmp_path: Path) -> None:

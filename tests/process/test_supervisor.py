@@ -17,7 +17,7 @@ from asrd.standalone.supervisor import Supervisor, Unit
 pytestmark = pytest.mark.anyio
 
 _PATIENCE = 30.0
-# Tells its status, and stays.
+# Reports its status, and stays.
 _TALKS = """
 import os, socket, time
 manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -43,7 +43,7 @@ async def supervised(unit: Unit, directory: Path) -> AsyncIterator[Supervisor]:
         tasks.cancel_scope.cancel()
 
 
-async def until_told(unit: Unit, status: str) -> None:
+async def until_status(unit: Unit, status: str) -> None:
     while unit.status != status:
         await anyio.sleep(0.01)
 
@@ -58,7 +58,7 @@ async def test_notifications_of_a_dead_process_are_ignored(tmp_path: Path) -> No
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
                 dead.sendto(b"READY=1", str(tmp_path / "talks"))
             client.connect(str(tmp_path / "sock"))
-            await until_told(unit, "hello")
+            await until_status(unit, "hello")
             assert not unit.ready.is_set()
 
 
@@ -76,7 +76,7 @@ async def test_program_that_cannot_start_is_retried(
     monkeypatch.setattr(os, "pidfd_open", once_in_vain)
     unit = Unit("talks", [sys.executable, "-c", _TALKS], {})
     async with supervised(unit, tmp_path):
-        await until_told(unit, "hello")
+        await until_status(unit, "hello")
         assert unit.pid == children[1]
         assert unit.starts == 1
     assert "cannot be started: Too many open files" in caplog.text
@@ -159,7 +159,7 @@ async def test_child_cannot_replace_its_notify_socket(tmp_path: Path) -> None:
         code = _OFFERS.format(path=tmp_path / "other")
         unit = Unit("offers", [sys.executable, "-c", code], {"x": listener})
         async with supervised(unit, tmp_path):
-            await until_told(unit, "offered")
+            await until_status(unit, "offered")
             assert unit.sockets == {"x": listener}
             assert listener.fileno() >= 0
 
@@ -167,7 +167,7 @@ async def test_child_cannot_replace_its_notify_socket(tmp_path: Path) -> None:
 async def test_stored_descriptor_is_passed_to_the_next_process(tmp_path: Path) -> None:
     unit = Unit("stores", [sys.executable, "-c", _STORES], {})
     async with supervised(unit, tmp_path):
-        await until_told(unit, "stored")
+        await until_status(unit, "stored")
         unit.signal(signal.SIGKILL)
-        await until_told(unit, "kept 1 mine")
+        await until_status(unit, "kept 1 mine")
         assert unit.last_exit == "killed by SIGKILL"

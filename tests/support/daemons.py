@@ -23,7 +23,7 @@ def _environment(tmp: Path) -> dict[str, str]:
 
 
 def _started_with(numbers: list[int]) -> list[str]:
-    """The interpreter, with those descriptors as 3, 4, … and the variables that name them."""
+    """The command of an interpreter with those descriptors as 3, 4, … and their variables."""
     if not numbers:
         return [sys.executable]
     start = (
@@ -96,7 +96,7 @@ class _Process:
         wait_for("the daemon to answer", self._answers)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """Stop it as its manager would; it must leave nothing and have nothing to be ashamed of."""
+        """Stops it as its manager would; it must leave no file, and no complaint in its log."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
@@ -138,7 +138,7 @@ class Daemon(_Process):
         wait_for("the workers to be ready", ready)
 
     def pid_of(self, name: str = "0") -> int:
-        """Of the worker, once the front knows it: a new front needs a moment for that."""
+        """The worker's pid, once the front knows it: a new front needs a moment for that."""
         found = wait_for(f"worker {name}'s pid", lambda: self.workers().get(name, {}).get("pid"))
         return int(found)
 

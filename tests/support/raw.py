@@ -26,7 +26,7 @@ LONG = next(name for name in TEXTS if name.startswith("en-minute"))
 
 
 class Peer:
-    """One end of a connection; `events` that came while another was waited for are kept."""
+    """One end of a connection; events that arrive before the awaited one are kept."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -94,36 +94,36 @@ class Peer:
         return event.type
 
     def ask(self, job_id: str = "a", payload: bytes = SECOND, **options: Any) -> None:
-        """As a client: send a second of PCM as the payload of a `transcribe`."""
+        """Sends a second of PCM as the payload of a `transcribe`."""
         self.send("transcribe", {"job_id": job_id, "audio": PCM, **options}, payload)
 
     def ask_file(self, job_id: str, sample: str = SHORT, **options: Any) -> None:
-        """As a client: pass the descriptor of one of the demo's recordings."""
+        """Passes the descriptor of one of the demo's recordings."""
         asked = {"job_id": job_id, "audio": {"encoding": "file"}, "language": "en", **options}
         with open(SAMPLES / sample, "rb") as file:
             self.send("transcribe", asked, fds=(file.fileno(),))
 
     def start_long(self, job_id: str = "a", **options: Any) -> None:
-        """As a client: send the demo's longest recording, and wait until it makes progress."""
+        """Sends the demo's longest recording, and waits until it makes progress."""
         self.ask_file(job_id, LONG, stream=True, **options)
         self.expect("accepted")
         self.expect("progress")
 
     def take_job(self) -> tuple[dict[str, Any], OwnedFd]:
-        """As a worker: the next job and its descriptor."""
+        """Returns the next job of a worker and its descriptor."""
         event = self.receive()
         assert event is not None and event.type == "job", event
         (fd,) = event.fds
         return event.data, fd
 
     def start_job(self) -> dict[str, Any]:
-        """As a worker: the next job, whose audio is of no interest."""
+        """Returns the next job of a worker, and drops its audio."""
         job, fd = self.take_job()
         fd.close()
         return job
 
     def serve_job(self, text: str = "hello") -> dict[str, Any]:
-        """As a worker: the next job, answered at once."""
+        """Returns the next job of a worker, answered at once."""
         job = self.start_job()
         self.send("done", done(job["key"], text))
         return job
@@ -155,7 +155,7 @@ class Peer:
         return event.data
 
     def at_end(self) -> bool:
-        """Whether the peer has closed, with nothing unread before that."""
+        """True if the connection has ended, with nothing unread before that."""
         return self.receive() is None
 
     def close(self) -> None:
