@@ -5,7 +5,6 @@ on its length. Without numpy: an array describes itself by `__array_interface__`
 itself by its own methods.
 """
 
-import fcntl
 import io
 import math
 import os
@@ -15,14 +14,13 @@ from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from asrd.client.attempts import AudioHint
 from asrd.errors import BadAudio, BadRequest, FieldError, TooLarge
-from asrd.wire.fds import OwnedFd
+from asrd.wire.fds import OwnedFd, new_memfd, seal
 from asrd.wire.fields import parse
 from asrd.wire.records import AudioFormat
 
 # A pipe may never end; the daemon takes no more than this by default either (max_file_bytes).
 MAX_COPY = 4 << 30
 _STEP = 1 << 20
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 # Far above what honest floats may overshoot, and below what integers as floats are.
 _LOUDEST = 64.0
 # Samples of an array that are converted at a time.
@@ -212,25 +210,14 @@ def _pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:
 
 
 def _written(pieces: Iterable[bytes | memoryview]) -> OwnedFd:
-    fd = _new_memfd()
+    fd = new_memfd()
     try:
         for piece in pieces:
-            _write(fd, memoryview(piece))
-        return _sealed(fd)
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[os.write(fd.fileno(), rest) :]
+        seal(fd)
     except BaseException:
         fd.close()
         raise
-
-
-def _new_memfd() -> OwnedFd:
-    return OwnedFd(os.memfd_create("asrd-audio", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
-
-
-def _write(fd: OwnedFd, data: memoryview) -> None:
-    while data:
-        data = data[os.write(fd.fileno(), data) :]
-
-
-def _sealed(fd: OwnedFd) -> OwnedFd:
-    fcntl.fcntl(fd.fileno(), fcntl.F_ADD_SEALS, _SEALS)
     return fd

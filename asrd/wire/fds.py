@@ -1,10 +1,13 @@
-"""A file descriptor with exactly one owner: closed once or moved once, never forgotten."""
+"""File descriptors: each has exactly one owner, which closes it once or moves it once."""
 
 import errno
+import fcntl
 import os
 import warnings
 from abc import ABC, abstractmethod
 from typing import Self
+
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
 class Closing(ABC):
@@ -66,3 +69,14 @@ class OwnedFd(Closing):
             # First of all: where warnings are errors, nothing is done after one.
             self.close()
             warnings.warn(text, ResourceWarning, stacklevel=2)
+
+
+def new_memfd() -> OwnedFd:
+    """Returns an empty memfd for audio, to be written and then sealed. Raises OSError."""
+    return OwnedFd(os.memfd_create("asrd-audio", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+
+
+def seal(memfd: OwnedFd) -> None:
+    """Makes a memfd immutable (F_ADD_SEALS, fcntl(2)): its reader never meets a file that shrinks
+    or changes. Raises OSError."""
+    fcntl.fcntl(memfd.fileno(), fcntl.F_ADD_SEALS, _SEALS)
