@@ -1,7 +1,5 @@
 """The closed list of codes and its exceptions."""
 
-import copy
-import pickle
 from collections.abc import Callable
 
 import pytest
@@ -20,6 +18,7 @@ from asrd.errors import (
     ProtocolError,
     job_error_type,
 )
+from tests.support.copying import COPIES
 
 RETRYABLE = {Code.BUSY, Code.DEADLINE_EXCEEDED, Code.OUT_OF_MEMORY, Code.SHUTTING_DOWN}
 
@@ -57,9 +56,7 @@ def instances() -> list[AsrdError]:
 
 
 @pytest.mark.parametrize("error", instances(), ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize(
-    "copied", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))]
-)
+@pytest.mark.parametrize("copied", COPIES)
 def test_a_copy_has_all_that_the_error_has(
     error: AsrdError, copied: Callable[[AsrdError], AsrdError]
 ) -> None:

@@ -125,7 +125,7 @@ def test_segments_come_once_each_whatever_is_repeated() -> None:
 def test_the_transcript_ends_it() -> None:
     attempts = submitted()
     attempts.take(Accepted("j"))
-    with pytest.raises(RuntimeError, match="once all segments"):
+    with pytest.raises(RuntimeError, match="after the last segment"):
         attempts.result()
     attempts.take(Transcript("hello"))
     assert attempts.result() == Transcript("hello")

@@ -298,9 +298,9 @@ async def _leave_while_a_copy_lives() -> None:
     async with ASYNC_CLIENT as client:
         stream = client.stream(b"audio", job_id="j")
         await anext(stream)
-        link = stream._link
-        assert link is not None
-        holder = subprocess.Popen("cat", pass_fds=[link._sock.fileno()])
+        connection = stream._connection
+        assert connection is not None
+        holder = subprocess.Popen("cat", pass_fds=[connection._sock.fileno()])
     linger()
     holder.wait()
 
