@@ -213,7 +213,7 @@ class AsyncSegmentStream(OfOneProcess):
 
     def leave(self) -> None:
         with contextlib.suppress(IndexError):
-            self._sources.pop().close()
+            self._sources.pop().fd.close()
 
     async def aclose(self) -> None:
         self.close()

@@ -184,7 +184,7 @@ class SegmentStream(OfOneProcess, Closing):
 
     def leave(self) -> None:
         if self._source is not None:
-            self._source.close()
+            self._source.fd.close()
             self._source = None
 
     def __iter__(self) -> Iterator[Segment]:

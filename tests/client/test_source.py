@@ -42,7 +42,7 @@ def taken(audio: Any, hint: AudioHint | None = None) -> tuple[bytes, AudioFormat
             sealed = False
         return os.pread(fd, os.fstat(fd).st_size, 0), opened.format, sealed
     finally:
-        opened.close()
+        opened.fd.close()
 
 
 def test_a_path_is_opened_and_not_copied(recording: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_long_array_is_converted_a_part_at_a_time() -> None:
     long = np.zeros(20_000_000, np.int8)
     tracemalloc.start()
     try:
-        open_source(long, AudioHint()).close()
+        open_source(long, AudioHint()).fd.close()
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:
         tracemalloc.stop()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from asrd.errors import ProtocolError
 from asrd.version import __version__
 from asrd.wire import frames
-from tests.support.feeding import Feed, payload_of
+from tests.support.feeding import BytesSink, Feed, payload_of
 
 
 @pytest.fixture
@@ -277,8 +277,8 @@ def test_a_huge_length_is_over_the_limit(value: int, feed: Feed) -> None:
         (header(data=[]), "data: must be an object"),
         (header(data="x"), "data: must be an object"),
         (header(data=0), "data: must be an object"),
-        (b'{"type": "ping", "type": "pong"}\n', "the header is not acceptable JSON: 'type' stands"),
-        (b'{"type": "p", "data": {"a": 1, "a": 1}}\n', "the header is not acceptable JSON: 'a' st"),
+        (b'{"type": "ping", "type": "pong"}\n', "the header is not acceptable JSON: 'type' occurs"),
+        (b'{"type": "p", "data": {"a": 1, "a": 1}}\n', "the header is not acceptable JSON: 'a' oc"),
         (b'{"type": "ping", "x": NaN}\n', "the header is not acceptable JSON"),
         (b'{"type": "ping", "x": -Infinity}\n', "the header is not acceptable JSON"),
         (b'{"type": "ping", "x": 1e999}\n', "the header is not acceptable JSON"),
@@ -295,7 +295,7 @@ def test_a_huge_length_is_over_the_limit(value: int, feed: Feed) -> None:
         (header(data_length=3) + b"{}x", "data is not acceptable JSON"),
         (header(data_length=2) + b'{"', "data is not acceptable JSON"),
         (header(data_length=4) + b"\x00{}\n", "data is not acceptable JSON"),
-        (header(data_length=15) + b'{"a": 1,"a": 2}', "data is not acceptable JSON: 'a' stands"),
+        (header(data_length=15) + b'{"a": 1,"a": 2}', "data is not acceptable JSON: 'a' occurs"),
         (header(data_length=8) + b'{"a":NaN', "data is not acceptable JSON"),
     ],
 )
@@ -447,7 +447,7 @@ def test_rule_5_the_owner_has_one_event_before_the_sink_of_the_next_is_opened() 
 
     def open_sink(event: frames.Frame) -> frames.Sink:
         seen.append(f"open {event.type} {event.data}")
-        return frames.BytesSink()
+        return BytesSink()
 
     decoder = frames.Decoder(frames.FrameLimits(payload=100), open_sink)
     raw = [frames.encode(kind, {"a": kind}, 3) + b"abc" for kind in ("one", "two")]
@@ -464,7 +464,7 @@ def test_rule_5_the_owner_has_one_event_before_the_sink_of_the_next_is_opened() 
 
 
 def test_a_payload_goes_to_its_sink_as_it_comes() -> None:
-    sink = frames.BytesSink()
+    sink = BytesSink()
     decoder = frames.Decoder(frames.FrameLimits(payload=100), lambda event: sink)
     decoder.receive(header(payload_length=6) + b"12")
     assert decoder.next_frame() is None
@@ -475,7 +475,7 @@ def test_a_payload_goes_to_its_sink_as_it_comes() -> None:
     assert event.payload is sink
     assert sink.data == b"123456"
     event.close()
-    assert sink.data == b""
+    assert sink.closed == 1
 
 
 # --- whatever comes: events or a protocol error, and nothing is lost ------------------------------
