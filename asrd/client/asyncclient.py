@@ -10,7 +10,6 @@ share.
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Sequence
-from types import TracebackType
 from typing import Any, Unpack
 
 import anyio
@@ -34,8 +33,6 @@ from asrd.wire import fdsocket
 from asrd.wire.client_events import Transcript
 from asrd.wire.connection import Connection
 from asrd.wire.records import Segment
-
-__all__ = ["AsyncClient", "AsyncSegmentStream"]
 
 # Thousands of requests that the daemon has not read yet. Above it, the connection is given up.
 _OUTPUT_MAX = 4 << 20
@@ -114,12 +111,7 @@ class AsyncClient:
         self._entered = _Entered(self.socket, await anyio.create_task_group().__aenter__())
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         entered, self._entered = self._entered, None
         # The tasks of a forked child are only copies: they belong to the parent's event loop.
         if entered is not None and not entered.inherited:
@@ -237,12 +229,7 @@ class AsyncSegmentStream(OfOneProcess):
     async def __aenter__(self) -> "AsyncSegmentStream":
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:

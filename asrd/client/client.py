@@ -31,8 +31,6 @@ from asrd.wire.client_events import Transcript
 from asrd.wire.fds import Closing
 from asrd.wire.records import Segment
 
-__all__ = ["Client", "SegmentStream"]
-
 _IDLE_MAX = 4
 
 

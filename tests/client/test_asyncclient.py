@@ -170,25 +170,3 @@ async def test_copy_has_the_path_and_must_be_entered(path: Path, copied: Any) ->
                 with pytest.raises(TypeError, match="AsyncSegmentStream belongs to one process"):
                     copied(stream)
             assert [request.connection for request in daemon.requests[:3]] == [0, 1, 0]
-
-
-async def test_requests_wait_for_a_daemon_that_reads_late(path: Path) -> None:
-    """The client keeps the requests and descriptors that exceed the kernel's buffer."""
-    gate = threading.Event()
-    long_prompt = "p" * 4000
-
-    def hold(peer: Peer, request: dict[str, Any]) -> None:
-        gate.wait(PATIENCE)
-        answer("x")(peer, request)
-
-    with FakeDaemon(path, [hold]) as daemon:
-        async with AsyncClient(str(path)) as client, anyio.create_task_group() as tasks:
-
-            async def work(number: int) -> None:
-                await client.transcribe(b"%d" % number, initial_prompt=long_prompt)
-
-            for number in range(100):
-                tasks.start_soon(work, number)
-            await anyio.wait_all_tasks_blocked()
-            gate.set()
-        assert sorted(int(job.audio or b"-1") for job in daemon.jobs) == list(range(100))

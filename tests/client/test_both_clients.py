@@ -22,6 +22,7 @@ from asrd.errors import (
     ProtocolError,
 )
 from asrd.wire import frames
+from asrd.wire.client_events import Progress
 from tests.support.fake_daemon import (
     INFO,
     PATIENCE,
@@ -142,6 +143,13 @@ def test_stream_ends_with_the_transcript(path: Path, connect: Connect) -> None:
         assert stream.transcript.text == "a b"
 
 
+def test_progress_is_reported_while_the_job_runs(path: Path, connect: Connect) -> None:
+    heard: list[Progress] = []
+    with FakeDaemon(path, [answer("a", "b")]), connect() as client:
+        client.transcribe(b"", on_progress=heard.append)
+    assert [(p.audio_seconds_done, p.audio_seconds) for p in heard] == [(1.0, 2.0), (2.0, 2.0)]
+
+
 def test_refused_job_is_submitted_again(path: Path, connect: Connect) -> None:
     script = [busy(1), fail("shutting-down", retry_after_ms=1), busy(1), answer("x")]
     with FakeDaemon(path, script) as daemon, connect() as client:
@@ -176,9 +184,10 @@ def test_job_is_given_up_after_three_lost_connections(path: Path, connect: Conne
 def test_client_connects_to_a_restarted_daemon(path: Path, connect: Connect) -> None:
     with connect() as client:
         with FakeDaemon(path, [begin("a")]):
-            client.ping()
             stream = client.stream(b"")
             assert next(stream).text == "a"
+            # The blocking client has an idle connection, too.
+            client.ping()
         with FakeDaemon(path, [answer("a", "b")]):
             assert texts(stream) == ["b"]
             client.ping()

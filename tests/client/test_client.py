@@ -38,23 +38,6 @@ def test_unread_stream_submits_nothing(path: Path) -> None:
         assert daemon.requests == []
 
 
-def test_threads_share_a_client(path: Path) -> None:
-    found: list[str] = []
-    with FakeDaemon(path, [answer("x")]) as daemon, Client(str(path)) as client:
-
-        def work() -> None:
-            for _ in range(5):
-                found.append(client.transcribe(b"").text)
-
-        threads = [threading.Thread(target=work) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert found == ["x"] * 40
-        assert 1 <= len({job.connection for job in daemon.jobs}) <= 40
-
-
 def test_another_thread_cancels_a_job(path: Path) -> None:
     with FakeDaemon(path, [never]) as daemon, Client(str(path)) as client:
 
@@ -88,13 +71,6 @@ def test_copy_has_the_path_and_its_own_connections(path: Path, copied: Any) -> N
             # A copy of a closed client is open.
             copy_.ping()
             assert repr(copy_) == f"<Client {path} idle=1>"
-
-
-@pytest.mark.parametrize("copied", COPIES)
-def test_transcript_can_be_copied(path: Path, copied: Any) -> None:
-    with FakeDaemon(path, [answer("a", "b")]), Client(str(path)) as client:
-        found = client.transcribe(b"")
-        assert copied(found) == found
 
 
 def test_dropped_client_hangs_up(path: Path) -> None:

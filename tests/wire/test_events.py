@@ -128,11 +128,6 @@ def test_value_out_of_range_is_named(cls: type, data: dict[str, Any], error: str
     assert str(caught.value).startswith(error)
 
 
-def test_temperature_is_a_number_or_a_list() -> None:
-    assert parse(Options, {"temperature": 0}).temperature == 0.0
-    assert parse(Options, {"temperature": [0, 0.2]}).temperature == (0.0, 0.2)
-
-
 @pytest.mark.parametrize(
     ("format_", "frame_bytes", "size", "seconds"),
     [
