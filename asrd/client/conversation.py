@@ -43,7 +43,7 @@ _INTERMEDIATE = frozenset({"accepted", "segment", "progress"})
 ANSWER_SECONDS = 10.0
 
 _log = logging.getLogger("asrd.wire")
-if "wire" in os.environ.get("ASRD_DEBUG", "").split(","):
+if "wire" in os.environ.get("ASRD_DEBUG", "").replace(" ", "").split(","):
     # The library's users need no set-up of logging for this.
     _handler = logging.StreamHandler()
     _handler.setFormatter(logging.Formatter("asrd wire %(message)s"))
