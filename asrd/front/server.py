@@ -201,7 +201,7 @@ class Server:
             tasks,
             self._buffer,
             output_max=door.output_max,
-            kept=self._kept,
+            budget=self._kept,
             owner=peer.user,
             frame_timeout=self.settings.frame_timeout_seconds,
         )

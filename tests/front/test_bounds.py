@@ -117,7 +117,7 @@ def channel(
     ours, theirs = socket.socketpair()
     buffer = memoryview(bytearray(1 << 18))
     decoder = frames.Decoder(frames.FrameLimits())
-    made = Connection(ours, decoder, tasks, buffer, output_max=1 << 30, kept=kept, owner=owner)
+    made = Connection(ours, decoder, tasks, buffer, output_max=1 << 30, budget=kept, owner=owner)
     try:
         with theirs:
             yield made, theirs
@@ -185,11 +185,11 @@ def test_an_event_that_is_whole_is_kept_no_longer() -> None:
                 peer.sendall(raw[:30_000])
                 with anyio.move_on_after(0.05):
                     await one.receive()
-                assert kept.total == one.kept > 29_000
+                assert kept.total == one.buffered > 29_000
                 peer.sendall(raw[30_000:])
                 found = await one.receive()
                 assert found is not None
-                assert kept.total == one.kept == 0
+                assert kept.total == one.buffered == 0
 
     anyio.run(finish)
 

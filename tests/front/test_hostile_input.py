@@ -42,7 +42,7 @@ def test_finding_a_duplicate_key_takes_no_longer_than_reading_the_keys() -> None
     decoder = frames.Decoder(frames.FrameLimits())
     decoder.receive(b'{"type": "ping", "data_length": %d}\n' % len(raw) + raw)
     started = time.process_time()
-    with pytest.raises(ProtocolError, match="'1ffe' stands there twice"):
+    with pytest.raises(ProtocolError, match="'1ffe' occurs twice"):
         decoder.next_frame()
     # It takes some 10 ms; only the quadratic search takes longer than this.
     assert time.process_time() - started < 1
@@ -59,7 +59,7 @@ def _channel(
     ours, theirs = socket.socketpair()
     decoder, buffer = frames.Decoder(frames.FrameLimits()), memoryview(bytearray(4096))
     channel = Connection(
-        ours, decoder, tasks, buffer, output_max=output_max, kept=kept, owner=owner
+        ours, decoder, tasks, buffer, output_max=output_max, budget=kept, owner=owner
     )
     try:
         with theirs:
