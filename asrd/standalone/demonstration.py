@@ -9,7 +9,8 @@ from pathlib import Path
 
 import anyio
 
-from asrd.asrctl.table import page, read_snapshot
+from asrd.asrctl.snapshot import read_snapshot
+from asrd.asrctl.table import page
 from asrd.client.asyncclient import AsyncClient
 from asrd.config import FrontSettings
 from asrd.demo import SAMPLES, samples
