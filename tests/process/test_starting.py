@@ -148,7 +148,7 @@ def test_a_relative_path_in_a_deleted_directory_is_told(
     gone = tmp_path_factory.mktemp("c")
     shell = f"export PYTHONPATH={ROOT}; cd {gone}; rmdir {gone}"
     told = ends(Daemon(tmp_path, "--model", "./base", shell=shell))
-    assert "./base is relative to the working directory, which is not there any more" in told
+    assert "./base is relative to the working directory, which was removed" in told
 
 
 @pytest.mark.parametrize("model", ["~/model", "./model", "model"])
