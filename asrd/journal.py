@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 from asrd import stdio
@@ -59,7 +60,7 @@ def stderr_is_the_journal() -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
-class _DroppingHandler(logging.Handler):
+class _DroppingHandler(logging.Handler, ABC):
     """A handler that never waits and never raises: it drops a record that can't be written at
     once, and the next record that is written reports how many were dropped."""
 
@@ -73,8 +74,9 @@ class _DroppingHandler(logging.Handler):
             return
         self._dropped = 0 if written else self._dropped + 1
 
+    @abstractmethod
     def _write(self, record: logging.LogRecord) -> bool:
-        raise NotImplementedError
+        """Returns False if the record was dropped."""
 
 
 class JournalHandler(_DroppingHandler):

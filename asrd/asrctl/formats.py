@@ -10,6 +10,7 @@ order of their times: the channels may be transcribed in any order.
 """
 
 import html
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
@@ -20,7 +21,7 @@ from asrd.wire.fields import dump
 from asrd.wire.records import Segment
 
 
-class Writer:
+class Writer(ABC):
     """Returns the text to write: `header`, then `segment` for each, then `end`."""
 
     header = ""
@@ -39,9 +40,9 @@ class Writer:
         segments = map(self.segment, transcript.segments)
         return "".join([self.header, *segments, self.end(transcript)])
 
+    @abstractmethod
     def _text(self, segments: Iterable[Segment]) -> str:
         """Returns the text of segments, in the order of their times."""
-        raise NotImplementedError
 
 
 class TextWriter(Writer):
@@ -53,7 +54,7 @@ class TextWriter(Writer):
 
 
 class JsonWriter(Writer):
-    def segment(self, segment: Segment) -> str:
+    def _text(self, segments: Iterable[Segment]) -> str:
         return ""
 
     def end(self, transcript: Transcript) -> str:

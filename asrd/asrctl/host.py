@@ -11,7 +11,7 @@ from asrd.asrctl.snapshot import Snapshot, read_snapshot
 from asrd.client.client import Client
 from asrd.config import config_path
 
-_PROPERTIES = "Id,LoadState,ActiveState,UnitFileState,Result,NRestarts,StatusText"
+_PROPERTIES = "Id,LoadState,ActiveState,Result,NRestarts,StatusText"
 _PROPERTIES += ",DevicePolicy,DeviceAllow,PrivateDevices"
 
 

@@ -135,6 +135,12 @@ def test_failed_job_leaves_the_output_file_as_it_was(path: Path, recording: str)
         assert target.read_text() == "new\n"
 
 
+def test_output_file_that_cannot_be_written(path: Path, recording: str, capsys: Capture) -> None:
+    with FakeDaemon(path, [answer("x")]):
+        assert main(["transcribe", recording, "-o", "/dev/full"]) == Exit.OUTPUT_LOST
+    assert capsys.readouterr().err == "asrctl: /dev/full: No space left on device\n"
+
+
 def test_failed_file_does_not_stop_the_others(path: Path, recording: str, capsys: Capture) -> None:
     behaviours = [fail("bad-audio", "is not audio"), fail("internal"), answer("x")]
     with FakeDaemon(path, behaviours):
