@@ -5,7 +5,7 @@ import socket
 
 from sdnotify import SystemdNotifier
 
-from asrd.journal import escape
+from asrd.safe_text import escape
 
 LISTEN_FDS_START = 3
 # systemd ignores a notification of more than 4 KiB; a character takes up to 4 bytes.

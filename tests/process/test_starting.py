@@ -147,7 +147,7 @@ def test_relative_path_in_a_deleted_directory_is_an_error(
     gone = tmp_path_factory.mktemp("c")
     shell = f"export PYTHONPATH={ROOT}; cd {gone}; rmdir {gone}"
     error = ends(Daemon(tmp_path, "--model", "./base", shell=shell))
-    assert "./base is relative to the working directory, which is not there any more" in error
+    assert "./base is relative to the working directory, which was removed" in error
 
 
 @pytest.mark.parametrize("model", ["~/model", "./model", "model"])

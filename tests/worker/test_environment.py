@@ -2,7 +2,7 @@
 
 import pytest
 
-from asrd.standalone.crew import worker_environment
+from asrd.standalone.pool import worker_environment
 from asrd.worker.environment import WORKER_ENVIRONMENT
 from tests.support.paths import ROOT
 

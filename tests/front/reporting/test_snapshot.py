@@ -9,7 +9,7 @@ import pytest
 from wyoming.event import Event
 from wyoming.info import Info
 
-from asrd.asrctl.table import Snapshot
+from asrd.asrctl.snapshot import Snapshot
 from asrd.front.reporting import snapshot
 from asrd.front.reporting.crashes import Crash, Crashes, JobRef
 from asrd.front.reporting.metrics import Metrics
