@@ -119,7 +119,7 @@ def main() -> int:
         log.exception("the worker failed")
         code = EXIT_BROKEN
     logging.shutdown()
-    # The engine's threads may be anywhere in the C extension: no interpreter shutdown for them.
+    # The engine's thread may be anywhere in a C extension: no interpreter shutdown.
     os._exit(code)
 
 
