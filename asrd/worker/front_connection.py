@@ -3,13 +3,12 @@
 import select
 import socket
 import time
-from typing import Any
 
 from asrd.errors import Code, ProtocolError
 from asrd.wire import fdsocket, frames
 from asrd.wire.fds import OwnedFd
 from asrd.wire.fields import dump, parse_event
-from asrd.wire.worker_events import TO_WORKER, Done, Failed, StartJob
+from asrd.wire.worker_events import TO_WORKER, Done, Failed, FrontEvent, StartJob, WorkerEvent
 
 # A front that reads nothing while this much waits for it is as good as gone.
 _UNSENT_MAX = 128 * 1024 * 1024
@@ -40,7 +39,7 @@ class FrontConnection:
     def wants_write(self) -> bool:
         return bool(self._unsent)
 
-    def send(self, event: Any) -> None:
+    def send(self, event: WorkerEvent) -> None:
         """Send one of worker_events' dataclasses, now or by a later `flush`. Raises FrontGone."""
         self._unsent += _encoded(event)
         if len(self._unsent) > _UNSENT_MAX:
@@ -67,7 +66,7 @@ class FrontConnection:
             poll.poll(1000 * left)
             self.flush()
 
-    def receive(self) -> tuple[Any, OwnedFd | None] | None:
+    def receive(self) -> tuple[FrontEvent | None, OwnedFd | None] | None:
         """The next event that has come, a job with its descriptor, which is the caller's; None if
         there is no more for now.
 
@@ -90,7 +89,7 @@ class FrontConnection:
         self._sock.close()
 
 
-def _encoded(event: Any) -> bytes:
+def _encoded(event: WorkerEvent) -> bytes:
     message = frames.encode(event.TYPE, dump(event))
     if isinstance(event, Done) and len(message) > _ANSWER_MAX:
         text = f"its transcript takes {len(message)} bytes, over the limit of {_ANSWER_MAX}"
@@ -98,7 +97,7 @@ def _encoded(event: Any) -> bytes:
     return message
 
 
-def _unpack(framed: frames.Frame) -> tuple[Any, OwnedFd | None]:
+def _unpack(framed: frames.Frame) -> tuple[FrontEvent | None, OwnedFd | None]:
     try:
         event = parse_event(TO_WORKER, framed.type, framed.data)
         if not isinstance(event, StartJob):

@@ -12,8 +12,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
+from asrd.engine.interface import Engine, Prepared, Transcription
 from asrd.errors import BadAudio, Code, JobError, LoadError, Poisoned
 from asrd.wire.fds import OwnedFd
 from asrd.wire.fields import dump
@@ -96,14 +96,15 @@ class Panic:
     error: BaseException
 
 
+# Gets the model's skills before the engine is imported.
+Announce = Callable[[Skills], None]
 Message = Skills | Loaded | LoadFailed | JobSegment | JobProgress | Done | Failed | Panic
 
 
 class Inference:
     """Owns the engine's thread. `fileno` is readable while `take_messages` has something new."""
 
-    def __init__(self, load: Callable[[], Any]) -> None:
-        self._load = load
+    def __init__(self) -> None:
         self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self._messages: deque[Message] = deque()
         self._wake = OwnedFd(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
@@ -111,13 +112,10 @@ class Inference:
     def fileno(self) -> int:
         return self._wake.fileno()
 
-    def start(self) -> None:
+    def start(self, load: Callable[[Announce], Engine[Prepared]]) -> None:
+        """Load the engine, then run what is submitted."""
         # A daemon: a hang in a C extension must not keep the process alive.
-        threading.Thread(target=self._work, daemon=True).start()
-
-    def announce(self, skills: Skills) -> None:
-        """Report the model's skills before it is loaded."""
-        self._post(skills)
+        threading.Thread(target=self._work, args=(load,), daemon=True).start()
 
     def submit(self, task: Task) -> None:
         """Run a task, once the model is loaded. Its answer, Done or Failed, comes as a message."""
@@ -132,9 +130,9 @@ class Inference:
         self._messages.append(message)
         os.eventfd_write(self._wake.fileno(), 1)
 
-    def _work(self) -> None:
+    def _work(self, load: Callable[[Announce], Engine[Prepared]]) -> None:
         try:
-            engine = self._load_engine()
+            engine = self._load_engine(load)
             if engine is None:
                 return
             trimmer = Trimmer()
@@ -147,9 +145,9 @@ class Inference:
             # A panic in a Rust library is no Exception. It must not end this thread alone.
             self._post(Panic(error))
 
-    def _load_engine(self) -> Any | None:
+    def _load_engine(self, load: Callable[[Announce], Engine[Prepared]]) -> Engine[Prepared] | None:
         try:
-            return self._load()
+            return load(self._post)
         except LoadError as error:
             failure = LoadFailed(sentence(error), permanent=True)
         except ImportError as error:
@@ -161,7 +159,7 @@ class Inference:
         self._post(failure)
         return None
 
-    def _run(self, engine: Any, task: Task) -> Done | Failed:
+    def _run(self, engine: Engine[Prepared], task: Task) -> Done | Failed:
         """Returns the job's one answer, and closes its descriptor.
 
         The front may send the next job as soon as it has the answer; the worker holds nothing of
@@ -195,7 +193,7 @@ class Inference:
             warnings=result.warnings,
         )
 
-    def _transcribe(self, engine: Any, task: Task) -> Any:
+    def _transcribe(self, engine: Engine[Prepared], task: Task) -> Transcription:
         job, index = task.job, 0
 
         def on_segment(segment: Segment) -> None:
@@ -225,10 +223,10 @@ class Inference:
         return result
 
 
-def _loaded(engine: Any) -> Loaded:
+def _loaded(engine: Engine[Prepared]) -> Loaded:
     return Loaded(
         engine.model,
-        Skills(tuple(engine.languages), engine.translate, engine.word_timestamps),
+        Skills(engine.languages, engine.translate, engine.word_timestamps),
         engine.device,
         engine.compute_type,
         engine.load_seconds,

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from asrd import systemd
 from asrd.config import WorkerSettings, config_path, load_worker
@@ -20,25 +20,29 @@ from asrd.errors import ConfigError, LoadError
 from asrd.journal import setup_logging
 from asrd.version import __version__
 from asrd.wire.fds import OwnedFd
-from asrd.worker.inference import Inference, Skills
+from asrd.worker.inference import Announce, Inference, Skills
 from asrd.worker.stderr_capture import STORED, CapturedStderr, keep_real_stderr
 from asrd.worker.worker import EXIT_BROKEN, EXIT_CANNOT_LOAD, Worker
+
+if TYPE_CHECKING:
+    from asrd.engine.whisper import WhisperEngine
+
+_Load: TypeAlias = "Callable[[Announce], WhisperEngine]"
 
 log = logging.getLogger(__name__)
 
 
-def _load_engine(settings: WorkerSettings, announce: Callable[[Skills], None]) -> Any:
-    """`announce` is called before the engine is imported."""
+def _load_engine(settings: WorkerSettings, announce: Announce) -> "WhisperEngine":
     started = time.monotonic()
     found = models.find(settings)
     looked, (_, facts) = time.monotonic() - started, found
     announce(Skills(facts.languages, facts.multilingual, facts.word_timestamps))
-    # Imported in the thread that loads: it takes a tenth of a second and pulls in C extensions.
+    # Imported in the engine's thread: it takes a tenth of a second and pulls in C extensions.
     from asrd.engine.whisper import load_engine
 
     engine = load_engine(settings, found)
     engine.load_seconds += looked
-    # What is there now stays: no collection need look at it again.
+    # What exists now stays: no collection needs to visit it.
     gc.freeze()
     gc.enable()
     return engine
@@ -76,17 +80,17 @@ def _captured_stderr(stored: list[int], notifier: systemd.Notifier) -> CapturedS
         return None
 
 
-def _configure(
-    args: argparse.Namespace,
-) -> tuple[WorkerSettings, Callable[[Callable[[Skills], None]], Any]]:
-    """The settings, and what loads the engine. Wrong settings are told where a model that can't be
-    loaded is told: to the front, too."""
+def _configure(args: argparse.Namespace) -> tuple[WorkerSettings, _Load]:
+    """Returns the settings, and the function that loads the engine.
+
+    Where the settings are wrong that function raises LoadError, so the front gets the reason too.
+    """
     try:
         settings = load_worker(config_path(args.config), args.name)
     except ConfigError as error:
         reason = str(error)
 
-        def refuse(announce: Callable[[Skills], None]) -> Any:
+        def refuse(announce: Announce) -> NoReturn:
             raise LoadError(reason)
 
         return WorkerSettings(), refuse
@@ -109,11 +113,12 @@ def main() -> int:
         log.error("%s", error)
         return EXIT_CANNOT_LOAD
     stderr = _captured_stderr(passed.get(STORED, []), notifier)
-    inference = Inference(lambda: load(inference.announce))
+    inference = Inference()
     worker = Worker(settings, listener, notifier, inference, stderr)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     try:
+        inference.start(load)
         code = worker.run()
     except BaseException:
         log.exception("the worker failed")

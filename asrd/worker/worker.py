@@ -13,7 +13,6 @@ import select
 import socket
 import time
 from dataclasses import asdict
-from typing import Any
 
 from asrd import systemd
 from asrd.config import WorkerSettings
@@ -84,7 +83,6 @@ class Worker:
         Raises what ended the engine's thread.
         """
         self._notifier.status(f"loading {self.model}")
-        self._inference.start()
         while (code := self._exit_code(time.monotonic())) is None:
             self._wait()
             self._report(time.monotonic())
@@ -235,7 +233,7 @@ class Worker:
             alive_seconds=_ALIVE_SECONDS,
         )
 
-    def _send(self, event: Any) -> None:
+    def _send(self, event: worker_events.WorkerEvent) -> None:
         """Send an event, if there is a front."""
         if self._front is not None:
             try:
@@ -251,7 +249,7 @@ class Worker:
         except (FrontGone, ProtocolError, FieldError) as reason:
             self._lose_front(reason)
 
-    def _handle(self, event: Any, fd: OwnedFd | None) -> None:
+    def _handle(self, event: worker_events.FrontEvent | None, fd: OwnedFd | None) -> None:
         if isinstance(event, worker_events.StartJob) and fd is not None:
             self._start(event, fd)
         elif isinstance(event, worker_events.CancelJob):

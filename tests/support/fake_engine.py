@@ -12,7 +12,7 @@ from asrd.engine.interface import OnProgress, OnSegment, Transcription
 from asrd.systemd import Notifier
 from asrd.wire.fds import Closing
 from asrd.wire.records import AudioFormat, Options, Segment
-from asrd.worker.inference import Inference
+from asrd.worker.inference import Announce, Inference
 from asrd.worker.worker import Worker
 from tests.support.raw import PATIENCE, Peer, memfd, wait_for
 
@@ -35,8 +35,10 @@ class FakeEngine:
     gate is set; one in `failures` raises.
     """
 
-    model, languages, device, compute_type, load_seconds = "fake", ("en",), "cpu", "int8", 0.0
+    model, device, compute_type = "fake", "cpu", "int8"
+    languages: tuple[str, ...] = ("en",)
     translate, word_timestamps = False, True
+    load_seconds = 0.0
 
     def __init__(self, *gates: str, failures: dict[str, BaseException] | None = None) -> None:
         self.gates = {name: threading.Event() for name in gates}
@@ -86,7 +88,7 @@ class FakeWorker:
         self,
         directory: Path,
         engine: FakeEngine,
-        load: Callable[[], Any] | None = None,
+        load: Callable[[Announce], FakeEngine] | None = None,
         **settings: Any,
     ) -> None:
         self.engine = engine
@@ -95,13 +97,15 @@ class FakeWorker:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(directory / "worker.sock"))
         self._listener.listen()
-        self._inference = Inference(load or (lambda: engine))
+        self._load = load or (lambda announce: engine)
+        self._inference = Inference()
         made = WorkerSettings(**settings)
         self.worker = Worker(made, self._listener, self.notifier, self._inference)
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
         try:
+            self._inference.start(self._load)
             self.result = self.worker.run()
         except BaseException as error:
             self.result = error

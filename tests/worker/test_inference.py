@@ -3,7 +3,7 @@
 import os
 import select
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from asrd.errors import BadAudio, Code, Poisoned
 from asrd.wire.records import AudioFormat, Options
 from asrd.wire.worker_events import Done, Failed, JobProgress, JobSegment, StartJob
-from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Skills, Task
+from asrd.worker.inference import Announce, Inference, Loaded, LoadFailed, Message, Skills, Task
 from tests.support.fake_engine import AUDIO_SECONDS, FakeEngine
 from tests.support.raw import PATIENCE, memfd, wait_for
 
@@ -23,9 +23,9 @@ def task(text: str = "a", key: int = 1, **fields: Any) -> Task:
 
 
 @contextmanager
-def started(load: Any) -> Iterator[Inference]:
-    inference = Inference(load)
-    inference.start()
+def started(load: Callable[[Announce], FakeEngine]) -> Iterator[Inference]:
+    inference = Inference()
+    inference.start(load)
     try:
         yield inference
     finally:
@@ -34,7 +34,7 @@ def started(load: Any) -> Iterator[Inference]:
 
 @contextmanager
 def loaded(engine: FakeEngine) -> Iterator[Inference]:
-    with started(lambda: engine) as inference:
+    with started(lambda announce: engine) as inference:
         expected = Loaded("fake", Skills(("en",), False, True), "cpu", "int8", 0.0)
         assert messages(inference) == [expected]
         yield inference
@@ -142,7 +142,7 @@ def test_audio_that_was_cut_short_is_bad_audio() -> None:
     ],
 )
 def test_load_that_fails_is_reported(error: Exception, permanent: bool, words: str) -> None:
-    def load() -> Any:
+    def load(announce: Announce) -> FakeEngine:
         raise error
 
     with started(load) as inference:

@@ -11,6 +11,7 @@ import pytest
 from asrd.errors import LoadError
 from asrd.wire.frames import Frame
 from asrd.wire.records import SENTENCE_MAX
+from asrd.worker.inference import Announce
 from asrd.worker.worker import EXIT_BROKEN, EXIT_CANNOT_LOAD, EXIT_STOPPED
 from tests.support.fake_engine import AUDIO_SECONDS, FakeEngine, FakeWorker, send_job
 from tests.support.raw import Peer, wait_for
@@ -119,7 +120,7 @@ def test_second_job_costs_the_front_its_connection(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("connects", [True, False])
 def test_worker_that_cannot_load_gives_the_reason(tmp_path: Path, connects: bool) -> None:
-    def load() -> Any:
+    def load(announce: Announce) -> FakeEngine:
         raise LoadError("\udcff" + "x" * 5000)
 
     with FakeWorker(tmp_path, FakeEngine(), load) as worker:
@@ -135,7 +136,7 @@ class Panic(BaseException):
 
 @pytest.mark.parametrize("step", ["load", "prepare a", "run a"])
 def test_panic_of_the_engine_ends_the_worker(tmp_path: Path, step: str) -> None:
-    def load() -> FakeEngine:
+    def load(announce: Announce) -> FakeEngine:
         if step == "load":
             raise Panic
         return engine
