@@ -4,6 +4,17 @@ from enum import IntEnum
 
 from asrd.errors import AsrdError, Code, ConnectionLost, JobError
 
+# asr-worker and asrd. The units (SuccessExitStatus=, RestartPreventExitStatus=), the script
+# systemd/restart-backoff and the supervisor of `asrd run` act on these numbers.
+EXIT_STOPPED = 0
+EXIT_FAILED = 1
+EXIT_BROKEN = 70
+# Idle: the worker gave its memory back; the next connection starts it again.
+EXIT_IDLE = 77
+# EX_CONFIG of sysexits.h: starting again without a change of the settings would fail again.
+EXIT_CANNOT_LOAD = EXIT_CONFIG = 78
+EXIT_INTERRUPTED = 130
+
 
 class Exit(IntEnum):
     OK = 0

@@ -17,12 +17,13 @@ from asrd import systemd
 from asrd.config import WorkerSettings, config_path, load_worker
 from asrd.engine import models
 from asrd.errors import ConfigError, LoadError
+from asrd.exitcodes import EXIT_BROKEN, EXIT_CANNOT_LOAD
 from asrd.journal import setup_logging
 from asrd.version import __version__
 from asrd.wire.fds import OwnedFd
 from asrd.worker.inference import Announce, Inference, Skills
 from asrd.worker.stderr_capture import STORED, CapturedStderr, keep_real_stderr
-from asrd.worker.worker import EXIT_BROKEN, EXIT_CANNOT_LOAD, Worker
+from asrd.worker.worker import Worker
 
 if TYPE_CHECKING:
     from asrd.engine.whisper import WhisperEngine

@@ -1,9 +1,7 @@
 """The worker: one model, one connection from the front at a time, one job at a time.
 
 `Worker` serves the front and the service manager in the main thread; the engine has a thread of its
-own (asrd.worker.inference), so this one answers whatever the engine does. Exit codes: 0 stopped,
-77 idle for long enough, 78 can't load as configured (EX_CONFIG of sysexits.h), 70 a cancelled job
-did not stop or the process is poisoned (EX_SOFTWARE).
+own (asrd.worker.inference), so this one answers whatever the engine does.
 """
 
 import contextlib
@@ -17,6 +15,7 @@ from dataclasses import asdict
 from asrd import systemd
 from asrd.config import WorkerSettings
 from asrd.errors import FieldError, ProtocolError
+from asrd.exitcodes import EXIT_BROKEN, EXIT_CANNOT_LOAD, EXIT_IDLE, EXIT_STOPPED
 from asrd.wire import worker_events
 from asrd.wire.fds import OwnedFd
 from asrd.wire.records import LastProcess
@@ -25,11 +24,6 @@ from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Panic,
 from asrd.worker.stderr_capture import CapturedStderr
 
 log = logging.getLogger(__name__)
-
-EXIT_STOPPED = 0
-EXIT_BROKEN = 70
-EXIT_IDLE = 77
-EXIT_CANNOT_LOAD = 78
 
 # How long a worker that can't load waits for the front to connect and hear the reason.
 _REFUSAL_SECONDS = 2.0

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from asrd.errors import LoadError
+from asrd.exitcodes import EXIT_BROKEN, EXIT_CANNOT_LOAD, EXIT_STOPPED
 from asrd.wire.frames import Frame
 from asrd.wire.records import SENTENCE_MAX
 from asrd.worker.inference import Announce
-from asrd.worker.worker import EXIT_BROKEN, EXIT_CANNOT_LOAD, EXIT_STOPPED
 from tests.support.fake_engine import AUDIO_SECONDS, FakeEngine, FakeWorker, send_job
 from tests.support.raw import Peer, wait_for
 
