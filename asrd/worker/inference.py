@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from asrd.engine.interface import Engine, Prepared, Transcription
 from asrd.errors import BadAudio, Code, JobError, LoadError, Poisoned
+from asrd.safe_text import one_line
 from asrd.wire.fds import OwnedFd
 from asrd.wire.fields import dump
 from asrd.wire.records import SENTENCE_MAX, Segment
@@ -28,10 +29,9 @@ class _Cancelled(Exception):
     """Raised between two segments or windows of a job that the front cancelled."""
 
 
-def sentence(problem: object) -> str:
-    """As much of it as an event takes, and of characters that JSON has."""
-    text = str(problem).encode("utf-8", "backslashreplace").decode()
-    return text[:SENTENCE_MAX]
+def _sentence(problem: object) -> str:
+    """Returns a problem as text that fits an event."""
+    return one_line(str(problem))[:SENTENCE_MAX]
 
 
 @dataclass(eq=False)
@@ -149,13 +149,13 @@ class Inference:
         try:
             return load(self._post)
         except LoadError as error:
-            failure = LoadFailed(sentence(error), permanent=True)
+            failure = LoadFailed(_sentence(error), permanent=True)
         except ImportError as error:
             reason = f"{error}: `pip install 'asrd[worker]'` brings what a worker needs"
-            failure = LoadFailed(sentence(reason), permanent=True)
+            failure = LoadFailed(_sentence(reason), permanent=True)
         except Exception as error:
             log.exception("loading the model failed")
-            failure = LoadFailed(sentence(f"{type(error).__name__}: {error}"), permanent=False)
+            failure = LoadFailed(_sentence(f"{type(error).__name__}: {error}"), permanent=False)
         self._post(failure)
         return None
 
@@ -173,15 +173,15 @@ class Inference:
         except _Cancelled:
             return Failed(key, Code.CANCELLED, "it was cancelled")
         except JobError as error:
-            return Failed(key, error.code, sentence(error.text))
+            return Failed(key, error.code, _sentence(error.text))
         except MemoryError:
             return Failed(key, Code.OUT_OF_MEMORY, "the worker ran out of memory for this job")
         except Poisoned as error:
             log.error("job %s poisoned the engine: %s", task.job.job_id, error)
-            return Failed(key, Code.INTERNAL, sentence(error), fatal=True)
+            return Failed(key, Code.INTERNAL, _sentence(error), fatal=True)
         except Exception as error:
             log.exception("job %s failed in the engine", task.job.job_id)
-            return Failed(key, Code.INTERNAL, sentence(f"{type(error).__name__}: {error}"))
+            return Failed(key, Code.INTERNAL, _sentence(f"{type(error).__name__}: {error}"))
         return Done(
             key=key,
             text=result.text,
