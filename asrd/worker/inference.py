@@ -1,7 +1,8 @@
 """The engine's thread: it loads the model, then runs one job after another.
 
-It may hang or crash in a C extension at any moment. The serving thread (asrd.worker.worker) notices
-that the job makes no progress, and ends the process. Only plain data goes from here to there.
+It may hang or crash in a C extension at any moment. The main thread (asrd.worker.worker) goes on
+serving the front, sees that the job makes no progress, and no longer pings the watchdog. Between
+the two go tasks one way and plain data the other.
 """
 
 import logging
@@ -38,13 +39,13 @@ def _sentence(problem: object) -> str:
 class Task:
     """A job on its way through the engine; owns the descriptor of its audio.
 
-    `moved_at` is the time of its last progress (monotonic seconds), `audio_seconds` the length of
-    its audio once that is known. The serving thread sets `cancelled_at`.
+    `progress_at` is the time of its last progress in monotonic seconds, `audio_seconds` the length
+    of its audio once that is known. The main thread sets `cancelled_at`.
     """
 
     job: StartJob
     fd: OwnedFd
-    moved_at: float = field(default_factory=time.monotonic)
+    progress_at: float = field(default_factory=time.monotonic)
     cancelled_at: float | None = None
     audio_seconds: float | None = None
 
@@ -53,9 +54,9 @@ class Task:
         if self.cancelled_at is None:
             self.cancelled_at = time.monotonic()
 
-    def moved(self, done: float = 0.0, total: float | None = None) -> None:
-        """Note progress, in seconds of the audio. Raises _Cancelled if the job was cancelled."""
-        self.moved_at = time.monotonic()
+    def note_progress(self, done: float = 0.0, total: float | None = None) -> None:
+        """Takes positions in seconds of audio. Raises _Cancelled if the job was cancelled."""
+        self.progress_at = time.monotonic()
         self.audio_seconds = total or self.audio_seconds
         if self.cancelled_at is not None:
             raise _Cancelled
@@ -63,7 +64,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Skills:
-    """Abilities of a model, read from its files."""
+    """Message: the abilities of the model, read from its files."""
 
     languages: tuple[str, ...]
     translate: bool
@@ -72,7 +73,7 @@ class Skills:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The model is loaded and warm."""
+    """Message: the model is loaded and warm."""
 
     model: str
     skills: Skills
@@ -83,7 +84,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class LoadFailed:
-    """`permanent`: no restart helps while the settings stay as they are; else it is our bug."""
+    """Message: the model can't be loaded. `permanent`: nor after a restart with these settings."""
 
     reason: str
     permanent: bool
@@ -91,7 +92,7 @@ class LoadFailed:
 
 @dataclass(frozen=True, slots=True)
 class Panic:
-    """The engine's thread has ended; the process must end too."""
+    """Message: the engine's thread has ended; the process must end too."""
 
     error: BaseException
 
@@ -122,7 +123,7 @@ class Inference:
         self._tasks.put(task)
 
     def take_messages(self) -> list[Message]:
-        """Returns the new messages. To be called when `fileno` is readable."""
+        """Returns the new messages. Call it when `fileno` is readable."""
         os.eventfd_read(self._wake.fileno())
         return [self._messages.popleft() for _ in range(len(self._messages))]
 
@@ -198,13 +199,13 @@ class Inference:
 
         def on_segment(segment: Segment) -> None:
             nonlocal index
-            task.moved()
+            task.note_progress()
             if job.stream:
                 self._post(JobSegment(job.key, index, dump(segment)))
             index += 1
 
         def on_progress(done: float, total: float | None) -> None:
-            task.moved(done, total)
+            task.note_progress(done, total)
             if job.stream:
                 self._post(JobProgress(job.key, done, total))
 
@@ -213,7 +214,7 @@ class Inference:
             job.audio,
             job.options,
             max_audio_seconds=job.max_audio_seconds,
-            on_progress=task.moved,
+            on_progress=task.note_progress,
         ) as prepared:
             result = engine.run(prepared, on_progress, on_segment)
         # Checked last: a client may shorten its file at any time, and the transcript of what is

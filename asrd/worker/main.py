@@ -1,4 +1,4 @@
-"""`asr-worker`: how the service manager, or `asrd run`, starts a worker (asrd.worker.worker)."""
+"""The `asr-worker` program: systemd or `asrd run` starts it, one process for each worker."""
 
 import argparse
 import faulthandler
@@ -54,8 +54,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="asr-worker",
         description="One isolated Faster Whisper worker, as systemd or `asrd run` starts it.",
     )
-    parser.add_argument("name", metavar="NAME", help="the worker's name: its settings' file too")
-    parser.add_argument("--config", metavar="FILE", help="the settings' file (asrd.toml)")
+    parser.add_argument("name", metavar="NAME", help="the worker's name, also in worker-NAME.toml")
+    parser.add_argument("--config", metavar="FILE", help="the settings file (asrd.toml)")
     parser.add_argument("--version", action="version", version=f"asr-worker {__version__}")
     return parser
 
@@ -71,7 +71,7 @@ def _listener(name: str, passed: list[int]) -> socket.socket:
 
 
 def _captured_stderr(stored: list[int], notifier: systemd.Notifier) -> CapturedStderr | None:
-    """None where no service manager would keep it, or there is no memory for it."""
+    """Returns None if there is no service manager to keep it, or no memory for it."""
     if not notifier.managed:
         return None
     try:
@@ -99,7 +99,7 @@ def _configure(args: argparse.Namespace) -> tuple[WorkerSettings, _Load]:
 
 
 def main() -> int:
-    # A seventh of the time until a worker is ready goes to a collector that finds nothing.
+    # The collector finds nothing before the model is loaded, and takes a seventh of that time.
     gc.disable()
     args = _parser().parse_args()
     faulthandler.enable(2)

@@ -38,7 +38,7 @@ _STATUS_SECONDS = 0.5
 
 
 class Worker:
-    """Owns the listener."""
+    """Serves until there is a reason to exit. Owns the listener."""
 
     def __init__(
         self,
@@ -55,6 +55,8 @@ class Worker:
         self._inference = inference
         self._stderr = stderr
         self._front: FrontConnection | None = None
+        pid, words = (None, None) if stderr is None else (stderr.last_pid, stderr.last_words)
+        self._last_process = LastProcess(systemd.last_exit(), pid, words)
         self._skills: Skills | None = None
         self._loaded: Loaded | None = None
         self._load_failure: tuple[LoadFailed, float] | None = None
@@ -88,7 +90,7 @@ class Worker:
         self._stopping = True
 
     def _exit_code(self, now: float) -> int | None:
-        """The code to exit with, None while there is no reason to exit."""
+        """Returns the code to exit with, None while there is no reason to exit."""
         if self._poisoned:
             return EXIT_BROKEN
         if self._load_failure is not None:
@@ -163,8 +165,8 @@ class Worker:
             self._notifier.watchdog()
 
     def _stalled(self, now: float) -> float:
-        """The seconds since the job's last progress, 0 up to `stall_seconds`."""
-        still = 0.0 if self._task is None else now - self._task.moved_at
+        """Returns the seconds since the job's last progress; 0 below `stall_seconds`."""
+        still = 0.0 if self._task is None else now - self._task.progress_at
         return still if still >= self.settings.stall_seconds else 0.0
 
     def _send_alive(self, now: float) -> None:
@@ -195,37 +197,30 @@ class Worker:
         except OSError:
             return
         self._front, self._alive_at = FrontConnection(sock), time.monotonic()
+        self._introduce()
+
+    def _introduce(self) -> None:
+        """Send the front the worker's state: `loading`, `hello` or `cannot-load`."""
         if self._load_failure is not None:
             self._send(worker_events.CannotLoad(self._load_failure[0].reason))
-        elif self._loaded is None:
-            self._send(self._loading())
-        else:
-            self._send(self._hello(self._loaded))
-
-    def _last_process(self) -> LastProcess:
-        if self._stderr is None:
-            return LastProcess(systemd.last_exit())
-        return LastProcess(systemd.last_exit(), self._stderr.last_pid, self._stderr.last_words)
-
-    def _loading(self) -> worker_events.Loading:
-        pid, last = os.getpid(), self._last_process()
-        if self._skills is None:
-            return worker_events.Loading(pid, self.model, last)
-        return worker_events.Loading(pid, self.model, last, **asdict(self._skills))
-
-    def _hello(self, loaded: Loaded) -> worker_events.Hello:
-        return worker_events.Hello(
+            return
+        pid, skills = os.getpid(), {} if self._skills is None else asdict(self._skills)
+        if self._loaded is None:
+            self._send(worker_events.Loading(pid, self.model, self._last_process, **skills))
+            return
+        hello = worker_events.Hello(
             version=worker_events.PROTOCOL_VERSION,
-            pid=os.getpid(),
-            model=loaded.model,
-            **asdict(loaded.skills),
-            device=loaded.device,
-            compute_type=loaded.compute_type,
+            pid=pid,
+            model=self._loaded.model,
+            device=self._loaded.device,
+            compute_type=self._loaded.compute_type,
             spare=self.settings.spare,
-            load_seconds=round(loaded.load_seconds, 3),
-            last=self._last_process(),
+            load_seconds=round(self._loaded.load_seconds, 3),
+            last=self._last_process,
             alive_seconds=_ALIVE_SECONDS,
+            **skills,
         )
+        self._send(hello)
 
     def _send(self, event: worker_events.WorkerEvent) -> None:
         """Send an event, if there is a front."""
@@ -279,7 +274,7 @@ class Worker:
                 raise message.error
             case Skills():
                 self._skills = message
-                self._send(self._loading())
+                self._introduce()
             case Loaded():
                 self._on_loaded(message)
             case LoadFailed():
@@ -297,16 +292,16 @@ class Worker:
             loaded.compute_type,
             loaded.load_seconds,
         )
-        self._loaded = loaded
+        self._skills, self._loaded = loaded.skills, loaded
         self._idle_since = time.monotonic()
         self._notifier.ready()
-        self._send(self._hello(loaded))
+        self._introduce()
 
     def _on_load_failed(self, failure: LoadFailed) -> None:
         log.error("cannot load: %s", failure.reason)
         self._notifier.status(f"cannot load: {failure.reason}")
         self._load_failure = failure, time.monotonic()
-        self._send(worker_events.CannotLoad(failure.reason))
+        self._introduce()
 
     def _on_answer(self, answer: worker_events.Done | worker_events.Failed) -> None:
         self._send(answer)
