@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from asrd.engine.interface import Engine, Prepared, Transcription
 from asrd.errors import BadAudio, Code, JobError, LoadError, Poisoned
 from asrd.safe_text import one_line
+from asrd.wire import worker_events
 from asrd.wire.fds import OwnedFd
 from asrd.wire.fields import dump
 from asrd.wire.records import SENTENCE_MAX, Segment
-from asrd.wire.worker_events import Done, Failed, JobProgress, JobSegment, StartJob
+from asrd.wire.worker_events import Done, Failed, StartJob
 from asrd.worker.trimming import Trimmer
 
 log = logging.getLogger(__name__)
@@ -63,26 +64,6 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Skills:
-    """Message: the abilities of the model, read from its files."""
-
-    languages: tuple[str, ...]
-    translate: bool
-    word_timestamps: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """Message: the model is loaded and warm."""
-
-    model: str
-    skills: Skills
-    device: str
-    compute_type: str
-    load_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
 class LoadFailed:
     """Message: the model can't be loaded. `permanent`: nor after a restart with these settings."""
 
@@ -97,9 +78,9 @@ class Panic:
     error: BaseException
 
 
-# Gets the model's skills before the engine is imported.
-Announce = Callable[[Skills], None]
-Message = Skills | Loaded | LoadFailed | JobSegment | JobProgress | Done | Failed | Panic
+# Gets `loading` with what the model's files say, before the engine is imported.
+Announce = Callable[[worker_events.Loading], None]
+Message = worker_events.WorkerEvent | LoadFailed | Panic
 
 
 class Inference:
@@ -137,7 +118,7 @@ class Inference:
             if engine is None:
                 return
             trimmer = Trimmer()
-            self._post(_loaded(engine))
+            self._post(_hello(engine))
             while True:
                 # No variable keeps the task while the thread waits for the next one.
                 self._post(self._run(engine, self._tasks.get()))
@@ -201,13 +182,13 @@ class Inference:
             nonlocal index
             task.note_progress()
             if job.stream:
-                self._post(JobSegment(job.key, index, dump(segment)))
+                self._post(worker_events.JobSegment(job.key, index, dump(segment)))
             index += 1
 
         def on_progress(done: float, total: float | None) -> None:
             task.note_progress(done, total)
             if job.stream:
-                self._post(JobProgress(job.key, done, total))
+                self._post(worker_events.JobProgress(job.key, done, total))
 
         with engine.prepare(
             task.fd.fileno(),
@@ -224,11 +205,15 @@ class Inference:
         return result
 
 
-def _loaded(engine: Engine[Prepared]) -> Loaded:
-    return Loaded(
-        engine.model,
-        Skills(engine.languages, engine.translate, engine.word_timestamps),
-        engine.device,
-        engine.compute_type,
-        engine.load_seconds,
+def _hello(engine: Engine[Prepared]) -> worker_events.Hello:
+    return worker_events.Hello(
+        version=worker_events.PROTOCOL_VERSION,
+        pid=os.getpid(),
+        model=engine.model,
+        languages=engine.languages,
+        translate=engine.translate,
+        word_timestamps=engine.word_timestamps,
+        device=engine.device,
+        compute_type=engine.compute_type,
+        load_seconds=round(engine.load_seconds, 3),
     )

@@ -21,7 +21,8 @@ from asrd.exitcodes import EXIT_BROKEN, EXIT_CANNOT_LOAD
 from asrd.journal import setup_logging
 from asrd.version import __version__
 from asrd.wire.fds import OwnedFd
-from asrd.worker.inference import Announce, Inference, Skills
+from asrd.wire.worker_events import Loading
+from asrd.worker.inference import Announce, Inference
 from asrd.worker.stderr_capture import STORED, CapturedStderr, keep_real_stderr
 from asrd.worker.worker import Worker
 
@@ -37,7 +38,14 @@ def _load_engine(settings: WorkerSettings, announce: Announce) -> "WhisperEngine
     started = time.monotonic()
     found = models.find(settings)
     looked, (_, facts) = time.monotonic() - started, found
-    announce(Skills(facts.languages, facts.multilingual, facts.word_timestamps))
+    loading = Loading(
+        pid=os.getpid(),
+        model=settings.model or "demo",
+        languages=facts.languages,
+        translate=facts.multilingual,
+        word_timestamps=facts.word_timestamps,
+    )
+    announce(loading)
     # Imported in the engine's thread: it takes a tenth of a second and pulls in C extensions.
     from asrd.engine.whisper import load_engine
 

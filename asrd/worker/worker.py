@@ -10,7 +10,7 @@ import os
 import select
 import socket
 import time
-from dataclasses import asdict
+from dataclasses import replace
 
 from asrd import systemd
 from asrd.config import WorkerSettings
@@ -20,7 +20,7 @@ from asrd.wire import worker_events
 from asrd.wire.fds import OwnedFd
 from asrd.wire.records import LastProcess
 from asrd.worker.front_connection import FrontConnection, FrontGone
-from asrd.worker.inference import Inference, Loaded, LoadFailed, Message, Panic, Skills, Task
+from asrd.worker.inference import Inference, LoadFailed, Message, Panic, Task
 from asrd.worker.stderr_capture import CapturedStderr
 
 log = logging.getLogger(__name__)
@@ -57,9 +57,13 @@ class Worker:
         self._front: FrontConnection | None = None
         pid, words = (None, None) if stderr is None else (stderr.last_pid, stderr.last_words)
         self._last_process = LastProcess(systemd.last_exit(), pid, words)
-        self._skills: Skills | None = None
-        self._loaded: Loaded | None = None
-        self._load_failure: tuple[LoadFailed, float] | None = None
+        self._model = settings.model or "demo"
+        # The state of the model, which each front gets first.
+        self._introduction: worker_events.WorkerEvent = worker_events.Loading(
+            os.getpid(), self._model, self._last_process
+        )
+        # If the model can't be loaded: the exit code, and the time when that became known.
+        self._refusal: tuple[int, float] | None = None
         # The job that runs.
         self._task: Task | None = None
         self._jobs_done = 0
@@ -69,21 +73,21 @@ class Worker:
         self._ping_every = systemd.watchdog_seconds()
         self._pinged_at = self._alive_at = self._status_at = 0.0
 
-    @property
-    def model(self) -> str:
-        return self.settings.model or "demo"
-
     def run(self) -> int:
         """Serve until there is a reason to exit; returns the exit code.
 
         Raises what ended the engine's thread.
         """
-        self._notifier.status(f"loading {self.model}")
+        self._notifier.status(f"loading {self._model}")
         while (code := self._exit_code(time.monotonic())) is None:
             self._wait()
             self._report(time.monotonic())
         self._say_farewell()
         return code
+
+    @property
+    def _loaded(self) -> bool:
+        return isinstance(self._introduction, worker_events.Hello)
 
     def stop(self) -> None:
         """Finish the job that runs, then exit. Safe to call from a signal handler."""
@@ -93,11 +97,9 @@ class Worker:
         """Returns the code to exit with, None while there is no reason to exit."""
         if self._poisoned:
             return EXIT_BROKEN
-        if self._load_failure is not None:
-            failure, since = self._load_failure
-            if self._front is None and now - since <= _REFUSAL_SECONDS:
-                return None
-            return EXIT_CANNOT_LOAD if failure.permanent else EXIT_BROKEN
+        if self._refusal is not None:
+            code, since = self._refusal
+            return None if self._front is None and now - since <= _REFUSAL_SECONDS else code
         if self._task is not None:
             return EXIT_BROKEN if self._ignores_cancel(self._task, now) else None
         if self._stopping:
@@ -170,7 +172,7 @@ class Worker:
         return still if still >= self.settings.stall_seconds else 0.0
 
     def _send_alive(self, now: float) -> None:
-        if self._loaded is None or self._front is None or self._front.wants_write:
+        if not self._loaded or self._front is None or self._front.wants_write:
             # A front that does not read needs no more of them.
             return
         if now - self._alive_at >= _ALIVE_SECONDS:
@@ -181,13 +183,12 @@ class Worker:
 
     def _update_status(self, now: float) -> None:
         # Not for each job: the manager would wake up when the job needs the processor.
-        if self._loaded is None or now - self._status_at < _STATUS_SECONDS:
+        if not self._loaded or now - self._status_at < _STATUS_SECONDS:
             return
         self._status_at = now
         # Every user may read this line, so it names no job and no client.
         state = "ready" if self._task is None else "busy"
-        model = f"{self._loaded.model} on {self._loaded.device} ({self._loaded.compute_type})"
-        self._notifier.status(f"{state} · {model} · {self._jobs_done} done")
+        self._notifier.status(f"{state} · {self._model} · {self._jobs_done} done")
 
     # --- the front ------------------------------------------------------------------------------
 
@@ -197,30 +198,7 @@ class Worker:
         except OSError:
             return
         self._front, self._alive_at = FrontConnection(sock), time.monotonic()
-        self._introduce()
-
-    def _introduce(self) -> None:
-        """Send the front the worker's state: `loading`, `hello` or `cannot-load`."""
-        if self._load_failure is not None:
-            self._send(worker_events.CannotLoad(self._load_failure[0].reason))
-            return
-        pid, skills = os.getpid(), {} if self._skills is None else asdict(self._skills)
-        if self._loaded is None:
-            self._send(worker_events.Loading(pid, self.model, self._last_process, **skills))
-            return
-        hello = worker_events.Hello(
-            version=worker_events.PROTOCOL_VERSION,
-            pid=pid,
-            model=self._loaded.model,
-            device=self._loaded.device,
-            compute_type=self._loaded.compute_type,
-            spare=self.settings.spare,
-            load_seconds=round(self._loaded.load_seconds, 3),
-            last=self._last_process,
-            alive_seconds=_ALIVE_SECONDS,
-            **skills,
-        )
-        self._send(hello)
+        self._send(self._introduction)
 
     def _send(self, event: worker_events.WorkerEvent) -> None:
         """Send an event, if there is a front."""
@@ -245,7 +223,7 @@ class Worker:
             self._cancel(event.key)
 
     def _start(self, job: worker_events.StartJob, fd: OwnedFd) -> None:
-        if self._loaded is None or self._task is not None:
+        if not self._loaded or self._task is not None:
             fd.close()
             raise ProtocolError("a job came while the worker was not ready for one")
         self._task = Task(job, fd)
@@ -272,10 +250,9 @@ class Worker:
         match message:
             case Panic():
                 raise message.error
-            case Skills():
-                self._skills = message
-                self._introduce()
-            case Loaded():
+            case worker_events.Loading():
+                self._introduce(replace(message, last=self._last_process))
+            case worker_events.Hello():
                 self._on_loaded(message)
             case LoadFailed():
                 self._on_load_failed(message)
@@ -284,24 +261,27 @@ class Worker:
             case _:
                 self._send(message)
 
-    def _on_loaded(self, loaded: Loaded) -> None:
-        log.info(
-            "%s loaded on %s (%s) in %.2f s",
-            loaded.model,
-            loaded.device,
-            loaded.compute_type,
-            loaded.load_seconds,
-        )
-        self._skills, self._loaded = loaded.skills, loaded
+    def _introduce(
+        self, event: worker_events.Loading | worker_events.Hello | worker_events.CannotLoad
+    ) -> None:
+        self._introduction = event
+        self._send(event)
+
+    def _on_loaded(self, hello: worker_events.Hello) -> None:
+        where = f"{hello.device} ({hello.compute_type})"
+        log.info("%s loaded on %s in %.2f s", hello.model, where, hello.load_seconds)
+        self._model = f"{hello.model} on {where}"
         self._idle_since = time.monotonic()
         self._notifier.ready()
-        self._introduce()
+        spare, last = self.settings.spare, self._last_process
+        self._introduce(replace(hello, spare=spare, last=last, alive_seconds=_ALIVE_SECONDS))
 
     def _on_load_failed(self, failure: LoadFailed) -> None:
         log.error("cannot load: %s", failure.reason)
         self._notifier.status(f"cannot load: {failure.reason}")
-        self._load_failure = failure, time.monotonic()
-        self._introduce()
+        code = EXIT_CANNOT_LOAD if failure.permanent else EXIT_BROKEN
+        self._refusal = code, time.monotonic()
+        self._introduce(worker_events.CannotLoad(failure.reason))
 
     def _on_answer(self, answer: worker_events.Done | worker_events.Failed) -> None:
         self._send(answer)
