@@ -1,4 +1,4 @@
-"""A worker that hangs before it is ready, when its watchdog does not count yet."""
+"""A worker that hangs while it loads, before its watchdog is armed."""
 
 import signal
 from pathlib import Path
@@ -12,7 +12,7 @@ class Slow(Daemon):
     program = ("-m", "tests.support.changed", "tests.support.slow")
 
 
-def test_a_worker_that_stops_while_it_loads_is_replaced(tmp_path: Path) -> None:
+def test_worker_that_hangs_while_it_loads_is_replaced(tmp_path: Path) -> None:
     with Slow(tmp_path, "--start-timeout", "4", config="[worker]\ncpu_threads = 1\n") as daemon:
         wait_for("a worker that loads", lambda: daemon.workers()["0"]["pid"])
         stopped = daemon.pid_of()

@@ -1,4 +1,4 @@
-"""A client that cuts its audio short while it waits: what is left must not pass for the whole."""
+"""A client that shortens its audio while the job waits in the queue."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.support.speech import pcm_s16le, spoken
 PCM = {"encoding": "pcm_s16le", "sample_rate": 16_000, "channels": 1}
 
 
-def test_audio_that_is_cut_short_in_the_queue_is_bad_audio(tmp_path: Path) -> None:
+def test_audio_cut_short_in_the_queue_is_bad_audio(tmp_path: Path) -> None:
     pcm = pcm_s16le(spoken("en")[0].path)
     config = "[front]\nqueue_max = 8\n[worker]\ncpu_threads = 1\n"
     with Daemon(tmp_path, config=config) as daemon, daemon.connect() as client:

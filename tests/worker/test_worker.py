@@ -1,6 +1,5 @@
 """A worker between its front, the service manager and its engine, by real sockets."""
 
-import contextlib
 import socket
 import time
 from pathlib import Path
@@ -8,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from asrd.errors import LoadError
-from asrd.exitcodes import EXIT_BROKEN, EXIT_CANNOT_LOAD, EXIT_STOPPED
+from asrd.errors import LoadError, Poisoned
+from asrd.exitcodes import EXIT_BROKEN, EXIT_CANNOT_LOAD, EXIT_IDLE, EXIT_STOPPED
 from asrd.wire.frames import Frame
 from asrd.wire.records import SENTENCE_MAX
 from asrd.worker.inference import Announce
 from tests.support.fake_engine import AUDIO_SECONDS, FakeEngine, FakeWorker, send_job
+from tests.support.notifications import notifications
 from tests.support.raw import Peer, wait_for
 
 # More than the kernel buffers for a front that does not read.
@@ -55,6 +55,25 @@ def test_alive_reports_a_stalled_job_and_its_length(tmp_path: Path) -> None:
     assert report["stalled_seconds"] >= 0.1
 
 
+def test_watchdog_is_not_pinged_while_a_job_stalls(
+    tmp_path: Path, manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "100000")
+    engine = FakeEngine("run a")
+    with FakeWorker(tmp_path, engine, stall_seconds=0.1) as worker, worker.connect() as front:
+        answer(front, "hello")
+        send_job(front)
+        while not front.expect("alive")["stalled_seconds"]:
+            pass
+        assert "WATCHDOG=1" in notifications(manager)
+        for _ in range(2):
+            front.expect("alive")
+        assert "WATCHDOG=1" not in notifications(manager)
+        engine.gates["run a"].set()
+        answer(front, "done")
+        wait_for("a ping", lambda: "WATCHDOG=1" in notifications(manager))
+
+
 def test_status_line_does_not_change_with_each_job(tmp_path: Path, manager: socket.socket) -> None:
     began = time.monotonic()
     with FakeWorker(tmp_path, FakeEngine()) as worker, worker.connect() as front:
@@ -63,11 +82,7 @@ def test_status_line_does_not_change_with_each_job(tmp_path: Path, manager: sock
             send_job(front, key=key)
             answer(front, "done")
         took = time.monotonic() - began
-    manager.setblocking(False)
-    lines = []
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            lines.append(manager.recv(4096).decode())
+    lines = notifications(manager)
     shown = [line for line in lines if line.startswith("STATUS=") and "fake" in line]
     # Two in a second, and the first.
     assert 1 <= len(shown) <= 2 + 2 * took
@@ -98,6 +113,25 @@ def test_cancelled_job_that_goes_on_ends_the_worker(tmp_path: Path) -> None:
                 front.send("cancel", {"key": key})
             assert next_event(front) is None
         assert worker.join() == EXIT_BROKEN
+
+
+def test_poisoned_worker_ends_after_its_answer(tmp_path: Path) -> None:
+    engine = FakeEngine(failures={"run a": Poisoned("CUDA failed")})
+    with FakeWorker(tmp_path, engine) as worker, worker.connect() as front:
+        answer(front, "hello")
+        send_job(front)
+        assert answer(front, "failed")["fatal"]
+        assert next_event(front) is None
+        assert worker.join() == EXIT_BROKEN
+
+
+def test_idle_worker_says_goodbye(tmp_path: Path) -> None:
+    with FakeWorker(tmp_path, FakeEngine(), idle_exit_seconds=0.1) as worker:
+        with worker.connect() as front:
+            answer(front, "hello")
+            assert answer(front, "bye") == {"reason": "idle"}
+            assert next_event(front) is None
+        assert worker.join() == EXIT_IDLE
 
 
 def test_second_job_costs_the_front_its_connection(tmp_path: Path) -> None:
