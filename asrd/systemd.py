@@ -69,7 +69,7 @@ class Notifier:
         self._notify("WATCHDOG=1")
 
     def status(self, text: str) -> None:
-        """Send the line that `systemctl status` shows, if it has changed.
+        """Sends the line that `systemctl status` shows, if it has changed.
 
         Line feeds are escaped: a second line would be another notification.
         """
@@ -79,7 +79,7 @@ class Notifier:
             self._notify(f"STATUS={text}")
 
     def store(self, name: str, fd: int) -> None:
-        """Make the manager keep a descriptor for the next process of the service
+        """Makes the manager keep a descriptor for the next process of the service
         (FileDescriptorStoreMax=)."""
         if self._notifier is not None and self._notifier.socket is not None:
             socket.send_fds(self._notifier.socket, [f"FDSTORE=1\nFDNAME={name}".encode()], [fd])
@@ -100,7 +100,7 @@ def watchdog_seconds() -> float | None:
 
 
 def die_with_supervisor() -> None:
-    """Make this process die with `asrd run`, if that started it (prctl(2))."""
+    """Makes this process die with `asrd run`, if that started it (prctl(2))."""
     supervisor = os.environ.pop("ASRD_SUPERVISED", None)
     if supervisor is not None:
         import ctypes

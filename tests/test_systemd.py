@@ -24,7 +24,7 @@ def _no_manager(monkeypatch: pytest.MonkeyPatch) -> None:
 def passed(
     monkeypatch: pytest.MonkeyPatch, count: str, names: str | None, pid: int | None = None
 ) -> dict[str, list[socket.socket]]:
-    """What listen_sockets finds in such an environment, which must be gone afterwards."""
+    """The result of listen_sockets; the variables must be gone afterwards."""
     monkeypatch.setenv("LISTEN_PID", str(pid or os.getpid()))
     monkeypatch.setenv("LISTEN_FDS", count)
     if names is None:
@@ -38,7 +38,7 @@ def passed(
 
 @pytest.fixture
 def listeners(tmp_path: Path) -> list[str]:
-    """Two sockets where systemd would put them; whatever takes them in the test closes them."""
+    """Two sockets where systemd would put them; the code that takes them closes them."""
     paths = []
     for index in range(2):
         with socket.socket(socket.AF_UNIX) as listener:

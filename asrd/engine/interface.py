@@ -8,8 +8,8 @@ from asrd.wire.fds import Closing
 from asrd.wire.records import AudioFormat, JobWarning, Options, Segment
 
 OnSegment = Callable[[Segment], None]
-# Gets the seconds of the recording that are done, and its length once that is known. What it raises
-# ends the job.
+# Gets the seconds of the recording that are done, and its length once that is known. An exception
+# from it ends the job.
 OnProgress = Callable[[float, float | None], None]
 # A job that is open, checked and decoded as far as its first window.
 Prepared = TypeVar("Prepared", bound=Closing)
@@ -47,8 +47,8 @@ class Engine(Protocol[Prepared]):
         max_audio_seconds: float,
         on_progress: OnProgress,
     ) -> Prepared:
-        """Do everything that needs no model. `fd` stays the caller's, and open until the result is
-        closed.
+        """Does everything that needs no model. `fd` stays the caller's, and open until the result
+        is closed.
 
         Raises BadAudio, TooLarge, BadRequest, OutOfMemory, and what the callback raises.
         """
@@ -56,7 +56,7 @@ class Engine(Protocol[Prepared]):
     def run(
         self, prepared: Prepared, on_progress: OnProgress, on_segment: OnSegment
     ) -> Transcription:
-        """Transcribe what `prepare` returned, which stays the caller's to close.
+        """Transcribes what `prepare` returned, which stays the caller's to close.
 
         Raises as `prepare` does; Poisoned if the process must end.
         """

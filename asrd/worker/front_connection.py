@@ -40,14 +40,14 @@ class FrontConnection:
         return bool(self._unsent)
 
     def send(self, event: WorkerEvent) -> None:
-        """Send an event, now or by a later `flush`. Raises FrontGone."""
+        """Sends an event, now or by a later `flush`. Raises FrontGone."""
         self._unsent += _encoded(event)
         if len(self._unsent) > _UNSENT_MAX:
             raise FrontGone("the front does not read")
         self.flush()
 
     def flush(self) -> None:
-        """Write as much as the kernel takes. Raises FrontGone."""
+        """Writes as much as the kernel takes. Raises FrontGone."""
         try:
             while self._unsent:
                 piece = bytes(self._unsent[: fdsocket.READ_SIZE])
@@ -58,7 +58,7 @@ class FrontConnection:
             raise FrontGone(str(error)) from None
 
     def finish(self, seconds: float) -> None:
-        """Write everything, within a time limit. Raises FrontGone."""
+        """Writes everything, within a time limit. Raises FrontGone."""
         poll = select.poll()
         poll.register(self, select.POLLOUT)
         until = time.monotonic() + seconds

@@ -51,7 +51,7 @@ class Task:
     audio_seconds: float | None = None
 
     def cancel(self) -> None:
-        """Stop the job at its next progress."""
+        """Stops the job at its next progress."""
         if self.cancelled_at is None:
             self.cancelled_at = time.monotonic()
 
@@ -95,12 +95,12 @@ class Inference:
         return self._wake.fileno()
 
     def start(self, load: Callable[[Announce], Engine[Prepared]]) -> None:
-        """Load the engine, then run what is submitted."""
+        """Loads the engine, then runs the submitted tasks."""
         # A daemon: a hang in a C extension must not keep the process alive.
         threading.Thread(target=self._work, args=(load,), daemon=True).start()
 
     def submit(self, task: Task) -> None:
-        """Run a task, once the model is loaded. Its answer, Done or Failed, comes as a message."""
+        """Runs a task, once the model is loaded. Its answer, Done or Failed, comes as a message."""
         self._tasks.put(task)
 
     def take_messages(self) -> list[Message]:

@@ -51,7 +51,7 @@ def _load_engine(settings: WorkerSettings, announce: Announce) -> "WhisperEngine
 
     engine = load_engine(settings, found)
     engine.load_seconds += looked
-    # What exists now stays: no collection needs to visit it.
+    # These objects stay: no collection needs to visit them.
     gc.freeze()
     gc.enable()
     return engine

@@ -51,7 +51,7 @@ def last_words(text: bytes) -> str | None:
 
 
 def keep_real_stderr() -> None:
-    """Give sys.stderr a descriptor of its own, so that descriptor 2 can be replaced."""
+    """Gives sys.stderr a descriptor of its own, so that descriptor 2 can be replaced."""
     sys.stderr = open(  # noqa: SIM115
         os.dup(2), "w", encoding="utf-8", errors="backslashreplace", buffering=1
     )
@@ -64,7 +64,7 @@ class CapturedStderr:
     """
 
     def __init__(self, stored: OwnedFd | None, notifier: Notifier) -> None:
-        """Take over `stored`, the memfd of the process before, if there is one. Raises OSError."""
+        """Takes over `stored`, the memfd of the process before, if there is one. Raises OSError."""
         self._real = sys.stderr.fileno()
         self.last_pid: int | None = None
         self.last_words: str | None = None
@@ -77,7 +77,7 @@ class CapturedStderr:
             os.dup2(stored.fileno(), 2)
 
     def _inherit(self, fd: int) -> None:
-        """Read the text of the process before, which is not trusted: it may have been hijacked."""
+        """Reads the text of the process before, which is not trusted: it may have been hijacked."""
         header, size = os.pread(fd, _HEADER.size, 0), os.fstat(fd).st_size
         if len(header) < _HEADER.size:
             return
@@ -97,7 +97,7 @@ class CapturedStderr:
         os.pwrite(fd, _HEADER.pack(passed_on, os.getpid()), 0)
 
     def pass_on(self) -> None:
-        """Copy new text to the real stderr, as much as that takes without waiting."""
+        """Copies new text to the real stderr, as much as that takes without waiting."""
         size = os.fstat(2).st_size
         if size <= self._passed_on:
             return

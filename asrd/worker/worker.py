@@ -1,7 +1,7 @@
 """The worker: one model, one connection from the front at a time, one job at a time.
 
 `Worker` serves the front and the service manager in the main thread; the engine has a thread of its
-own (asrd.worker.inference), so this one answers whatever the engine does.
+own (asrd.worker.inference), so a hang in the engine never stops this one.
 """
 
 import contextlib
@@ -74,7 +74,7 @@ class Worker:
         self._pinged_at = self._alive_at = self._status_at = 0.0
 
     def run(self) -> int:
-        """Serve until there is a reason to exit; returns the exit code.
+        """Serves until there is a reason to exit; returns the exit code.
 
         Raises what ended the engine's thread.
         """
@@ -90,7 +90,7 @@ class Worker:
         return isinstance(self._introduction, worker_events.Hello)
 
     def stop(self) -> None:
-        """Finish the job that runs, then exit. Safe to call from a signal handler."""
+        """Finishes the job that runs, then exits. Safe to call from a signal handler."""
         self._stopping = True
 
     def _exit_code(self, now: float) -> int | None:
@@ -131,7 +131,7 @@ class Worker:
             self._stderr.pass_on()
 
     def _wait(self) -> None:
-        """Handle the next events, if any come before it is time to look at the clock."""
+        """Handles the next events, if any come before it is time to look at the clock."""
         poll = select.poll()
         poll.register(self._inference, select.POLLIN)
         if self._front is not None:
@@ -159,7 +159,7 @@ class Worker:
         self._update_status(now)
 
     def _ping(self, now: float) -> None:
-        """Ping the watchdog, unless the job has made no progress for too long."""
+        """Pings the watchdog, unless the job has made no progress for too long."""
         if self._ping_every is None or now - self._pinged_at < self._ping_every:
             return
         if not self._stalled(now):
@@ -201,7 +201,7 @@ class Worker:
         self._send(self._introduction)
 
     def _send(self, event: worker_events.WorkerEvent) -> None:
-        """Send an event, if there is a front."""
+        """Sends an event, if there is a front."""
         if self._front is not None:
             try:
                 self._front.send(event)

@@ -1,4 +1,4 @@
-"""What a program sends to its service manager (sd_notify(3))."""
+"""Notifications that a program sends to its service manager (sd_notify(3))."""
 
 import socket
 
