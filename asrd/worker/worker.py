@@ -94,7 +94,7 @@ class Worker:
         self._stopping = True
 
     def _exit_code(self, now: float) -> int | None:
-        """Returns the code to exit with, None while there is no reason to exit."""
+        """Returns the code to exit with, once goodbye is said; None while there is no reason to."""
         if self._poisoned:
             return EXIT_BROKEN
         if self._refusal is not None:
