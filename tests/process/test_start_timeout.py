@@ -1,4 +1,4 @@
-"""A worker that hangs before it is ready, when its watchdog does not count yet."""
+"""A worker that hangs while it loads, before its watchdog is armed."""
 
 import signal
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A client that cuts its audio short while it waits: what is left must not pass for the whole."""
+"""A client that shortens its audio while the job waits in the queue."""
 
 import os
 from pathlib import Path
