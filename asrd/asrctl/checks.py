@@ -207,7 +207,8 @@ def _model_by_name(subject: str, model: str, as_service: bool) -> Finding:
     if as_service:
         os.environ.setdefault("HF_HOME", str(MODELS))
     try:
-        from asrd.engine.models import check, resolve
+        from asrd.engine.model_check import check
+        from asrd.engine.models import resolve
 
         check(resolve(model))
     except ImportError:
