@@ -75,7 +75,10 @@ class LogMel:
         samples = next(self._framed, None)
         self._ended = samples is None
         if samples is not None and len(samples):
-            self._add(self._spectrum(samples))
+            frames = self._spectrum(samples)
+            self._peak = max(self._peak, frames.max())
+            self._frames = np.concatenate((self._frames, frames), axis=1)
+            self._end += frames.shape[1]
         return not self._ended
 
     @property
@@ -97,7 +100,7 @@ class LogMel:
             return self  # `features[..., 0:]`, all of it
         self._on_window(start)
         self._reach(stop)
-        self._forget(start)
+        self._frames, self._first = self._frames[:, start - self._first :], start
         frames = self._frames[:, : stop - start]
         floor = self._peak - _DEPTH
         last = max(0, self._end - start - _LAST_FRAMES) if self._ended else None
@@ -117,16 +120,6 @@ class LogMel:
     def _reach(self, frame: int) -> None:
         while self._end < frame and not self._ended:
             self.read_block()
-
-    def _forget(self, frame: int) -> None:
-        self._frames = self._frames[:, frame - self._first :]
-        self._first = frame
-
-    def _add(self, frames: Any) -> None:
-        self._peak = max(self._peak, frames.max())
-        known = self._frames
-        self._frames = np.concatenate((known, frames), axis=1) if known.size else frames
-        self._end += frames.shape[1]
 
     def _spectrum(self, samples: Samples) -> Any:
         """In steps that fit the processor's cache, which halves the time."""

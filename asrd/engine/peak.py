@@ -68,20 +68,20 @@ class ReadAhead:
         return list(self._held), len(self._held) - 1
 
 
-def search(blocks: Iterable[Samples], count: int, filters: Any, known: float) -> float:
-    """Returns the greatest power in the first `count` blocks, or `known` if that is greater."""
-    for samples, most in _framed(blocks, count):
-        known, _ = loudest(samples, filters, known, most)
-    return known
-
-
-def search_speech(
-    blocks: Iterable[Samples], count: int, filters: Any, known: float, session: Any
+def search(
+    blocks: Iterable[Samples], count: int, filters: Any, known: float, vad_session: Any = None
 ) -> float:
-    """Returns the same for speech alone. `session` as in SpeechFilter."""
+    """Returns the greatest power in the first `count` blocks, or `known` if that is greater.
+
+    With the session of a SpeechFilter, only speech counts.
+    """
+    if vad_session is None:
+        for samples, most in _framed(blocks, count):
+            known, _ = loudest(samples, filters, known, most)
+        return known
     for power, clip in _loud_places(blocks, count, filters, known):
         if power > known:
-            speech = np.concatenate((NO_SAMPLES, *SpeechFilter([clip], session)))
+            speech = np.concatenate((NO_SAMPLES, *SpeechFilter([clip], vad_session)))
             known, _ = loudest(speech, filters, known)
     return known
 

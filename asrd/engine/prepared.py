@@ -9,7 +9,7 @@ from asrd.engine.hints import Hints
 from asrd.engine.interface import OnProgress
 from asrd.engine.logmel import LogMel
 from asrd.engine.mel import FRAMES_PER_SECOND
-from asrd.engine.peak import SEARCHED_SECONDS, SPEECH_SECONDS, ReadAhead, search, search_speech
+from asrd.engine.peak import SEARCHED_SECONDS, SPEECH_SECONDS, ReadAhead, search
 from asrd.engine.vad import SpeechFilter
 from asrd.errors import OutOfMemory, Poisoned
 from asrd.wire.fds import Closing
@@ -75,10 +75,7 @@ class Prepared(Closing):
 
     def _search(self, blocks: Iterable[Samples], count: int) -> None:
         known = self.features.peak
-        if self._vad_session is None:
-            found = search(blocks, count, self._filters, known)
-        else:
-            found = search_speech(blocks, count, self._filters, known, self._vad_session)
+        found = search(blocks, count, self._filters, known, self._vad_session)
         if found > known:
             self.features.raise_peak(found)
 

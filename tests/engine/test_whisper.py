@@ -20,21 +20,19 @@ from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_suppressed_tokens
 
 from asrd.demo import MODEL, samples
-from asrd.engine import cuda, models
+from asrd.engine import cuda
 from asrd.engine import whisper as engine_module
 from asrd.engine.audio.opening import RATE, Samples
 from asrd.engine.model_check import check
 from asrd.engine.peak import READ_AHEAD_SECONDS
 from asrd.engine.whisper import WhisperEngine, load_engine
 from asrd.errors import (
-    BadAudio,
     BadRequest,
     InternalError,
     JobError,
     LoadError,
     OutOfMemory,
     Poisoned,
-    TooLarge,
 )
 from asrd.wire.fields import dump
 from asrd.wire.records import Options
@@ -114,20 +112,6 @@ def test_answer_for_more_than_is_read_ahead_is_the_same(
     assert_same(engine, audio, **options)
 
 
-def test_bundled_recordings_are_understood(engine: WhisperEngine) -> None:
-    for each in samples():
-        if each.name in ("en-0.wav", "en-5.wav", "de-0.wav"):
-            found = transcribe(engine, each.path.read_bytes(), Options(temperature=0.0))
-            assert (found.language, found.text) == (each.language, each.text)
-
-
-def test_answer_does_not_depend_on_the_container(engine: WhisperEngine, minute: Samples) -> None:
-    # The two are read in blocks of different lengths.
-    audio = s16(np.concatenate((minute * np.float32(0.5), minute[: RATE * 10])))
-    by_samples = transcribe(engine, audio * np.float32(1 / 32768))
-    assert transcribe(engine, wav(audio.tobytes())) == by_samples
-
-
 @pytest.mark.parametrize("vad_filter", [False, True])
 @pytest.mark.parametrize("seconds", [0.001, 90])
 def test_silence_gives_an_empty_answer(
@@ -141,17 +125,9 @@ def test_answer_is_plain_data(engine: WhisperEngine) -> None:
     listener = Listener()
     found = transcribe(engine, sample("en-0.wav"), listener=listener, word_timestamps=True)
     assert tuple(listener.segments) == found.segments
-    values = [value for segment in found.segments for value in leaves(dump(segment))]
-    assert {type(value) for value in values} == {int, float, str}
-    assert orjson.loads(orjson.dumps(dump(found)))["text"] == found.text
+    # numpy's numbers would be no JSON.
+    assert orjson.loads(orjson.dumps(dump(found)))["text"] == found.text == samples()[0].text
     assert all(len(str(segment.end).partition(".")[2]) <= 3 for segment in found.segments)
-
-
-def leaves(value: Any) -> list[Any]:
-    if isinstance(value, dict | list):
-        inner = value.values() if isinstance(value, dict) else value
-        return [leaf for item in inner for leaf in leaves(item)]
-    return [value]
 
 
 def test_suppressed_tokens_are_those_of_faster_whisper(engine: WhisperEngine) -> None:
@@ -274,17 +250,6 @@ def no_collector() -> Iterator[None]:
     gc.enable()
 
 
-def test_first_segment_comes_before_the_rest_is_read(
-    engine: WhisperEngine, minute: Samples
-) -> None:
-    with memory_file(s16(np.tile(minute, 8)).tobytes()) as fd, prepare(engine, fd, S16) as job:
-        listener = Listener(Stop(), segments=1)
-        with pytest.raises(Stop):
-            engine.run(job, listener.on_progress, listener.on_segment)
-        # One block more, to know whether there is one, and the excess of one read.
-        assert job.recording.seconds < READ_AHEAD_SECONDS + 2 * 33
-
-
 def test_memory_does_not_grow_with_the_length(engine: WhisperEngine, minute: Samples) -> None:
     resident: list[int] = []
 
@@ -327,23 +292,6 @@ def test_no_hint_breaks_the_engine(engine: WhisperEngine, field: str, text: str)
 def test_several_temperatures_are_taken(engine: WhisperEngine) -> None:
     found = transcribe(engine, sample("en-0.wav"), temperature=(0.0, 0.4))
     assert found.segments[0].temperature == 0.0
-
-
-def test_bad_or_long_audio_is_refused(engine: WhisperEngine) -> None:
-    with pytest.raises(BadAudio):
-        transcribe(engine, b"no audio")
-    with memory_file(bytes(4 * RATE)) as fd, pytest.raises(TooLarge):
-        prepare(engine, fd, S16, limit=1.9)
-
-
-def test_audio_that_is_truncated_during_the_job_is_refused(
-    engine: WhisperEngine, minute: Samples
-) -> None:
-    listener = Listener()
-    with memory_file(s16(np.tile(minute, 7)).tobytes()) as fd, pytest.raises(BadAudio) as caught:
-        listener.on_segment = lambda segment: os.truncate(fd, 1000)  # type: ignore[method-assign]
-        run_job(engine, fd, S16, listener=listener)
-    assert "truncated" in caught.value.text
 
 
 def test_settings_apply_where_a_request_is_silent(engine: WhisperEngine) -> None:
@@ -460,13 +408,8 @@ def edit(path: Path, **changes: Any) -> None:
 def test_loaded_engine_knows_its_abilities(engine: WhisperEngine) -> None:
     assert (engine.model, engine.device, engine.compute_type) == ("demo", "cpu", "int8_float32")
     assert (engine.translate, engine.word_timestamps) == (True, True)
-    assert {"en", "es", "de"} < set(engine.languages)
+    assert set(engine.languages) == set(engine._model.supported_languages)
     assert 0 < engine.load_seconds < 20
-
-
-def test_languages_are_those_of_the_files(engine: WhisperEngine) -> None:
-    _, facts = models.find(SETTINGS)
-    assert set(facts.languages) == set(engine._model.supported_languages)
 
 
 def test_language_that_the_vocabulary_lacks_is_refused(model: Path) -> None:
@@ -505,7 +448,9 @@ def test_model_that_would_crash_loads_only_without_its_check(model: Path) -> Non
     edit(model / "config.json", alignment_heads=[[9, 0]])
     with pytest.raises(LoadError, match="alignment_heads"):
         load(model)
-    assert transcribe(load(model, check_model=False), sample("en-0.wav")).text
+    found = load(model, check_model=False, compute_type="float32")
+    assert found.compute_type == "float32"
+    assert transcribe(found, sample("en-0.wav")).text
 
 
 @pytest.mark.parametrize(
@@ -518,10 +463,6 @@ def test_model_that_would_crash_loads_only_without_its_check(model: Path) -> Non
 def test_impossible_setting_is_named(changes: dict[str, Any], text: str) -> None:
     with pytest.raises(LoadError, match=text):
         load(MODEL, **changes)
-
-
-def test_compute_type_is_the_configured_one() -> None:
-    assert load(MODEL, compute_type="float32").compute_type == "float32"
 
 
 def test_library_that_can_not_load_the_model_is_quoted(

@@ -20,14 +20,13 @@ Audio = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Recording:
-    """One recording. `starts` are those of its words, in seconds; `translation` is the English
-    text of a foreign one; `language` is None where nobody speaks."""
+    """One recording. `translation` is the English text of a foreign one; `language` is None where
+    nobody speaks."""
 
     name: str
     language: str | None
     text: str
     seconds: float
-    starts: tuple[float, ...]
     translation: str | None
 
     @property
@@ -48,7 +47,6 @@ def recordings() -> tuple[Recording, ...]:
             reference["language"],
             reference["text"],
             reference["seconds"],
-            tuple(reference["starts"]),
             reference.get("translation"),
         )
         for reference in map(json.loads, lines)
