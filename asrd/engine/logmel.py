@@ -43,13 +43,12 @@ class LogMel:
     bands. `on_window(frame)` is called before each window is returned; an error that it raises ends
     the transcription. `silent` is true if the last window has no sound that a model could detect.
 
-    `WhisperModel.transcribe`, `detect_language` and `generate_segments` use it in these lines
-    (faster-whisper 1.2; tests/engine/test_logmel.py fails if they change):
+    faster-whisper 1.2 uses it in these lines of `WhisperModel.transcribe`, `detect_language` and
+    `generate_segments` (tests/engine/test_logmel.py fails if their source changes):
 
-        content_frames = features.shape[-1] - 1           shape, _Frames.__sub__
-        features=features[..., seek:]                     __getitem__ without an end
-        features[..., : ... nb_max_frames]                __getitem__, as does
-        segment = features[:, seek : seek + segment_size]
+        content_frames = features.shape[-1] - 1               shape, then _Frames.__sub__
+        features=features[..., seek:],                        __getitem__ without an end
+        segment = features[:, seek : seek + segment_size]     __getitem__ with one
     """
 
     def __init__(
@@ -145,15 +144,16 @@ class _Frames:
 
 
 class _Content:
-    """`content_frames` of faster-whisper. Each question reads just far enough for its answer:
+    """`content_frames` of faster-whisper, and `seek_clip_end`, which is the same object.
 
-    content_frames - seek                              __sub__, as does
-    seek_clip_end - seek                               (seek_clip_end is content_frames)
-    if seek_clip_end > content_frames:                 __gt__ with itself
-    if seek >= seek_clip_end:                          __le__
-    min(content_frames, seek)                          __gt__, as does
-    start_timestamp * self.frames_per_second < content_frames
-    content_frames * self.feature_extractor.time_per_frame      __mul__
+    Each question reads just far enough for its answer:
+
+        content_frames - seek,                                __sub__
+        if seek_clip_end > content_frames:                    __gt__ with itself: False
+        if start_timestamp * self.frames_per_second < content_frames      __gt__, reflected
+        (min(content_frames, seek) - previous_seek)           __gt__, reflected; perhaps __sub__
+        if seek >= seek_clip_end:                             __le__, reflected
+        float(content_frames * self.feature_extractor.time_per_frame)     __mul__
     """
 
     def __init__(self, left: Callable[[int], int]) -> None:
