@@ -81,7 +81,7 @@ def repository_of(name: str) -> str:
 
 
 def import_hub() -> Any:
-    """Imports huggingface_hub, which takes a while, and reads this variable at that time."""
+    """Imports huggingface_hub, which takes a while, and reads its settings only then."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import huggingface_hub.constants
     import huggingface_hub.errors
