@@ -184,7 +184,8 @@ def _model_in_sandbox(worker: str, model: str) -> Finding:
 def _model(worker: str, model: str, asrd: str = "asrd") -> Finding:
     """Looks the model up as the engine does, if the engine is installed."""
     try:
-        from asrd.engine.models import check, resolve
+        from asrd.engine.model_check import check
+        from asrd.engine.models import resolve
 
         check(resolve(model))
     except ImportError:
