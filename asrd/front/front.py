@@ -6,22 +6,20 @@ and signals.
 """
 
 import logging
-import os
+import math
 import time
-from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
 from asrd.config import FrontSettings
 from asrd.errors import Code
-from asrd.front import request as answers
 from asrd.front.discovery import WorkerDirectory
-from asrd.front.reporting import log_entries, snapshot
+from asrd.front.reporting import log_entries
 from asrd.front.reporting.crashes import Crash, Crashes, JobRef
 from asrd.front.reporting.log_entries import Refusals
 from asrd.front.reporting.metrics import Metrics
-from asrd.front.request import Request
+from asrd.front.request import Client, Request, transcript
 from asrd.front.scheduling.actions import (
     Abandon,
     Accept,
@@ -37,13 +35,10 @@ from asrd.front.scheduling.fairqueue import Limits
 from asrd.front.scheduling.needs import UNKNOWN, Skills
 from asrd.front.scheduling.scheduler import Scheduler, UnknownKey
 from asrd.front.scheduling.workers import Worker, WorkerState
-from asrd.front.session import Session
-from asrd.front.spool import JobAudio, Spool, SpooledAudio
+from asrd.front.spool import Spool
 from asrd.front.unanswered import Unanswered
 from asrd.front.worker_connection import WorkerConnection
-from asrd.wire.client_events import Transcribe
-from asrd.wire.peer import Peer, User, named
-from asrd.wire.records import AudioFormat, Options
+from asrd.wire.peer import Peer, named
 from asrd.wire.worker_events import Done, Failed, Hello, JobProgress, JobSegment, Loading, StartJob
 
 log = logging.getLogger(__name__)
@@ -54,6 +49,9 @@ _WORKERS_CODES = frozenset(
     {Code.BAD_REQUEST, Code.BAD_AUDIO, Code.TOO_LARGE, Code.OUT_OF_MEMORY, Code.INTERNAL}
 )
 _FROM_ELSEWHERE = "it was cancelled from another connection"
+# The time within which a worker's process reports what its model can do, also on a slow and busy
+# machine. Shorter than the library waits for an answer (10 s).
+_ANNOUNCED_SECONDS = 5.0
 
 
 class Front:
@@ -68,9 +66,9 @@ class Front:
         self.started_at = 0.0
         self.connections = 0
         self._directory = WorkerDirectory(settings.worker_dir)
-        self.sessions: set[Session] = set()
+        self.clients: set[Client] = set()
         self._unanswered = Unanswered()
-        self._spool = Spool(settings.spool_max_bytes, settings.spool_max_bytes_per_user)
+        self.spool = Spool(settings.spool_max_bytes, settings.spool_max_bytes_per_user)
         self._buffer = buffer
         self._refusals = Refusals()
         self._timer_due = 0.0
@@ -105,87 +103,62 @@ class Front:
                 await self._timer_changed.wait()
             self._perform(self.scheduler.tick(anyio.current_time()))
 
-    # --- what sessions ask ----------------------------------------------------------------------
-
-    def new_recording(self, user: User) -> SpooledAudio:
-        return SpooledAudio(self._spool, user, self.settings.max_payload_bytes)
-
-    def make_request(
-        self,
-        session: Session,
-        asked: Transcribe,
-        options: Options,
-        format_: AudioFormat,
-        audio: JobAudio,
-    ) -> Request:
-        return answers.make_request(
-            session,
-            asked,
-            options,
-            format_,
-            audio,
-            fresh_id=os.urandom(8).hex(),
-            now=anyio.current_time(),
-            max_audio_seconds=self.settings.max_audio_seconds,
-        )
+    # --- calls from sessions --------------------------------------------------------------------
 
     def submit(self, request: Request) -> None:
         if not self.scheduler.workers:
             # Right after an installation the sockets may be newer than the last look for them.
             self.find_workers()
-        full, now = self._why_full(request), anyio.current_time()
-        if full is not None:
-            later = self.scheduler.retry_after_ms(request.job, now)
-            failure = Failure(Code.BUSY, full, retry_after_ms=later)
-            self._perform([Refuse(request.job, failure)])
-        else:
-            actions = self.scheduler.submit(request.job, now)
-            if not request.job.ended:
-                # The worker that it starts on has the longer way to the answer, and hears first.
-                # (The end of one that is overdue already must come behind its acceptance.)
-                actions.sort(key=lambda action: isinstance(action, Accept))
-            self._perform(actions)
-
-    def _why_full(self, request: Request) -> str | None:
-        limit, user = self.settings.jobs_max_per_connection, request.job.user
-        if len(request.session.requests) > limit:
-            return f"{limit} jobs of this connection are unanswered"
-        limit = self.settings.jobs_max_per_user
+        limit, user = self.settings.jobs_max_per_user, request.job.user
         if limit and self._unanswered.count(user) >= limit:
-            return f"{limit} jobs of {named(user)} are unanswered"
-        return None
+            self.refuse(request, f"{limit} jobs of {named(user)} are unanswered")
+            return
+        actions = self.scheduler.submit(request.job, anyio.current_time())
+        if not request.job.ended:
+            # The worker that it starts on has the longer way to the answer, and hears first.
+            # (The end of one that is overdue already must come behind its acceptance.)
+            actions.sort(key=lambda action: isinstance(action, Accept))
+        self._perform(actions)
+
+    def refuse(self, request: Request, full: str) -> None:
+        """Refuse a request before it reaches the scheduler: its user or client has too many."""
+        later = self.scheduler.retry_after_ms(request.job, anyio.current_time())
+        failure = Failure(Code.BUSY, full, retry_after_ms=later)
+        self._perform([Refuse(request.job, failure)])
 
     def cancel(self, request: Request, why: str) -> None:
         failure = Failure(Code.CANCELLED, why)
         self._perform(self.scheduler.end(request.job, failure, anyio.current_time()))
 
     def cancel_foreign(self, peer: Peer, job_id: str) -> int:
-        """End the jobs of that id that this user has on other connections (root: that anyone
-        has), also those still recorded; how many is told, not whether others have such a job."""
+        """End the jobs with that id on all connections that `peer` may see, also those whose audio
+        is still arriving. Returns their number, which says nothing about other users' jobs."""
         mine = list(self._unanswered.named(job_id, peer))
         for request in mine:
             self.cancel(request, _FROM_ELSEWHERE)
-        recording = [s for s in self.sessions if peer.may_see(s.peer)]
+        recording = [client for client in self.clients if peer.may_see(client.peer)]
         failure = Failure(Code.CANCELLED, _FROM_ELSEWHERE)
-        return len(mine) + sum(s.cancel_recording(job_id, failure) for s in recording)
+        return len(mine) + sum(client.cancel_recording(job_id, failure) for client in recording)
 
-    def refused(self, session: Session, failure: Failure) -> None:
-        """A request of a client was not accepted."""
+    def refused(self, peer: Peer, failure: Failure) -> None:
+        """Counts and logs a request that was not accepted."""
         self.metrics.refused[failure.code.value] += 1
-        self._refusals.add(failure, session.log_fields, anyio.current_time())
-
-    def status(self, peer: Peer) -> dict[str, Any]:
-        return snapshot.snapshot(self, peer, anyio.current_time())
+        self._refusals.add(failure, peer.log_fields, anyio.current_time())
 
     async def models_known(self) -> None:
         """Waits until each worker that may serve has reported what its model can do, or was silent
         for too long: right after the start of the daemon nothing is known."""
-        while (until := snapshot.unknown_until(self)) > anyio.current_time():
+        while (until := self._unknown_until()) > anyio.current_time():
             with anyio.CancelScope(deadline=until):
                 await self._known.wait()
 
-    def info(self) -> dict[str, Any]:
-        return snapshot.info(self)
+    def _unknown_until(self) -> float:
+        waits = [-math.inf]
+        for worker in self.scheduler.workers.values():
+            info = self.links[worker.name].info
+            if worker.hopeful and not info.languages and info.found_at is not None:
+                waits.append(info.found_at + _ANNOUNCED_SECONDS)
+        return max(waits)
 
     # --- workers --------------------------------------------------------------------------------
 
@@ -266,12 +239,12 @@ class Front:
     def job_segment(self, link: WorkerConnection, event: JobSegment) -> None:
         request = self._running(link, event.key)
         if request is not None:
-            request.session.segment(request, event)
+            request.client.segment(request, event)
 
     def job_progress(self, link: WorkerConnection, event: JobProgress) -> None:
         request = self._running(link, event.key)
         if request is not None:
-            request.session.progress(request, event)
+            request.client.progress(request, event)
 
     def job_done(self, link: WorkerConnection, event: Done) -> None:
         now = anyio.current_time()
@@ -302,9 +275,9 @@ class Front:
                 case Accept(job, depth):
                     self.metrics.accepted += 1
                     self._unanswered.add(job.request)
-                    job.request.session.accepted(job.request, depth)
+                    job.request.client.accepted(job.request, depth)
                 case Refuse(job, failure):
-                    self.refused(job.request.session, failure)
+                    self.refused(job.request.owner, failure)
                     self._fail(job.request, failure)
                 case Prefetch(job, worker, key):
                     self._send_job(job.request, self.links[worker], key, hold=True)
@@ -360,7 +333,7 @@ class Front:
 
     def _fail(self, request: Request, failure: Failure) -> None:
         self._end(request)
-        request.session.failed(request, failure)
+        request.client.failed(request, failure)
 
     def _end(self, request: Request) -> None:
         request.audio.close()
@@ -370,7 +343,7 @@ class Front:
         job, now = request.job, anyio.current_time()
         model = self.scheduler.workers[job.worker or ""].model
         # First the answer; the books can wait.
-        request.session.finished(request, answers.transcript(request, done, model, now))
+        request.client.finished(request, transcript(request, done, model, now))
         self._end(request)
         wait, run = job.started_at - job.arrival, now - job.started_at
         self.metrics.job_done(wait, run, done.audio_seconds, now)

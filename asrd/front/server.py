@@ -16,9 +16,10 @@ from anyio.abc import TaskGroup
 from asrd import systemd
 from asrd.config import FrontSettings, config_path, load_front
 from asrd.errors import Code, ConfigError
-from asrd.front import memory_bounds, request
+from asrd.front import memory_bounds
 from asrd.front.front import Front
 from asrd.front.reporting import snapshot
+from asrd.front.request import error
 from asrd.front.scheduling.actions import Failure
 from asrd.front.session import Session
 from asrd.journal import setup_logging
@@ -27,6 +28,7 @@ from asrd.wire import frames
 from asrd.wire.client_events import Error
 from asrd.wire.connection import BufferBudget, Connection
 from asrd.wire.fdsocket import READ_SIZE, peer_of
+from asrd.wire.fields import dump
 from asrd.wire.peer import Peer, User, named
 
 log = logging.getLogger(__name__)
@@ -179,9 +181,9 @@ class Server:
                 sock, address = listener.accept()
             except BlockingIOError:
                 await anyio.wait_readable(listener)
-            except OSError as error:
+            except OSError as problem:
                 if anyio.current_time() > told + _TOLD_AGAIN_SECONDS:
-                    log.error("cannot accept a connection: %s", error.strerror)
+                    log.error("cannot accept a connection: %s", problem.strerror)
                     told = anyio.current_time()
                 await anyio.sleep(_EXHAUSTED_SECONDS)
             else:
@@ -212,14 +214,14 @@ class Server:
                 await session.run(channel)
             else:
                 failure = Failure(Code.BUSY, full, retry_after_ms=1000)
-                self.front.refused(session, failure)
-                channel.send(Error.TYPE, request.error(failure, None, None))
+                self.front.refused(peer, failure)
+                channel.send(Error.TYPE, dump(error(failure)))
             if channel.overflowed:
                 text = "cut off: it does not read its answers, or does not finish its events"
-                log.warning(text, extra=session.log_fields)
+                log.warning(text, extra={"fields": peer.log_fields})
         except Exception:
             # Our bug; it costs this client its connection, and nobody else anything.
-            log.exception("a connection failed", extra=session.log_fields)
+            log.exception("a connection failed", extra={"fields": peer.log_fields})
         finally:
             self._count(channel, door, peer.user, -1)
             channel.close()
@@ -242,10 +244,10 @@ async def _made_again(place: Place, mode: int) -> socket.socket:
             continue
         try:
             listener = place.bind_again(mode)
-        except ConfigError as error:
-            if told != str(error):
-                log.error("the socket was removed, so no client can connect: %s", error)
-            told = str(error)
+        except ConfigError as problem:
+            if told != str(problem):
+                log.error("the socket was removed, so no client can connect: %s", problem)
+            told = str(problem)
         else:
             log.warning("the socket was removed: listening at %s again", listener.getsockname())
             return listener

@@ -1,12 +1,9 @@
 """The requests that were accepted and have no answer yet, by user."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from asrd.front.request import Request
 from asrd.wire.peer import Peer, User
-
-if TYPE_CHECKING:
-    from asrd.front.request import Request
 
 
 class Unanswered:
@@ -14,10 +11,10 @@ class Unanswered:
         # Dicts for sets that keep the order of arrival.
         self._of_user: dict[User, dict[Request, None]] = {}
 
-    def add(self, request: "Request") -> None:
+    def add(self, request: Request) -> None:
         self._of_user.setdefault(request.job.user, {})[request] = None
 
-    def remove(self, request: "Request") -> None:
+    def remove(self, request: Request) -> None:
         """Once it has its answer; one that was never accepted is none of them."""
         theirs = self._of_user.get(request.job.user, {})
         theirs.pop(request, None)
@@ -27,7 +24,7 @@ class Unanswered:
     def count(self, user: User) -> int:
         return len(self._of_user.get(user, ()))
 
-    def named(self, job_id: str, peer: Peer) -> Iterator["Request"]:
+    def named(self, job_id: str, peer: Peer) -> Iterator[Request]:
         """The requests with this id that `peer` may see. The cost does not depend on other users'
         requests."""
         for user in list(self._of_user) if peer.is_root else [peer.user]:

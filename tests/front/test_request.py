@@ -1,17 +1,17 @@
 """One job as it was asked for, and its answers as they are told."""
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from asrd.errors import BadAudio, Code, TooLarge
-from asrd.front import request as answers
-from asrd.front.request import Request, make_request, with_hints
+from asrd.front.request import Request, error, make_request, transcript, with_hints
 from asrd.front.scheduling.actions import Failure
 from asrd.front.scheduling.needs import Needs
 from asrd.wire.client_events import TO_CLIENT, Error, Transcribe, Transcript
-from asrd.wire.fields import parse
+from asrd.wire.fields import dump, parse
 from asrd.wire.peer import Peer
 from asrd.wire.records import AudioFormat, JobWarning, Options
 from asrd.wire.worker_events import Done
@@ -22,12 +22,10 @@ PCM = AudioFormat("pcm_s16le")
 def made(
     asked: Transcribe, format_: AudioFormat = PCM, size: int = 64_000, **given: Any
 ) -> Request:
-    session: Any = SimpleNamespace(peer=Peer(pid=7, uid=1000, gid=100))
+    client: Any = SimpleNamespace(peer=Peer(pid=7, uid=1000, gid=100))
     audio: Any = SimpleNamespace(size=size)
     options = given.get("options", Options())
-    return make_request(
-        session, asked, options, format_, audio, fresh_id="fresh", now=50.0, max_audio_seconds=10.0
-    )
+    return make_request(client, asked, options, format_, audio, now=50.0, max_audio_seconds=10.0)
 
 
 def test_a_request_has_the_job_that_the_scheduler_sees() -> None:
@@ -51,7 +49,7 @@ def test_a_job_needs_what_its_options_ask_of_a_model() -> None:
 
 def test_a_job_without_an_id_gets_a_fresh_one() -> None:
     request = made(Transcribe())
-    assert request.job_id == "fresh"
+    assert re.fullmatch("[0-9a-f]{16}", request.job_id)
     assert "ASRD_TRACE_ID" not in request.log_fields
     assert request.job.timeout is None
 
@@ -107,7 +105,7 @@ def test_the_transcript_says_what_was_done() -> None:
     segment = {"id": 1, "start": 0.0, "end": 2.0, "text": " one"}
     warning = JobWarning("hints-cut", "hotwords: cut to 20 of 60 tokens")
     done = Done(9, " one", "en", 0.5, 2.0, 1.0, (segment,), (warning,))
-    data = answers.transcript(request, done, "tiny", now=52.0)
+    data = transcript(request, done, "tiny", now=52.0)
     assert data == {
         "text": " one",
         "language": "en",
@@ -129,19 +127,19 @@ def test_the_transcript_says_what_was_done() -> None:
 
 def test_a_transcript_without_a_trace_has_none() -> None:
     request = made(Transcribe())
-    assert "trace_id" not in answers.transcript(request, Done(9, "", "en", 1, 2, 1), None, 52.0)
+    assert "trace_id" not in transcript(request, Done(9, "", "en", 1, 2, 1), None, 52.0)
 
 
 @pytest.mark.parametrize("code", Code)
 def test_every_code_is_told_with_its_retryability(code: Code) -> None:
-    data = answers.error(Failure(code, "why"), "j", None)
+    data = dump(error(Failure(code, "why"), "j", None))
     assert data == {"text": "why", "code": code, "job_id": "j", "retryable": code.retryable}
     assert parse(TO_CLIENT["error"], data) == Error("why", code, "j", None, code.retryable)
 
 
 def test_an_error_says_when_to_come_again_and_where_it_was_and_no_more_than_a_sentence() -> None:
     failure = Failure(Code.DEADLINE_EXCEEDED, "x" * 5000, phase="run", retry_after_ms=70)
-    data = answers.error(failure, None, "t")
+    data = dump(error(failure, None, "t"))
     assert (data["phase"], data["retry_after_ms"], data["trace_id"]) == ("run", 70, "t")
     assert len(data["text"]) == 4096
     assert "job_id" not in data

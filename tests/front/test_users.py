@@ -88,8 +88,8 @@ async def test_the_inline_audio_of_a_user_leaves_room_for_that_of_others() -> No
         assert (code, "the inline audio of user 1000 is over" in text) == (Code.BUSY, True)
         ask(bob, "a")
         await bob.expect("accepted")
-        assert made.front._spool.used == 3 * size
-    assert made.front._spool.used == 0
+        assert made.front.spool.used == 3 * size
+    assert made.front.spool.used == 0
 
 
 # --- secrets --------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ async def test_a_cancel_reaches_a_recording_on_its_way(started: bool, elsewhere:
         error = await alice.expect("error")
         told = error["code"], error["job_id"], error["trace_id"]
         assert told == (Code.CANCELLED, "a", "t")
-        assert made.front._spool.used == 0
+        assert made.front.spool.used == 0
         # What still comes of it is nobody's fault, and no job.
         if not started:
             alice.send("audio-start", START)
@@ -254,7 +254,7 @@ def test_questions_keep_no_recording_alive() -> None:
                 await anyio.sleep(6)
             text = "nothing came for 10 s in the middle of a recording"
             assert await refused(alice) == (Code.BAD_REQUEST, text)
-            assert made.front._spool.used == 0
+            assert made.front.spool.used == 0
 
     run_fast(stall)
 
@@ -294,6 +294,9 @@ def test_describe_waits_for_a_silent_worker_no_longer_than_it_must() -> None:
     async def ask_twice() -> None:
         async with users() as made:
             made.front.links["0"].info.found_at = started = anyio.current_time()
+            # One that cannot load its model has nothing to report.
+            made.add_worker("1").found_at = started + 3
+            fail_the_worker(made, "1")
             alice, bob = made.connect(ALICE), made.connect(BOB)
             alice.send("describe")
             bob.send("ping")
@@ -323,10 +326,10 @@ WRONG: dict[str, list[tuple[Any, ...]]] = {
 }
 
 
-def fail_the_worker(made: Users) -> None:
+def fail_the_worker(made: Users, name: str = "0") -> None:
     now = anyio.current_time()
     made.front._perform(
-        made.front.scheduler.worker_failed("0", WorkerState.FAILED, "no model", now)
+        made.front.scheduler.worker_failed(name, WorkerState.FAILED, "no model", now)
     )
 
 
@@ -388,9 +391,9 @@ async def test_a_plain_client_that_hangs_up_leaves_nothing() -> None:
         await alice.expect("pong")
         assert made.front._unanswered.count(ALICE) == 1
         alice.sock.close()
-        while made.front.sessions:
+        while made.front.clients:
             await anyio.sleep(0.01)
-        assert (made.front._unanswered.count(ALICE), made.front._spool.used) == (0, 0)
+        assert (made.front._unanswered.count(ALICE), made.front.spool.used) == (0, 0)
 
 
 async def test_a_client_that_goes_on_sending_after_the_end_is_heard_out() -> None:
@@ -403,7 +406,7 @@ async def test_a_client_that_goes_on_sending_after_the_end_is_heard_out() -> Non
             alice.send("audio-chunk", ODD, SECOND)
             alice.send("transcribe", {"audio": PCM}, SECOND)
             await anyio.sleep(0.01)
-        assert (made.front.metrics.accepted, made.front._spool.used) == (0, 0)
+        assert (made.front.metrics.accepted, made.front.spool.used) == (0, 0)
 
 
 async def test_a_plain_recording_without_audio_has_an_empty_transcript() -> None:

@@ -4,13 +4,11 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asrd.safe_text import one_line
+from asrd.wire.peer import Peer
 from asrd.wire.records import LastProcess
-
-if TYPE_CHECKING:
-    from asrd.wire.peer import Peer
 
 KEPT = 20
 
@@ -24,7 +22,7 @@ class JobRef:
     """
 
     job_id: str
-    owner: "Peer"
+    owner: Peer
     audio_bytes: int = 0
     audio_seconds: float | None = None
     attempt: int = 1
@@ -70,7 +68,7 @@ class Crash:
     def how(self) -> str:
         return self.noticed if self.exit is None else f"{self.exit}, {self.noticed}"
 
-    def told_to(self, peer: "Peer") -> str:
+    def told_to(self, peer: Peer) -> str:
         """One line. Root may know every job, anybody else their own: others are only counted."""
         ran = [job for job in self.jobs if job.attempt]
         seen = [job for job in ran if peer.may_see(job.owner)]
@@ -78,7 +76,7 @@ class Crash:
         told = [f"job {job.job_id}" for job in seen] + [f"{others} of others"] * bool(others)
         return f"{self.how}, " + (f"running {', '.join(told)}" if told else "idle")
 
-    def as_data(self, peer: "Peer", outsider: bool) -> dict[str, Any]:
+    def as_data(self, peer: Peer, outsider: bool) -> dict[str, Any]:
         """As `status` tells it. What the engine wrote may name files: root knows it, and who may
         send audio, but no `outsider`."""
         seen = [job for job in self.jobs if peer.may_see(job.owner)]

@@ -1,14 +1,11 @@
 """Whether a request could be served now, and what an admin should look at if not."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from asrd.front.front import Front
 from asrd.front.scheduling.scheduler import Scheduler
 from asrd.front.scheduling.workers import Worker, WorkerState
 from asrd.front.worker_connection import WorkerInfo
-
-if TYPE_CHECKING:
-    from asrd.front.front import Front
 
 # A worker that dies so often within a minute is in a loop.
 _LOOP_CRASHES, _LOOP_SECONDS = 3, 60.0
@@ -20,7 +17,7 @@ _LONG = 10.0
 _MISSED = 2.0
 
 
-def state(front: "Front", now: float) -> str:
+def state(front: Front, now: float) -> str:
     """`ok` if a request could be served now by every worker there is, `degraded` if by some,
     `unavailable` if by none."""
     workers = front.scheduler.workers.values()
@@ -30,7 +27,7 @@ def state(front: "Front", now: float) -> str:
     return "degraded" if problems(front, now) else "ok"
 
 
-def problems(front: "Front", now: float) -> list[str]:
+def problems(front: Front, now: float) -> list[str]:
     """What an admin should look at, one sentence each."""
     scheduler = front.scheduler
     found = ["asrd is shutting down"] if scheduler.draining else []

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Mapping
 
 from asrd.front.reporting.crashes import Crash
 from asrd.front.scheduling.actions import Failure
@@ -17,14 +18,14 @@ class Refusals:
         self.logged_at = -math.inf
         self._unlogged = 0
 
-    def add(self, failure: Failure, fields: dict[str, object], now: float) -> None:
+    def add(self, failure: Failure, fields: Mapping[str, object], now: float) -> None:
         if now < self.logged_at + 1:
             self._unlogged += 1
             return
         text = f"{failure.code}: {failure.text}"
         if self._unlogged:
             text += f" ({self._unlogged} others since the last that was logged)"
-        log.info("refused: %s", text, extra=fields)
+        log.info("refused: %s", text, extra={"fields": fields})
         self.logged_at, self._unlogged = now, 0
 
 

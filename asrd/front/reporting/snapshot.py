@@ -1,21 +1,14 @@
 """One snapshot of how the daemon stands: for `status`, for `systemctl status`, and for `health`."""
 
-import math
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from asrd.front.front import Front
 from asrd.front.reporting import health
 from asrd.front.scheduling.workers import Worker, WorkerState
 from asrd.front.worker_connection import WorkerConnection
 from asrd.version import __version__
 from asrd.wire.peer import Peer
-
-if TYPE_CHECKING:
-    from asrd.front.front import Front
-
-# The time within which a worker's process reports what its model can do, also on a slow and busy
-# machine. Shorter than the library waits for an answer (10 s).
-_ANNOUNCED_SECONDS = 5.0
 
 
 def shown_state(worker: Worker) -> str:
@@ -25,7 +18,7 @@ def shown_state(worker: Worker) -> str:
     return worker.state.value
 
 
-def snapshot(front: "Front", peer: Peer, now: float) -> dict[str, Any]:
+def snapshot(front: Front, peer: Peer, now: float) -> dict[str, Any]:
     """The `status` event's data, as `peer` may see it: other users' job ids are left out."""
     scheduler, metrics = front.scheduler, front.metrics
     oldest = scheduler.queue.oldest_arrival()
@@ -76,7 +69,7 @@ def _worker(worker: Worker, link: WorkerConnection, peer: Peer, now: float) -> d
     }
 
 
-def status_line(front: "Front", now: float) -> str:
+def status_line(front: Front, now: float) -> str:
     """What `systemctl status` shows: ok · 2/2 workers ready · queue 0/1 · 1234 done · 3 failed …"""
     scheduler, metrics = front.scheduler, front.metrics
     workers = scheduler.workers.values()
@@ -94,20 +87,7 @@ def status_line(front: "Front", now: float) -> str:
     return " · ".join(parts + health.problems(front, now))
 
 
-def unknown_until(front: "Front") -> float:
-    """When it is no longer worth waiting to hear what each model can do; long ago if all is known.
-
-    A worker says so as soon as its process runs, unless that hangs or dies.
-    """
-    waits = [-math.inf]
-    for worker in front.scheduler.workers.values():
-        info = front.links[worker.name].info
-        if worker.hopeful and not info.languages and info.found_at is not None:
-            waits.append(info.found_at + _ANNOUNCED_SECONDS)
-    return max(waits)
-
-
-def info(front: "Front") -> dict[str, Any]:
+def info(front: Front) -> dict[str, Any]:
     """Wyoming's `info`: the models that the workers have, or had when they were last heard of. A
     client may ask only once, while a worker loads, sleeps or is replaced."""
     attribution = {"name": "asrd", "url": ""}

@@ -253,18 +253,6 @@ def test_info_names_the_models_that_there_are_or_were_once_each() -> None:
     assert [model["name"] for model in program["models"]] == ["tiny"]
 
 
-def test_info_is_worth_waiting_for_while_a_worker_may_tell_what_it_has() -> None:
-    made = front("0", "1")
-    assert snapshot.unknown_until(made) < 0
-    for name, at in (("0", 101.0), ("1", 102.0)):
-        made.links[name].info.found_at, made.links[name].info.languages = at, ()
-    assert snapshot.unknown_until(made) == 107.0
-    made.scheduler.worker_failed("1", WorkerState.FAILED, "no memory", 103.0)
-    assert snapshot.unknown_until(made) == 106.0
-    made.links["0"].info.languages = ("en",)
-    assert snapshot.unknown_until(made) < 0
-
-
 def test_info_is_wyomings() -> None:
     made = front("0")
     info = Info.from_event(Event("info", snapshot.info(made)))
