@@ -1,10 +1,22 @@
-"""A file descriptor with exactly one owner: closed once or moved once, never forgotten."""
+"""File descriptors: each has exactly one owner, which closes it once or moves it once."""
 
 import errno
+import fcntl
 import os
+import stat
 import warnings
 from abc import ABC, abstractmethod
 from typing import Self
+
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFLNK: "a symbolic link",
+}
 
 
 class Closing(ABC):
@@ -66,3 +78,19 @@ class OwnedFd(Closing):
             # First of all: where warnings are errors, nothing is done after one.
             self.close()
             warnings.warn(text, ResourceWarning, stacklevel=2)
+
+
+def new_memfd() -> OwnedFd:
+    """Returns an empty memfd for audio, to be written and then sealed. Raises OSError."""
+    return OwnedFd(os.memfd_create("asrd-audio", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+
+
+def seal(memfd: OwnedFd) -> None:
+    """Makes a memfd immutable (F_ADD_SEALS, fcntl(2)): its reader never meets a file that shrinks
+    or changes. Raises OSError."""
+    fcntl.fcntl(memfd.fileno(), fcntl.F_ADD_SEALS, _SEALS)
+
+
+def kind_of_file(mode: int) -> str:
+    """Returns the kind of a file by its `st_mode`, in words: `a pipe`."""
+    return _KINDS.get(stat.S_IFMT(mode), "no file")
