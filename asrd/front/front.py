@@ -1,13 +1,13 @@
 """The front's core: feeds the scheduler and performs its actions.
 
 Every event of a client (session.py) or a worker (worker_connection.py) ends in a call of the
-scheduler, and `_perform` is the only place that acts on its answers. asrd.front.server owns sockets
-and signals.
+scheduler, and only `_perform` acts on its answers. server.py owns the sockets and signals.
 """
 
 import logging
 import math
 import time
+from collections import Counter
 
 import anyio
 from anyio.abc import TaskGroup
@@ -36,20 +36,18 @@ from asrd.front.scheduling.needs import UNKNOWN, Skills
 from asrd.front.scheduling.scheduler import Scheduler, UnknownKey
 from asrd.front.scheduling.workers import Worker, WorkerState
 from asrd.front.spool import Spool
-from asrd.front.unanswered import Unanswered
 from asrd.front.worker_connection import WorkerConnection
-from asrd.wire.peer import Peer, named
+from asrd.wire.peer import Peer, User, named
 from asrd.wire.worker_events import Done, Failed, Hello, JobProgress, JobSegment, Loading, StartJob
 
 log = logging.getLogger(__name__)
 
-# What a worker may say of a job that is still wanted. It knows nothing of queues and deadlines, and
-# must not tell a client that somebody cancelled.
+# The codes that a worker may answer. It knows nothing of queues and deadlines, and must not report
+# that somebody cancelled.
 _WORKERS_CODES = frozenset(
     {Code.BAD_REQUEST, Code.BAD_AUDIO, Code.TOO_LARGE, Code.OUT_OF_MEMORY, Code.INTERNAL}
 )
-_FROM_ELSEWHERE = "it was cancelled from another connection"
-# The time within which a worker's process reports what its model can do, also on a slow and busy
+# Seconds within which a worker's process reports what its model can do, also on a slow and busy
 # machine. Shorter than the library waits for an answer (10 s).
 _ANNOUNCED_SECONDS = 5.0
 
@@ -62,13 +60,14 @@ class Front:
         self.scheduler = Scheduler(Limits(**{name: getattr(settings, name) for name in names}))
         self.metrics = Metrics()
         self.crashes = Crashes()
+        self.spool = Spool(settings.spool_max_bytes, settings.spool_max_bytes_per_user)
         self.links: dict[str, WorkerConnection] = {}
+        self.clients: set[Client] = set()
         self.started_at = 0.0
         self.connections = 0
+        # Requests that were accepted and have no answer yet.
+        self._unanswered: Counter[User] = Counter()
         self._directory = WorkerDirectory(settings.worker_dir)
-        self.clients: set[Client] = set()
-        self._unanswered = Unanswered()
-        self.spool = Spool(settings.spool_max_bytes, settings.spool_max_bytes_per_user)
         self._buffer = buffer
         self._refusals = Refusals()
         self._timer_due = 0.0
@@ -80,20 +79,16 @@ class Front:
     # --- the daemon's life --------------------------------------------------------------------
 
     def start(self, tasks: TaskGroup) -> None:
-        """Look for workers, and keep the deadlines, in `tasks`."""
+        """Starts to look for workers, and to watch the deadlines, in `tasks`."""
         self._tasks = tasks
         self.started_at = anyio.current_time()
         tasks.start_soon(self._timer)
         self.find_workers()
 
     async def drain(self) -> None:
-        """Take no more jobs, and wait until those accepted have their answers."""
+        """Accepts no more jobs, and waits until those accepted have their answers."""
         self._perform(self.scheduler.drain(anyio.current_time()))
         await self._idle.wait()
-
-    def _check_idle(self) -> None:
-        if self.scheduler.draining and self.scheduler.idle:
-            self._idle.set()
 
     async def _timer(self) -> None:
         while True:
@@ -110,7 +105,7 @@ class Front:
             # Right after an installation the sockets may be newer than the last look for them.
             self.find_workers()
         limit, user = self.settings.jobs_max_per_user, request.job.user
-        if limit and self._unanswered.count(user) >= limit:
+        if limit and self._unanswered[user] >= limit:
             self.refuse(request, f"{limit} jobs of {named(user)} are unanswered")
             return
         actions = self.scheduler.submit(request.job, anyio.current_time())
@@ -121,24 +116,20 @@ class Front:
         self._perform(actions)
 
     def refuse(self, request: Request, full: str) -> None:
-        """Refuse a request before it reaches the scheduler: its user or client has too many."""
+        """Refuses a request that the scheduler never sees: its user or client has too many."""
         later = self.scheduler.retry_after_ms(request.job, anyio.current_time())
         failure = Failure(Code.BUSY, full, retry_after_ms=later)
         self._perform([Refuse(request.job, failure)])
 
-    def cancel(self, request: Request, why: str) -> None:
-        failure = Failure(Code.CANCELLED, why)
+    def cancel(self, request: Request, failure: Failure) -> None:
         self._perform(self.scheduler.end(request.job, failure, anyio.current_time()))
 
     def cancel_foreign(self, peer: Peer, job_id: str) -> int:
-        """End the jobs with that id on all connections that `peer` may see, also those whose audio
-        is still arriving. Returns their number, which says nothing about other users' jobs."""
-        mine = list(self._unanswered.named(job_id, peer))
-        for request in mine:
-            self.cancel(request, _FROM_ELSEWHERE)
-        recording = [client for client in self.clients if peer.may_see(client.peer)]
-        failure = Failure(Code.CANCELLED, _FROM_ELSEWHERE)
-        return len(mine) + sum(client.cancel_recording(job_id, failure) for client in recording)
+        """Ends the jobs with that id on all connections that `peer` may see. Returns their number,
+        which says nothing about other users' jobs."""
+        failure = Failure(Code.CANCELLED, "it was cancelled from another connection")
+        visible = [client for client in self.clients if peer.may_see(client.peer)]
+        return sum(client.cancel(job_id, failure) for client in visible)
 
     def refused(self, peer: Peer, failure: Failure) -> None:
         """Counts and logs a request that was not accepted."""
@@ -163,7 +154,7 @@ class Front:
     # --- workers --------------------------------------------------------------------------------
 
     def find_workers(self) -> None:
-        """Keep a link to each worker that there is."""
+        """Connects to each worker whose socket is there."""
         found = self._directory.look()
         now = anyio.current_time()
         for name in sorted(found.keys() - self.links.keys()):
@@ -221,7 +212,7 @@ class Front:
         self._perform(self.scheduler.worker_lost(name, how, now))
 
     def worker_explained(self, link: WorkerConnection, crash: Crash) -> None:
-        """The next process has told what its service manager knows of the end of the one before."""
+        """The next process has reported how the one before it ended."""
         said = "" if crash.stderr is None else f"; its last words: {crash.stderr}"
         log_entries.crash(crash, f"pid {crash.pid}: {crash.exit or 'ended'}", said)
 
@@ -260,25 +251,26 @@ class Front:
         )
 
     def _running(self, link: WorkerConnection, key: int) -> Request | None:
-        """The request under this key; None if nobody wants its answer any more."""
+        """Returns the request under this key; None if its client no longer waits."""
         jobs = self.scheduler.workers[link.name].jobs
         if key not in jobs:
             raise UnknownKey(f"it spoke of job {key}, which it does not run")
         job = jobs[key]
         return None if job is None else job.request
 
-    # --- what the scheduler wants done ------------------------------------------------------------
+    # --- the scheduler's actions ------------------------------------------------------------------
 
     def _perform(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
                 case Accept(job, depth):
                     self.metrics.accepted += 1
-                    self._unanswered.add(job.request)
+                    self._unanswered[job.user] += 1
                     job.request.client.accepted(job.request, depth)
                 case Refuse(job, failure):
                     self.refused(job.request.owner, failure)
-                    self._fail(job.request, failure)
+                    job.request.audio.close()
+                    job.request.client.failed(job.request, failure)
                 case Prefetch(job, worker, key):
                     self._send_job(job.request, self.links[worker], key, hold=True)
                 case Start():
@@ -293,7 +285,8 @@ class Front:
                     self.links[worker].wake()
         if self.scheduler.next_deadline() < self._timer_due:
             self._timer_changed.set()
-        self._check_idle()
+        if self.scheduler.draining and self.scheduler.idle:
+            self._idle.set()
 
     def _start(self, start: Start) -> None:
         request, link = start.job.request, self.links[start.worker]
@@ -329,20 +322,20 @@ class Front:
         self.metrics.job_failed(failure.code, request.job.timeout is not None)
         text = f"{failure.code}: {failure.text}"
         log.info("failed: %s", text, extra={"fields": request.log_fields})
-        self._fail(request, failure)
-
-    def _fail(self, request: Request, failure: Failure) -> None:
         self._end(request)
         request.client.failed(request, failure)
 
     def _end(self, request: Request) -> None:
         request.audio.close()
-        self._unanswered.remove(request)
+        user = request.job.user
+        self._unanswered[user] -= 1
+        if not self._unanswered[user]:
+            del self._unanswered[user]
 
     def _deliver(self, request: Request, done: Done) -> None:
         job, now = request.job, anyio.current_time()
         model = self.scheduler.workers[job.worker or ""].model
-        # First the answer; the books can wait.
+        # The answer comes first; the statistics can wait.
         request.client.finished(request, transcript(request, done, model, now))
         self._end(request)
         wait, run = job.started_at - job.arrival, now - job.started_at
@@ -358,7 +351,7 @@ class Front:
 
 
 def _skills(event: Loading | Hello) -> Skills | None:
-    """None as long as the worker has not looked."""
+    """Returns the model's skills; None before the worker has looked at its files."""
     if not event.languages:
         return None
     return Skills(frozenset(event.languages), event.translate, event.word_timestamps)

@@ -29,7 +29,6 @@ _LAST_WORDS_SECONDS = 1.0
 # have left altogether.
 _HALF_CLOSED_SECONDS = 0.1
 _GET_ID = identifier()
-_BY_CLIENT = "the client cancelled it"
 
 
 class Session:
@@ -75,7 +74,7 @@ class Session:
             self._front.clients.discard(self)
             self._stream.drop()
             for request in list(self._requests.values()):
-                self._front.cancel(request, "the client left")
+                self._front.cancel(request, Failure(Code.CANCELLED, "the client left"))
 
     async def _converse(self, connection: Connection) -> None:
         with anyio.CancelScope() as self._conversation:
@@ -183,8 +182,11 @@ class Session:
                 if recorded is not None:
                     self._request(*recorded)
                     self._stream.accepted()
-            case client_events.Cancel():
-                self._cancel(event.job_id)
+            case client_events.Cancel(job_id):
+                failure = Failure(Code.CANCELLED, "the client cancelled it")
+                if not self.cancel(job_id, failure):
+                    count = self._front.cancel_foreign(self.peer, job_id)
+                    self._answer(client_events.CancelAnswer(job_id, count))
             case Describe():
                 self._send("info", snapshot.info(self._front))
             case Ping():
@@ -255,13 +257,6 @@ class Session:
         else:
             self._front.submit(request)
 
-    def _cancel(self, job_id: str) -> None:
-        if job_id in self._requests:
-            self._front.cancel(self._requests[job_id], _BY_CLIENT)
-        elif not self.cancel_recording(job_id, Failure(Code.CANCELLED, _BY_CLIENT)):
-            count = self._front.cancel_foreign(self.peer, job_id)
-            self._answer(client_events.CancelAnswer(job_id, count))
-
     # --- answers ----------------------------------------------------------------------------------
 
     def accepted(self, request: Request, queue_depth: int) -> None:
@@ -289,9 +284,12 @@ class Session:
         self._answer(error(failure, request.job_id, request.trace_id))
         self._leave_if_over(request.plain)
 
-    def cancel_recording(self, job_id: str, failure: Failure) -> bool:
-        """Ends a request whose audio is still arriving. Returns False if there is none with this
-        id."""
+    def cancel(self, job_id: str, failure: Failure) -> bool:
+        """Ends the request with this id, also while its audio arrives. Returns False if there is
+        none."""
+        if job_id in self._requests:
+            self._front.cancel(self._requests[job_id], failure)
+            return True
         asked = self._stream.cancel(job_id)
         if asked is not None:
             self._refused(failure, asked.job_id, asked.trace_id)
