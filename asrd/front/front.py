@@ -64,7 +64,6 @@ class Front:
         self.links: dict[str, WorkerConnection] = {}
         self.clients: set[Client] = set()
         self.started_at = 0.0
-        self.connections = 0
         # Requests that were accepted and have no answer yet.
         self._unanswered: Counter[User] = Counter()
         self._directory = WorkerDirectory(settings.worker_dir)
@@ -131,7 +130,7 @@ class Front:
         visible = [client for client in self.clients if peer.may_see(client.peer)]
         return sum(client.cancel(job_id, failure) for client in visible)
 
-    def refused(self, peer: Peer, failure: Failure) -> None:
+    def count_refusal(self, peer: Peer, failure: Failure) -> None:
         """Counts and logs a request that was not accepted."""
         self.metrics.refused[failure.code.value] += 1
         self._refusals.add(failure, peer.log_fields, anyio.current_time())
@@ -268,7 +267,7 @@ class Front:
                     self._unanswered[job.user] += 1
                     job.request.client.accepted(job.request, depth)
                 case Refuse(job, failure):
-                    self.refused(job.request.owner, failure)
+                    self.count_refusal(job.request.owner, failure)
                     job.request.audio.close()
                     job.request.client.failed(job.request, failure)
                 case Prefetch(job, worker, key):

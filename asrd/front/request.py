@@ -43,8 +43,8 @@ class Client(Protocol):
 class Request:
     """Owns `audio` until it is finished: a retry needs it again.
 
-    `plain`: of a pure Wyoming conversation, which gets nothing but its answer, and ends after an
-    error: some clients wait for a transcript or the end of the connection, and know no error.
+    `plain`: the request uses Wyoming's own fields only. It gets nothing but its answer, and an
+    error ends the connection: some clients wait for a transcript or the end, and know no error.
     """
 
     client: Client
@@ -62,7 +62,7 @@ class Request:
         return self.client.peer
 
     def ran(self) -> JobRef:
-        """A record of this attempt, for the report of a death."""
+        """Returns a record of this attempt, for the report of a crash."""
         return JobRef(
             job_id=self.job_id,
             owner=self.owner,
@@ -75,7 +75,7 @@ class Request:
 
     @property
     def log_fields(self) -> dict[str, object]:
-        """The fields that every log line of this job carries."""
+        """The fields of each log entry about this job."""
         fields: dict[str, object] = {"ASRD_JOB_ID": self.job_id, **self.owner.log_fields}
         if self.trace_id is not None:
             fields["ASRD_TRACE_ID"] = self.trace_id
@@ -133,7 +133,7 @@ def is_plain(asked: Transcribe) -> bool:
 
 
 def with_hints(asked: Transcribe, options: Options) -> Options:
-    """Wyoming's names and terms as Whisper's hotwords: as many as fit, none of them cut."""
+    """Returns the options with Wyoming's names and terms as hotwords, as many as fit."""
     if options.hotwords is not None:
         return options
     hints = ""
@@ -146,7 +146,7 @@ def with_hints(asked: Transcribe, options: Options) -> Options:
 
 
 def transcript(request: Request, done: Done, model: str | None, now: float) -> dict[str, Any]:
-    """The `transcript` event's data; `now` in seconds of the scheduler's clock."""
+    """The data of the `transcript` event; `now` in seconds of the scheduler's clock."""
     job = request.job
     return {
         "text": done.text,

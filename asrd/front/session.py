@@ -314,7 +314,7 @@ class Session:
     def _refused(
         self, failure: Failure, job_id: str | None, trace_id: str | None, plain: bool = False
     ) -> None:
-        self._front.refused(self.peer, failure)
+        self._front.count_refusal(self.peer, failure)
         self._answer(error(failure, job_id, trace_id))
         self._leave_if_over(plain)
 

@@ -20,7 +20,7 @@ from asrd import listener
 from asrd.config import FrontSettings
 from asrd.errors import Busy, ConfigError, ProtocolError
 from asrd.front import memory_bounds
-from asrd.front.server import _main_door, _status_door
+from asrd.front.server import _main_policy, _public_policy
 from asrd.listener import bind, unbind
 from asrd.wire import fdsocket, frames
 from asrd.wire.connection import BufferBudget, Connection
@@ -101,7 +101,7 @@ def test_a_socket_for_strangers_takes_no_descriptor(count: int) -> None:
         with pytest.raises(ProtocolError, match="more than 0 descriptors"):
             fdsocket.receive_into(ours, memoryview(bytearray(9)), max_fds=0)
         assert len(list(Path("/proc/self/fd").iterdir())) == before
-    decoder = frames.Decoder(_status_door(FrontSettings()).limits)
+    decoder = frames.Decoder(_public_policy(FrontSettings()).limits)
     decoder.receive(b'{"type": "ping", "fds": 1}\n')
     with pytest.raises(ProtocolError, match="fds: no descriptor can be passed over this socket"):
         decoder.next_frame()
@@ -199,18 +199,18 @@ def test_an_event_that_is_whole_is_kept_no_longer() -> None:
 
 def test_connections_are_bounded_in_all_and_by_user() -> None:
     settings = FrontSettings(connections_max=5, connections_max_per_user=3)
-    door = _main_door(settings)
+    policy = _main_policy(settings)
     for _ in range(3):
-        assert door.why_full(ALICE) is None
-        door.count(ALICE, 1)
-    assert door.why_full(ALICE) == "user 1000 has 3 connections already"
+        assert policy.why_full(ALICE) is None
+        policy.count(ALICE, 1)
+    assert policy.why_full(ALICE) == "user 1000 has 3 connections already"
     for _ in range(2):
-        assert door.why_full(BOB) is None
-        door.count(BOB, 1)
-    assert door.why_full(BOB) == "5 clients are connected already"
-    door.count(ALICE, -1)
-    assert door.why_full(ALICE) is None
-    assert door.why_full(BOB) is None
+        assert policy.why_full(BOB) is None
+        policy.count(BOB, 1)
+    assert policy.why_full(BOB) == "5 clients are connected already"
+    policy.count(ALICE, -1)
+    assert policy.why_full(ALICE) is None
+    assert policy.why_full(BOB) is None
 
 
 def test_by_default_no_user_has_it_all() -> None:

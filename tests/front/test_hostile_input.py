@@ -272,7 +272,7 @@ def test_the_jobs_of_a_dead_worker_are_named_to_their_users_alone() -> None:
     death = Crash("0", 0.0, 0.0, "it closed", jobs)
 
     def told(uid: int) -> str:
-        return death.told_to(Peer(pid=1, uid=uid, gid=1))
+        return death.summary(Peer(pid=1, uid=uid, gid=1))
 
     assert told(0) == "it closed, running job mine, job whose"
     assert told(1000) == "it closed, running job mine, 1 of others"

@@ -40,7 +40,7 @@ def test_all_of_it_as_root_sees_it() -> None:
         ],
         "other_jobs": 0,
     }
-    assert made.told_to(ROOT) == "killed by SIGSEGV, it closed, running job hers"
+    assert made.summary(ROOT) == "killed by SIGSEGV, it closed, running job hers"
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,6 @@ def test_time_as_rfc_3339_has_it() -> None:
 
 def test_a_job_that_was_only_read_ahead_did_not_run() -> None:
     made = crash(HERS, JobRef("next", ALICE, attempt=0))
-    assert made.told_to(ROOT) == "it closed, running job hers"
+    assert made.summary(ROOT) == "it closed, running job hers"
     assert [job["attempt"] for job in made.as_data(ROOT, outsider=False)["jobs"]] == [2, 0]
     assert str(made.jobs[1]) == "job next (0 bytes)"

@@ -32,7 +32,7 @@ def front(*ready: str, **limits: Any) -> Any:
         crashes=Crashes(),
         links={},
         started_at=100.0,
-        connections=3,
+        clients={1, 2, 3},
     )
     for name in ready:
         add(made, name)
