@@ -144,9 +144,21 @@ def test_a_status_is_utf_8_and_told_only_if_it_changed(manager: socket.socket) -
 
 def test_a_status_can_not_smuggle_in_another_notification(manager: socket.socket) -> None:
     notifier = systemd.Notifier()
-    notifier.status("worker 0: no\nMAINPID=1\nREADY=1")
-    assert told(manager) == [r"STATUS=worker 0: no\nMAINPID=1\nREADY=1"]
+    notifier.status("worker 0: no\nMAINPID=1\nREADY=1" + "\N{SNOWMAN}" * 5000)
+    (status,) = told(manager)
     notifier.close()
+    assert status.startswith(r"STATUS=worker 0: no\nMAINPID=1\nREADY=1☃")
+    assert len(status.encode()) < 4096
+
+
+def test_a_manager_that_does_not_read_delays_nobody(manager: socket.socket) -> None:
+    notifier = systemd.Notifier()
+    notifier.ready()
+    # More than any queue of datagrams holds.
+    for number in range(5000):
+        notifier.status(f"number {number}")
+    notifier.close()
+    assert told(manager)[:2] == ["READY=1", "STATUS=number 0"]
 
 
 def test_an_abstract_socket_will_do(monkeypatch: pytest.MonkeyPatch) -> None:

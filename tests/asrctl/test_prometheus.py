@@ -12,8 +12,8 @@ from asrd.exitcodes import Exit
 from asrd.front.reporting import snapshot
 from asrd.front.scheduling.workers import WorkerState
 from tests.asrctl.test_table import SNAPSHOT
-from tests.front.reporting.test_snapshot import ALICE, front, peer
 from tests.support.fake_daemon import FakeDaemon
+from tests.support.reporting import ALICE, front, peer
 
 _VALUE = r'(?:[^"\\\n]|\\["\\n])*'
 _SAMPLE = re.compile(
