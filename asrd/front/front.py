@@ -212,8 +212,8 @@ class Front:
 
     def worker_explained(self, link: WorkerConnection, crash: Crash) -> None:
         """The next process has reported how the one before it ended."""
-        said = "" if crash.stderr is None else f"; its last words: {crash.stderr}"
-        log_entries.crash(crash, f"pid {crash.pid}: {crash.exit or 'ended'}", said)
+        detail = "" if crash.stderr is None else f"; its last words: {crash.stderr}"
+        log_entries.crash(crash, f"pid {crash.pid}: {crash.exit or 'ended'}", detail)
 
     def worker_left(self, link: WorkerConnection, asleep: bool) -> None:
         log.info("worker %s: %s", link.name, "asleep" if asleep else "stopping")

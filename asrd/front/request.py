@@ -128,7 +128,7 @@ def make_request(
 
 
 def is_plain(asked: Transcribe) -> bool:
-    """True if the request uses nothing but fields that Wyoming has."""
+    """Returns True if the request uses nothing but Wyoming's own fields."""
     return asked.audio is None and asked.job_id is None and not asked.stream
 
 

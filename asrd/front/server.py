@@ -84,7 +84,7 @@ def _main_policy(settings: FrontSettings) -> _SocketPolicy:
 
 
 def _public_policy(settings: FrontSettings) -> _SocketPolicy:
-    """For short questions, and some hundred unread answers."""
+    """The limits for short questions, and some hundred unread answers."""
     return _SocketPolicy(
         restricted=True,
         limits=frames.FrameLimits(data=4096, payload=64 * 1024, fds=0),
@@ -218,7 +218,7 @@ class Server:
                 text = "cut off: it does not read its answers, or does not finish its events"
                 log.warning(text, extra={"fields": peer.log_fields})
         except Exception:
-            # Our bug: it costs this client its connection, and nobody else anything.
+            # Our bug: it costs this client its connection, and other clients nothing.
             log.exception("a connection failed", extra={"fields": peer.log_fields})
         finally:
             self._connections.remove(connection)

@@ -32,7 +32,7 @@ _GET_ID = identifier()
 
 
 class Session:
-    """`restricted`: on the public status socket, where nobody may transcribe or cancel."""
+    """`restricted`: on the public status socket, where transcribing and cancelling are refused."""
 
     def __init__(self, front: Front, peer: Peer, restricted: bool) -> None:
         self.peer = peer
@@ -48,9 +48,6 @@ class Session:
         self._knows_asrd = False
         # A plain request got an error; the connection ends because of it.
         self._got_error = self._leaving = False
-
-    def __repr__(self) -> str:
-        return f"<Session user={self.peer.user} pid={self.peer.pid} jobs={len(self._requests)}>"
 
     async def run(self, connection: Connection) -> None:
         """Serves the connection until its end, then cancels the requests without an answer."""
@@ -111,7 +108,7 @@ class Session:
             self._conversation.cancel()
 
     async def _next_frame(self, connection: Connection) -> frames.Frame | None:
-        """As Connection.receive, but gives up a stream that takes too long."""
+        """Receives the next event, and gives up a stream that takes too long."""
         if self._stream.is_open:
             with anyio.CancelScope(deadline=min(self._pause_ends, self._stream_ends)):
                 return await connection.receive()

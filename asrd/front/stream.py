@@ -67,7 +67,7 @@ class Stream:
         self._next = replace(asked, transcript_names=(), transcript_terms=()), options
 
     def refuse(self) -> None:
-        """Skip the next stream: its `transcribe` was refused."""
+        """Skips the next stream: its `transcribe` was refused."""
         self._next = None
 
     def start(self, event: AudioStart) -> None:
@@ -112,7 +112,7 @@ class Stream:
         self._asked = Transcribe()
 
     def give_up(self, kind: str) -> Transcribe | None:
-        """End the stream because an event of this kind was refused. Returns the request to be
+        """Ends the stream because an event of this kind was refused. Returns the request to be
         answered; None if the stream has had its answer."""
         if kind == AudioStart.TYPE:
             self._begin()
@@ -122,7 +122,7 @@ class Stream:
         return None if answered else asked
 
     def cancel(self, job_id: str) -> Transcribe | None:
-        """Give up the stream, begun or only asked for, if it has this id. Returns its request."""
+        """Gives up the stream with this id, begun or only asked for. Returns its request."""
         if self._open is not None and self._open.asked.job_id == job_id:
             return self.give_up(AudioChunk.TYPE)
         if self._next is not None and self._next[0].job_id == job_id:

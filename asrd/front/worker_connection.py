@@ -118,9 +118,6 @@ class WorkerConnection:
             Failed: self._failed,
         }
 
-    def __repr__(self) -> str:
-        return f"<WorkerConnection {self.name} pid={self.info.pid} {self._connection!r}>"
-
     # --- calls from the front -----------------------------------------------------------------
 
     def send_job(self, job: worker_events.StartJob, fd: int, ran: JobRef) -> None:
@@ -196,7 +193,7 @@ class WorkerConnection:
         self._delay *= 2
 
     async def _serve(self, sock: socket.socket) -> str | None:
-        """Serves one connection to its end. Returns why the worker can't load, if it said so."""
+        """Serves one connection to its end. Returns the reason if the worker can't load."""
         self._ready = self._left = self._asleep = False
         self._woken = anyio.Event()
         decoder = frames.Decoder(_LIMITS)
@@ -210,8 +207,8 @@ class WorkerConnection:
             self._lost(f"its connection broke: {error.strerror}")
         except Exception:
             # Our bug: it costs this connection, but never the daemon.
-            log.exception("worker %s: the front failed on what it said", self.name)
-            self._lost("the front failed on what it said")
+            log.exception("worker %s: the front failed on its event", self.name)
+            self._lost("the front failed on its event")
         else:
             if reason is not None:
                 self.info.loads = False
