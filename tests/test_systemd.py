@@ -120,6 +120,16 @@ def test_status_is_one_line_of_utf_8_sent_once(
     notifier.close()
 
 
+def test_status_never_waits_for_the_manager(manager: socket.socket) -> None:
+    notifier = systemd.Notifier()
+    notifier.ready()
+    # More than any queue of datagrams holds.
+    for number in range(5000):
+        notifier.status(f"number {number}")
+    notifier.close()
+    assert notifications(manager)[:2] == ["READY=1", "STATUS=number 0"]
+
+
 def test_abstract_notify_socket_works(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         name = f"asrd-test-{os.getpid()}"

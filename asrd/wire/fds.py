@@ -3,11 +3,20 @@
 import errno
 import fcntl
 import os
+import stat
 import warnings
 from abc import ABC, abstractmethod
 from typing import Self
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFLNK: "a symbolic link",
+}
 
 
 class Closing(ABC):
@@ -79,3 +88,8 @@ def seal(memfd: OwnedFd) -> None:
     """Makes a memfd immutable (F_ADD_SEALS, fcntl(2)): its reader never meets a file that shrinks
     or changes. Raises OSError."""
     fcntl.fcntl(memfd.fileno(), fcntl.F_ADD_SEALS, _SEALS)
+
+
+def kind_of_file(mode: int) -> str:
+    """Returns the kind of a file by its `st_mode`, in words: `a pipe`."""
+    return _KINDS.get(stat.S_IFMT(mode), "no file")

@@ -17,9 +17,9 @@ from asrd.errors import Code, WarningCode
 from asrd.front.reporting import snapshot
 from asrd.wire import client_events, frames, records, worker_events
 from asrd.wire.peer import Peer
-from tests.front.reporting.test_snapshot import front
 from tests.support.declared import accepts, default
 from tests.support.paths import ROOT
+from tests.support.reporting import front
 
 DOCS = ROOT / "docs"
 PROTOCOL = (DOCS / "protocol.md").read_text()
