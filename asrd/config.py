@@ -179,9 +179,6 @@ class WorkerSettings:
         False,
         help="Keep it in reserve, for when no other worker with its model is ready.",
     )
-    prefetch: bool = field(
-        flag, True, help="Read the next job's audio and compute its features while one runs."
-    )
     stall_seconds: float = field(
         number(0.1, _DAY), 120.0, help="Time without progress after which watchdog pings stop."
     )

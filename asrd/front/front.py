@@ -28,7 +28,6 @@ from asrd.front.scheduling.actions import (
     Action,
     Failure,
     Finish,
-    Prefetch,
     Refuse,
     Start,
     Wake,
@@ -228,7 +227,6 @@ class Front:
                 hello.slots,
                 anyio.current_time(),
                 hello.spare,
-                hello.prefetch,
                 _skills(hello) or UNKNOWN,
             )
         )
@@ -306,8 +304,6 @@ class Front:
                 case Refuse(job, failure):
                     self.refused(job.request.session, failure)
                     self._fail(job.request, failure)
-                case Prefetch(job, worker, key):
-                    self._send_job(job.request, self.links[worker], key, hold=True)
                 case Start():
                     self._start(action)
                 case Finish(job, Failure() as failure):
@@ -325,21 +321,8 @@ class Front:
     def _start(self, start: Start) -> None:
         request, link = start.job.request, self.links[start.worker]
         log.debug("worker %s: started", link.name, extra={"fields": request.log_fields})
-        if start.prefetched:
-            link.run_held(start.key, start.alone, request.ran())
-        else:
-            self._send_job(request, link, start.key, alone=start.alone)
-
-    def _send_job(
-        self,
-        request: Request,
-        link: WorkerConnection,
-        key: int,
-        hold: bool = False,
-        alone: bool = False,
-    ) -> None:
         job = StartJob(
-            key=key,
+            key=start.key,
             job_id=request.job_id,
             trace_id=request.trace_id,
             audio=request.format,
@@ -347,8 +330,6 @@ class Front:
             size=request.audio.size,
             stream=request.stream,
             max_audio_seconds=self.settings.max_audio_seconds,
-            hold=hold,
-            alone=alone,
         )
         link.send_job(job, request.audio.fd.fileno(), request.ran())
 

@@ -34,7 +34,6 @@ from asrd.wire.worker_events import (
     JobProgress,
     JobSegment,
     Loading,
-    RunJob,
     StartJob,
 )
 
@@ -134,17 +133,9 @@ class WorkerConnection:
             self._given[job.key] = ran
             self._channel.send(StartJob.TYPE, dump(job), [fd])
 
-    def run_held(self, key: int, alone: bool, ran: JobRef) -> None:
-        if self._channel is not None:
-            self._given[key] = ran
-            self._channel.send(RunJob.TYPE, dump(RunJob(key, alone)))
-
     def cancel(self, key: int) -> None:
         if self._channel is not None:
             self._channel.send(CancelJob.TYPE, {"key": key})
-            if key in self._given and not self._given[key].attempt:
-                # It was held, and of those no more is heard.
-                del self._given[key]
 
     def wake(self) -> None:
         self.info.expected_at = anyio.current_time()

@@ -30,7 +30,6 @@ from asrd.wire.worker_events import (
     Failed,
     Hello,
     Loading,
-    RunJob,
     StartJob,
 )
 from asrd.worker.front_connection import FrontConnection, FrontGone
@@ -79,7 +78,7 @@ class Worker:
         self._skills: Skills | None = None
         self._loaded: Loaded | None = None
         self._cannot_load: tuple[LoadFailed, float] | None = None
-        self._tasks = Tasks(inference, settings.prefetch)
+        self._tasks = Tasks(inference)
         self._jobs_done = 0
         self._idle_since = time.monotonic()
         self._stopping = False
@@ -242,7 +241,6 @@ class Worker:
             device=loaded.device,
             compute_type=loaded.compute_type,
             spare=self.settings.spare,
-            prefetch=self.settings.prefetch,
             load_seconds=round(loaded.load_seconds, 3),
             last=self._last_process(),
             alive_seconds=_ALIVE_SECONDS,
@@ -268,8 +266,6 @@ class Worker:
     def _obey(self, event: Any, fd: OwnedFd | None) -> None:
         if isinstance(event, StartJob) and fd is not None:
             self._take(event, fd)
-        elif isinstance(event, RunJob):
-            self._tasks.run_held(event)
         elif isinstance(event, CancelJob):
             self._tasks.cancel(event.key)
 

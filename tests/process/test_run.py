@@ -399,6 +399,22 @@ def test_the_real_wyoming_client_gets_an_error_and_the_end(daemon: Daemon) -> No
     assert anyio.run(partial(converse, bytes(32_000), language="xx")) == ["error"]
 
 
+def test_spare_worker_takes_over_after_a_crash(tmp_path: Path) -> None:
+    config = "[worker]\ncpu_threads = 1\nbeam_size = 1\n"
+    with Daemon(tmp_path, "--spares", "1", config=config) as daemon, daemon.connect() as client:
+        daemon.wait_until_ready("0", "1")
+        assert [daemon.workers()[name]["spare"] for name in "01"] == [False, True]
+        ask(client, "first", LONG, stream=True)
+        client.expect("accepted")
+        client.expect("progress")
+        daemon.kill("0", signal.SIGSEGV)
+        again = transcript(client, "first")
+        assert (again["attempts"], again["worker"]) == (2, "1")
+        daemon.wait_until_ready("0", "1")
+        ask(client, "second")
+        assert transcript(client, "second")["worker"] == "0"
+
+
 def test_stopping_leaves_nothing(tmp_path: Path) -> None:
     with Daemon(tmp_path, "--workers", "2") as daemon:
         daemon.wait_until_ready("0", "1")

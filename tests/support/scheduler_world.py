@@ -17,7 +17,6 @@ from asrd.front.scheduling.actions import (
     Action,
     Failure,
     Finish,
-    Prefetch,
     Refuse,
     Start,
     Wake,
@@ -62,9 +61,6 @@ class BookedWorker:
     skills: BookedSkills | None = None
     slots: int = 1
     spare: bool = False
-    can_prefetch: bool = False
-    # Key and number of the job that it has read ahead.
-    prefetched: tuple[int, int] | None = None
     # Key to job; a job that has ended but still takes its slot stands there as None.
     held: dict[int, int | None] = field(default_factory=dict)
 
@@ -108,8 +104,6 @@ class BookedJob:
     state: str = "waiting"
     where: tuple[str, int] | None = None
     outcome: object = None
-    # A worker died that had read it beside another job.
-    alone: bool = False
     # When it has waited for too long, unless it was started and its worker died since.
     wait_limit: float = 0.0
 
@@ -128,7 +122,6 @@ class World:
         self.refused = 0
         self.draining = False
         self.keys: set[int] = set()
-        self.prefetched = 0
         self.served: dict[User, int] = {}
         self._submitted = 0
         # What the next actions must hold: job to its outcome.
@@ -216,16 +209,13 @@ class World:
         model: str = "a",
         slots: int = 1,
         spare: bool = False,
-        can_prefetch: bool = True,
         skills: BookedSkills | None = None,
     ) -> None:
         worker = self.workers[name]
         worker.state, worker.model, worker.slots = "ready", model, slots
-        worker.spare, worker.can_prefetch, worker.skills = spare, can_prefetch, skills
+        worker.spare, worker.skills = spare, skills
         told = UNKNOWN if skills is None else skills.told()
-        self._check(
-            self.scheduler.worker_ready(name, model, slots, self.now, spare, can_prefetch, told)
-        )
+        self._check(self.scheduler.worker_ready(name, model, slots, self.now, spare, told))
 
     def lost(self, name: str) -> None:
         worker = self.workers[name]
@@ -244,7 +234,6 @@ class World:
             self.jobs[number].attempts -= 1
             self._put_back(number, self.jobs[number].wait_limit)
         worker.held.clear()
-        worker.prefetched = None
         self._check(self.scheduler.worker_left(name, asleep, self.now))
 
     def failed(self, name: str, down: bool = False) -> None:
@@ -265,7 +254,7 @@ class World:
         number = worker.held.pop(key)
         failure = Failure(Code.OUT_OF_MEMORY, "no memory")
         if fatal:
-            worker.state, worker.prefetched = "starting", None
+            worker.state = "starting"
         if number is not None:
             if fatal:
                 self._crash_one(number)
@@ -349,9 +338,6 @@ class World:
     def _crash(self, worker: BookedWorker) -> None:
         held = [number for number in worker.held.values() if number is not None]
         worker.held.clear()
-        if worker.prefetched is not None:
-            self.jobs[worker.prefetched[1]].alone = True
-            worker.prefetched = None
         for number in held:
             self._crash_one(number)
 
@@ -379,10 +365,8 @@ class World:
                     unwanted += self._finished(job, outcome)
                 case Abandon(worker, key):
                     abandoned.append((worker, key))
-                case Start():
-                    unwanted += self._started(action)
-                case Prefetch(job, worker, key):
-                    self._read_ahead(job, worker, key)
+                case Start(job, worker, key):
+                    self._started(job, worker, key)
                 case Wake(worker):
                     self._woken(worker, refused)
                 case _:
@@ -413,69 +397,28 @@ class World:
             assert outcome.phase == phase
         else:
             assert outcome == expected
-        unwanted = self._unread(job.request)
         booked.state, booked.outcome = "ended", outcome
         where, booked.where = booked.where, None
         if where is None or self.workers[where[0]].held.get(where[1]) is None:
-            return unwanted
+            return []
         self.workers[where[0]].held[where[1]] = None
-        return [*unwanted, where]
+        return [where]
 
-    def _unread(self, number: int) -> list[tuple[str, int]]:
-        """Nobody keeps it read ahead any more; returns where it was, and under which key."""
-        found = []
-        for name, worker in self.workers.items():
-            if worker.prefetched is not None and worker.prefetched[1] == number:
-                found.append((name, worker.prefetched[0]))
-                worker.prefetched = None
-        return found
-
-    def _read_ahead(self, job: Job, name: str, key: int) -> None:
-        booked, worker = self.jobs[job.request], self.workers[name]
-        assert booked.waits and not booked.attempts and not booked.alone
-        assert self._may_read(worker) and self._suits(worker, job)
-        assert not any(w.prefetched and w.prefetched[1] == job.request for w in self._others(name))
-        assert job.request == self._whose_turn(worker, job), "another one is next"
-        assert key not in self.keys, "a key was used twice"
-        self.keys.add(key)
-        worker.prefetched = key, job.request
-
-    def _others(self, name: str) -> list[BookedWorker]:
-        return [worker for other, worker in self.workers.items() if other != name]
-
-    def _may_read(self, worker: BookedWorker) -> bool:
-        running = [self.jobs[number] for number in worker.held.values() if number is not None]
-        last = any(booked.attempts >= self.limits.max_attempts for booked in running)
-        able = self._serves(worker) and worker.can_prefetch and worker.prefetched is None
-        return able and worker.full and not last
-
-    def _started(self, start: Start) -> list[tuple[str, int]]:
-        """Returns what must be abandoned: it was read elsewhere, or beside this one's last try."""
-        job, name, key = start.job, start.worker, start.key
+    def _started(self, job: Job, name: str, key: int) -> None:
         booked, worker = self.jobs[job.request], self.workers[name]
         assert booked.waits, f"started while it is {booked.state}"
         assert self._takes(worker) and self._suits(worker, job), f"started on {worker}"
-        assert start.prefetched == (worker.prefetched == (key, job.request))
-        unwanted = self._unread(job.request)
-        if start.prefetched:
-            unwanted.remove((name, key))
-            self.prefetched += 1
-        else:
-            assert key not in self.keys, "a key was used twice"
+        assert key not in self.keys, "a key was used twice"
         assert booked.job.request == self._whose_turn(worker, job), "it was not its turn"
         self.keys.add(key)
         self.served[job.user] = max(self.served.values(), default=0) + 1
         booked.state, booked.where = "running", (name, key)
         booked.attempts += 1
         assert booked.attempts == job.attempts <= self.limits.max_attempts
-        assert start.alone == (booked.attempts == self.limits.max_attempts)
-        if start.alone and worker.prefetched is not None:
-            unwanted += self._unread(worker.prefetched[1])
         worker.held[key] = job.request
         booked.deadline = self.now + self.limits.max_run_seconds
         if job.timeout is not None:
             booked.deadline = min(booked.deadline, job.arrival + job.timeout)
-        return unwanted
 
     def _whose_turn(self, worker: BookedWorker, chosen: Job) -> int:
         """The job that must be next on this worker; where several may, the chosen one."""
@@ -515,24 +458,12 @@ class World:
             )
             assert seen.skills == (UNKNOWN if worker.skills is None else worker.skills.told())
             assert {k: j and j.request for k, j in seen.jobs.items()} == worker.held
-            read = seen.prefetched and (seen.prefetched[0], seen.prefetched[1].request)
-            assert read == worker.prefetched
-            self._check_reads(worker)
-        assert scheduler.prefetched == self.prefetched
         assert scheduler.workers.keys() == self.workers.keys()
         alive = [booked for booked in self.jobs.values() if booked.state != "ended"]
         assert scheduler.idle == (not alive)
         assert scheduler.next_deadline() == min((b.deadline for b in alive), default=math.inf)
         assert scheduler.next_deadline() > self.now
         self._check_wakes([booked.job for booked in waiting])
-
-    def _check_reads(self, worker: BookedWorker) -> None:
-        """Who may read ahead does, unless what is next must not be read, or another reads it."""
-        fitting = [n for n in self._waiting() if self._suits(worker, self.jobs[n].job)]
-        new = not any(self.jobs[n].attempts or self.jobs[n].alone for n in fitting)
-        read = {w.prefetched[1] for w in self.workers.values() if w.prefetched is not None}
-        if fitting and new and not read & set(fitting):
-            assert not self._may_read(worker), f"{worker} reads none of {fitting}"
 
     def _check_bounds(self, bounded: list[Job]) -> None:
         limits = self.limits

@@ -13,14 +13,12 @@ import pytest
 
 from asrd.config import WorkerSettings
 from asrd.systemd import Notifier
-from asrd.wire import frames
-from asrd.wire.worker_events import Alive, Bye, Done, Hello
+from asrd.wire.worker_events import Alive, Done, Hello
 from asrd.worker.inference import Inference, Loaded, Message, Skills, Task
 from asrd.worker.worker import Worker
 from tests.support.raw import Peer, memfd
 
 JOB = {"key": 3, "job_id": "a", "audio": {"encoding": "file"}, "size": 5, "options": {}}
-HELD = {**JOB, "key": 2, "hold": True}
 
 
 class Hangs:
@@ -134,31 +132,3 @@ def test_a_job_that_does_not_move_is_told_with_its_length(front: Peer) -> None:
         told = front.expect(Alive.TYPE)
     assert (told["key"], told["audio_seconds"]) == (3, 12.5)
     assert told["stalled_seconds"] >= 0.1
-
-
-def test_what_comes_in_one_piece_with_a_job_s_turn_is_heard(front: Peer) -> None:
-    """Who reads both runs the job, and another thread must find the rest."""
-    front.expect(Hello.TYPE)
-    send_job(front, HELD)
-    front.send_raw(frames.encode("run", {"key": HELD["key"]}) + frames.encode("cancel", {"key": 2}))
-    # It hangs, and was cancelled: the worker ends.
-    while (said := front.receive()) is not None:
-        assert said.type == Alive.TYPE
-
-
-@pytest.mark.parametrize("following", [None, {**JOB, "alone": True}])
-def test_a_reading_that_hangs_is_no_attempt_of_the_job_that_waits_for_it(
-    front: Peer, following: dict[str, Any] | None
-) -> None:
-    """Nor of one that is on its way when the worker ends."""
-    front.expect(Hello.TYPE)
-    send_job(front, HELD)
-    if following is not None:
-        send_job(front, following)
-    front.send("cancel", {"key": HELD["key"]})
-    said = front.receive()
-    for _ in range(20):
-        if said is not None and said.type == Alive.TYPE:
-            said = front.receive()
-    assert said is not None and (said.type, said.data) == (Bye.TYPE, {"reason": "stopping"})
-    assert front.at_end()

@@ -17,7 +17,7 @@ KEPT = 20
 
 @dataclass(eq=False, slots=True)
 class JobRef:
-    """A job that a worker was given; attempt 0: only to be read, beside the one that ran.
+    """A job that a worker was given.
 
     `audio_seconds` is None as long as nobody knows them; `log_fields` is what each log line about
     it carries.
@@ -33,8 +33,7 @@ class JobRef:
 
     def __str__(self) -> str:
         length = "" if self.audio_seconds is None else f"{self.audio_seconds:.1f} s, "
-        tried = f"attempt {self.attempt}, " if self.attempt else ""
-        return f"job {self.job_id} ({tried}{length}{self.audio_bytes} bytes)"
+        return f"job {self.job_id} (attempt {self.attempt}, {length}{self.audio_bytes} bytes)"
 
 
 @dataclass(eq=False, slots=True)
@@ -72,9 +71,8 @@ class Crash:
 
     def told_to(self, peer: "Peer") -> str:
         """One line. Root may know every job, anybody else their own: others are only counted."""
-        ran = [job for job in self.jobs if job.attempt]
-        seen = [job for job in ran if peer.may_see(job.owner)]
-        others = len(ran) - len(seen)
+        seen = [job for job in self.jobs if peer.may_see(job.owner)]
+        others = len(self.jobs) - len(seen)
         told = [f"job {job.job_id}" for job in seen] + [f"{others} of others"] * bool(others)
         return f"{self.how}, " + (f"running {', '.join(told)}" if told else "idle")
 

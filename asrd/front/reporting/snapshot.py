@@ -41,7 +41,7 @@ def snapshot(front: "Front", peer: Peer, now: float) -> dict[str, Any]:
             "max": scheduler.limits.queue_max,
             "oldest_wait_ms": 0 if oldest is None else round((now - oldest) * 1000),
         },
-        "jobs": metrics.jobs(scheduler.retried, scheduler.prefetched),
+        "jobs": metrics.jobs(scheduler.retried),
         "ignored_events": metrics.ignored_events,
         "audio_seconds": round(metrics.audio_seconds, 3),
         "latency_ms": metrics.latency_ms(),

@@ -28,24 +28,10 @@ class Refuse:
 
 
 @dataclass(frozen=True, slots=True)
-class Prefetch:
-    """Let the worker read the job ahead of its turn, which may come on another worker."""
-
-    job: Job
-    worker: str
-    key: int
-
-
-@dataclass(frozen=True, slots=True)
 class Start:
-    """`prefetched`: this worker has read it, under the same key. `alone`: it is the last attempt,
-    so nothing may run beside it that might crash the process."""
-
     job: Job
     worker: str
     key: int
-    prefetched: bool = False
-    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,4 +57,4 @@ class Wake:
     worker: str
 
 
-Action = Accept | Refuse | Prefetch | Start | Finish | Abandon | Wake
+Action = Accept | Refuse | Start | Finish | Abandon | Wake

@@ -20,8 +20,7 @@ class Job:
 
     `size` in bytes and `seconds` (0 if unknown) are the audio's; `timeout` counts from `arrival`;
     `order` is its place among all that came; `waits_since` is when it came, or was put back after a
-    crash; `alone`: a worker died that had read it ahead of its turn, beside another job;
-    `request` is the caller's own record and not looked at here.
+    crash; `request` is the caller's own record and not looked at here.
     """
 
     user: User
@@ -38,7 +37,6 @@ class Job:
     worker: str | None = None
     key: int | None = None
     ended: bool = False
-    alone: bool = False
     request: Any = None
 
 

@@ -13,7 +13,7 @@ The life of a job:
        └──── Finish ─────┘      exactly one, for every job that got Accept
 
 Rules:
-1. A job waits in one queue for all workers, and goes to one that suits it (rule 9) and has a free
+1. A job waits in one queue for all workers, and goes to one that suits it (rule 8) and has a free
    slot, when it is free.
 2. The user who was served longest ago is next: a flood delays others by the jobs that run, no more.
 3. The queue is bounded in jobs, bytes and seconds; a job whose worker died returns to its head
@@ -23,11 +23,7 @@ Rules:
    slot stays taken until the worker answers or dies.
 6. A FAILED or DOWN worker stays so until it says it is ready: jobs are not kept waiting for it.
 7. A spare worker gets jobs only while no other that is ready has its model.
-8. A busy worker may read a waiting job ahead of its turn (Prefetch), one at a time and each job on
-   one worker. That promises nothing: the job keeps its place and its clock, and if another worker
-   is free first, it is started there. What is read may crash the process too, so nothing is read
-   beside a job's last attempt, nor what was read when a worker died.
-9. A worker suits a job if its model has the name that the job asks for (if any), knows the job's
+8. A worker suits a job if its model has the name that the job asks for (if any), knows the job's
    language (if any) and can do its task. A model with exactly that name is preferred to one in a
    directory of that name. Without a language, a multilingual model is preferred to an English-only
    one, which would turn German into invented English: "preferred" means that the job waits for the
@@ -48,7 +44,6 @@ from asrd.front.scheduling.actions import (
     Action,
     Failure,
     Finish,
-    Prefetch,
     Refuse,
     Start,
     Wake,
@@ -71,7 +66,7 @@ class Scheduler:
         self.limits = limits
         self.workers = Workers()
         self.draining = False
-        self.retried = self.prefetched = 0
+        self.retried = 0
         self.queue = FairQueue(limits)
         self._deadlines = Deadlines()
         self._returns = RetryAfter()
@@ -173,13 +168,12 @@ class Scheduler:
         slots: int,
         now: float,
         spare: bool = False,
-        can_prefetch: bool = False,
         skills: Skills = UNKNOWN,
     ) -> list[Action]:
         worker = self.workers[name]
         worker.state, worker.reason, worker.woken = WorkerState.READY, None, False
         worker.model, worker.skills, worker.slots = model, skills, slots
-        worker.spare, worker.can_prefetch = spare, can_prefetch
+        worker.spare = spare
         return self._refuse_hopeless(now)
 
     def worker_lost(self, name: str, how: str, now: float) -> list[Action]:
@@ -196,7 +190,7 @@ class Scheduler:
         worker = self.workers[name]
         if asleep or worker.state not in UNUSABLE:
             worker.state = WorkerState.ASLEEP if asleep else WorkerState.STARTING
-        worker.woken, worker.prefetched = False, None
+        worker.woken = False
         for job in reversed([job for job in worker.jobs.values() if job is not None]):
             job.attempts -= 1
             self._requeue(job, job.waits_since)
@@ -227,8 +221,7 @@ class Scheduler:
         """
         job = self._answered(name, key)
         if fatal:
-            worker = self.workers[name]
-            worker.state, worker.prefetched = WorkerState.STARTING, None
+            self.workers[name].state = WorkerState.STARTING
         if job is not None and fatal:
             self._crashed(job, failure.text, now)
         elif job is not None:
@@ -270,7 +263,6 @@ class Scheduler:
             text = f"it {waited} {now - since:.1f} s, longer than allowed"
             self._finish(job, Failure(Code.DEADLINE_EXCEEDED, text, phase=phase))
         self._dispatch(now)
-        self._prefetch()
         self._wake(self.queue)
         actions, self._actions = self._actions, []
         return actions
@@ -287,41 +279,12 @@ class Scheduler:
     def _start(self, job: Job, worker: Worker, now: float) -> None:
         self.queue.serve(job)
         job.attempts += 1
-        reader = self.workers.reader_of(job)
-        if reader is worker:
-            key = worker.put_down()
-            self.prefetched += 1
-        else:
-            self._put_down(reader)
-            key = self._new_key()
-        alone = self._on_last_attempt(job)
-        if alone:
-            self._put_down(worker)
+        self._last_key += 1
+        key = self._last_key
         job.worker, job.key, job.started_at = worker.name, key, now
         worker.jobs[key] = job
         self._deadlines.set(job, now + self.limits.max_run_seconds)
-        self._actions.append(Start(job, worker.name, key, reader is worker, alone))
-
-    def _new_key(self) -> int:
-        self._last_key += 1
-        return self._last_key
-
-    def _prefetch(self) -> None:
-        """Let the worker that should be free first read what should be next."""
-        able = [w for w in self.workers.serving() if w.may_prefetch(self.limits.max_attempts)]
-        for worker in sorted(able, key=lambda w: w.running_since):
-            job = self.queue.first(self.workers.suits(worker))
-            if job and not (job.attempts or job.alone or self.workers.reader_of(job)):
-                worker.prefetched = self._new_key(), job
-                self._actions.append(Prefetch(job, worker.name, worker.prefetched[0]))
-
-    def _put_down(self, worker: Worker | None) -> None:
-        """It may forget what it has read ahead."""
-        if worker is not None and worker.prefetched is not None:
-            self._actions.append(Abandon(worker.name, worker.put_down()))
-
-    def _on_last_attempt(self, job: Job) -> bool:
-        return job.attempts >= self.limits.max_attempts
+        self._actions.append(Start(job, worker.name, key))
 
     def _wake(self, jobs: Iterable[Job]) -> None:
         """One sleeper for each job that no busy worker took, and for which none was woken yet."""
@@ -342,7 +305,6 @@ class Scheduler:
         worker, key = self.workers.get(job.worker or ""), job.key
         if job.worker is None:
             self.queue.remove(job)
-            self._put_down(self.workers.reader_of(job))
         elif worker is not None and key in worker.jobs:
             worker.jobs[key] = None
             self._actions.append(Abandon(worker.name, key))
@@ -358,15 +320,11 @@ class Scheduler:
         jobs = [job for job in worker.jobs.values() if job is not None]
         worker.jobs.clear()
         worker.woken = False
-        if worker.prefetched is not None:
-            # Perhaps it was this one.
-            worker.prefetched[1].alone = True
-            worker.put_down()
         for job in reversed(jobs):
             self._crashed(job, how, now)
 
     def _crashed(self, job: Job, how: str, now: float) -> None:
-        if self._on_last_attempt(job):
+        if job.attempts >= self.limits.max_attempts:
             text = f"its worker died each time it was tried ({job.attempts}); last: {how}"
             self._finish(job, Failure(Code.WORKER_CRASHED, text))
         else:

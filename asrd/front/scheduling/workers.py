@@ -33,9 +33,6 @@ class Worker:
     skills: Skills = UNKNOWN
     slots: int = 1
     spare: bool = False
-    # Whether it can read the next job while one runs; and the key and the job that it has read.
-    can_prefetch: bool = False
-    prefetched: tuple[int, Job] | None = None
     # Its socket is gone: it gets no more jobs, and leaves once the last one is answered.
     retired: bool = False
     # It was asleep, and nothing was heard of it since it was woken.
@@ -69,23 +66,6 @@ class Worker:
         """True if a job may wait for this worker, unless another is preferred."""
         return self.hopeful and self.could_run(needs)
 
-    @property
-    def running_since(self) -> float:
-        """When the first of its jobs was started: who began first should end first."""
-        return min((job.started_at for job in self.jobs.values() if job), default=0.0)
-
-    def may_prefetch(self, max_attempts: int) -> bool:
-        """Whether it is busy, has read nothing ahead, and runs no job on its last attempt."""
-        if self.free or not (self.ready and self.can_prefetch and self.prefetched is None):
-            return False
-        return not any(job and job.attempts >= max_attempts for job in self.jobs.values())
-
-    def put_down(self) -> int:
-        """Forget what it has read ahead; the key that this was under."""
-        key, _ = self.prefetched or (0, None)
-        self.prefetched = None
-        return key
-
 
 class Workers(dict[str, Worker]):
     """All of them, by name."""
@@ -94,13 +74,8 @@ class Workers(dict[str, Worker]):
         """Those that are ready, without the spares that are not needed."""
         return (worker for worker in self.values() if worker.ready and not self._reserved(worker))
 
-    def reader_of(self, job: Job) -> Worker | None:
-        """Who has read it ahead of its turn."""
-        held = (w for w in self.values() if w.prefetched is not None and w.prefetched[1] is job)
-        return next(held, None)
-
     def suitable(self, needs: Needs) -> list[Worker]:
-        """The workers that a job may wait for: see rule 9 of the scheduler."""
+        """The workers that a job may wait for: see rule 8 of the scheduler."""
         able = [worker for worker in self.values() if worker.can_run(needs)]
         if needs.model is not None:
             able = [worker for worker in able if worker.model == needs.model] or able

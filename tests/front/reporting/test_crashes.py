@@ -104,10 +104,3 @@ def test_counting_the_recent_ones_of_a_worker() -> None:
 
 def test_time_as_rfc_3339_has_it() -> None:
     assert rfc3339(0.0) == "1970-01-01T00:00:00.000Z"
-
-
-def test_a_job_that_was_only_read_ahead_did_not_run() -> None:
-    made = crash(HERS, JobRef("next", ALICE, attempt=0))
-    assert made.told_to(ROOT) == "it closed, running job hers"
-    assert [job["attempt"] for job in made.as_data(ROOT, outsider=False)["jobs"]] == [2, 0]
-    assert str(made.jobs[1]) == "job next (0 bytes)"

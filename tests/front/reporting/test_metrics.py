@@ -43,11 +43,10 @@ def test_scale_and_digits() -> None:
 def test_a_new_daemon_has_done_nothing() -> None:
     metrics = Metrics()
     nothing = {"p50": 0.0, "p95": 0.0, "p99": 0.0}
-    assert metrics.jobs(0, 0) == {
+    assert metrics.jobs(0) == {
         "accepted": 0,
         "done": 0,
         "retried": 0,
-        "prefetched": 0,
         "failed": {},
         "refused": {},
     }
@@ -61,11 +60,10 @@ def test_what_was_done_is_counted() -> None:
     metrics.failed["bad-audio"] += 1
     metrics.refused["busy"] += 2
     metrics.job_done(wait=0.25, run=2.0, audio_seconds=10.0, now=1.0)
-    assert metrics.jobs(retried=1, prefetched=2) == {
+    assert metrics.jobs(retried=1) == {
         "accepted": 3,
         "done": 1,
         "retried": 1,
-        "prefetched": 2,
         "failed": {"bad-audio": 1},
         "refused": {"busy": 2},
     }

@@ -88,7 +88,6 @@ def test_the_snapshot_of_a_busy_daemon() -> None:
             "accepted": 0,
             "done": 0,
             "retried": 0,
-            "prefetched": 0,
             "failed": {},
             "refused": {},
         },
@@ -139,7 +138,6 @@ def test_what_was_counted_is_in_the_snapshot() -> None:
         "accepted": 4,
         "done": 1,
         "retried": 2,
-        "prefetched": 0,
         "failed": {"bad-audio": 1},
         "refused": {"busy": 7},
     }

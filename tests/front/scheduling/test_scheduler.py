@@ -15,7 +15,6 @@ from asrd.front.scheduling.actions import (
     Action,
     Failure,
     Finish,
-    Prefetch,
     Refuse,
     Start,
     Wake,
@@ -131,7 +130,7 @@ def test_rule_3_a_job_whose_worker_died_waits_at_the_head_and_over_the_bound() -
     assert it.worker_lost("0", "it died", 1.0) == []
     assert list(it.queue) == [first, second]
     assert it.retried == 1
-    assert it.worker_ready("0", "tiny", 1, 2.0) == [Start(first, "0", 2, alone=True)]
+    assert it.worker_ready("0", "tiny", 1, 2.0) == [Start(first, "0", 2)]
     assert first.attempts == 2
 
 
@@ -148,7 +147,7 @@ def test_rule_3_a_second_death_ends_the_job() -> None:
 def test_rule_3_a_retry_goes_to_another_worker_at_once() -> None:
     it, mine = scheduler("0", "1"), job()
     it.submit(mine, 0.0)
-    assert it.worker_lost("0", "it died", 1.0) == [Start(mine, "1", 2, alone=True)]
+    assert it.worker_lost("0", "it died", 1.0) == [Start(mine, "1", 2)]
 
 
 def test_rule_4_an_answer_under_a_foreign_key_is_a_breach() -> None:
@@ -258,7 +257,7 @@ def test_rule_7_a_spare_takes_over_at_once_and_steps_back() -> None:
     it, first, second, third = with_spare(), job(), job(), job()
     it.submit(first, 0.0)
     it.submit(second, 0.0)
-    assert it.worker_lost("0", "it died", 1.0) == [Start(first, "spare", 2, alone=True)]
+    assert it.worker_lost("0", "it died", 1.0) == [Start(first, "spare", 2)]
     it.worker_ready("0", "tiny", 1, 2.0)
     assert it.workers["0"].jobs
     assert it.job_done("spare", 2, "text", 3.0) == [Finish(first, "text")]
@@ -277,106 +276,6 @@ def test_rule_7_a_full_queue_is_full_though_a_spare_is_idle() -> None:
     it.worker_ready("spare", "tiny", 1, 0.0, spare=True)
     assert told(it.submit(job(), 0.0)) == ["Accept", "Start"]
     assert told(it.submit(job(), 0.0)) == ["Refuse busy"]
-
-
-# --- rule 8: reading ahead ------------------------------------------------------------------------
-
-
-def prefetching(*names: str, **limits: Any) -> Scheduler:
-    it = scheduler(*names, **{"queue_max": 5, **limits})
-    for name in names:
-        it.worker_ready(name, "tiny", 1, 0.0, can_prefetch=True)
-    return it
-
-
-def test_rule_8_a_busy_worker_reads_the_next_job_and_starts_it_under_the_same_key() -> None:
-    it, first, second, third = prefetching("0"), job(), job(), job()
-    it.submit(first, 0.0)
-    assert it.submit(second, 0.0) == [Accept(second, 0), Prefetch(second, "0", 2)]
-    assert it.submit(third, 0.0) == [Accept(third, 1)]
-    assert len(it.queue) == 2
-    assert it.job_done("0", 1, "text", 1.0) == [
-        Finish(first, "text"),
-        Start(second, "0", 2, prefetched=True),
-        Prefetch(third, "0", 3),
-    ]
-    assert it.prefetched == 1
-
-
-def test_rule_8_the_worker_that_began_first_reads_what_is_next() -> None:
-    it = prefetching("0", "1")
-    it.submit(job(), 0.0)
-    it.submit(job(), 1.0)
-    it.job_done("0", 1, "text", 2.0)
-    it.submit(job(), 3.0)
-    fourth = job()
-    assert it.submit(fourth, 4.0)[1] == Prefetch(fourth, "1", 4)
-
-
-def test_rule_8_a_job_starts_where_a_worker_is_free_whoever_has_read_it() -> None:
-    it, waiting = prefetching("0", "1"), job()
-    it.submit(job(), 0.0)
-    it.submit(job(), 1.0)
-    assert it.submit(waiting, 2.0)[1] == Prefetch(waiting, "0", 3)
-    assert it.job_done("1", 2, "text", 3.0)[1:] == [Abandon("0", 3), Start(waiting, "1", 4)]
-
-
-def test_rule_8_a_spare_that_is_no_longer_needed_reads_nothing_ahead() -> None:
-    it, waiting = prefetching("0", "spare"), job()
-    it.worker_ready("spare", "tiny", 1, 0.0, spare=True, can_prefetch=True)
-    it.worker_lost("0", "it died", 0.0)
-    it.submit(job(), 1.0)
-    it.worker_ready("0", "tiny", 1, 2.0, can_prefetch=True)
-    it.submit(job(), 3.0)
-    assert it.submit(waiting, 4.0)[1:] == [Prefetch(waiting, "0", 3)]
-
-
-def test_rule_8_what_was_read_keeps_its_place_and_its_clock() -> None:
-    it, waiting = prefetching("0", max_wait_seconds=10.0), job()
-    it.submit(job(), 0.0)
-    it.submit(waiting, 1.0)
-    assert it.next_deadline() == 11.0
-    assert it.tick(11.0)[0] == Abandon("0", 2)
-    with pytest.raises(UnknownKey):
-        it.job_done("0", 2, "text", 12.0)
-
-
-def test_rule_8_what_was_read_waits_for_another_worker_when_its_reader_dies() -> None:
-    it, first, second = prefetching("0"), job(), job()
-    it.submit(first, 0.0)
-    it.submit(second, 0.0)
-    it.worker_lost("0", "it died", 1.0)
-    assert second.attempts == 0
-    # The first is on its last attempt: whatever kills it now was itself.
-    assert it.worker_ready("0", "tiny", 1, 2.0, can_prefetch=True) == [
-        Start(first, "0", 3, alone=True)
-    ]
-    assert it.job_done("0", 3, "text", 3.0) == [Finish(first, "text"), Start(second, "0", 4)]
-
-
-def test_rule_8_what_a_worker_died_beside_is_never_read_ahead_again() -> None:
-    it, suspect = prefetching("0"), job()
-    it.submit(job(), 0.0)
-    it.submit(suspect, 0.0)
-    it.worker_lost("0", "it died", 1.0)
-    it.worker_ready("0", "tiny", 1, 2.0, can_prefetch=True)
-    it.submit(job(uid=2), 2.0)
-    actions = it.job_done("0", 3, "text", 3.0)
-    assert "Prefetch" not in told(actions)
-
-
-def test_rule_8_a_retry_puts_down_what_its_worker_has_read() -> None:
-    it = prefetching("0", "1")
-    first, second, third = job(), job(), job()
-    it.submit(first, 0.0)
-    it.submit(second, 1.0)
-    it.submit(third, 2.0)
-    it.worker_lost("1", "it died", 3.0)
-    assert it.job_done("0", 1, "text", 4.0) == [
-        Finish(first, "text"),
-        Abandon("0", 3),
-        Start(second, "0", 4, alone=True),
-    ]
 
 
 # --- deadlines ----------------------------------------------------------------------------------
@@ -497,7 +396,7 @@ def test_what_only_a_retired_worker_could_have_retried_ends_at_once(how: str) ->
 def test_jobs_on_a_removed_worker_are_retried_elsewhere() -> None:
     it, mine = scheduler("0", "1"), job()
     it.submit(mine, 0.0)
-    assert it.worker_removed("0", 1.0) == [Start(mine, "1", 2, alone=True)]
+    assert it.worker_removed("0", 1.0) == [Start(mine, "1", 2)]
 
 
 # --- how a worker may end -----------------------------------------------------------------------
@@ -629,7 +528,7 @@ def test_a_job_costs_the_same_however_many_wait(other_model: str) -> None:
     assert cost(5000) <= cost(10)
 
 
-# --- rule 9: models that differ in what they can do -----------------------------------------------
+# --- rule 8: models that differ in what they can do -----------------------------------------------
 
 ENGLISH = Skills(frozenset({"en"}), translate=False)
 MANY = Skills(frozenset({"en", "de"}))
@@ -655,13 +554,13 @@ def mixed(**limits: Any) -> Scheduler:
         (Needs("BASE"), "1"),
     ],
 )
-def test_rule_9_a_job_goes_to_a_worker_that_can_do_it(needs: Needs, worker: str) -> None:
+def test_rule_8_a_job_goes_to_a_worker_that_can_do_it(needs: Needs, worker: str) -> None:
     it, mine = mixed(), job(needs=needs)
     assert it.submit(mine, 1.0)[1] == Start(mine, worker, 1)
 
 
 @pytest.mark.parametrize("needs", [GERMAN, ANY])
-def test_rule_9_it_waits_for_the_better_one_while_that_is_hopeful(needs: Needs) -> None:
+def test_rule_8_it_waits_for_the_better_one_while_that_is_hopeful(needs: Needs) -> None:
     it, first, second = mixed(queue_max=5), job(needs=needs), job(needs=needs)
     it.submit(first, 1.0)
     assert told(it.submit(second, 1.0)) == ["Accept"]
@@ -669,10 +568,10 @@ def test_rule_9_it_waits_for_the_better_one_while_that_is_hopeful(needs: Needs) 
     assert told(it.worker_lost("1", "it died", 2.0)) == []
     assert told(it.worker_loading("1", 3.0)) == []
     ready = it.worker_ready("1", "base", 1, 4.0, skills=MANY)
-    assert ready == [Start(first, "1", 2, alone=True)]
+    assert ready == [Start(first, "1", 2)]
 
 
-def test_rule_9_without_a_language_it_goes_to_another_once_the_better_one_is_not() -> None:
+def test_rule_8_without_a_language_it_goes_to_another_once_the_better_one_is_not() -> None:
     it, german, any_language = mixed(queue_max=5), job(needs=GERMAN), job()
     it.worker_lost("1", "it died", 0.0)
     it.submit(german, 1.0)
@@ -682,13 +581,13 @@ def test_rule_9_without_a_language_it_goes_to_another_once_the_better_one_is_not
     assert actions[1] == Start(any_language, "0", 1)
 
 
-def test_rule_9_a_sleeper_is_woken_rather_than_another_one_taken() -> None:
+def test_rule_8_a_sleeper_is_woken_rather_than_another_one_taken() -> None:
     it = mixed()
     it.worker_left("1", True, 0.0)
     assert it.submit(job(needs=ANY), 1.0)[1:] == [Wake("1")]
 
 
-def test_rule_9_a_worker_that_says_what_its_files_say_is_waited_for() -> None:
+def test_rule_8_a_worker_that_says_what_its_files_say_is_waited_for() -> None:
     it = scheduler("0")
     it.worker_ready("0", "tiny.en", 1, 0.0, skills=ENGLISH)
     it.worker_added("1", 0.0)
@@ -724,14 +623,14 @@ def test_rule_9_a_worker_that_says_what_its_files_say_is_waited_for() -> None:
         (Needs("large"), Code.MODEL_NOT_FOUND, "name: no worker has the model 'large'; there is: "),
     ],
 )
-def test_rule_9_if_no_worker_can_the_field_is_named(needs: Needs, code: Code, text: str) -> None:
+def test_rule_8_if_no_worker_can_the_field_is_named(needs: Needs, code: Code, text: str) -> None:
     (refuse,) = mixed().submit(job(needs=needs), 1.0)
     assert isinstance(refuse, Refuse)
     assert refuse.failure.code is code
     assert refuse.failure.text.startswith(text)
 
 
-def test_rule_9_word_timestamps_are_a_skill_too() -> None:
+def test_rule_8_word_timestamps_are_a_skill_too() -> None:
     it = mixed()
     without = Skills(frozenset({"en", "de"}), word_timestamps=False)
     it.worker_ready("1", "base", 1, 0.0, skills=without)
@@ -742,7 +641,7 @@ def test_rule_9_word_timestamps_are_a_skill_too() -> None:
     assert refuse.failure.text == "word_timestamps: no worker's model has alignment_heads"
 
 
-def test_rule_9_a_model_is_found_by_the_name_of_its_directory() -> None:
+def test_rule_8_a_model_is_found_by_the_name_of_its_directory() -> None:
     it = scheduler("0")
     it.worker_ready("0", "/srv/models/Base/", 1, 0.0)
     for name in ("/srv/models/Base/", "/srv/models/base", "base", "BASE/"):
@@ -752,7 +651,7 @@ def test_rule_9_a_model_is_found_by_the_name_of_its_directory() -> None:
         assert told(it.submit(job(needs=Needs(name)), 1.0)) == ["Refuse model-not-found"]
 
 
-def test_rule_9_a_name_that_may_be_two_models_is_refused_unless_one_is_called_so() -> None:
+def test_rule_8_a_name_that_may_be_two_models_is_refused_unless_one_is_called_so() -> None:
     it = scheduler("0", "1", "2", queue_max=9)
     it.worker_ready("0", "/a/base", 1, 0.0)
     it.worker_ready("1", "/b/base", 1, 0.0)
@@ -768,7 +667,7 @@ def test_rule_9_a_name_that_may_be_two_models_is_refused_unless_one_is_called_so
     assert told(it.submit(waits, 2.0)) == ["Accept"]
 
 
-def test_rule_7_and_9_a_spare_with_other_skills_is_no_spare_for_those() -> None:
+def test_rule_7_and_8_a_spare_with_other_skills_is_no_spare_for_those() -> None:
     it = scheduler("0", "1")
     it.worker_ready("0", "mine", 1, 0.0, skills=ENGLISH)
     it.worker_ready("1", "mine", 1, 0.0, spare=True, skills=MANY)

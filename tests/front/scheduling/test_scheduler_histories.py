@@ -117,7 +117,6 @@ class SchedulerHistory(RuleBasedStateMachine):
         model=st.sampled_from(MODELS),
         slots=st.integers(1, 3),
         spare=st.booleans(),
-        can_prefetch=st.booleans(),
         skills=st.sampled_from(SKILLS),
     )
     def ready(self, data: st.DataObject, **said: Any) -> None:
@@ -232,7 +231,7 @@ def situation(world: World) -> object:
     keys = {key: rank for rank, key in enumerate(sorted(world.keys))}
     jobs = tuple(
         (
-            *(n, b.state, b.attempts, b.alone, b.deadline - now),
+            *(n, b.state, b.attempts, b.deadline - now),
             b.where and (b.where[0], keys[b.where[1]]),
         )
         for n, b in world.jobs.items()
@@ -241,7 +240,6 @@ def situation(world: World) -> object:
     workers = tuple(
         (
             *(name, w.state, w.retired, tuple(w.held.values()), w.model, w.skills),
-            w.prefetched and w.prefetched[1],
             world.scheduler.workers[name].woken,
         )
         for name, w in world.workers.items()
