@@ -208,7 +208,7 @@ class Front:
         """A worker whose socket is gone keeps its connection until its job is answered."""
         if not worker.retired:
             self._perform(self.scheduler.worker_retired(worker.name, now))
-        if not worker.jobs:
+        if worker.key is None:
             log.info("worker %s: removed", worker.name)
             self._perform(self.scheduler.worker_removed(worker.name, now))
             self.links.pop(worker.name).close()
@@ -224,7 +224,6 @@ class Front:
             self.scheduler.worker_ready(
                 link.name,
                 hello.model,
-                hello.slots,
                 anyio.current_time(),
                 hello.spare,
                 _skills(hello) or UNKNOWN,
@@ -286,11 +285,10 @@ class Front:
 
     def _running(self, link: WorkerConnection, key: int) -> Request | None:
         """The request under this key; None if nobody wants its answer any more."""
-        jobs = self.scheduler.workers[link.name].jobs
-        if key not in jobs:
+        worker = self.scheduler.workers[link.name]
+        if key != worker.key:
             raise UnknownKey(f"it spoke of job {key}, which it does not run")
-        job = jobs[key]
-        return None if job is None else job.request
+        return None if worker.job is None else worker.job.request
 
     # --- what the scheduler wants done ------------------------------------------------------------
 

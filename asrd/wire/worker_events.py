@@ -84,7 +84,6 @@ class Hello:
     languages: tuple[str, ...] = field(sequence(identifier(16), 1000))
     device: str = field(identifier(64))
     compute_type: str = field(identifier(64))
-    slots: int = field(integer(1, 256), 1)
     spare: bool = field(flag, False)
     load_seconds: float = field(number(0, 1e6), 0.0)
     last: LastProcess | None = field(nested(LastProcess), None)

@@ -287,7 +287,7 @@ def test_a_worker_that_gives_every_job_back_cannot_keep_one_for_ever() -> None:
     job = Job(user=0, arrival=0.0)
     scheduler.submit(job, 0.0)
     for now in range(1, 30, 5):
-        scheduler.worker_ready("0", "m", 1, float(now))
+        scheduler.worker_ready("0", "m", float(now))
         assert job.worker == "0"
         scheduler.worker_left("0", False, now + 1.0)
         assert not job.ended

@@ -478,7 +478,7 @@ async def test_half_a_character_is_refused_and_said_in_whole_ones() -> None:
 async def test_an_error_repeats_little_of_what_it_is_about(kind: str, data: object) -> None:
     async with users() as made:
         alice = made.connect(ALICE)
-        made.front.scheduler.worker_ready("0", "tiny", 1, anyio.current_time())
+        made.front.scheduler.worker_ready("0", "tiny", anyio.current_time())
         assert isinstance(data, dict)
         alice.sock.setblocking(True)
         alice.send(kind, data, SECOND if data.get("name") else b"")

@@ -59,7 +59,6 @@ class BookedWorker:
     model: str | None = None
     # None: nothing is known of its skills.
     skills: BookedSkills | None = None
-    slots: int = 1
     spare: bool = False
     # Key to job; a job that has ended but still takes its slot stands there as None.
     held: dict[int, int | None] = field(default_factory=dict)
@@ -70,7 +69,7 @@ class BookedWorker:
 
     @property
     def full(self) -> bool:
-        return len(self.held) >= self.slots
+        return bool(self.held)
 
     @property
     def hopeful(self) -> bool:
@@ -207,15 +206,14 @@ class World:
         self,
         name: str,
         model: str = "a",
-        slots: int = 1,
         spare: bool = False,
         skills: BookedSkills | None = None,
     ) -> None:
         worker = self.workers[name]
-        worker.state, worker.model, worker.slots = "ready", model, slots
+        worker.state, worker.model = "ready", model
         worker.spare, worker.skills = spare, skills
         told = UNKNOWN if skills is None else skills.told()
-        self._check(self.scheduler.worker_ready(name, model, slots, self.now, spare, told))
+        self._check(self.scheduler.worker_ready(name, model, self.now, spare, told))
 
     def lost(self, name: str) -> None:
         worker = self.workers[name]
@@ -453,11 +451,12 @@ class World:
         self._check_bounds([booked.job for booked in waiting if booked.state == "waiting"])
         for name, worker in self.workers.items():
             seen = scheduler.workers[name]
-            assert (seen.state, seen.retired, seen.model, seen.slots) == (
-                (worker.state, worker.retired, worker.model, worker.slots)
+            assert (seen.state, seen.retired, seen.model) == (
+                (worker.state, worker.retired, worker.model)
             )
             assert seen.skills == (UNKNOWN if worker.skills is None else worker.skills.told())
-            assert {k: j and j.request for k, j in seen.jobs.items()} == worker.held
+            held = {} if seen.key is None else {seen.key: seen.job and seen.job.request}
+            assert held == worker.held
         assert scheduler.workers.keys() == self.workers.keys()
         alive = [booked for booked in self.jobs.values() if booked.state != "ended"]
         assert scheduler.idle == (not alive)

@@ -19,7 +19,7 @@ _ANNOUNCED_SECONDS = 5.0
 
 
 def shown_state(worker: Worker) -> str:
-    """The scheduler's state, with `busy` for a ready worker that has no slot left."""
+    """The scheduler's state, with `busy` for a ready worker that has a job."""
     if worker.state is WorkerState.READY and not worker.free:
         return "busy"
     return worker.state.value
@@ -54,8 +54,7 @@ def snapshot(front: "Front", peer: Peer, now: float) -> dict[str, Any]:
 
 
 def _worker(worker: Worker, link: WorkerConnection, peer: Peer, now: float) -> dict[str, Any]:
-    info = link.info
-    job = next((job for job in worker.jobs.values() if job is not None), None)
+    info, job = link.info, worker.job
     visible = job is not None and peer.may_see(job.request.owner)
     return {
         "name": worker.name,

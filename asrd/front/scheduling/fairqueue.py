@@ -35,7 +35,6 @@ class Job:
     started_at: float = 0.0
     deadline: float = math.inf
     worker: str | None = None
-    key: int | None = None
     ended: bool = False
     request: Any = None
 

@@ -25,11 +25,11 @@ class RetryAfter:
     def job_ran(self, seconds: float) -> None:
         self._run_seconds += 0.2 * (seconds - self._run_seconds)
 
-    def place(self, user: User, workers: tuple[str, ...], slots: int, now: float) -> float:
-        """Seconds until the next one of this user should try again: one run over all `slots` of
+    def place(self, user: User, workers: tuple[str, ...], now: float) -> float:
+        """Seconds until the next one of this user should try again: one run over all
         these ready workers from now, or as long after the one before as places become free."""
         line = user, workers
-        free_every = self._run_seconds / slots if slots else max(1.0, self._run_seconds)
+        free_every = self._run_seconds / len(workers) if workers else max(1.0, self._run_seconds)
         self._last = {other: due for other, due in self._last.items() if due > now}
         users = sum(of == workers for _, of in self._last.keys() | {line})
         behind = self._last.get(line, now) + free_every * users / _OVERBOOKING

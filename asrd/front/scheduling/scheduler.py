@@ -13,14 +13,14 @@ The life of a job:
        └──── Finish ─────┘      exactly one, for every job that got Accept
 
 Rules:
-1. A job waits in one queue for all workers, and goes to one that suits it (rule 8) and has a free
-   slot, when it is free.
+1. A job waits in one queue for all workers, and goes to one that suits it (rule 8), when that is
+   free: a worker runs one job at a time.
 2. The user who was served longest ago is next: a flood delays others by the jobs that run, no more.
 3. The queue is bounded in jobs, bytes and seconds; a job whose worker died returns to its head
    without counting against the bounds.
 4. Each Start carries a key that is never used again. An answer under any other key is a breach.
-5. Finish ends a job here and now. A worker that still runs it is told to stop (Abandon) and its
-   slot stays taken until the worker answers or dies.
+5. Finish ends a job here and now. A worker that still runs it is told to stop (Abandon), and
+   takes no other until it answers or dies.
 6. A FAILED or DOWN worker stays so until it says it is ready: jobs are not kept waiting for it.
 7. A spare worker gets jobs only while no other that is ready has its model.
 8. A worker suits a job if its model has the name that the job asks for (if any), knows the job's
@@ -74,14 +74,13 @@ class Scheduler:
         self._actions: list[Action] = []
 
     def __repr__(self) -> str:
-        states = " ".join(f"{w.name}:{w.state}:{len(w.jobs)}" for w in self.workers.values())
+        states = " ".join(f"{w.name}:{w.state}:{w.key or '-'}" for w in self.workers.values())
         return f"<Scheduler queue={len(self.queue)} [{states}]>"
 
     # --- what status shows -----------------------------------------------------------------
 
     def running(self) -> Iterator[Job]:
-        for worker in self.workers.values():
-            yield from (job for job in worker.jobs.values() if job is not None)
+        return (worker.job for worker in self.workers.values() if worker.job is not None)
 
     @property
     def idle(self) -> bool:
@@ -96,9 +95,8 @@ class Scheduler:
     def retry_after_ms(self, job: Job, now: float) -> int:
         """When a place should be free for the next one like this, which is refused."""
         ready = set(self.workers.serving())
-        workers = [w for w in self.workers.suitable(job.needs) if w in ready]
-        names, slots = tuple(sorted(w.name for w in workers)), sum(w.slots for w in workers)
-        return round(1000 * self._returns.place(job.user, names, slots, now))
+        workers = [w.name for w in self.workers.suitable(job.needs) if w in ready]
+        return round(1000 * self._returns.place(job.user, tuple(sorted(workers)), now))
 
     # --- jobs ------------------------------------------------------------------------------
 
@@ -165,15 +163,13 @@ class Scheduler:
         self,
         name: str,
         model: str,
-        slots: int,
         now: float,
         spare: bool = False,
         skills: Skills = UNKNOWN,
     ) -> list[Action]:
         worker = self.workers[name]
         worker.state, worker.reason, worker.woken = WorkerState.READY, None, False
-        worker.model, worker.skills, worker.slots = model, skills, slots
-        worker.spare = spare
+        worker.model, worker.skills, worker.spare = model, skills, spare
         return self._refuse_hopeless(now)
 
     def worker_lost(self, name: str, how: str, now: float) -> list[Action]:
@@ -191,10 +187,10 @@ class Scheduler:
         if asleep or worker.state not in UNUSABLE:
             worker.state = WorkerState.ASLEEP if asleep else WorkerState.STARTING
         worker.woken = False
-        for job in reversed([job for job in worker.jobs.values() if job is not None]):
+        job = worker.release()
+        if job is not None:
             job.attempts -= 1
             self._requeue(job, job.waits_since)
-        worker.jobs.clear()
         return self._refuse_hopeless(now)
 
     def worker_failed(self, name: str, state: WorkerState, reason: str, now: float) -> list[Action]:
@@ -268,23 +264,22 @@ class Scheduler:
         return actions
 
     def _dispatch(self, now: float) -> None:
-        for worker in sorted(self.workers.serving(), key=lambda w: (len(w.jobs), w.name)):
-            while worker.free:
-                job = self.queue.first(self.workers.suits(worker))
-                if job is None:
-                    self._returns.nobody_waits(worker.name)
-                    break
+        free = (worker for worker in self.workers.serving() if worker.free)
+        for worker in sorted(free, key=lambda w: w.name):
+            job = self.queue.first(self.workers.suits(worker))
+            if job is None:
+                self._returns.nobody_waits(worker.name)
+            else:
                 self._start(job, worker, now)
 
     def _start(self, job: Job, worker: Worker, now: float) -> None:
         self.queue.serve(job)
         job.attempts += 1
         self._last_key += 1
-        key = self._last_key
-        job.worker, job.key, job.started_at = worker.name, key, now
-        worker.jobs[key] = job
+        worker.key, worker.job = self._last_key, job
+        job.worker, job.started_at = worker.name, now
         self._deadlines.set(job, now + self.limits.max_run_seconds)
-        self._actions.append(Start(job, worker.name, key))
+        self._actions.append(Start(job, worker.name, self._last_key))
 
     def _wake(self, jobs: Iterable[Job]) -> None:
         """One sleeper for each job that no busy worker took, and for which none was woken yet."""
@@ -302,25 +297,24 @@ class Scheduler:
 
     def _finish(self, job: Job, outcome: Any) -> None:
         job.ended = True
-        worker, key = self.workers.get(job.worker or ""), job.key
+        worker = self.workers.get(job.worker or "")
         if job.worker is None:
             self.queue.remove(job)
-        elif worker is not None and key in worker.jobs:
-            worker.jobs[key] = None
-            self._actions.append(Abandon(worker.name, key))
+        elif worker is not None and worker.job is job and worker.key is not None:
+            worker.job = None
+            self._actions.append(Abandon(worker.name, worker.key))
         self._actions.append(Finish(job, outcome))
 
     def _answered(self, name: str, key: int) -> Job | None:
         worker = self.workers[name]
-        if key not in worker.jobs:
+        if key != worker.key:
             raise UnknownKey(f"worker {name} answered for job {key}, which it does not run")
-        return worker.jobs.pop(key)
+        return worker.release()
 
     def _take_back(self, worker: Worker, how: str, now: float) -> None:
-        jobs = [job for job in worker.jobs.values() if job is not None]
-        worker.jobs.clear()
         worker.woken = False
-        for job in reversed(jobs):
+        job = worker.release()
+        if job is not None:
             self._crashed(job, how, now)
 
     def _crashed(self, job: Job, how: str, now: float) -> None:
@@ -332,7 +326,7 @@ class Scheduler:
             self._requeue(job, now)
 
     def _requeue(self, job: Job, since: float) -> None:
-        job.worker = job.key = None
+        job.worker = None
         self.queue.put_back(job)
         self._set_wait(job, since)
 

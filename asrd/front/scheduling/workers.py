@@ -1,7 +1,7 @@
 """What the scheduler knows of each worker. Pure."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from asrd.errors import Code
@@ -31,14 +31,14 @@ class Worker:
     # As far as it was heard of it, by whatever process: None, and no skills, before that.
     model: str | None = None
     skills: Skills = UNKNOWN
-    slots: int = 1
     spare: bool = False
     # Its socket is gone: it gets no more jobs, and leaves once the last one is answered.
     retired: bool = False
     # It was asleep, and nothing was heard of it since it was woken.
     woken: bool = False
-    # By key; None stands for a job that was abandoned but still takes the slot.
-    jobs: dict[int, Job | None] = field(default_factory=dict)
+    # The key of the job that it was given last, until it answers; the job is None once abandoned.
+    key: int | None = None
+    job: Job | None = None
 
     @property
     def ready(self) -> bool:
@@ -46,12 +46,17 @@ class Worker:
 
     @property
     def free(self) -> bool:
-        return self.ready and len(self.jobs) < self.slots
+        return self.ready and self.key is None
 
     @property
     def hopeful(self) -> bool:
         """Whether it serves, or may be expected to."""
         return not self.retired and self.state not in UNUSABLE
+
+    def release(self) -> Job | None:
+        """Make room for the next job; returns the one that it ran, None if that was abandoned."""
+        job, self.key, self.job = self.job, None, None
+        return job
 
     def has_model(self, needs: Needs) -> bool:
         """One of which nothing was heard may have any model."""

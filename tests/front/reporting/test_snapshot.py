@@ -36,7 +36,7 @@ def front(*ready: str, **limits: Any) -> Any:
     )
     for name in ready:
         add(made, name)
-        made.scheduler.worker_ready(name, "tiny", 1, 100.0)
+        made.scheduler.worker_ready(name, "tiny", 100.0)
     return made
 
 
@@ -213,7 +213,7 @@ def test_the_line_that_systemctl_shows() -> None:
         submit(made, f"job{number}")
     made.scheduler.worker_failed("1", WorkerState.FAILED, "no such model", 103.0)
     made.scheduler.worker_left("0", True, 103.0)
-    made.scheduler.worker_ready("1", "tiny", 1, 104.0)
+    made.scheduler.worker_ready("1", "tiny", 104.0)
     made.scheduler.worker_failed("1", WorkerState.FAILED, "no such model", 104.0)
     assert snapshot.status_line(made, 104.0) == (
         "unavailable · 0/2 workers ready · queue 3/4 · 1234 done · 3 failed · 1 crash"

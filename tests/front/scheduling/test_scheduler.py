@@ -34,7 +34,7 @@ def scheduler(*ready: str, **limits: Any) -> Scheduler:
     made = Scheduler(Limits(**limits))
     for name in ready:
         made.worker_added(name, 0.0)
-        made.worker_ready(name, "tiny", 1, 0.0)
+        made.worker_ready(name, "tiny", 0.0)
     return made
 
 
@@ -57,7 +57,7 @@ def told(actions: list[Action]) -> list[str]:
 
 def test_a_job_is_accepted_started_and_finished() -> None:
     it, mine = scheduler("0"), job()
-    assert repr(it) == "<Scheduler queue=0 [0:ready:0]>"
+    assert repr(it) == "<Scheduler queue=0 [0:ready:-]>"
     assert it.submit(mine, 1.0) == [Accept(mine, 0), Start(mine, "0", 1)]
     assert repr(it) == "<Scheduler queue=0 [0:ready:1]>"
     assert list(it.running()) == [mine]
@@ -65,7 +65,7 @@ def test_a_job_is_accepted_started_and_finished() -> None:
     assert it.job_done("0", 1, "text", 2.0) == [Finish(mine, "text")]
     assert (mine.attempts, mine.worker, mine.started_at) == (1, "0", 1.0)
     assert it.idle
-    assert repr(it) == "<Scheduler queue=0 [0:ready:0]>"
+    assert repr(it) == "<Scheduler queue=0 [0:ready:-]>"
 
 
 def test_rule_1_a_job_goes_to_whichever_worker_is_free_when_it_is_free() -> None:
@@ -74,7 +74,7 @@ def test_rule_1_a_job_goes_to_whichever_worker_is_free_when_it_is_free() -> None
     assert told(it.submit(first, 0.0)) == ["Accept", "Start"]
     assert it.submit(second, 0.0)[1] == Start(second, "1", 2)
     assert it.submit(third, 0.0) == [Accept(third, 0)]
-    assert repr(it) == "<Scheduler queue=1 [0:ready:1 1:ready:1]>"
+    assert repr(it) == "<Scheduler queue=1 [0:ready:1 1:ready:2]>"
     assert it.job_done("1", 2, "text", 1.0) == [Finish(second, "text"), Start(third, "1", 3)]
 
 
@@ -83,18 +83,8 @@ def test_rule_1_a_job_waits_while_no_worker_is_ready_and_starts_once_one_is() ->
     it.worker_added("0", 0.0)
     assert told(it.submit(mine, 0.0)) == ["Accept"]
     assert it.worker_loading("0", 1.0) == []
-    assert repr(it) == "<Scheduler queue=1 [0:loading:0]>"
-    assert it.worker_ready("0", "tiny", 1, 2.0) == [Start(mine, "0", 1)]
-
-
-def test_rule_1_every_slot_of_a_worker_is_used() -> None:
-    it = scheduler(queue_max=5)
-    it.worker_added("0", 0.0)
-    jobs = [job() for _ in range(4)]
-    for one in jobs:
-        it.submit(one, 0.0)
-    assert told(it.worker_ready("0", "tiny", 3, 1.0)) == ["Start", "Start", "Start"]
-    assert repr(it) == "<Scheduler queue=1 [0:ready:3]>"
+    assert repr(it) == "<Scheduler queue=1 [0:loading:-]>"
+    assert it.worker_ready("0", "tiny", 2.0) == [Start(mine, "0", 1)]
 
 
 def test_rule_2_one_users_flood_delays_another_by_the_running_job_alone() -> None:
@@ -130,7 +120,7 @@ def test_rule_3_a_job_whose_worker_died_waits_at_the_head_and_over_the_bound() -
     assert it.worker_lost("0", "it died", 1.0) == []
     assert list(it.queue) == [first, second]
     assert it.retried == 1
-    assert it.worker_ready("0", "tiny", 1, 2.0) == [Start(first, "0", 2)]
+    assert it.worker_ready("0", "tiny", 2.0) == [Start(first, "0", 2)]
     assert first.attempts == 2
 
 
@@ -138,7 +128,7 @@ def test_rule_3_a_second_death_ends_the_job() -> None:
     it, mine = scheduler("0"), job()
     it.submit(mine, 0.0)
     it.worker_lost("0", "it died", 1.0)
-    it.worker_ready("0", "tiny", 1, 2.0)
+    it.worker_ready("0", "tiny", 2.0)
     (finish,) = it.worker_lost("0", "killed by SIGSEGV", 3.0)
     text = "its worker died each time it was tried (2); last: killed by SIGSEGV"
     assert finish == Finish(mine, Failure(Code.WORKER_CRASHED, text))
@@ -165,7 +155,7 @@ def test_rule_4_a_late_answer_is_not_taken_for_the_retrys() -> None:
     it, mine = scheduler("0"), job()
     it.submit(mine, 0.0)
     it.worker_lost("0", "it died", 1.0)
-    it.worker_ready("0", "tiny", 1, 2.0)
+    it.worker_ready("0", "tiny", 2.0)
     with pytest.raises(UnknownKey):
         it.job_done("0", 1, "late", 3.0)
     assert it.job_done("0", 2, "text", 4.0) == [Finish(mine, "text")]
@@ -197,7 +187,7 @@ def test_rule_5_a_worker_that_dies_with_an_abandoned_job_is_free_again_once_it_i
     it.submit(gone, 0.0)
     it.end(gone, CANCELLED, 0.0)
     assert it.worker_lost("0", "it died", 1.0) == []
-    it.worker_ready("0", "tiny", 1, 2.0)
+    it.worker_ready("0", "tiny", 2.0)
     assert told(it.submit(job(), 3.0)) == ["Accept", "Start"]
 
 
@@ -223,8 +213,8 @@ def test_rule_6_only_readiness_ends_failure() -> None:
     it.worker_loading("0", 2.0)
     it.worker_lost("0", "it died", 2.0)
     it.worker_left("0", False, 3.0)
-    assert repr(it) == "<Scheduler queue=0 [0:failed:0]>"
-    it.worker_ready("0", "tiny", 1, 4.0)
+    assert repr(it) == "<Scheduler queue=0 [0:failed:-]>"
+    it.worker_ready("0", "tiny", 4.0)
     assert it.workers["0"].reason is None
     assert told(it.submit(job(), 5.0)) == ["Accept", "Start"]
 
@@ -242,7 +232,7 @@ def test_rule_6_jobs_wait_for_the_worker_that_still_may_serve() -> None:
 def with_spare() -> Scheduler:
     """Worker 0, and a spare for it."""
     it = scheduler("0", "spare", queue_max=5)
-    it.worker_ready("spare", "tiny", 1, 0.0, spare=True)
+    it.worker_ready("spare", "tiny", 0.0, spare=True)
     return it
 
 
@@ -258,22 +248,22 @@ def test_rule_7_a_spare_takes_over_at_once_and_steps_back() -> None:
     it.submit(first, 0.0)
     it.submit(second, 0.0)
     assert it.worker_lost("0", "it died", 1.0) == [Start(first, "spare", 2)]
-    it.worker_ready("0", "tiny", 1, 2.0)
-    assert it.workers["0"].jobs
+    it.worker_ready("0", "tiny", 2.0)
+    assert it.workers["0"].key is not None
     assert it.job_done("spare", 2, "text", 3.0) == [Finish(first, "text")]
     assert it.submit(third, 3.0) == [Accept(third, 0)]
 
 
 def test_rule_7_a_spare_does_not_stand_in_for_another_model() -> None:
     it = scheduler("0", "spare", queue_max=5)
-    it.worker_ready("spare", "large", 1, 0.0, spare=True)
+    it.worker_ready("spare", "large", 0.0, spare=True)
     mine = job(needs=Needs("large"))
     assert it.submit(mine, 0.0)[1] == Start(mine, "spare", 1)
 
 
 def test_rule_7_a_full_queue_is_full_though_a_spare_is_idle() -> None:
     it = scheduler("0", "spare", queue_max=0)
-    it.worker_ready("spare", "tiny", 1, 0.0, spare=True)
+    it.worker_ready("spare", "tiny", 0.0, spare=True)
     assert told(it.submit(job(), 0.0)) == ["Accept", "Start"]
     assert told(it.submit(job(), 0.0)) == ["Refuse busy"]
 
@@ -305,7 +295,7 @@ def test_any_event_ends_what_is_overdue() -> None:
     it, mine = scheduler(max_wait_seconds=30.0), job()
     it.worker_added("0", 0.0)
     it.submit(mine, 0.0)
-    assert told(it.worker_ready("0", "tiny", 1, 31.0)) == ["Finish deadline-exceeded"]
+    assert told(it.worker_ready("0", "tiny", 31.0)) == ["Finish deadline-exceeded"]
 
 
 def test_a_jobs_own_timeout_bounds_wait_and_run_from_its_arrival() -> None:
@@ -351,12 +341,12 @@ def test_a_worker_that_never_loaded_may_turn_out_to_have_the_model() -> None:
     it, mine = scheduler(), job(needs=Needs("large"))
     it.worker_added("0", 0.0)
     assert told(it.submit(mine, 0.0)) == ["Accept"]
-    assert told(it.worker_ready("0", "tiny", 1, 1.0)) == ["Finish model-not-found"]
+    assert told(it.worker_ready("0", "tiny", 1.0)) == ["Finish model-not-found"]
 
 
 def test_a_job_runs_on_the_worker_that_has_its_model() -> None:
     it, mine = scheduler("0", "1"), job(needs=Needs("large"))
-    it.worker_ready("1", "large", 1, 0.0)
+    it.worker_ready("1", "large", 0.0)
     assert it.submit(mine, 0.0)[1] == Start(mine, "1", 1)
 
 
@@ -413,8 +403,8 @@ def test_a_fatal_failure_counts_as_a_crash() -> None:
     it, mine = scheduler("0", max_attempts=2), job()
     it.submit(mine, 0.0)
     assert it.job_failed("0", 1, NO_MEMORY, 1.0, fatal=True) == []
-    assert repr(it) == "<Scheduler queue=1 [0:starting:0]>"
-    it.worker_ready("0", "tiny", 1, 2.0)
+    assert repr(it) == "<Scheduler queue=1 [0:starting:-]>"
+    it.worker_ready("0", "tiny", 2.0)
     assert told(it.job_failed("0", 2, NO_MEMORY, 3.0, fatal=True)) == ["Finish worker-crashed"]
 
 
@@ -428,10 +418,10 @@ def test_a_job_on_its_way_to_a_worker_that_left_has_not_been_tried() -> None:
 def test_a_sleeper_is_woken_for_a_job() -> None:
     it, mine = scheduler("0"), job()
     it.worker_left("0", True, 0.0)
-    assert repr(it) == "<Scheduler queue=0 [0:asleep:0]>"
+    assert repr(it) == "<Scheduler queue=0 [0:asleep:-]>"
     assert it.submit(mine, 1.0) == [Accept(mine, 0), Wake("0")]
-    assert repr(it) == "<Scheduler queue=1 [0:starting:0]>"
-    assert it.worker_ready("0", "tiny", 1, 2.0) == [Start(mine, "0", 1)]
+    assert repr(it) == "<Scheduler queue=1 [0:starting:-]>"
+    assert it.worker_ready("0", "tiny", 2.0) == [Start(mine, "0", 1)]
 
 
 def test_no_sleeper_is_woken_for_a_job_that_is_served_without() -> None:
@@ -442,7 +432,7 @@ def test_no_sleeper_is_woken_for_a_job_that_is_served_without() -> None:
 
 def test_one_sleeper_is_woken_for_each_waiting_job_and_only_if_it_has_the_model() -> None:
     it = scheduler("0", "1", "2", queue_max=5)
-    it.worker_ready("0", "large", 1, 0.0)
+    it.worker_ready("0", "large", 0.0)
     for name in "012":
         it.worker_left(name, True, 0.0)
     assert it.submit(job(needs=Needs("tiny")), 1.0)[1:] == [Wake("1")]
@@ -452,7 +442,7 @@ def test_where_nobody_may_wait_a_refused_job_wakes_the_sleeper_for_its_next_try(
     it = scheduler("0", queue_max=0)
     it.worker_left("0", True, 0.0)
     assert told(it.submit(job(), 1.0)) == ["Refuse busy", "Wake"]
-    it.worker_ready("0", "tiny", 1, 2.0)
+    it.worker_ready("0", "tiny", 2.0)
     assert told(it.submit(job(), 3.0)) == ["Accept", "Start"]
 
 
@@ -494,7 +484,7 @@ def test_who_is_refused_is_told_of_recent_runs_and_of_the_number_of_slots() -> N
         it.job_done("0", number, "text", 10.0 * number + 4.0)
     assert it.retry_after_ms(refused, 500.0) == pytest.approx(4000, rel=0.01)
     it.worker_added("1", 500.0)
-    it.worker_ready("1", "tiny", 1, 500.0)
+    it.worker_ready("1", "tiny", 500.0)
     assert it.retry_after_ms(refused, 500.0) == pytest.approx(2000, rel=0.01)
     it.worker_lost("0", "it died", 501.0)
     it.worker_lost("1", "it died", 501.0)
@@ -503,7 +493,7 @@ def test_who_is_refused_is_told_of_recent_runs_and_of_the_number_of_slots() -> N
 
 def test_an_idle_worker_with_another_model_shortens_no_line() -> None:
     it = scheduler("0", "1", queue_max=0)
-    it.worker_ready("1", "large", 1, 0.0)
+    it.worker_ready("1", "large", 0.0)
     assert told(it.submit(job(needs=Needs("tiny")), 0.0)) == ["Accept", "Start"]
     later = []
     for _ in range(4):
@@ -519,10 +509,10 @@ def test_a_job_costs_the_same_however_many_wait(other_model: str) -> None:
 
     def cost(length: int) -> int:
         it = scheduler("0", "1", queue_max=100_000)
-        it.worker_ready("1", other_model, 1, 0.0)
+        it.worker_ready("1", other_model, 0.0)
         for number in range(length):
             it.submit(job(uid=number % 7, needs=Needs("tiny")), 0.0)
-        (running,) = it.workers["0"].jobs
+        running = it.workers["0"].key or 0
         return calls_of(lambda: it.job_done("0", running, "text", 1.0))
 
     assert cost(5000) <= cost(10)
@@ -538,8 +528,8 @@ GERMAN, ANY = Needs(language="de"), Needs()
 def mixed(**limits: Any) -> Scheduler:
     """Worker 0 is English-only, worker 1 multilingual; both are ready."""
     made = scheduler("0", "1", **limits)
-    made.worker_ready("0", "tiny.en", 1, 0.0, skills=ENGLISH)
-    made.worker_ready("1", "base", 1, 0.0, skills=MANY)
+    made.worker_ready("0", "tiny.en", 0.0, skills=ENGLISH)
+    made.worker_ready("1", "base", 0.0, skills=MANY)
     return made
 
 
@@ -567,7 +557,7 @@ def test_rule_8_it_waits_for_the_better_one_while_that_is_hopeful(needs: Needs) 
     # It died, and the next process loads: what was known of it still holds.
     assert told(it.worker_lost("1", "it died", 2.0)) == []
     assert told(it.worker_loading("1", 3.0)) == []
-    ready = it.worker_ready("1", "base", 1, 4.0, skills=MANY)
+    ready = it.worker_ready("1", "base", 4.0, skills=MANY)
     assert ready == [Start(first, "1", 2)]
 
 
@@ -589,7 +579,7 @@ def test_rule_8_a_sleeper_is_woken_rather_than_another_one_taken() -> None:
 
 def test_rule_8_a_worker_that_says_what_its_files_say_is_waited_for() -> None:
     it = scheduler("0")
-    it.worker_ready("0", "tiny.en", 1, 0.0, skills=ENGLISH)
+    it.worker_ready("0", "tiny.en", 0.0, skills=ENGLISH)
     it.worker_added("1", 0.0)
     # Nothing is known of worker 1 yet: it may speak German, but is not preferred.
     german, early, late = job(needs=GERMAN), job(uid=2), job(uid=3)
@@ -633,7 +623,7 @@ def test_rule_8_if_no_worker_can_the_field_is_named(needs: Needs, code: Code, te
 def test_rule_8_word_timestamps_are_a_skill_too() -> None:
     it = mixed()
     without = Skills(frozenset({"en", "de"}), word_timestamps=False)
-    it.worker_ready("1", "base", 1, 0.0, skills=without)
+    it.worker_ready("1", "base", 0.0, skills=without)
     mine = job(needs=Needs(word_timestamps=True))
     assert it.submit(mine, 1.0)[1] == Start(mine, "0", 1)
     (refuse,) = it.submit(job(needs=Needs("base", word_timestamps=True)), 1.0)
@@ -643,7 +633,7 @@ def test_rule_8_word_timestamps_are_a_skill_too() -> None:
 
 def test_rule_8_a_model_is_found_by_the_name_of_its_directory() -> None:
     it = scheduler("0")
-    it.worker_ready("0", "/srv/models/Base/", 1, 0.0)
+    it.worker_ready("0", "/srv/models/Base/", 0.0)
     for name in ("/srv/models/Base/", "/srv/models/base", "base", "BASE/"):
         assert told(it.submit(job(needs=Needs(name)), 1.0))[0] == "Accept"
         it.tick(1000.0)
@@ -653,15 +643,15 @@ def test_rule_8_a_model_is_found_by_the_name_of_its_directory() -> None:
 
 def test_rule_8_a_name_that_may_be_two_models_is_refused_unless_one_is_called_so() -> None:
     it = scheduler("0", "1", "2", queue_max=9)
-    it.worker_ready("0", "/a/base", 1, 0.0)
-    it.worker_ready("1", "/b/base", 1, 0.0)
+    it.worker_ready("0", "/a/base", 0.0)
+    it.worker_ready("1", "/b/base", 0.0)
     (refuse,) = it.submit(job(needs=Needs("base")), 1.0)
     assert isinstance(refuse, Refuse)
     text = "name: 'base' may be /a/base or /b/base: give the whole name"
     assert (refuse.failure.code, refuse.failure.text) == (Code.BAD_REQUEST, text)
     whole = job(needs=Needs("/b/base"))
     assert it.submit(whole, 1.0)[1] == Start(whole, "1", 1)
-    it.worker_ready("2", "base", 1, 2.0)
+    it.worker_ready("2", "base", 2.0)
     exact, waits = job(needs=Needs("base")), job(needs=Needs("base"))
     assert it.submit(exact, 2.0)[1] == Start(exact, "2", 2)
     assert told(it.submit(waits, 2.0)) == ["Accept"]
@@ -669,7 +659,7 @@ def test_rule_8_a_name_that_may_be_two_models_is_refused_unless_one_is_called_so
 
 def test_rule_7_and_8_a_spare_with_other_skills_is_no_spare_for_those() -> None:
     it = scheduler("0", "1")
-    it.worker_ready("0", "mine", 1, 0.0, skills=ENGLISH)
-    it.worker_ready("1", "mine", 1, 0.0, spare=True, skills=MANY)
+    it.worker_ready("0", "mine", 0.0, skills=ENGLISH)
+    it.worker_ready("1", "mine", 0.0, spare=True, skills=MANY)
     mine = job(needs=ANY)
     assert it.submit(mine, 1.0)[1] == Start(mine, "1", 1)

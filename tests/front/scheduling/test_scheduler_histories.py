@@ -115,7 +115,6 @@ class SchedulerHistory(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         model=st.sampled_from(MODELS),
-        slots=st.integers(1, 3),
         spare=st.booleans(),
         skills=st.sampled_from(SKILLS),
     )
