@@ -6,8 +6,8 @@ import socket
 import stat
 from pathlib import Path
 
-from asrd.config import DEFAULT_SOCKET
 from asrd.errors import ConnectionLost
+from asrd.settings import DEFAULT_SOCKET
 
 SOCKET_NAME = "asrd.sock"
 # How soon to try again when the daemon's backlog is full, in seconds.

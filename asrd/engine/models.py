@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from asrd.config import WorkerSettings
 from asrd.engine.model_check import Facts as Facts
 from asrd.engine.model_check import check as check
 from asrd.engine.model_check import explain_file
 from asrd.errors import AsrdError, LoadError
+from asrd.settings import WorkerSettings
 
 # The names that faster-whisper gives to the models on the Hugging Face hub (a test compares them).
 REPOSITORIES = {

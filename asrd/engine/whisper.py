@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 
-from asrd.config import WorkerSettings
 from asrd.engine import cuda, models
 from asrd.engine.audio.opening import AudioReader, Samples, open_recording
 from asrd.engine.channels import Channels
@@ -37,6 +36,7 @@ from asrd.engine.logmel import LogMel
 from asrd.engine.prepared import Prepared, finite
 from asrd.engine.silence import Quiet
 from asrd.errors import BadRequest, InternalError, LoadError, OutOfMemory
+from asrd.settings import WorkerSettings
 from asrd.wire.records import WARNINGS_MAX, AudioFormat, Options, Segment
 
 log = logging.getLogger(__name__)

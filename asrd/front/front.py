@@ -13,7 +13,6 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from asrd.config import FrontSettings
 from asrd.errors import Code
 from asrd.front import request as answers
 from asrd.front.discovery import WorkerDirectory
@@ -32,7 +31,6 @@ from asrd.front.scheduling.actions import (
     Start,
     Wake,
 )
-from asrd.front.scheduling.fairqueue import Limits
 from asrd.front.scheduling.needs import UNKNOWN, Skills
 from asrd.front.scheduling.scheduler import Scheduler, UnknownKey
 from asrd.front.scheduling.workers import Worker, WorkerState
@@ -40,6 +38,7 @@ from asrd.front.session import Session
 from asrd.front.spool import JobAudio, Spool, SpooledAudio
 from asrd.front.unanswered import Unanswered
 from asrd.front.worker_connection import WorkerConnection
+from asrd.settings import FrontSettings
 from asrd.wire.client_events import Transcribe
 from asrd.wire.peer import Peer, User, named
 from asrd.wire.records import AudioFormat, Options
@@ -59,8 +58,7 @@ class Front:
     def __init__(self, settings: FrontSettings, buffer: memoryview) -> None:
         """`buffer`: see Connection."""
         self.settings = settings
-        names = Limits.__dataclass_fields__
-        self.scheduler = Scheduler(Limits(**{name: getattr(settings, name) for name in names}))
+        self.scheduler = Scheduler(settings)
         self.metrics = Metrics()
         self.crashes = Crashes()
         self.links: dict[str, WorkerConnection] = {}

@@ -14,7 +14,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from asrd import systemd
-from asrd.config import FrontSettings, config_path, load_front
+from asrd.config import config_path, load_front
 from asrd.errors import Code, ConfigError
 from asrd.front import memory_bounds, request
 from asrd.front.front import Front
@@ -23,6 +23,7 @@ from asrd.front.scheduling.actions import Failure
 from asrd.front.session import Session
 from asrd.journal import setup_logging
 from asrd.listener import MAIN_MODE, PUBLIC_MODE, Place, bind, unbind
+from asrd.settings import FrontSettings
 from asrd.wire import frames
 from asrd.wire.client_events import Error
 from asrd.wire.connection import BufferBudget, Connection

@@ -11,9 +11,9 @@ import anyio
 
 from asrd.asrctl.table import page, read_snapshot
 from asrd.client.asyncclient import AsyncClient
-from asrd.config import FrontSettings
 from asrd.demo import SAMPLES, samples
 from asrd.errors import AsrdError
+from asrd.settings import FrontSettings
 from asrd.standalone.crew import WorkerPool, supervised, worker_environment
 from asrd.standalone.supervisor import Supervisor
 from asrd.wire.client_events import Transcript

@@ -16,8 +16,8 @@ from dataclasses import asdict
 from typing import Any
 
 from asrd import systemd
-from asrd.config import WorkerSettings
 from asrd.errors import FieldError, ProtocolError
+from asrd.settings import WorkerSettings
 from asrd.wire.fds import OwnedFd
 from asrd.wire.records import LastProcess
 from asrd.wire.worker_events import (

@@ -20,7 +20,6 @@ import pytest
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_suppressed_tokens
 
-from asrd.config import WorkerSettings
 from asrd.demo import MODEL, samples
 from asrd.engine import cuda, models
 from asrd.engine import whisper as engine_module
@@ -38,6 +37,7 @@ from asrd.errors import (
     Poisoned,
     TooLarge,
 )
+from asrd.settings import WorkerSettings
 from asrd.wire.fields import dump
 from asrd.wire.languages import NAMES
 from asrd.wire.records import AudioFormat, Options, Segment
@@ -789,7 +789,7 @@ def test_a_worker_writes_nothing_into_the_home_directory(
     code = """
 import os, sys
 from asrd.engine.whisper import load_engine
-from asrd.config import WorkerSettings
+from asrd.settings import WorkerSettings
 assert "faster_whisper" not in sys.modules
 load_engine(WorkerSettings(model="demo", device="cpu"))
 assert "onnxruntime" not in sys.modules, "a recovery that needs no VAD waits for it"
@@ -807,7 +807,7 @@ assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
 def test_the_collector_rests_until_the_model_is_loaded_and_leaves_it_alone() -> None:
     run_python("""
 import gc
-from asrd.config import WorkerSettings
+from asrd.settings import WorkerSettings
 from asrd.worker.main import _load_engine
 gc.disable()
 _load_engine(WorkerSettings(model="demo", device="cpu"), print)

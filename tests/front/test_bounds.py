@@ -17,11 +17,11 @@ import anyio.abc
 import pytest
 
 from asrd import listener
-from asrd.config import FrontSettings
 from asrd.errors import Busy, ConfigError, ProtocolError
 from asrd.front import memory_bounds
 from asrd.front.server import _main_door, _status_door
 from asrd.listener import bind, unbind
+from asrd.settings import FrontSettings
 from asrd.wire import fdsocket, frames
 from asrd.wire.connection import BufferBudget, Connection
 from tests.support.paths import ROOT

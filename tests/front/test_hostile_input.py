@@ -19,10 +19,11 @@ import trio.testing
 from asrd.errors import BadAudio, Busy, ProtocolError
 from asrd.front.discovery import WorkerDirectory
 from asrd.front.reporting.crashes import Crash, JobRef
-from asrd.front.scheduling.fairqueue import Job, Limits
+from asrd.front.scheduling.job import Job
 from asrd.front.scheduling.scheduler import Scheduler
 from asrd.front.spool import ClientFile, Spool, SpooledAudio
 from asrd.front.worker_connection import WorkerConnection
+from asrd.settings import FrontSettings
 from asrd.systemd import Notifier
 from asrd.wire import frames
 from asrd.wire.connection import BufferBudget, Connection
@@ -282,7 +283,7 @@ def test_the_jobs_of_a_dead_worker_are_named_to_their_users_alone() -> None:
 
 
 def test_a_worker_that_gives_every_job_back_cannot_keep_one_for_ever() -> None:
-    scheduler = Scheduler(Limits(max_wait_seconds=30))
+    scheduler = Scheduler(FrontSettings(max_wait_seconds=30))
     scheduler.worker_added("0", 0.0)
     job = Job(user=0, arrival=0.0)
     scheduler.submit(job, 0.0)

@@ -21,10 +21,11 @@ from asrd.front.scheduling.actions import (
     Start,
     Wake,
 )
-from asrd.front.scheduling.fairqueue import Job, Limits
+from asrd.front.scheduling.job import Job
 from asrd.front.scheduling.needs import UNKNOWN, Needs, Skills
 from asrd.front.scheduling.scheduler import Scheduler, UnknownKey
 from asrd.front.scheduling.workers import WorkerState
+from asrd.settings import FrontSettings
 from asrd.wire.peer import User
 
 HOPELESS = {"failed", "down"}
@@ -112,7 +113,7 @@ class BookedJob:
 
 
 class World:
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: FrontSettings) -> None:
         self.limits = limits
         self.scheduler = Scheduler(limits)
         self.now = 1000.0

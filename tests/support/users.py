@@ -9,10 +9,10 @@ from typing import Any, cast
 import anyio
 from anyio.abc import TaskGroup
 
-from asrd.config import FrontSettings
 from asrd.front.front import Front
 from asrd.front.session import Session
 from asrd.front.worker_connection import WorkerInfo
+from asrd.settings import FrontSettings
 from asrd.wire import fdsocket, frames
 from asrd.wire.connection import Connection
 from asrd.wire.peer import Peer

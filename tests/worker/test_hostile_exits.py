@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import pytest
 
-from asrd.config import WorkerSettings
 from asrd.errors import Code, LoadError
+from asrd.settings import WorkerSettings
 from asrd.systemd import Notifier
 from asrd.wire.records import SENTENCE_MAX
 from asrd.wire.worker_events import Done, Failed

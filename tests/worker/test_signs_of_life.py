@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from asrd.config import WorkerSettings
+from asrd.settings import WorkerSettings
 from asrd.systemd import Notifier
 from asrd.wire.worker_events import Alive, Done, Hello
 from asrd.worker.inference import Inference, Loaded, Message, Skills, Task

@@ -38,7 +38,7 @@ def snapshot(front: "Front", peer: Peer, now: float) -> dict[str, Any]:
         "connections": front.connections,
         "queue": {
             "depth": len(scheduler.queue),
-            "max": scheduler.limits.queue_max,
+            "max": scheduler.settings.queue_max,
             "oldest_wait_ms": 0 if oldest is None else round((now - oldest) * 1000),
         },
         "jobs": metrics.jobs(scheduler.retried),
@@ -85,7 +85,7 @@ def status_line(front: "Front", now: float) -> str:
     parts = [
         health.state(front, now),
         f"{ready}/{len(workers)} workers ready" + (f" ({asleep} asleep)" if asleep else ""),
-        f"queue {len(scheduler.queue)}/{scheduler.limits.queue_max}",
+        f"queue {len(scheduler.queue)}/{scheduler.settings.queue_max}",
         f"{metrics.done} done",
         f"{sum(metrics.failed.values())} failed",
         f"{crashes} crash{'' if crashes == 1 else 'es'}",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asrd.errors import Code
-from asrd.front.scheduling.fairqueue import Job
+from asrd.front.scheduling.job import Job
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import heapq
 
-from asrd.front.scheduling.fairqueue import Job
+from asrd.front.scheduling.job import Job
 
 # Below so many entries sweeping is not worth its while.
 _SWEEP_FROM = 64

@@ -4,61 +4,21 @@ Fairness is round robin by who was served longest ago, so that one user's flood 
 another's job by no more than the jobs that already run.
 """
 
-import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
+from asrd.front.scheduling.job import Job
 from asrd.front.scheduling.needs import Needs
+from asrd.settings import FrontSettings
 from asrd.wire.peer import User, named
-
-
-@dataclass(eq=False, slots=True)
-class Job:
-    """What the scheduler knows of a job; times in seconds of the caller's clock.
-
-    `size` in bytes and `seconds` (0 if unknown) are the audio's; `timeout` counts from `arrival`;
-    `order` is its place among all that came; `waits_since` is when it came, or was put back after a
-    crash; `request` is the caller's own record and not looked at here.
-    """
-
-    user: User
-    arrival: float
-    needs: Needs = Needs()
-    size: int = 0
-    seconds: float = 0.0
-    timeout: float | None = None
-    order: int = 0
-    waits_since: float = 0.0
-    attempts: int = 0
-    started_at: float = 0.0
-    deadline: float = math.inf
-    worker: str | None = None
-    ended: bool = False
-    request: Any = None
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """See asrd.config.FrontSettings for the keys of the same names."""
-
-    queue_max: int = 1
-    queue_max_per_user: int = 0
-    queue_max_bytes: int = 1 << 50
-    queue_max_audio_seconds: float = 1e9
-    max_wait_seconds: float = 30.0
-    max_run_seconds: float = 3600.0
-    max_attempts: int = 2
-
 
 # Users whose last turn is remembered though they wait for nothing.
 _REMEMBERED_USERS = 1024
 
 
 class FairQueue:
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, settings: FrontSettings) -> None:
+        self._settings = settings
         self._retries: deque[Job] = deque()
         # By needs and user: what is next is found without a look at all that waits.
         self._lanes: dict[Needs, dict[User, deque[Job]]] = {}
@@ -85,7 +45,7 @@ class FairQueue:
 
     def why_full(self, job: Job) -> str | None:
         """One sentence if `job` must not wait as well, None if it may. Retries don't count."""
-        limits = self._limits
+        limits = self._settings
         if self._jobs >= limits.queue_max:
             return f"the queue is full ({self._jobs} of {limits.queue_max} jobs wait)"
         mine = self._of_user[job.user]

@@ -49,10 +49,12 @@ from asrd.front.scheduling.actions import (
     Wake,
 )
 from asrd.front.scheduling.deadlines import Deadlines
-from asrd.front.scheduling.fairqueue import FairQueue, Job, Limits
+from asrd.front.scheduling.fairqueue import FairQueue
+from asrd.front.scheduling.job import Job
 from asrd.front.scheduling.needs import UNKNOWN, Skills
 from asrd.front.scheduling.retry_after import RetryAfter
 from asrd.front.scheduling.workers import UNUSABLE, Worker, Workers, WorkerState
+from asrd.settings import FrontSettings
 
 
 class UnknownKey(Exception):
@@ -62,12 +64,12 @@ class UnknownKey(Exception):
 class Scheduler:
     """Every method that takes `now` returns the actions to perform, in order."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, settings: FrontSettings) -> None:
         self.workers = Workers()
         self.draining = False
         self.retried = 0
-        self.queue = FairQueue(limits)
+        self.queue = FairQueue(settings)
+        self.settings = settings
         self._deadlines = Deadlines()
         self._returns = RetryAfter()
         self._last_key = 0
@@ -248,7 +250,7 @@ class Scheduler:
         # A job that says how long it may take may wait as long, be it the first time or a retry;
         # but not while the service manager waits for the daemon to end, and loses its patience.
         patient = job.timeout is not None and not self.draining
-        longest = math.inf if patient else self.limits.max_wait_seconds
+        longest = math.inf if patient else self.settings.max_wait_seconds
         self._deadlines.set(job, since + longest)
 
     def _settle(self, now: float) -> list[Action]:
@@ -278,7 +280,7 @@ class Scheduler:
         self._last_key += 1
         worker.key, worker.job = self._last_key, job
         job.worker, job.started_at = worker.name, now
-        self._deadlines.set(job, now + self.limits.max_run_seconds)
+        self._deadlines.set(job, now + self.settings.max_run_seconds)
         self._actions.append(Start(job, worker.name, self._last_key))
 
     def _wake(self, jobs: Iterable[Job]) -> None:
@@ -318,7 +320,7 @@ class Scheduler:
             self._crashed(job, how, now)
 
     def _crashed(self, job: Job, how: str, now: float) -> None:
-        if job.attempts >= self.limits.max_attempts:
+        if job.attempts >= self.settings.max_attempts:
             text = f"its worker died each time it was tried ({job.attempts}); last: {how}"
             self._finish(job, Failure(Code.WORKER_CRASHED, text))
         else:

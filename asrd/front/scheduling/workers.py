@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from asrd.errors import Code
 from asrd.front.scheduling.actions import Failure
-from asrd.front.scheduling.fairqueue import Job
+from asrd.front.scheduling.job import Job
 from asrd.front.scheduling.needs import UNKNOWN, Needs, Skills, is_called, why_lacking
 
 

@@ -13,10 +13,11 @@ from asrd.asrctl.table import Snapshot
 from asrd.front.reporting import snapshot
 from asrd.front.reporting.crashes import Crash, Crashes, JobRef
 from asrd.front.reporting.metrics import Metrics
-from asrd.front.scheduling.fairqueue import Job, Limits
+from asrd.front.scheduling.job import Job
 from asrd.front.scheduling.scheduler import Scheduler
 from asrd.front.scheduling.workers import WorkerState
 from asrd.front.worker_connection import WorkerInfo
+from asrd.settings import FrontSettings
 from asrd.version import __version__
 from asrd.wire.fields import parse
 from asrd.wire.peer import Peer
@@ -27,7 +28,7 @@ ALICE, BOB, ROOT = 1000, 1001, 0
 def front(*ready: str, **limits: Any) -> Any:
     """As much of a front as a snapshot looks at, with workers of those names ready."""
     made = SimpleNamespace(
-        scheduler=Scheduler(Limits(**limits)),
+        scheduler=Scheduler(FrontSettings(**limits)),
         metrics=Metrics(),
         crashes=Crashes(),
         links={},

@@ -1,7 +1,7 @@
 """Deadlines that are overtaken or outlived must neither fire nor pile up."""
 
 from asrd.front.scheduling.deadlines import Deadlines
-from asrd.front.scheduling.fairqueue import Job
+from asrd.front.scheduling.job import Job
 
 
 def job(timeout: float | None = None) -> Job:

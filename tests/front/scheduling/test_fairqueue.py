@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 
-from asrd.front.scheduling.fairqueue import FairQueue, Job, Limits
+from asrd.front.scheduling.fairqueue import FairQueue
+from asrd.front.scheduling.job import Job
 from asrd.front.scheduling.needs import Needs
+from asrd.settings import FrontSettings
 from tests.support.counting import calls_of
 
 
 def queue(**limits: Any) -> FairQueue:
-    return FairQueue(Limits(**{"queue_max": 1000, **limits}))
+    return FairQueue(FrontSettings(**{"queue_max": 1000, **limits}))
 
 
 def job(name: str, uid: int = 1, **fields: Any) -> Job:

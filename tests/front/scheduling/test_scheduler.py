@@ -19,10 +19,11 @@ from asrd.front.scheduling.actions import (
     Start,
     Wake,
 )
-from asrd.front.scheduling.fairqueue import Job, Limits
+from asrd.front.scheduling.job import Job
 from asrd.front.scheduling.needs import Needs, Skills
 from asrd.front.scheduling.scheduler import Scheduler, UnknownKey
 from asrd.front.scheduling.workers import WorkerState
+from asrd.settings import FrontSettings
 from tests.support.counting import calls_of
 
 CANCELLED = Failure(Code.CANCELLED, "the client left")
@@ -31,7 +32,7 @@ NO_MEMORY = Failure(Code.OUT_OF_MEMORY, "no memory")
 
 def scheduler(*ready: str, **limits: Any) -> Scheduler:
     """With workers of those names ready for the model `tiny`."""
-    made = Scheduler(Limits(**limits))
+    made = Scheduler(FrontSettings(**limits))
     for name in ready:
         made.worker_added(name, 0.0)
         made.worker_ready(name, "tiny", 0.0)

@@ -14,8 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from asrd.front.scheduling.fairqueue import Limits
 from asrd.front.scheduling.needs import Needs
+from asrd.settings import FrontSettings
 from tests.support.scheduler_world import BookedSkills, World
 
 NAMES = ("0", "1", "2")
@@ -53,7 +53,14 @@ class SchedulerHistory(RuleBasedStateMachine):
         attempts: int,
         workers: list[tuple[str, BookedSkills | None]],
     ) -> None:
-        limits = Limits(queue_max, per_user, max_bytes, max_seconds, 30.0, 60.0, attempts)
+        limits = FrontSettings(
+            queue_max=queue_max,
+            queue_max_per_user=per_user,
+            queue_max_bytes=max_bytes,
+            queue_max_audio_seconds=max_seconds,
+            max_run_seconds=60.0,
+            max_attempts=attempts,
+        )
         self.world = World(limits)
         self.world.add("0")
         for name, (model, skills) in zip(NAMES, workers, strict=False):
@@ -251,7 +258,7 @@ def situation(world: World) -> object:
 def search(depth: int, cast: Cast) -> tuple[int, int]:
     """Walk all histories of so many events; returns how many there are, and how many situations
     they lead to. Histories that meet in one situation go on as one."""
-    world = World(Limits(queue_max=2, max_wait_seconds=30.0, max_run_seconds=60.0))
+    world = World(FrontSettings(queue_max=2, max_wait_seconds=30.0, max_run_seconds=60.0))
     world.add("0")
     world.add("1")
     level = {situation(world): (pickle.dumps(world), 1)}
