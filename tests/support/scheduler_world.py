@@ -173,9 +173,10 @@ class World:
     def drain(self) -> None:
         first, self.draining = not self.draining, True
         for booked in self.jobs.values() if first else ():
-            if booked.waits and booked.job.timeout is not None:
+            if booked.state != "ended" and booked.job.timeout is not None:
                 booked.wait_limit = self._wait_limit(booked.job)
-                booked.deadline = min(booked.deadline, booked.wait_limit)
+                if booked.waits:
+                    booked.deadline = booked.wait_limit
         self._check(self.scheduler.drain(self.now))
 
     def add(self, name: str) -> None:

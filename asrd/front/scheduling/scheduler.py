@@ -126,11 +126,15 @@ class Scheduler:
         return self._settle(now)
 
     def drain(self, now: float) -> list[Action]:
-        """Accept nothing more; what was accepted goes on, and waits max_wait_seconds at most."""
-        waiting = () if self.draining else self.queue
+        """Accepts no more jobs. Each accepted job goes on, and waits max_wait_seconds at most: from
+        now on, if it has a timeout of its own."""
+        accepted = [] if self.draining else [*self.queue, *self.running()]
         self.draining = True
-        for job in waiting:
-            self._set_wait(job, job.waits_since if job.timeout is None else now)
+        for job in accepted:
+            if job.timeout is not None:
+                job.waits_since = now
+            if job.worker is None:
+                self._set_wait(job, job.waits_since)
         return self._settle(now)
 
     # --- workers -----------------------------------------------------------------------------

@@ -478,6 +478,14 @@ def test_draining_waits_for_no_job_longer_than_any_job_may_wait() -> None:
     assert it.idle
 
 
+def test_job_given_back_while_draining_waits_from_the_drain_on() -> None:
+    it, mine = scheduler("0", max_wait_seconds=10.0), job(timeout=5000.0)
+    it.submit(mine, 0.0)
+    it.drain(60.0)
+    assert it.worker_left("0", False, 61.0) == []
+    assert it.next_deadline() == 70.0
+
+
 def test_who_is_refused_is_told_of_recent_runs_and_of_the_number_of_slots() -> None:
     it, refused = scheduler("0", queue_max=0), job()
     for number in range(1, 40):
