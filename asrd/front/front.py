@@ -136,12 +136,7 @@ class Front:
             failure = Failure(Code.BUSY, full, retry_after_ms=later)
             self._perform([Refuse(request.job, failure)])
         else:
-            actions = self.scheduler.submit(request.job, now)
-            if not request.job.ended:
-                # The worker that it starts on has the longer way to the answer, and hears first.
-                # (The end of one that is overdue already must come behind its acceptance.)
-                actions.sort(key=lambda action: isinstance(action, Accept))
-            self._perform(actions)
+            self._perform(self.scheduler.submit(request.job, now))
 
     def _why_full(self, request: Request) -> str | None:
         limit, user = self.settings.jobs_max_per_connection, request.job.user

@@ -104,16 +104,20 @@ class Scheduler:
 
     def submit(self, job: Job, now: float) -> list[Action]:
         failure = self._refusal(job, now)
-        if failure is None:
-            self._actions.append(Accept(job, len(self.queue)))
-            self.queue.append(job)
-            self._set_wait(job, now)
-        else:
+        if failure is not None:
             self._actions.append(Refuse(job, failure))
             if failure.code is Code.BUSY:
-                # Where nobody may wait (queue_max = 0), who is refused must wake the sleepers.
+                # With queue_max = 0 no job waits, so refused ones must wake the sleepers.
                 self._wake([job])
-        return self._settle(now)
+            return self._settle(now)
+        accept = Accept(job, len(self.queue))
+        self.queue.append(job)
+        self._set_wait(job, now)
+        actions = self._settle(now)
+        # Start comes before Accept: the worker has more to do before there is an answer. But the
+        # end of a job that is overdue at once comes after its acceptance.
+        actions.insert(0 if job.ended else len(actions), accept)
+        return actions
 
     def end(self, job: Job, failure: Failure, now: float) -> list[Action]:
         """End a job from outside (its client cancelled it or left); one that has ended stays so."""

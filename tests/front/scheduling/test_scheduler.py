@@ -59,7 +59,7 @@ def told(actions: list[Action]) -> list[str]:
 def test_a_job_is_accepted_started_and_finished() -> None:
     it, mine = scheduler("0"), job()
     assert repr(it) == "<Scheduler queue=0 [0:ready:-]>"
-    assert it.submit(mine, 1.0) == [Accept(mine, 0), Start(mine, "0", 1)]
+    assert it.submit(mine, 1.0) == [Start(mine, "0", 1), Accept(mine, 0)]
     assert repr(it) == "<Scheduler queue=0 [0:ready:1]>"
     assert list(it.running()) == [mine]
     assert not it.idle
@@ -72,8 +72,8 @@ def test_a_job_is_accepted_started_and_finished() -> None:
 def test_rule_1_a_job_goes_to_whichever_worker_is_free_when_it_is_free() -> None:
     it = scheduler("0", "1", queue_max=5)
     first, second, third = job(), job(), job()
-    assert told(it.submit(first, 0.0)) == ["Accept", "Start"]
-    assert it.submit(second, 0.0)[1] == Start(second, "1", 2)
+    assert told(it.submit(first, 0.0)) == ["Start", "Accept"]
+    assert it.submit(second, 0.0)[0] == Start(second, "1", 2)
     assert it.submit(third, 0.0) == [Accept(third, 0)]
     assert repr(it) == "<Scheduler queue=1 [0:ready:1 1:ready:2]>"
     assert it.job_done("1", 2, "text", 1.0) == [Finish(second, "text"), Start(third, "1", 3)]
@@ -109,7 +109,7 @@ def test_rule_3_past_the_bound_a_job_is_busy_and_told_when_to_come_again() -> No
 
 def test_rule_3_a_queue_of_none_still_lets_a_free_worker_take_a_job() -> None:
     it = scheduler("0", queue_max=0)
-    assert told(it.submit(job(), 0.0)) == ["Accept", "Start"]
+    assert told(it.submit(job(), 0.0)) == ["Start", "Accept"]
     assert told(it.submit(job(), 0.0)) == ["Refuse busy"]
 
 
@@ -189,7 +189,7 @@ def test_rule_5_a_worker_that_dies_with_an_abandoned_job_is_free_again_once_it_i
     it.end(gone, CANCELLED, 0.0)
     assert it.worker_lost("0", "it died", 1.0) == []
     it.worker_ready("0", "tiny", 2.0)
-    assert told(it.submit(job(), 3.0)) == ["Accept", "Start"]
+    assert told(it.submit(job(), 3.0)) == ["Start", "Accept"]
 
 
 @pytest.mark.parametrize("state", [WorkerState.FAILED, WorkerState.DOWN])
@@ -217,7 +217,7 @@ def test_rule_6_only_readiness_ends_failure() -> None:
     assert repr(it) == "<Scheduler queue=0 [0:failed:-]>"
     it.worker_ready("0", "tiny", 4.0)
     assert it.workers["0"].reason is None
-    assert told(it.submit(job(), 5.0)) == ["Accept", "Start"]
+    assert told(it.submit(job(), 5.0)) == ["Start", "Accept"]
 
 
 def test_rule_6_jobs_wait_for_the_worker_that_still_may_serve() -> None:
@@ -259,13 +259,13 @@ def test_rule_7_a_spare_does_not_stand_in_for_another_model() -> None:
     it = scheduler("0", "spare", queue_max=5)
     it.worker_ready("spare", "large", 0.0, spare=True)
     mine = job(needs=Needs("large"))
-    assert it.submit(mine, 0.0)[1] == Start(mine, "spare", 1)
+    assert it.submit(mine, 0.0)[0] == Start(mine, "spare", 1)
 
 
 def test_rule_7_a_full_queue_is_full_though_a_spare_is_idle() -> None:
     it = scheduler("0", "spare", queue_max=0)
     it.worker_ready("spare", "tiny", 0.0, spare=True)
-    assert told(it.submit(job(), 0.0)) == ["Accept", "Start"]
+    assert told(it.submit(job(), 0.0)) == ["Start", "Accept"]
     assert told(it.submit(job(), 0.0)) == ["Refuse busy"]
 
 
@@ -290,6 +290,11 @@ def test_a_job_that_ran_too_long_ends_in_phase_run_and_its_worker_is_told() -> N
     assert it.next_deadline() == 65.0
     failure = Failure(Code.DEADLINE_EXCEEDED, "it ran 60.0 s, longer than allowed", phase="run")
     assert it.tick(65.0) == [Abandon("0", 1), Finish(mine, failure)]
+
+
+def test_job_overdue_on_arrival_ends_after_its_acceptance() -> None:
+    it = scheduler("0")
+    assert told(it.submit(job(timeout=1.0), 2.0)) == ["Accept", "Finish deadline-exceeded"]
 
 
 def test_any_event_ends_what_is_overdue() -> None:
@@ -348,7 +353,7 @@ def test_a_worker_that_never_loaded_may_turn_out_to_have_the_model() -> None:
 def test_a_job_runs_on_the_worker_that_has_its_model() -> None:
     it, mine = scheduler("0", "1"), job(needs=Needs("large"))
     it.worker_ready("1", "large", 0.0)
-    assert it.submit(mine, 0.0)[1] == Start(mine, "1", 1)
+    assert it.submit(mine, 0.0)[0] == Start(mine, "1", 1)
 
 
 def test_a_retired_worker_ends_its_job_and_gets_no_other() -> None:
@@ -368,7 +373,7 @@ def test_a_retired_worker_that_comes_back_serves_on() -> None:
     it = scheduler("0")
     it.worker_retired("0", 1.0)
     it.worker_added("0", 2.0)
-    assert told(it.submit(job(), 2.0)) == ["Accept", "Start"]
+    assert told(it.submit(job(), 2.0)) == ["Start", "Accept"]
 
 
 @pytest.mark.parametrize("how", ["lost", "left", "fatal"])
@@ -397,7 +402,7 @@ def test_a_failed_job_is_not_retried_and_its_worker_goes_on() -> None:
     it, mine = scheduler("0"), job()
     it.submit(mine, 0.0)
     assert it.job_failed("0", 1, NO_MEMORY, 1.0) == [Finish(mine, NO_MEMORY)]
-    assert told(it.submit(job(), 2.0)) == ["Accept", "Start"]
+    assert told(it.submit(job(), 2.0)) == ["Start", "Accept"]
 
 
 def test_a_fatal_failure_counts_as_a_crash() -> None:
@@ -420,7 +425,7 @@ def test_a_sleeper_is_woken_for_a_job() -> None:
     it, mine = scheduler("0"), job()
     it.worker_left("0", True, 0.0)
     assert repr(it) == "<Scheduler queue=0 [0:asleep:-]>"
-    assert it.submit(mine, 1.0) == [Accept(mine, 0), Wake("0")]
+    assert it.submit(mine, 1.0) == [Wake("0"), Accept(mine, 0)]
     assert repr(it) == "<Scheduler queue=1 [0:starting:-]>"
     assert it.worker_ready("0", "tiny", 2.0) == [Start(mine, "0", 1)]
 
@@ -428,7 +433,7 @@ def test_a_sleeper_is_woken_for_a_job() -> None:
 def test_no_sleeper_is_woken_for_a_job_that_is_served_without() -> None:
     it = scheduler("0", "1")
     it.worker_left("1", True, 0.0)
-    assert told(it.submit(job(), 1.0)) == ["Accept", "Start"]
+    assert told(it.submit(job(), 1.0)) == ["Start", "Accept"]
 
 
 def test_one_sleeper_is_woken_for_each_waiting_job_and_only_if_it_has_the_model() -> None:
@@ -436,7 +441,7 @@ def test_one_sleeper_is_woken_for_each_waiting_job_and_only_if_it_has_the_model(
     it.worker_ready("0", "large", 0.0)
     for name in "012":
         it.worker_left(name, True, 0.0)
-    assert it.submit(job(needs=Needs("tiny")), 1.0)[1:] == [Wake("1")]
+    assert it.submit(job(needs=Needs("tiny")), 1.0)[:-1] == [Wake("1")]
 
 
 def test_where_nobody_may_wait_a_refused_job_wakes_the_sleeper_for_its_next_try() -> None:
@@ -444,7 +449,7 @@ def test_where_nobody_may_wait_a_refused_job_wakes_the_sleeper_for_its_next_try(
     it.worker_left("0", True, 0.0)
     assert told(it.submit(job(), 1.0)) == ["Refuse busy", "Wake"]
     it.worker_ready("0", "tiny", 2.0)
-    assert told(it.submit(job(), 3.0)) == ["Accept", "Start"]
+    assert told(it.submit(job(), 3.0)) == ["Start", "Accept"]
 
 
 # --- the rest -----------------------------------------------------------------------------------
@@ -503,7 +508,7 @@ def test_who_is_refused_is_told_of_recent_runs_and_of_the_number_of_slots() -> N
 def test_an_idle_worker_with_another_model_shortens_no_line() -> None:
     it = scheduler("0", "1", queue_max=0)
     it.worker_ready("1", "large", 0.0)
-    assert told(it.submit(job(needs=Needs("tiny")), 0.0)) == ["Accept", "Start"]
+    assert told(it.submit(job(needs=Needs("tiny")), 0.0)) == ["Start", "Accept"]
     later = []
     for _ in range(4):
         (refuse,) = it.submit(job(needs=Needs("tiny")), 0.0)
@@ -555,7 +560,7 @@ def mixed(**limits: Any) -> Scheduler:
 )
 def test_rule_8_a_job_goes_to_a_worker_that_can_do_it(needs: Needs, worker: str) -> None:
     it, mine = mixed(), job(needs=needs)
-    assert it.submit(mine, 1.0)[1] == Start(mine, worker, 1)
+    assert it.submit(mine, 1.0)[0] == Start(mine, worker, 1)
 
 
 @pytest.mark.parametrize("needs", [GERMAN, ANY])
@@ -583,7 +588,7 @@ def test_rule_8_without_a_language_it_goes_to_another_once_the_better_one_is_not
 def test_rule_8_a_sleeper_is_woken_rather_than_another_one_taken() -> None:
     it = mixed()
     it.worker_left("1", True, 0.0)
-    assert it.submit(job(needs=ANY), 1.0)[1:] == [Wake("1")]
+    assert it.submit(job(needs=ANY), 1.0)[:-1] == [Wake("1")]
 
 
 def test_rule_8_a_worker_that_says_what_its_files_say_is_waited_for() -> None:
@@ -593,7 +598,7 @@ def test_rule_8_a_worker_that_says_what_its_files_say_is_waited_for() -> None:
     # Nothing is known of worker 1 yet: it may speak German, but is not preferred.
     german, early, late = job(needs=GERMAN), job(uid=2), job(uid=3)
     assert told(it.submit(german, 0.0)) == ["Accept"]
-    assert it.submit(early, 0.0)[1] == Start(early, "0", 1)
+    assert it.submit(early, 0.0)[0] == Start(early, "0", 1)
     it.job_done("0", 1, "text", 1.0)
     it.worker_loading("1", 1.0, "base", MANY)
     it.end(german, CANCELLED, 1.0)
@@ -634,7 +639,7 @@ def test_rule_8_word_timestamps_are_a_skill_too() -> None:
     without = Skills(frozenset({"en", "de"}), word_timestamps=False)
     it.worker_ready("1", "base", 0.0, skills=without)
     mine = job(needs=Needs(word_timestamps=True))
-    assert it.submit(mine, 1.0)[1] == Start(mine, "0", 1)
+    assert it.submit(mine, 1.0)[0] == Start(mine, "0", 1)
     (refuse,) = it.submit(job(needs=Needs("base", word_timestamps=True)), 1.0)
     assert isinstance(refuse, Refuse)
     assert refuse.failure.text == "word_timestamps: no worker's model has alignment_heads"
@@ -644,7 +649,7 @@ def test_rule_8_a_model_is_found_by_the_name_of_its_directory() -> None:
     it = scheduler("0")
     it.worker_ready("0", "/srv/models/Base/", 0.0)
     for name in ("/srv/models/Base/", "/srv/models/base", "base", "BASE/"):
-        assert told(it.submit(job(needs=Needs(name)), 1.0))[0] == "Accept"
+        assert told(it.submit(job(needs=Needs(name)), 1.0))[-1] == "Accept"
         it.tick(1000.0)
     for name in ("models", "/other/base", "bas", ""):
         assert told(it.submit(job(needs=Needs(name)), 1.0)) == ["Refuse model-not-found"]
@@ -659,10 +664,10 @@ def test_rule_8_a_name_that_may_be_two_models_is_refused_unless_one_is_called_so
     text = "name: 'base' may be /a/base or /b/base: give the whole name"
     assert (refuse.failure.code, refuse.failure.text) == (Code.BAD_REQUEST, text)
     whole = job(needs=Needs("/b/base"))
-    assert it.submit(whole, 1.0)[1] == Start(whole, "1", 1)
+    assert it.submit(whole, 1.0)[0] == Start(whole, "1", 1)
     it.worker_ready("2", "base", 2.0)
     exact, waits = job(needs=Needs("base")), job(needs=Needs("base"))
-    assert it.submit(exact, 2.0)[1] == Start(exact, "2", 2)
+    assert it.submit(exact, 2.0)[0] == Start(exact, "2", 2)
     assert told(it.submit(waits, 2.0)) == ["Accept"]
 
 
@@ -671,4 +676,4 @@ def test_rule_7_and_8_a_spare_with_other_skills_is_no_spare_for_those() -> None:
     it.worker_ready("0", "mine", 0.0, skills=ENGLISH)
     it.worker_ready("1", "mine", 0.0, spare=True, skills=MANY)
     mine = job(needs=ANY)
-    assert it.submit(mine, 1.0)[1] == Start(mine, "1", 1)
+    assert it.submit(mine, 1.0)[0] == Start(mine, "1", 1)
