@@ -32,10 +32,11 @@ from asrd.front.scheduling.actions import (
     Wake,
 )
 from asrd.front.scheduling.needs import UNKNOWN, Skills
+from asrd.front.scheduling.quota import Quota
 from asrd.front.scheduling.scheduler import Scheduler, UnknownKey
 from asrd.front.scheduling.workers import Worker, WorkerState
 from asrd.front.session import Session
-from asrd.front.spool import JobAudio, Spool, SpooledAudio
+from asrd.front.spool import JobAudio, SpooledAudio
 from asrd.front.unanswered import Unanswered
 from asrd.front.worker_connection import WorkerConnection
 from asrd.settings import FrontSettings
@@ -67,7 +68,9 @@ class Front:
         self._directory = WorkerDirectory(settings.worker_dir)
         self.sessions: set[Session] = set()
         self._unanswered = Unanswered()
-        self._spool = Spool(settings.spool_max_bytes, settings.spool_max_bytes_per_user)
+        self._spool = Quota(
+            settings.spool_max_bytes, settings.spool_max_bytes_per_user, "bytes of inline audio"
+        )
         self._buffer = buffer
         self._refusals = Refusals()
         self._timer_due = 0.0

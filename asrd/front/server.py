@@ -7,8 +7,7 @@ import math
 import resource
 import signal
 import socket
-from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import anyio
 from anyio.abc import TaskGroup
@@ -20,6 +19,7 @@ from asrd.front import memory_bounds, request
 from asrd.front.front import Front
 from asrd.front.reporting import snapshot
 from asrd.front.scheduling.actions import Failure
+from asrd.front.scheduling.quota import Quota
 from asrd.front.session import Session
 from asrd.journal import setup_logging
 from asrd.listener import MAIN_MODE, PUBLIC_MODE, Place, bind, unbind
@@ -28,7 +28,7 @@ from asrd.wire import frames
 from asrd.wire.client_events import Error
 from asrd.wire.connection import BufferBudget, Connection
 from asrd.wire.fdsocket import READ_SIZE, peer_of
-from asrd.wire.peer import Peer, User, named
+from asrd.wire.peer import Peer, User
 
 log = logging.getLogger(__name__)
 
@@ -55,21 +55,7 @@ class _SocketPolicy:
     restricted: bool
     limits: frames.FrameLimits
     output_max: int
-    room: int
-    room_per_user: int
-    users: Counter[User] = field(default_factory=Counter)
-
-    def why_full(self, user: User) -> str | None:
-        if self.users.total() >= self.room:
-            return f"{self.room} clients are connected already"
-        if self.users[user] >= self.room_per_user:
-            return f"{named(user)} has {self.users[user]} connections already"
-        return None
-
-    def count(self, user: User, sign: int) -> None:
-        self.users[user] += sign
-        if not self.users[user]:
-            del self.users[user]
+    quota: Quota
 
     def limits_for(self, sock: socket.socket) -> frames.FrameLimits:
         """Only a Unix socket carries descriptors."""
@@ -81,8 +67,7 @@ def _main_door(settings: FrontSettings) -> _SocketPolicy:
         restricted=False,
         limits=frames.FrameLimits(payload=settings.max_payload_bytes),
         output_max=settings.output_max_bytes,
-        room=settings.connections_max,
-        room_per_user=settings.connections_max_per_user,
+        quota=Quota(settings.connections_max, settings.connections_max_per_user, "connections"),
     )
 
 
@@ -91,8 +76,11 @@ def _status_door(settings: FrontSettings) -> _SocketPolicy:
         restricted=True,
         limits=_STRANGERS,
         output_max=min(_STRANGERS_OUTPUT, settings.output_max_bytes),
-        room=settings.status_connections_max,
-        room_per_user=settings.status_connections_max_per_user,
+        quota=Quota(
+            settings.status_connections_max,
+            settings.status_connections_max_per_user,
+            "connections",
+        ),
     )
 
 
@@ -206,7 +194,7 @@ class Server:
             owner=peer.user,
             frame_timeout=self.settings.frame_timeout_seconds,
         )
-        full = door.why_full(peer.user)
+        full = door.quota.why_full(peer.user)
         self._count(channel, door, peer.user, 1)
         try:
             if full is None:
@@ -230,7 +218,7 @@ class Server:
             self._channels.add(channel)
         else:
             self._channels.discard(channel)
-        door.count(user, sign)
+        door.quota.add(user, sign)
         self.front.connections = len(self._channels)
 
 

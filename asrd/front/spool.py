@@ -6,11 +6,11 @@ The front moves audio only this way, never as a Python bytes object that grows w
 import fcntl
 import os
 import stat
-from collections import Counter
 
 from asrd.errors import BadAudio, Busy, TooLarge
+from asrd.front.scheduling.quota import Quota
 from asrd.wire.fds import OwnedFd
-from asrd.wire.peer import User, named
+from asrd.wire.peer import User
 
 # The worker must never meet a file that shrinks under it; sealed, it need not even check.
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
@@ -25,30 +25,6 @@ _KINDS = {
 }
 
 
-class Spool:
-    """The budget of memory that inline audio may hold at once, in bytes: of all clients, and of
-    each user's."""
-
-    def __init__(self, limit: int, limit_per_user: int) -> None:
-        self.limit = limit
-        self.limit_per_user = limit_per_user
-        self.used = 0
-        self._of_user: Counter[User] = Counter()
-
-    def why_full(self, user: User, more: int) -> str | None:
-        if self.used + more > self.limit:
-            return f"the inline audio of all clients is over {self.limit} bytes"
-        if self._of_user[user] + more > self.limit_per_user:
-            return f"the inline audio of {named(user)} is over {self.limit_per_user} bytes"
-        return None
-
-    def count(self, user: User, change: int) -> None:
-        self.used += change
-        self._of_user[user] += change
-        if not self._of_user[user]:
-            del self._of_user[user]
-
-
 class SpooledAudio:
     """A memfd of `user` that grows with what is written to it, up to `limit` bytes; a
     wire.Sink.
@@ -58,7 +34,7 @@ class SpooledAudio:
     once: it is of no more use.
     """
 
-    def __init__(self, spool: Spool, user: User, limit: int) -> None:
+    def __init__(self, spool: Quota, user: User, limit: int) -> None:
         self._spool = spool
         self._user = user
         self._limit = limit
@@ -90,7 +66,7 @@ class SpooledAudio:
         except OSError as error:
             problem = _exhausted(error)
         self.size += done
-        self._spool.count(self._user, done)
+        self._spool.add(self._user, done)
         return problem
 
     def seal(self) -> None:
@@ -100,7 +76,7 @@ class SpooledAudio:
         fcntl.fcntl(self.fd.fileno(), fcntl.F_ADD_SEALS, _SEALS)
 
     def close(self) -> None:
-        self._spool.count(self._user, -self.size)
+        self._spool.add(self._user, -self.size)
         self.size = 0
         self.fd.close()
 

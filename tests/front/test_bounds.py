@@ -199,18 +199,18 @@ def test_an_event_that_is_whole_is_kept_no_longer() -> None:
 
 def test_connections_are_bounded_in_all_and_by_user() -> None:
     settings = FrontSettings(connections_max=5, connections_max_per_user=3)
-    door = _main_door(settings)
+    quota = _main_door(settings).quota
     for _ in range(3):
-        assert door.why_full(ALICE) is None
-        door.count(ALICE, 1)
-    assert door.why_full(ALICE) == "user 1000 has 3 connections already"
+        assert quota.why_full(ALICE) is None
+        quota.add(ALICE, 1)
+    assert quota.why_full(ALICE) == "the limit for user 1000 is reached (3 connections)"
     for _ in range(2):
-        assert door.why_full(BOB) is None
-        door.count(BOB, 1)
-    assert door.why_full(BOB) == "5 clients are connected already"
-    door.count(ALICE, -1)
-    assert door.why_full(ALICE) is None
-    assert door.why_full(BOB) is None
+        assert quota.why_full(BOB) is None
+        quota.add(BOB, 1)
+    assert quota.why_full(BOB) == "the limit for all clients is reached (5 connections)"
+    quota.add(ALICE, -1)
+    assert quota.why_full(ALICE) is None
+    assert quota.why_full(BOB) is None
 
 
 def test_by_default_no_user_has_it_all() -> None:

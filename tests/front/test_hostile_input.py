@@ -20,8 +20,9 @@ from asrd.errors import BadAudio, Busy, ProtocolError
 from asrd.front.discovery import WorkerDirectory
 from asrd.front.reporting.crashes import Crash, JobRef
 from asrd.front.scheduling.job import Job
+from asrd.front.scheduling.quota import Quota
 from asrd.front.scheduling.scheduler import Scheduler
-from asrd.front.spool import ClientFile, Spool, SpooledAudio
+from asrd.front.spool import ClientFile, SpooledAudio
 from asrd.front.worker_connection import WorkerConnection
 from asrd.settings import FrontSettings
 from asrd.systemd import Notifier
@@ -152,7 +153,7 @@ def test_a_recording_without_a_descriptor_is_busy_once_it_is_complete(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "memfd_create", _exhausted)
-    spool = Spool(100, 100)
+    spool = Quota(100, 100, "bytes")
     recording = SpooledAudio(spool, 1, 100)
     recording.write(memoryview(b"audio"))
     with pytest.raises(Busy, match="Too many open files"):
@@ -172,7 +173,7 @@ def test_a_full_memory_is_busy_and_gives_back_its_share(monkeypatch: pytest.Monk
         return written[0]
 
     monkeypatch.setattr(os, "write", half)
-    spool = Spool(100, 100)
+    spool = Quota(100, 100, "bytes")
     recording = SpooledAudio(spool, 1, 100)
     recording.write(memoryview(b"ab"))
     assert (len(written), spool.used) == (1, 0)

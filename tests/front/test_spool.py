@@ -11,7 +11,8 @@ from typing import NoReturn
 import pytest
 
 from asrd.errors import BadAudio, Busy, TooLarge
-from asrd.front.spool import ClientFile, Spool, SpooledAudio
+from asrd.front.scheduling.quota import Quota
+from asrd.front.spool import ClientFile, SpooledAudio
 from asrd.wire.fds import OwnedFd
 
 ALICE, BOB = 1000, 1001
@@ -19,12 +20,12 @@ SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_S
 
 
 @pytest.fixture
-def spool() -> Spool:
-    return Spool(limit=100, limit_per_user=80)
+def spool() -> Quota:
+    return Quota(100, 80, "bytes of inline audio")
 
 
 @pytest.fixture
-def recording(spool: Spool) -> Iterator[SpooledAudio]:
+def recording(spool: Quota) -> Iterator[SpooledAudio]:
     made = SpooledAudio(spool, ALICE, limit=60)
     yield made
     made.close()
@@ -68,13 +69,15 @@ def test_past_its_limit_a_recording_is_too_large_whatever_follows(recording: Spo
         recording.seal()
 
 
-def test_all_recordings_together_are_bounded(spool: Spool) -> None:
+def test_all_recordings_together_are_bounded(spool: Quota) -> None:
     first, second = SpooledAudio(spool, ALICE, 60), SpooledAudio(spool, BOB, 60)
     write(first, b"x" * 60)
     write(second, b"x" * 40)
     assert spool.used == 100
     write(second, b"x")
-    with pytest.raises(Busy, match="the inline audio of all clients is over 100 bytes") as caught:
+    with pytest.raises(
+        Busy, match=r"all clients is reached \(100 bytes of inline audio\)"
+    ) as caught:
         second.seal()
     assert caught.value.retry_after_ms == 1000
     # What is of no more use is given back before its client is through.
@@ -86,12 +89,12 @@ def test_all_recordings_together_are_bounded(spool: Spool) -> None:
     assert spool.used == 0
 
 
-def test_the_recordings_of_a_user_are_bounded_and_leave_room_for_others(spool: Spool) -> None:
+def test_the_recordings_of_a_user_are_bounded_and_leave_room_for_others(spool: Quota) -> None:
     mine, more, other = (SpooledAudio(spool, uid, 60) for uid in (ALICE, ALICE, BOB))
     write(mine, b"x" * 60)
     write(more, b"x" * 20)
     write(more, b"x")
-    with pytest.raises(Busy, match="the inline audio of user 1000 is over 80 bytes") as caught:
+    with pytest.raises(Busy, match=r"user 1000 is reached \(80 bytes of inline audio\)") as caught:
         more.seal()
     assert caught.value.retry_after_ms == 1000
     write(other, b"x" * 40)
@@ -101,7 +104,7 @@ def test_the_recordings_of_a_user_are_bounded_and_leave_room_for_others(spool: S
     assert spool.used == 0
 
 
-def test_what_was_given_back_can_be_used_again(spool: Spool) -> None:
+def test_what_was_given_back_can_be_used_again(spool: Quota) -> None:
     for _ in range(5):
         recording = SpooledAudio(spool, ALICE, 100)
         write(recording, b"x" * 80)

@@ -77,7 +77,7 @@ def test_the_connections_of_one_address_are_bounded_and_leave_room_for_users(
         late = stack.enter_context(connected(tcp))
         error = late.expect("error")
         assert error["code"] == Code.BUSY
-        assert error["text"] == "address 127.0.0.1 has 3 connections already"
+        assert error["text"] == "the limit for address 127.0.0.1 is reached (3 connections)"
         assert late.at_end()
         assert front.status()["connections"] >= 4
 

@@ -492,7 +492,7 @@ class World:
         assert (
             not scheduler._deadlines
             and not queue._lanes
-            and not queue._of_user
+            and not queue._waiting._of_user
             and not queue._retries
         )
-        assert (queue._jobs, queue._bytes) == (0, 0) and abs(queue._seconds) < 1e-6
+        assert (queue._waiting.used, queue._bytes) == (0, 0) and abs(queue._seconds) < 1e-6

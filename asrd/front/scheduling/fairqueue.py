@@ -4,13 +4,14 @@ Fairness is round robin by who was served longest ago, so that one user's flood 
 another's job by no more than the jobs that already run.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from asrd.front.scheduling.job import Job
 from asrd.front.scheduling.needs import Needs
+from asrd.front.scheduling.quota import Quota
 from asrd.settings import FrontSettings
-from asrd.wire.peer import User, named
+from asrd.wire.peer import User
 
 # Users whose last turn is remembered though they wait for nothing.
 _REMEMBERED_USERS = 1024
@@ -22,14 +23,14 @@ class FairQueue:
         self._retries: deque[Job] = deque()
         # By needs and user: what is next is found without a look at all that waits.
         self._lanes: dict[Needs, dict[User, deque[Job]]] = {}
-        self._jobs = self._bytes = 0
-        self._seconds = 0.0
-        self._of_user: Counter[User] = Counter()
+        # What waits and was never started.
+        self._waiting = Quota(settings.queue_max, settings.queue_max_per_user, "waiting jobs")
+        self._bytes, self._seconds = 0, 0.0
         self._arrivals = self._turn = 0
         self._last_turn: dict[User, int] = {}
 
     def __len__(self) -> int:
-        return self._jobs + len(self._retries)
+        return self._waiting.used + len(self._retries)
 
     def __iter__(self) -> Iterator[Job]:
         """Every waiting job: retries, then those of the user who was served longest ago …"""
@@ -45,18 +46,15 @@ class FairQueue:
 
     def why_full(self, job: Job) -> str | None:
         """One sentence if `job` must not wait as well, None if it may. Retries don't count."""
-        limits = self._settings
-        if self._jobs >= limits.queue_max:
-            return f"the queue is full ({self._jobs} of {limits.queue_max} jobs wait)"
-        mine = self._of_user[job.user]
-        if limits.queue_max_per_user and mine >= limits.queue_max_per_user:
-            return f"{mine} jobs of {named(job.user)} wait already"
-        # A single job always fits an empty queue: its own size has limits of its own.
-        if self._jobs and self._bytes + job.size > limits.queue_max_bytes:
+        limits, waiting = self._settings, self._waiting.used
+        if waiting >= limits.queue_max:
+            return f"the queue is full ({waiting} of {limits.queue_max} jobs wait)"
+        # One job always fits an empty queue, for its own size has limits of its own.
+        if waiting and self._bytes + job.size > limits.queue_max_bytes:
             return f"the queue is full ({self._bytes} bytes of audio wait)"
-        if self._jobs and self._seconds + job.seconds > limits.queue_max_audio_seconds:
+        if waiting and self._seconds + job.seconds > limits.queue_max_audio_seconds:
             return f"the queue is full ({self._seconds:.0f} s of audio wait)"
-        return None
+        return self._waiting.why_full(job.user)
 
     def append(self, job: Job) -> None:
         self._arrivals += 1
@@ -84,7 +82,7 @@ class FairQueue:
         self._turn += 1
         self._last_turn[job.user] = self._turn
         if len(self._last_turn) > _REMEMBERED_USERS:
-            self._last_turn = {u: t for u, t in self._last_turn.items() if u in self._of_user}
+            self._last_turn = {u: t for u, t in self._last_turn.items() if u in self._waiting}
 
     def remove(self, job: Job) -> None:
         if job in self._retries:
@@ -102,9 +100,6 @@ class FairQueue:
         return self._last_turn[job.user], job.order
 
     def _count(self, job: Job, sign: int) -> None:
-        self._jobs += sign
+        self._waiting.add(job.user, sign)
         self._bytes += sign * job.size
         self._seconds += sign * job.seconds
-        self._of_user[job.user] += sign
-        if not self._of_user[job.user]:
-            del self._of_user[job.user]

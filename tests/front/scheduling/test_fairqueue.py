@@ -116,7 +116,7 @@ def test_a_job_may_leave_from_anywhere() -> None:
             {"queue_max_per_user": 1},
             [job("a", uid=7), job("b", uid=8)],
             job("c", uid=7),
-            "1 jobs of user 7 wait already",
+            "the limit for user 7 is reached (1 waiting jobs)",
         ),
         (
             {"queue_max_bytes": 100},
@@ -166,7 +166,7 @@ def test_served_users_are_not_remembered_for_ever() -> None:
     assert len(serve_all(waiting)) == 3000
     assert len(waiting._last_turn) <= 1024
     assert not waiting._lanes
-    assert not waiting._of_user
+    assert not waiting._waiting._of_user
 
 
 @pytest.mark.parametrize("users", [1, 500])
