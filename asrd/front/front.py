@@ -31,10 +31,9 @@ from asrd.front.scheduling.actions import (
     Start,
     Wake,
 )
-from asrd.front.scheduling.needs import UNKNOWN, Skills
 from asrd.front.scheduling.quota import Quota
-from asrd.front.scheduling.scheduler import Scheduler, UnknownKey
-from asrd.front.scheduling.workers import Worker, WorkerState
+from asrd.front.scheduling.scheduler import Scheduler
+from asrd.front.scheduling.workers import UNKNOWN, Skills, Worker, WorkerState
 from asrd.front.session import Session
 from asrd.front.spool import JobAudio, SpooledAudio
 from asrd.front.unanswered import Unanswered
@@ -211,7 +210,7 @@ class Front:
 
     def worker_loading(self, link: WorkerConnection, loading: Loading) -> None:
         now, skills = anyio.current_time(), _skills(loading)
-        self._perform(self.scheduler.worker_loading(link.name, now, loading.model, skills))
+        self._perform(self.scheduler.worker_loading(link.name, loading.model, now, skills))
         self._something_is_known()
 
     def worker_ready(self, link: WorkerConnection, hello: Hello) -> None:
@@ -281,10 +280,8 @@ class Front:
 
     def _running(self, link: WorkerConnection, key: int) -> Request | None:
         """The request under this key; None if nobody wants its answer any more."""
-        worker = self.scheduler.workers[link.name]
-        if key != worker.key:
-            raise UnknownKey(f"it spoke of job {key}, which it does not run")
-        return None if worker.job is None else worker.job.request
+        job = self.scheduler.running_on(link.name, key)
+        return None if job is None else job.request
 
     # --- what the scheduler wants done ------------------------------------------------------------
 

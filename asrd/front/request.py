@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 from asrd.errors import BadAudio, FieldError, TooLarge
 from asrd.front.reporting.crashes import JobRef
 from asrd.front.scheduling.actions import Failure
-from asrd.front.scheduling.job import Job
-from asrd.front.scheduling.needs import Needs
+from asrd.front.scheduling.job import Job, Needs
 from asrd.wire.client_events import Error, Transcribe, Transcript
 from asrd.wire.fields import dump
 from asrd.wire.peer import Peer

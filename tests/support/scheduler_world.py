@@ -21,10 +21,9 @@ from asrd.front.scheduling.actions import (
     Start,
     Wake,
 )
-from asrd.front.scheduling.job import Job
-from asrd.front.scheduling.needs import UNKNOWN, Needs, Skills
+from asrd.front.scheduling.job import Job, Needs
 from asrd.front.scheduling.scheduler import Scheduler, UnknownKey
-from asrd.front.scheduling.workers import WorkerState
+from asrd.front.scheduling.workers import UNKNOWN, Skills, WorkerState
 from asrd.settings import FrontSettings
 from asrd.wire.peer import User
 
@@ -199,10 +198,10 @@ class World:
         if worker.state not in HOPELESS:
             worker.state = "loading"
         if skills is None:
-            self._check(self.scheduler.worker_loading(name, self.now))
+            self._check(self.scheduler.worker_loading(name, "unread", self.now))
         else:
             worker.model, worker.skills = model, skills
-            self._check(self.scheduler.worker_loading(name, self.now, model, skills.told()))
+            self._check(self.scheduler.worker_loading(name, model or "", self.now, skills.told()))
 
     def ready(
         self,

@@ -1,4 +1,4 @@
-"""What the scheduler wants done, one frozen dataclass each; `Front._perform` does it. Pure."""
+"""The scheduler's decisions, one frozen dataclass each; `Front._perform` carries them out. Pure."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +36,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The job's end: a Failure, or what its worker answered, as it was given to `job_done`."""
+    """The end of a job: a Failure, or its worker's result, as `job_done` received it."""
 
     job: Job
     outcome: Any
@@ -44,7 +44,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """Tell the worker that nobody wants this answer any more."""
+    """Stops a job on its worker: its answer is no longer wanted."""
 
     worker: str
     key: int
@@ -52,7 +52,7 @@ class Abandon:
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """Connect to a worker that is asleep: systemd starts it."""
+    """Connects to a sleeping worker, which makes systemd start it."""
 
     worker: str
 

@@ -1,29 +1,31 @@
-"""The one bounded queue: fair between users, retries at its head. Pure, like the scheduler.
+"""The one bounded queue, fair between users. Pure.
 
-Fairness is round robin by who was served longest ago, so that one user's flood delays
-another's job by no more than the jobs that already run.
+The user who was served longest ago is next (round robin), so that one user's flood delays another
+user's job by the running jobs alone.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from asrd.front.scheduling.job import Job
-from asrd.front.scheduling.needs import Needs
+from asrd.front.scheduling.job import Job, Needs
 from asrd.front.scheduling.quota import Quota
 from asrd.settings import FrontSettings
 from asrd.wire.peer import User
 
-# Users whose last turn is remembered though they wait for nothing.
+# The users whose last turn is remembered although none of their jobs waits.
 _REMEMBERED_USERS = 1024
 
 
 class FairQueue:
+    """Jobs in order of arrival for each user. Retries stand at the head and count against no
+    limit."""
+
     def __init__(self, settings: FrontSettings) -> None:
         self._settings = settings
         self._retries: deque[Job] = deque()
-        # By needs and user: what is next is found without a look at all that waits.
+        # By needs and user, so that finding the next job does not look at all that wait.
         self._lanes: dict[Needs, dict[User, deque[Job]]] = {}
-        # What waits and was never started.
+        # All but the retries.
         self._waiting = Quota(settings.queue_max, settings.queue_max_per_user, "waiting jobs")
         self._bytes, self._seconds = 0, 0.0
         self._arrivals = self._turn = 0
@@ -33,23 +35,23 @@ class FairQueue:
         return self._waiting.used + len(self._retries)
 
     def __iter__(self) -> Iterator[Job]:
-        """Every waiting job: retries, then those of the user who was served longest ago …"""
+        """Yields the retries, then the jobs of the user who was served longest ago, and so on."""
         yield from self._retries
         lanes = self._lanes.values()
-        waiting = [job for lane in lanes for queue in lane.values() for job in queue]
-        yield from sorted(waiting, key=self._rank)
+        jobs = (job for lane in lanes for queue in lane.values() for job in queue)
+        yield from sorted(jobs, key=self._rank)
 
     def oldest_arrival(self) -> float | None:
-        """When the job came that has been here longest."""
+        """Returns the time at which the oldest job arrived."""
         heads = (jobs[0] for lane in self._lanes.values() for jobs in lane.values())
         return min((job.arrival for job in (*self._retries, *heads)), default=None)
 
     def why_full(self, job: Job) -> str | None:
-        """One sentence if `job` must not wait as well, None if it may. Retries don't count."""
+        """Returns one sentence if there is no room for `job`, None if there is."""
         limits, waiting = self._settings, self._waiting.used
         if waiting >= limits.queue_max:
             return f"the queue is full ({waiting} of {limits.queue_max} jobs wait)"
-        # One job always fits an empty queue, for its own size has limits of its own.
+        # An empty queue takes any job: one job has limits of its own.
         if waiting and self._bytes + job.size > limits.queue_max_bytes:
             return f"the queue is full ({self._bytes} bytes of audio wait)"
         if waiting and self._seconds + job.seconds > limits.queue_max_audio_seconds:
@@ -64,11 +66,11 @@ class FairQueue:
         self._count(job, 1)
 
     def put_back(self, job: Job) -> None:
-        """A job that was started already: to the head, and free of the bounds."""
+        """Adds a retry."""
         self._retries.appendleft(job)
 
     def first(self, suits: Callable[[Needs], bool]) -> Job | None:
-        """The job that a worker for these needs should run next."""
+        """Returns the next job among those whose needs suit a worker."""
         for job in self._retries:
             if suits(job.needs):
                 return job
@@ -77,7 +79,7 @@ class FairQueue:
         return min(heads, key=self._rank, default=None)
 
     def serve(self, job: Job) -> None:
-        """Take the job out to start it; its user goes to the end of the round."""
+        """Removes a job that starts. It is its user's turn: that user comes last from now on."""
         self.remove(job)
         self._turn += 1
         self._last_turn[job.user] = self._turn

@@ -1,20 +1,30 @@
-"""The scheduler's record of a job. Pure."""
+"""A job as the scheduler knows it, and what it needs of a worker's model. Pure."""
 
 import math
 from dataclasses import dataclass
 from typing import Any
 
-from asrd.front.scheduling.needs import Needs
 from asrd.wire.peer import User
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """`model` is a name as the client wrote it, None for any; without a `language` it is
+    detected."""
+
+    model: str | None = None
+    language: str | None = None
+    translate: bool = False
+    word_timestamps: bool = False
 
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """What the scheduler knows of a job; times in seconds of the caller's clock.
+    """Times are in seconds of the caller's clock, `size` in bytes.
 
-    `size` in bytes and `seconds` (0 if unknown) are the audio's; `timeout` counts from `arrival`;
-    `order` is its place among all that came; `waits_since` is when it came, or was put back after a
-    crash; `request` is the caller's own record and not looked at here.
+    `seconds` is the length of the audio, 0 if unknown; `timeout` counts from `arrival`; `order` is
+    the job's place among all that the queue ever had. `waits_since` is the time of its arrival, of
+    its worker's death, or of the drain. `request` is the caller's own record.
     """
 
     user: User

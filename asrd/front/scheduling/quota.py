@@ -6,21 +6,19 @@ from asrd.wire.peer import User, named
 
 
 class Quota:
-    """At most `limit` for all users and `per_user` for each (0: no limit of its own) of `what`."""
+    """At most `limit` of `what` for all users, and `per_user` for each (0: no limit of its own)."""
 
     def __init__(self, limit: int, per_user: int, what: str) -> None:
         self.used = 0
-        self._limit = limit
-        self._per_user = per_user
-        self._what = what
+        self._limit, self._per_user, self._what = limit, per_user, what
         self._of_user: Counter[User] = Counter()
 
     def __contains__(self, user: User) -> bool:
-        """True if this user takes anything."""
+        """Returns True if this user takes anything."""
         return user in self._of_user
 
     def why_full(self, user: User, more: int = 1) -> str | None:
-        """One sentence if `user` may not take `more`; None if there is room."""
+        """Returns one sentence if `user` may not take `more`, None if there is room."""
         if self.used + more > self._limit:
             return f"the limit for all clients is reached ({self._limit} {self._what})"
         if 0 < self._per_user < self._of_user[user] + more:
@@ -28,7 +26,7 @@ class Quota:
         return None
 
     def add(self, user: User, change: int) -> None:
-        """Counts what a user takes; a negative `change` gives back."""
+        """Counts what a user takes; a negative `change` gives it back."""
         self.used += change
         self._of_user[user] += change
         if not self._of_user[user]:

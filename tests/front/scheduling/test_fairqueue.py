@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from asrd.front.scheduling.fairqueue import FairQueue
-from asrd.front.scheduling.job import Job
-from asrd.front.scheduling.needs import Needs
+from asrd.front.scheduling.job import Job, Needs
 from asrd.settings import FrontSettings
 from tests.support.counting import calls_of
 

@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from asrd.front.scheduling.needs import Needs
+from asrd.front.scheduling.job import Needs
 from asrd.settings import FrontSettings
 from tests.support.scheduler_world import BookedSkills, World
 
