@@ -35,13 +35,13 @@ class FrontSettings:
         integer(0, 100_000), 1, help="Jobs that may wait for a worker; one more is `busy`."
     )
     queue_max_per_user: int = field(
-        integer(0, 100_000), 0, help="Jobs of one user that may wait; 0: no bound but `queue_max`."
+        integer(0, 100_000), 0, help="Jobs of one user that may wait; 0: no limit but `queue_max`."
     )
     queue_max_bytes: int = field(
-        integer(_KIB, 1 << 50), 8 * _GIB, help="Bytes of audio that may wait in all."
+        integer(_KIB, 1 << 50), 8 * _GIB, help="Bytes of audio of all waiting jobs."
     )
     queue_max_audio_seconds: float = field(
-        number(1, 1e9), 86_400.0, help="Seconds of PCM audio that may wait in all."
+        number(1, 1e9), 86_400.0, help="Seconds of PCM audio of all waiting jobs."
     )
     max_wait_seconds: float = field(
         number(0.001, _DAY), 30.0, help="Longest wait for a worker, if the job sets no timeout_ms."
@@ -50,7 +50,9 @@ class FrontSettings:
         number(0.001, 7 * _DAY), 3600.0, help="Longest run of one job, whatever it asks for."
     )
     max_attempts: int = field(
-        integer(1, 10), 2, help="How often a job is started before its crashes are its own fault."
+        integer(1, 10),
+        2,
+        help="Starts of one job; if its worker dies each time, the job has failed.",
     )
     max_payload_bytes: int = field(
         integer(_KIB, 16 * _GIB), 256 * _MIB, help="Largest inline audio, one shot or streamed."
@@ -74,10 +76,10 @@ class FrontSettings:
         integer(1, 500_000), 1024, help="Clients of one user connected at once."
     )
     status_connections_max: int = field(
-        integer(1, 500_000), 256, help="As connections_max, for the status socket alone."
+        integer(1, 500_000), 256, help="As connections_max, for the status socket."
     )
     status_connections_max_per_user: int = field(
-        integer(1, 500_000), 32, help="As connections_max_per_user, for the status socket alone."
+        integer(1, 500_000), 32, help="As connections_max_per_user, for the status socket."
     )
     jobs_max_per_connection: int = field(
         integer(1, 10_000), 64, help="Unanswered jobs of one connection."
@@ -85,22 +87,23 @@ class FrontSettings:
     jobs_max_per_user: int = field(
         integer(0, 1_000_000),
         0,
-        help="Unanswered jobs of one user, waiting or running; 0: no bound of its own.",
+        help="Unanswered jobs of one user, waiting or running; 0: no limit.",
     )
     frame_timeout_seconds: float = field(
         number(0.01, _DAY),
         30.0,
-        help="Time for one event to arrive whole; longest pause between two chunks of a stream.",
+        help="Time for one event to arrive; longest pause between two chunks of a stream.",
     )
     output_max_bytes: int = field(
         integer(64 * _KIB, _GIB),
         16 * _MIB,
-        help="Unread answers after which a client that does not read is cut off.",
+        help="Bytes of unread answers at which a client that does not read loses its connection.",
     )
     unread_max_bytes: int = field(
         integer(64 * _KIB, 1 << 45),
         256 * _MIB,
-        help="Unread answers and half events of all; past it, who has most of them is cut off.",
+        help="Bytes of unread answers and incomplete events of all clients together. Above it, "
+        "the user with the most loses a connection.",
     )
     log_level: str = field(_LEVEL, "info", help="debug, info, warning or error.")
 
@@ -110,7 +113,7 @@ class WorkerSettings:
     model: str = _path("", "A directory, a name in the local cache, or `demo`; empty: `demo`.", 256)
     device: str = field(choice("auto", "cpu", "cuda"), "auto", help="auto, cpu or cuda.")
     device_index: int = field(
-        integer(0, 255), 0, help="Which GPU, among those that the process can see."
+        integer(0, 255), 0, help="The GPU's number among those that the process can see."
     )
     compute_type: str = field(
         identifier(64), "default", help="CTranslate2's: default, int8, float16, int8_float16 …"
@@ -119,17 +122,17 @@ class WorkerSettings:
         integer(0, 4096), 0, help="Threads of one inference on the CPU; 0: CTranslate2's choice."
     )
     language: str = field(
-        language_or_empty, "", help="Language of jobs that name none; empty: it is detected."
+        language_or_empty, "", help="Language of jobs without one; empty: it is detected."
     )
-    beam_size: int = field(integer(1, 32), 5, help="Beam size of jobs that name none.")
+    beam_size: int = field(integer(1, 32), 5, help="Beam size of jobs without one.")
     vad_filter: bool = field(
         flag,
         False,
-        help="Skip silence (Silero VAD) in jobs that don't say. Then it is loaded with the model, "
-        "else at first use.",
+        help="Skip silence (Silero VAD), unless the job decides. Then the VAD is loaded with the "
+        "model, else at first use.",
     )
     condition_on_previous_text: bool = field(
-        flag, True, help="Prompt each window with the text before it, in jobs that don't say."
+        flag, True, help="Prompt each window with the text before it, unless the job decides."
     )
     check_model: bool = field(
         flag, True, help="Refuse a model whose alignment_heads would crash CTranslate2."
@@ -137,7 +140,7 @@ class WorkerSettings:
     spare: bool = field(
         flag,
         False,
-        help="Keep it in reserve, for when no other worker with its model is ready.",
+        help="Keep this worker in reserve until no other worker with its model is ready.",
     )
     stall_seconds: float = field(
         number(0.1, _DAY), 120.0, help="Time without progress after which watchdog pings stop."

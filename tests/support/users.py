@@ -1,4 +1,4 @@
-"""Several users of one front, without root: the kernel's word on who connected is made up."""
+"""Several users of one front without root: the tests make up the credentials of each connection."""
 
 import socket
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ from asrd.wire.peer import Peer
 ALICE, BOB, ROOT = 1000, 1001, 0
 START = {"rate": 16_000, "width": 2, "channels": 1}
 PCM = {"encoding": "pcm_s16le"}
-# Longer than any of this takes on the slowest machine; nothing waits for it to pass.
+# Longer than any test takes on the slowest machine; no test waits that long.
 PATIENCE = 100
 
 
@@ -68,7 +68,7 @@ class User:
 
 
 class Users:
-    """A front whose one worker has yet to load its model: whatever is accepted waits."""
+    """A front with one worker that never loads its model, so that every accepted job waits."""
 
     def __init__(self, tasks: TaskGroup, **settings: Any) -> None:
         self.settings = FrontSettings(worker_dir="/nonexistent", **settings)
