@@ -1,11 +1,10 @@
-"""Settings: one TOML file, a file per worker, environment over files, flags over all.
+"""Reads the settings: one TOML file, a file per worker, environment over files, flags over all.
 
     /etc/asrd/asrd.toml        [front] and [worker]
     /etc/asrd/worker-N.toml    the same keys as [worker], for worker N alone
     ASRD_FRONT_QUEUE_MAX=8     any key as an environment variable: ASRD_<TABLE>_<KEY>
 
-The two dataclasses below are the whole list; each field carries its own help, from which
-`docs/settings.md` and asrd.toml(5) are checked.
+The settings themselves are declared in `asrd.settings`.
 """
 
 import dataclasses
@@ -13,192 +12,16 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from asrd.errors import ConfigError, FieldError
-from asrd.wire.fields import (
-    Getter,
-    choice,
-    field,
-    flag,
-    identifier,
-    integer,
-    number,
-    parse,
-    string,
-    unknown_keys,
-)
-from asrd.wire.languages import language_or_empty
+from asrd.settings import TABLES, FrontSettings, WorkerSettings
+from asrd.wire.fields import parse, unknown_keys
 
 DEFAULT_CONFIG = Path("/etc/asrd/asrd.toml")
-DEFAULT_SOCKET = "/run/asrd/asrd.sock"
 
-_KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
-_DAY = 24 * 3600
-
-
-def _path(max_length: int) -> Getter:
-    """Accepts a path, and expands `~/` as a shell does: a settings file is read by no shell."""
-
-    def get(key: str, raw: object) -> str:
-        text: str = string(max_length)(key, raw)
-        return os.path.expanduser(text) if text.startswith("~/") else text  # noqa: PTH111
-
-    return get
-
-
-_PATH = _path(4096)
-_LEVEL = choice("debug", "info", "warning", "error")
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class FrontSettings:
-    socket: str = field(
-        _PATH, DEFAULT_SOCKET, help="The socket to listen at, if systemd passes none named `asrd`."
-    )
-    status_socket: str = field(
-        _PATH, "", help="A second socket that answers only status, ping and describe; empty: none."
-    )
-    worker_dir: str = field(
-        _PATH, "/run/asrd/worker", help="The directory of the workers' sockets, one NAME.sock each."
-    )
-    queue_max: int = field(
-        integer(0, 100_000), 1, help="Jobs that may wait for a worker; one more is `busy`."
-    )
-    queue_max_per_user: int = field(
-        integer(0, 100_000), 0, help="Jobs of one user that may wait; 0: only `queue_max` applies."
-    )
-    queue_max_bytes: int = field(
-        integer(_KIB, 1 << 50), 8 * _GIB, help="Bytes of audio that may wait in all."
-    )
-    queue_max_audio_seconds: float = field(
-        number(1, 1e9), 86_400.0, help="Seconds of PCM audio that may wait in all."
-    )
-    max_wait_seconds: float = field(
-        number(0.001, _DAY), 30.0, help="Longest wait for a worker, if the job sets no timeout_ms."
-    )
-    max_run_seconds: float = field(
-        number(0.001, 7 * _DAY), 3600.0, help="Longest run of one job, also if it requests more."
-    )
-    max_attempts: int = field(
-        integer(1, 10), 2, help="Times that a job is started before it fails as `worker-crashed`."
-    )
-    max_payload_bytes: int = field(
-        integer(_KIB, 16 * _GIB), 256 * _MIB, help="Largest inline audio, one shot or streamed."
-    )
-    spool_max_bytes: int = field(
-        integer(_KIB, 1 << 45), 2 * _GIB, help="Memory for the inline audio of all clients."
-    )
-    spool_max_bytes_per_user: int = field(
-        integer(_KIB, 1 << 45), _GIB, help="Memory for the inline audio of one user's clients."
-    )
-    max_file_bytes: int = field(
-        integer(_KIB, 1 << 45), 4 * _GIB, help="Largest audio passed as a descriptor."
-    )
-    max_audio_seconds: float = field(
-        number(0.1, 7 * _DAY), 14_400.0, help="Longest recording of one job."
-    )
-    connections_max: int = field(
-        integer(1, 500_000), 4096, help="Clients connected at once; one more is `busy`."
-    )
-    connections_max_per_user: int = field(
-        integer(1, 500_000), 1024, help="Clients of one user connected at once."
-    )
-    status_connections_max: int = field(
-        integer(1, 500_000), 256, help="Like connections_max, for the status socket."
-    )
-    status_connections_max_per_user: int = field(
-        integer(1, 500_000), 32, help="Like connections_max_per_user, for the status socket."
-    )
-    jobs_max_per_connection: int = field(
-        integer(1, 10_000), 64, help="Unanswered jobs of one connection."
-    )
-    jobs_max_per_user: int = field(
-        integer(0, 1_000_000),
-        0,
-        help="Unanswered jobs of one user, waiting or running; 0: no limit.",
-    )
-    frame_timeout_seconds: float = field(
-        number(0.01, _DAY),
-        30.0,
-        help="Time for a whole event to arrive; longest pause between two chunks of a stream.",
-    )
-    output_max_bytes: int = field(
-        integer(64 * _KIB, _GIB),
-        16 * _MIB,
-        help="Bytes of unread answers to one client; with more, it is disconnected.",
-    )
-    unread_max_bytes: int = field(
-        integer(64 * _KIB, 1 << 45),
-        256 * _MIB,
-        help="Bytes buffered for all clients together (unread answers and incomplete "
-        "events). Above it, the user with the most loses a connection.",
-    )
-    log_level: str = field(_LEVEL, "info", help="debug, info, warning or error.")
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSettings:
-    model: str = field(
-        _path(256),
-        "",
-        help="A directory, a name in the local cache, or `demo`; empty: `demo`.",
-    )
-    device: str = field(choice("auto", "cpu", "cuda"), "auto", help="auto, cpu or cuda.")
-    device_index: int = field(
-        integer(0, 255), 0, help="The GPU's number, among those that the process can see."
-    )
-    compute_type: str = field(
-        identifier(64),
-        "default",
-        help="CTranslate2's compute type: default, int8, float16, int8_float16 …",
-    )
-    cpu_threads: int = field(
-        integer(0, 4096), 0, help="Threads of one inference on the CPU; 0: CTranslate2's choice."
-    )
-    language: str = field(
-        language_or_empty, "", help="Language of jobs that name none; empty: detect it."
-    )
-    beam_size: int = field(integer(1, 32), 5, help="Beam size of jobs that name none.")
-    vad_filter: bool = field(
-        flag,
-        False,
-        help="Skip silence (Silero VAD) in jobs that don't set it. If true, the VAD is "
-        "loaded with the model, otherwise at first use.",
-    )
-    condition_on_previous_text: bool = field(
-        flag, True, help="Prompt each window with the text before it, in jobs that don't set it."
-    )
-    check_model: bool = field(
-        flag, True, help="Refuse a model whose alignment_heads would crash CTranslate2."
-    )
-    spare: bool = field(
-        flag,
-        False,
-        help="Keep the worker in reserve until no other worker with its model is ready.",
-    )
-    prefetch: bool = field(
-        flag, True, help="Read the next job's audio and compute its features while one runs."
-    )
-    stall_seconds: float = field(
-        number(0.1, _DAY), 120.0, help="Time without progress after which watchdog pings stop."
-    )
-    cancel_grace_seconds: float = field(
-        number(0, 3600),
-        5.0,
-        help="Time for a cancelled job to stop before the process ends itself.",
-    )
-    idle_exit_seconds: float = field(
-        number(0, 365 * _DAY), 0.0, help="Idle time after which the worker ends; 0: never."
-    )
-    log_level: str = field(_LEVEL, "info", help="debug, info, warning or error.")
-
-
-TABLES: dict[str, type] = {"front": FrontSettings, "worker": WorkerSettings}
+T = TypeVar("T", FrontSettings, WorkerSettings)
 
 
 def config_path(flag_value: str | None = None) -> Path:
@@ -261,9 +84,19 @@ def _load(
     settings |= _environment(cls, table)
     settings |= {key: value for key, value in flags.items() if value is not None}
     try:
-        return parse(cls, settings)
+        return _expanded(parse(cls, settings))
     except FieldError as error:
         raise ConfigError(f"flag for {error}") from None
+
+
+def _expanded(settings: T) -> T:
+    """Expands `~/` in paths, since not all of them went through a shell."""
+    paths = {
+        spec.name: os.path.expanduser(path)  # noqa: PTH111
+        for spec in dataclasses.fields(settings)
+        if spec.metadata.get("path") and (path := getattr(settings, spec.name)).startswith("~/")
+    }
+    return dataclasses.replace(settings, **paths)
 
 
 def _read(path: Path, cls: type, table: str | None) -> dict[str, Any]:

@@ -8,17 +8,9 @@ from typing import Any
 
 import pytest
 
-from asrd.config import (
-    DEFAULT_CONFIG,
-    TABLES,
-    FrontSettings,
-    WorkerSettings,
-    config_path,
-    load_front,
-    load_worker,
-)
+from asrd.config import DEFAULT_CONFIG, config_path, load_front, load_worker
 from asrd.errors import ConfigError
-from asrd.front.scheduling.fairqueue import Limits
+from asrd.settings import TABLES, FrontSettings, WorkerSettings
 
 KEYS = [(table, spec) for table, cls in TABLES.items() for spec in dataclasses.fields(cls)]
 NAMES = [f"{table}.{spec.name}" for table, spec in KEYS]
@@ -119,13 +111,6 @@ def test_boolean_in_the_environment(
 ) -> None:
     monkeypatch.setenv("ASRD_WORKER_VAD_FILTER", text)
     assert load_worker(file, "0").vad_filter is value
-
-
-def test_the_queues_limits_are_settings_of_the_same_names() -> None:
-    limits = Limits()
-    for spec in dataclasses.fields(Limits):
-        default = getattr(FrontSettings(), spec.name)
-        assert type(getattr(limits, spec.name)) is type(default)
 
 
 # --- the file -------------------------------------------------------------------------------------

@@ -18,10 +18,10 @@ from asrd.asrctl.streams import OutputLost, complain, mention, show
 from asrd.asrctl.table import crash_page, health_line, page
 from asrd.asrctl.transcribing import add_arguments, transcribe
 from asrd.client.client import Client
-from asrd.config import DEFAULT_SOCKET
 from asrd.errors import AsrdError, ConnectionLost
 from asrd.exitcodes import HEALTH, HEALTH_CODES, Exit, exit_code
 from asrd.safe_text import escape, safe_json
+from asrd.settings import DEFAULT_SOCKET
 from asrd.version import __version__
 
 T = TypeVar("T")

@@ -6,8 +6,8 @@ import socket
 import stat
 from pathlib import Path
 
-from asrd.config import DEFAULT_SOCKET
 from asrd.errors import ConnectionLost
+from asrd.settings import DEFAULT_SOCKET
 
 SOCKET_NAME = "asrd.sock"
 # The pause in seconds before another attempt if the daemon's backlog is full.

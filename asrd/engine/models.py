@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from asrd.config import WorkerSettings
 from asrd.demo import MODEL
 from asrd.engine.model_check import Facts, check, explain_file
 from asrd.errors import LoadError
+from asrd.settings import WorkerSettings
 
 # faster-whisper's names for models on the Hugging Face hub (a test compares them). faster-whisper
 # is not imported for them: it takes long.

@@ -31,7 +31,6 @@ from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.vad import get_vad_model
 
-from asrd.config import WorkerSettings
 from asrd.engine import cuda, models
 from asrd.engine.audio.opening import AudioReader, open_recording
 from asrd.engine.channels import Channels
@@ -41,6 +40,7 @@ from asrd.engine.job_model import JobModel
 from asrd.engine.model_check import Facts
 from asrd.engine.prepared import Prepared, finite
 from asrd.errors import BadRequest, InternalError, LoadError, OutOfMemory
+from asrd.settings import WorkerSettings
 from asrd.wire.records import WARNINGS_MAX, AudioFormat, Options, Segment
 
 log = logging.getLogger(__name__)

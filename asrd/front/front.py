@@ -12,7 +12,6 @@ from collections import Counter
 import anyio
 from anyio.abc import TaskGroup
 
-from asrd.config import FrontSettings
 from asrd.errors import Code
 from asrd.front.discovery import WorkerDirectory
 from asrd.front.reporting import log_entries
@@ -26,17 +25,15 @@ from asrd.front.scheduling.actions import (
     Action,
     Failure,
     Finish,
-    Prefetch,
     Refuse,
     Start,
     Wake,
 )
-from asrd.front.scheduling.fairqueue import Limits
-from asrd.front.scheduling.needs import UNKNOWN, Skills
-from asrd.front.scheduling.scheduler import Scheduler, UnknownKey
-from asrd.front.scheduling.workers import Worker, WorkerState
-from asrd.front.spool import Spool
+from asrd.front.scheduling.quota import Quota
+from asrd.front.scheduling.scheduler import Scheduler
+from asrd.front.scheduling.workers import UNKNOWN, Skills, Worker, WorkerState
 from asrd.front.worker_connection import WorkerConnection
+from asrd.settings import FrontSettings
 from asrd.wire.peer import Peer, User, named
 from asrd.wire.worker_events import Done, Failed, Hello, JobProgress, JobSegment, Loading, StartJob
 
@@ -56,11 +53,12 @@ class Front:
     def __init__(self, settings: FrontSettings, buffer: memoryview) -> None:
         """`buffer`: see Connection."""
         self.settings = settings
-        names = Limits.__dataclass_fields__
-        self.scheduler = Scheduler(Limits(**{name: getattr(settings, name) for name in names}))
+        self.scheduler = Scheduler(settings)
         self.metrics = Metrics()
         self.crashes = Crashes()
-        self.spool = Spool(settings.spool_max_bytes, settings.spool_max_bytes_per_user)
+        self.spool = Quota(
+            settings.spool_max_bytes, settings.spool_max_bytes_per_user, "bytes of inline audio"
+        )
         self.links: dict[str, WorkerConnection] = {}
         self.clients: set[Client] = set()
         self.started_at = 0.0
@@ -107,12 +105,7 @@ class Front:
         if limit and self._unanswered[user] >= limit:
             self.refuse(request, f"{limit} jobs of {named(user)} are unanswered")
             return
-        actions = self.scheduler.submit(request.job, anyio.current_time())
-        if not request.job.ended:
-            # The worker that it starts on has the longer way to the answer, and hears first.
-            # (The end of one that is overdue already must come behind its acceptance.)
-            actions.sort(key=lambda action: isinstance(action, Accept))
-        self._perform(actions)
+        self._perform(self.scheduler.submit(request.job, anyio.current_time()))
 
     def refuse(self, request: Request, full: str) -> None:
         """Refuses a request that the scheduler never sees: its user or client has too many."""
@@ -172,14 +165,14 @@ class Front:
         """A worker whose socket is gone keeps its connection until its job is answered."""
         if not worker.retired:
             self._perform(self.scheduler.worker_retired(worker.name, now))
-        if not worker.jobs:
+        if worker.key is None:
             log.info("worker %s: removed", worker.name)
             self._perform(self.scheduler.worker_removed(worker.name, now))
             self.links.pop(worker.name).close()
 
     def worker_loading(self, link: WorkerConnection, loading: Loading) -> None:
         now, skills = anyio.current_time(), _skills(loading)
-        self._perform(self.scheduler.worker_loading(link.name, now, loading.model, skills))
+        self._perform(self.scheduler.worker_loading(link.name, loading.model, now, skills))
         self._something_is_known()
 
     def worker_ready(self, link: WorkerConnection, hello: Hello) -> None:
@@ -188,10 +181,8 @@ class Front:
             self.scheduler.worker_ready(
                 link.name,
                 hello.model,
-                hello.slots,
                 anyio.current_time(),
                 hello.spare,
-                hello.prefetch,
                 _skills(hello) or UNKNOWN,
             )
         )
@@ -251,10 +242,7 @@ class Front:
 
     def _running(self, link: WorkerConnection, key: int) -> Request | None:
         """Returns the request under this key; None if its client no longer waits."""
-        jobs = self.scheduler.workers[link.name].jobs
-        if key not in jobs:
-            raise UnknownKey(f"it spoke of job {key}, which it does not run")
-        job = jobs[key]
+        job = self.scheduler.running_on(link.name, key)
         return None if job is None else job.request
 
     # --- the scheduler's actions ------------------------------------------------------------------
@@ -270,8 +258,6 @@ class Front:
                     self.count_refusal(job.request.owner, failure)
                     job.request.audio.close()
                     job.request.client.failed(job.request, failure)
-                case Prefetch(job, worker, key):
-                    self._send_job(job.request, self.links[worker], key, hold=True)
                 case Start():
                     self._start(action)
                 case Finish(job, Failure() as failure):
@@ -290,21 +276,8 @@ class Front:
     def _start(self, start: Start) -> None:
         request, link = start.job.request, self.links[start.worker]
         log.debug("worker %s: started", link.name, extra={"fields": request.log_fields})
-        if start.prefetched:
-            link.run_held(start.key, start.alone, request.ran())
-        else:
-            self._send_job(request, link, start.key, alone=start.alone)
-
-    def _send_job(
-        self,
-        request: Request,
-        link: WorkerConnection,
-        key: int,
-        hold: bool = False,
-        alone: bool = False,
-    ) -> None:
         job = StartJob(
-            key=key,
+            key=start.key,
             job_id=request.job_id,
             trace_id=request.trace_id,
             audio=request.format,
@@ -312,8 +285,6 @@ class Front:
             size=request.audio.size,
             stream=request.stream,
             max_audio_seconds=self.settings.max_audio_seconds,
-            hold=hold,
-            alone=alone,
         )
         link.send_job(job, request.audio.fd.fileno(), request.ran())
 

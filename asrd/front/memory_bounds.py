@@ -3,7 +3,7 @@
 `docs/security.md` has the sum item by item; `tests/process/test_memory.py` tests it.
 """
 
-from asrd.config import FrontSettings
+from asrd.settings import FrontSettings
 from asrd.wire import frames
 
 _KIB, _MIB = 1 << 10, 1 << 20

@@ -7,8 +7,7 @@ from typing import Any, Protocol
 from asrd.errors import BadAudio, FieldError, TooLarge
 from asrd.front.reporting.crashes import JobRef
 from asrd.front.scheduling.actions import Failure
-from asrd.front.scheduling.fairqueue import Job
-from asrd.front.scheduling.needs import Needs
+from asrd.front.scheduling.job import Job, Needs
 from asrd.wire.client_events import Error, Transcribe
 from asrd.wire.fds import OwnedFd
 from asrd.wire.fields import dump

@@ -7,29 +7,30 @@ import math
 import resource
 import signal
 import socket
-from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import anyio
 from anyio.abc import TaskGroup
 
 from asrd import systemd
-from asrd.config import FrontSettings, config_path, load_front
+from asrd.config import config_path, load_front
 from asrd.errors import Code, ConfigError
 from asrd.front import memory_bounds
 from asrd.front.front import Front
 from asrd.front.reporting import snapshot
 from asrd.front.request import error
 from asrd.front.scheduling.actions import Failure
+from asrd.front.scheduling.quota import Quota
 from asrd.front.session import Session
 from asrd.journal import setup_logging
 from asrd.listener import MAIN_MODE, PUBLIC_MODE, Place, bind, unbind
+from asrd.settings import FrontSettings
 from asrd.wire import frames
 from asrd.wire.client_events import Error
 from asrd.wire.connection import BufferBudget, Connection
 from asrd.wire.fdsocket import READ_SIZE, peer_of
 from asrd.wire.fields import dump
-from asrd.wire.peer import Peer, User, named
+from asrd.wire.peer import Peer
 
 log = logging.getLogger(__name__)
 
@@ -52,21 +53,7 @@ class _SocketPolicy:
     restricted: bool
     limits: frames.FrameLimits
     output_max: int
-    room: int
-    room_per_user: int
-    users: Counter[User] = field(default_factory=Counter)
-
-    def why_full(self, user: User) -> str | None:
-        if self.users.total() >= self.room:
-            return f"{self.room} clients are connected already"
-        if self.users[user] >= self.room_per_user:
-            return f"{named(user)} has {self.users[user]} connections already"
-        return None
-
-    def count(self, user: User, sign: int) -> None:
-        self.users[user] += sign
-        if not self.users[user]:
-            del self.users[user]
+    quota: Quota
 
     def limits_for(self, sock: socket.socket) -> frames.FrameLimits:
         """Only a Unix socket carries descriptors."""
@@ -78,8 +65,7 @@ def _main_policy(settings: FrontSettings) -> _SocketPolicy:
         restricted=False,
         limits=frames.FrameLimits(payload=settings.max_payload_bytes),
         output_max=settings.output_max_bytes,
-        room=settings.connections_max,
-        room_per_user=settings.connections_max_per_user,
+        quota=Quota(settings.connections_max, settings.connections_max_per_user, "connections"),
     )
 
 
@@ -89,8 +75,11 @@ def _public_policy(settings: FrontSettings) -> _SocketPolicy:
         restricted=True,
         limits=frames.FrameLimits(data=4096, payload=64 * 1024, fds=0),
         output_max=min(1 << 20, settings.output_max_bytes),
-        room=settings.status_connections_max,
-        room_per_user=settings.status_connections_max_per_user,
+        quota=Quota(
+            settings.status_connections_max,
+            settings.status_connections_max_per_user,
+            "connections",
+        ),
     )
 
 
@@ -204,9 +193,9 @@ class Server:
             owner=peer.user,
             frame_timeout=self.settings.frame_timeout_seconds,
         )
-        full = policy.why_full(peer.user)
+        full = policy.quota.why_full(peer.user)
         self._connections.add(connection)
-        policy.count(peer.user, 1)
+        policy.quota.add(peer.user, 1)
         try:
             if full is None:
                 await session.run(connection)
@@ -222,7 +211,7 @@ class Server:
             log.exception("a connection failed", extra={"fields": peer.log_fields})
         finally:
             self._connections.remove(connection)
-            policy.count(peer.user, -1)
+            policy.quota.add(peer.user, -1)
             connection.close()
 
 

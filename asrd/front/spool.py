@@ -6,35 +6,12 @@ The front never holds a recording as a Python bytes object.
 import fcntl
 import os
 import stat
-from collections import Counter
 
 from asrd.errors import BadAudio, Busy, TooLarge
+from asrd.front.scheduling.quota import Quota
 from asrd.wire import fds
 from asrd.wire.fds import OwnedFd
-from asrd.wire.peer import User, named
-
-
-class Spool:
-    """The quota of memory for inline audio, in bytes: for all clients, and for each user."""
-
-    def __init__(self, limit: int, limit_per_user: int) -> None:
-        self.limit = limit
-        self.limit_per_user = limit_per_user
-        self.used = 0
-        self._of_user: Counter[User] = Counter()
-
-    def why_full(self, user: User, more: int) -> str | None:
-        if self.used + more > self.limit:
-            return f"the inline audio of all clients is over {self.limit} bytes"
-        if self._of_user[user] + more > self.limit_per_user:
-            return f"the inline audio of {named(user)} is over {self.limit_per_user} bytes"
-        return None
-
-    def count(self, user: User, change: int) -> None:
-        self.used += change
-        self._of_user[user] += change
-        if not self._of_user[user]:
-            del self._of_user[user]
+from asrd.wire.peer import User
 
 
 class SpooledAudio:
@@ -44,7 +21,7 @@ class SpooledAudio:
     `seal` raises the error once the event is complete. The memory is released at once.
     """
 
-    def __init__(self, spool: Spool, user: User, limit: int) -> None:
+    def __init__(self, spool: Quota, user: User, limit: int) -> None:
         self._spool = spool
         self._user = user
         self._limit = limit
@@ -75,7 +52,7 @@ class SpooledAudio:
         except OSError as error:
             problem = _exhausted(error)
         self.size += done
-        self._spool.count(self._user, done)
+        self._spool.add(self._user, done)
         return problem
 
     def seal(self) -> None:
@@ -85,7 +62,7 @@ class SpooledAudio:
         fds.seal(self.fd)
 
     def close(self) -> None:
-        self._spool.count(self._user, -self.size)
+        self._spool.add(self._user, -self.size)
         self.size = 0
         self.fd.close()
 

@@ -125,17 +125,9 @@ class WorkerConnection:
             self._given[job.key] = ran
             self._connection.send(worker_events.StartJob.TYPE, dump(job), [fd])
 
-    def run_held(self, key: int, alone: bool, ran: JobRef) -> None:
-        if self._connection is not None:
-            self._given[key] = ran
-            self._connection.send(worker_events.RunJob.TYPE, dump(worker_events.RunJob(key, alone)))
-
     def cancel(self, key: int) -> None:
         if self._connection is not None:
             self._connection.send(worker_events.CancelJob.TYPE, {"key": key})
-            if key in self._given and not self._given[key].attempt:
-                # It was held, and of those no more is heard.
-                del self._given[key]
 
     def wake(self) -> None:
         self.info.expected_at = anyio.current_time()

@@ -12,9 +12,9 @@ import anyio
 from asrd.asrctl.snapshot import read_snapshot
 from asrd.asrctl.table import page
 from asrd.client.asyncclient import AsyncClient
-from asrd.config import FrontSettings
 from asrd.demo import SAMPLES, samples
 from asrd.errors import AsrdError
+from asrd.settings import FrontSettings
 from asrd.standalone.pool import WorkerPool, supervised, worker_environment
 from asrd.standalone.supervisor import Supervisor, first_of
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import anyio
 
-from asrd.config import FrontSettings, absolute
+from asrd.config import absolute
 from asrd.errors import ConfigError
 from asrd.listener import PUBLIC_MODE, bind, unbind
+from asrd.settings import FrontSettings
 from asrd.standalone.supervisor import Supervisor, Timeouts, Unit, program
 from asrd.worker.environment import WORKER_ENVIRONMENT
 

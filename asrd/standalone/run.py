@@ -13,17 +13,11 @@ from pathlib import Path
 import anyio
 
 from asrd.client.connect import SOCKET_NAME, is_private, own_directories
-from asrd.config import (
-    DEFAULT_SOCKET,
-    FrontSettings,
-    absolute,
-    config_path,
-    load_front,
-    load_worker,
-)
+from asrd.config import absolute, config_path, load_front, load_worker
 from asrd.engine.models import REPOSITORIES
 from asrd.errors import AsrdError, ConfigError
 from asrd.journal import setup_logging
+from asrd.settings import DEFAULT_SOCKET, FrontSettings
 from asrd.standalone.pool import WorkerPool, supervised, worker_environment
 from asrd.standalone.supervisor import Supervisor, Timeouts, first_of
 from asrd.stdio import say

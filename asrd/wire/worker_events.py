@@ -37,12 +37,7 @@ PROTOCOL_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class StartJob:
-    """Always with exactly one descriptor: the audio, `size` bytes long when it was accepted.
-
-    `hold`: read it beside the job that runs, and wait for `run`; it may be cancelled, too, and then
-    nothing is to be said of it. `alone`: nothing may be read beside it, for what is read may crash
-    the process and this is its last attempt.
-    """
+    """Always with exactly one descriptor: the audio, `size` bytes long when it was accepted."""
 
     TYPE: ClassVar = "job"
     key: int = field(integer(0, 1 << 53))
@@ -53,17 +48,6 @@ class StartJob:
     trace_id: str | None = field(identifier(), None)
     stream: bool = field(flag, False)
     max_audio_seconds: float = field(number(0, WEEK_S), WEEK_S)
-    hold: bool = field(flag, False)
-    alone: bool = field(flag, False)
-
-
-@dataclass(frozen=True, slots=True)
-class RunJob:
-    """The job that is held has its turn now."""
-
-    TYPE: ClassVar = "run"
-    key: int = field(integer(0, 1 << 53))
-    alone: bool = field(flag, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +75,7 @@ class Loading:
 @dataclass(frozen=True, slots=True)
 class Hello:
     """The model is loaded and warm: the worker takes jobs. `languages`, `translate` and
-    `word_timestamps` are the model's skills. `spare`: in reserve for others with this model;
-    `prefetch`: beside those that run it can hold one."""
+    `word_timestamps` are the model's skills. `spare`: in reserve for others with this model."""
 
     TYPE: ClassVar = "hello"
     version: int = field(integer(1, 1 << 31))
@@ -101,9 +84,7 @@ class Hello:
     languages: tuple[str, ...] = field(sequence(identifier(16), 1000))
     device: str = field(identifier(64))
     compute_type: str = field(identifier(64))
-    slots: int = field(integer(1, 256), 1)
     spare: bool = field(flag, False)
-    prefetch: bool = field(flag, False)
     load_seconds: float = field(number(0, 1e6), 0.0)
     last: LastProcess | None = field(nested(LastProcess), None)
     alive_seconds: float | None = field(number(0.05, 3600), None)
@@ -183,7 +164,7 @@ class Bye:
 
 
 WorkerEvent = Loading | Hello | Alive | JobSegment | JobProgress | Done | Failed | CannotLoad | Bye
-FrontEvent = StartJob | RunJob | CancelJob
+FrontEvent = StartJob | CancelJob
 
 FROM_WORKER = by_type(Loading, Hello, Alive, JobSegment, JobProgress, Done, Failed, CannotLoad, Bye)
-TO_WORKER = by_type(StartJob, RunJob, CancelJob)
+TO_WORKER = by_type(StartJob, CancelJob)

@@ -14,11 +14,12 @@ from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from asrd import systemd
-from asrd.config import WorkerSettings, config_path, load_worker
+from asrd.config import config_path, load_worker
 from asrd.engine import models
 from asrd.errors import ConfigError, LoadError
 from asrd.exitcodes import EXIT_BROKEN, EXIT_CANNOT_LOAD
 from asrd.journal import setup_logging
+from asrd.settings import WorkerSettings
 from asrd.version import __version__
 from asrd.wire.fds import OwnedFd
 from asrd.wire.worker_events import Loading

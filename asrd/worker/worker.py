@@ -13,9 +13,9 @@ import time
 from dataclasses import replace
 
 from asrd import systemd
-from asrd.config import WorkerSettings
 from asrd.errors import FieldError, ProtocolError
 from asrd.exitcodes import EXIT_BROKEN, EXIT_CANNOT_LOAD, EXIT_IDLE, EXIT_STOPPED
+from asrd.settings import WorkerSettings
 from asrd.wire import worker_events
 from asrd.wire.fds import OwnedFd
 from asrd.wire.records import LastProcess

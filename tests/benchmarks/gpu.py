@@ -4,8 +4,8 @@
 
 For the question whether a worker should run several clients' jobs as one batch: faster-whisper's
 BatchedInferencePipeline over as many clips is the most that could give. Several workers on one
-card, and reading the next job ahead ([worker] prefetch), are what asrd has instead. Temperature 0,
-English, the beam as given, no VAD; each figure is of `--seconds`.
+card are what asrd has instead. Temperature 0, English, the beam as given, no VAD; each figure is of
+`--seconds`.
 """
 
 import argparse
@@ -14,20 +14,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from faster_whisper import BatchedInferencePipeline, WhisperModel
 
 from asrd import Client
-from asrd.config import WorkerSettings
 from tests.benchmarks.measure import daemon, machine, speech, table
 
 # Batching across clients is built if it could give so much more than one worker.
 WORTH_BUILDING = 1.5
 _START_SECONDS = 240.0
-_HAS_PREFETCH = any(setting.name == "prefetch" for setting in fields(WorkerSettings))
 
 
 @dataclass(frozen=True)
@@ -56,20 +54,14 @@ def measure(plan: Plan) -> dict[str, Any]:
     rates: dict[str, dict[str, float]] = {f"{length:g} s": _Rates() for length in plan.lengths}
     _engine_alone(plan, rates)
     for workers in plan.workers:
-        _asrd(plan, workers, True, rates)
-    if _HAS_PREFETCH:
-        _asrd(plan, 1, False, rates)
+        _asrd(plan, workers, rates)
     decisions = {length: decide(ways) for length, ways in rates.items()}
     return {"rates": rates, "decision": decisions}
 
 
 def decide(ways: dict[str, float]) -> str:
     """Whether to build batching across clients, by the rule."""
-    one = max(
-        rate
-        for way, rate in ways.items()
-        if way.startswith("asrd, 1 worker, ") and "prefetch" not in way
-    )
+    one = max(rate for way, rate in ways.items() if way.startswith("asrd, 1 worker, "))
     most = max(rate for way, rate in ways.items() if way.startswith("asrd,"))
     batched = max(rate for way, rate in ways.items() if way.startswith("batched"))
     verdict = "build it" if batched / one >= WORTH_BUILDING else "not worth building"
@@ -107,13 +99,11 @@ def _engine_alone(plan: Plan, rates: dict[str, dict[str, float]]) -> None:
             ways[f"batched by {size}"] = rate([batch], size * length, plan.seconds)
 
 
-def _asrd(plan: Plan, workers: int, prefetch: bool, rates: dict[str, dict[str, float]]) -> None:
+def _asrd(plan: Plan, workers: int, rates: dict[str, dict[str, float]]) -> None:
     config = f"[front]\nqueue_max = 64\n[worker]\ncpu_threads = 1\nbeam_size = {plan.beam_size}\n"
-    if _HAS_PREFETCH:
-        config += f"prefetch = {str(prefetch).lower()}\n"
     arguments = ["--device", plan.device, "--compute-type", plan.compute_type]
     arguments += ["--workers", str(workers)]
-    name = f"asrd, {workers} worker{'s' * (workers > 1)}" + ", no prefetch" * (not prefetch)
+    name = f"asrd, {workers} worker{'s' * (workers > 1)}"
     with daemon(*arguments, model=plan.model, config=config, patience=_START_SECONDS) as path:
         for length in plan.lengths:
             clip = speech(length)

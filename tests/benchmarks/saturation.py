@@ -1,5 +1,4 @@
-"""A saturated worker, with and without reading the next job ahead, against a bare loop over the
-same recordings in the caller's own process.
+"""A saturated worker against a bare loop over the same recordings in the caller's own process.
 
     python -m tests.benchmarks.saturation [--seconds S] [--jobs N]
 
@@ -37,7 +36,7 @@ from tests.support.sounds import encoded
 
 _OPTIONS: dict[str, Any] = {"language": "en", "temperature": 0.0}
 _BASE = "bare loop in process"
-_WAYS = {"asrd": "true", "asrd, nothing read ahead": "false"}
+_CONFIG = "[front]\nqueue_max = 8\n[worker]\ncpu_threads = 1\nbeam_size = 1\n"
 # Container and codec for PyAV, by the name that users know.
 _FORMATS = {"WAV": ("wav", "pcm_s16le"), "MP3": ("mp3", "mp3"), "Opus": ("ogg", "libopus")}
 _CLIENTS = 3
@@ -74,20 +73,14 @@ class _Bench:
         self._model = WhisperModel(str(MODEL), device="cpu", cpu_threads=1)
         self._directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         self._pool = stack.enter_context(ThreadPoolExecutor(_CLIENTS))
-        self._clients = {
-            name: [
-                stack.enter_context(Client(path))
-                for path in [stack.enter_context(daemon(config=_config(prefetch)))]
-                for _ in range(_CLIENTS)
-            ]
-            for name, prefetch in _WAYS.items()
-        }
+        path = stack.enter_context(daemon(config=_CONFIG))
+        self._clients = [stack.enter_context(Client(path)) for _ in range(_CLIENTS)]
 
     def measure(self, length: float, kind: str, seconds: float) -> list[list[str]]:
         file = self._directory / f"{length:g}.{kind}"
         file.write_bytes(encoded(speech(length), *_FORMATS[kind]))
         ways: dict[str, Callable[[], object]] = {_BASE: partial(self._bare, file.read_bytes())}
-        ways |= {name: partial(self._crowd, name, file) for name in _WAYS}
+        ways["asrd"] = partial(self._crowd, file)
         times = interleave(ways, seconds, 1, 3)
         rows = []
         for name, taken in times.items():
@@ -103,18 +96,12 @@ class _Bench:
             audio = decode_audio(io.BytesIO(data))
             list(self._model.transcribe(audio, beam_size=1, **_OPTIONS)[0])
 
-    def _crowd(self, way: str, file: Path) -> None:
+    def _crowd(self, file: Path) -> None:
         def work(client: Client) -> None:
             for _ in range(self._jobs // _CLIENTS):
                 client.transcribe(file, **_OPTIONS)
 
-        list(self._pool.map(work, self._clients[way]))
-
-
-def _config(prefetch: str) -> str:
-    return (
-        f"[front]\nqueue_max = 8\n[worker]\nprefetch = {prefetch}\ncpu_threads = 1\nbeam_size = 1\n"
-    )
+        list(self._pool.map(work, self._clients))
 
 
 if __name__ == "__main__":

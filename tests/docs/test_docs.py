@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from asrd.config import TABLES, FrontSettings
 from asrd.errors import Code, WarningCode
 from asrd.front.reporting import snapshot
+from asrd.settings import TABLES, FrontSettings
 from asrd.wire import client_events, frames, records, worker_events
 from asrd.wire.peer import Peer
 from tests.support.declared import accepts, default

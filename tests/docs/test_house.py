@@ -15,7 +15,7 @@ TREES = {
 
 # Pure: testable without a clock, a socket or a file.
 PURE_FOLDERS = {"front/scheduling", "wire"}
-PURE_FILES = {"errors.py", "safe_text.py", "version.py"}
+PURE_FILES = {"errors.py", "safe_text.py", "settings.py", "version.py"}
 # The files of `wire` that hold sockets and descriptors.
 WITH_SOCKETS = {"wire/connection.py", "wire/fdsocket.py", "wire/fds.py"}
 IMPURE = {

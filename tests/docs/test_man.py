@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from asrd.config import TABLES
 from asrd.errors import Code
+from asrd.settings import TABLES
 from tests.support.paths import ROOT
 
 PAGES = sorted((ROOT / "docs" / "man").iterdir())

@@ -6,8 +6,8 @@ from functools import cache
 
 import pytest
 
-from asrd.config import FrontSettings
 from asrd.front import memory_bounds
+from asrd.settings import FrontSettings
 from asrd.wire import frames
 from tests.docs.test_house import TREES, names
 from tests.process import test_memory as worst

@@ -496,7 +496,7 @@ def test_worker_writes_nothing_into_the_home_directory(
     code = """
 import os, sys
 from asrd.engine.whisper import load_engine
-from asrd.config import WorkerSettings
+from asrd.settings import WorkerSettings
 load_engine(WorkerSettings(model="demo", device="cpu"))
 assert "onnxruntime" not in sys.modules, "a recovery that needs no VAD waits for it"
 load_engine(WorkerSettings(model="demo", device="cpu", vad_filter=True))
@@ -513,7 +513,7 @@ assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
 def test_collector_rests_until_the_model_is_loaded() -> None:
     run_python("""
 import gc
-from asrd.config import WorkerSettings
+from asrd.settings import WorkerSettings
 from asrd.worker.main import _load_engine
 gc.disable()
 _load_engine(WorkerSettings(model="demo", device="cpu"), print)

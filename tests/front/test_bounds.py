@@ -13,9 +13,9 @@ import anyio
 import pytest
 from anyio.abc import TaskGroup
 
-from asrd.config import FrontSettings
 from asrd.errors import Busy, ProtocolError
 from asrd.front.server import _public_policy
+from asrd.settings import FrontSettings
 from asrd.wire import fdsocket, frames
 from asrd.wire.connection import BufferBudget, Connection
 from tests.support.raw import memfd

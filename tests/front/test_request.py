@@ -9,7 +9,7 @@ import pytest
 from asrd.errors import BadAudio, Code, TooLarge
 from asrd.front.request import Request, error, make_request, transcript, with_hints
 from asrd.front.scheduling.actions import Failure
-from asrd.front.scheduling.needs import Needs
+from asrd.front.scheduling.job import Needs
 from asrd.wire.client_events import TO_CLIENT, Error, Transcribe, Transcript
 from asrd.wire.fields import dump, parse
 from asrd.wire.peer import Peer

@@ -1,26 +1,26 @@
 """The limits of connections and descriptors."""
 
-from asrd.config import FrontSettings
 from asrd.front import memory_bounds
 from asrd.front.server import _main_policy
+from asrd.settings import FrontSettings
 from tests.support.paths import ROOT
 
 ALICE, BOB = 1000, 1001
 
 
 def test_connections_are_limited_in_all_and_by_user() -> None:
-    policy = _main_policy(FrontSettings(connections_max=5, connections_max_per_user=3))
+    quota = _main_policy(FrontSettings(connections_max=5, connections_max_per_user=3)).quota
     for _ in range(3):
-        assert policy.why_full(ALICE) is None
-        policy.count(ALICE, 1)
-    assert policy.why_full(ALICE) == "user 1000 has 3 connections already"
+        assert quota.why_full(ALICE) is None
+        quota.add(ALICE, 1)
+    assert quota.why_full(ALICE) == "the limit for user 1000 is reached (connections: 3)"
     for _ in range(2):
-        assert policy.why_full(BOB) is None
-        policy.count(BOB, 1)
-    assert policy.why_full(BOB) == "5 clients are connected already"
-    policy.count(ALICE, -1)
-    assert policy.why_full(ALICE) is None
-    assert policy.why_full(BOB) is None
+        assert quota.why_full(BOB) is None
+        quota.add(BOB, 1)
+    assert quota.why_full(BOB) == "the limit for all clients is reached (connections: 5)"
+    quota.add(ALICE, -1)
+    assert quota.why_full(ALICE) is None
+    assert quota.why_full(BOB) is None
 
 
 def test_default_limits_leave_half_to_other_users() -> None:

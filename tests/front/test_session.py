@@ -416,7 +416,7 @@ async def test_no_event_makes_a_second_line_in_the_log(
 async def test_error_repeats_little_of_the_event(kind: str, data: object) -> None:
     async with users() as made:
         alice = made.connect(ALICE)
-        made.front.scheduler.worker_ready("0", "tiny", 1, anyio.current_time())
+        made.front.scheduler.worker_ready("0", "tiny", anyio.current_time())
         assert isinstance(data, dict)
         alice.sock.setblocking(True)
         alice.send(kind, data, SECOND if data.get("name") else b"")

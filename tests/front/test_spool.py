@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 import pytest
 
 from asrd.errors import BadAudio, Busy, TooLarge
-from asrd.front.spool import ClientFile, Spool, SpooledAudio
+from asrd.front.scheduling.quota import Quota
+from asrd.front.spool import ClientFile, SpooledAudio
 from asrd.wire.fds import OwnedFd
 from tests.support.raw import memfd
 
@@ -20,12 +21,12 @@ SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_S
 
 
 @pytest.fixture
-def spool() -> Spool:
-    return Spool(limit=100, limit_per_user=80)
+def spool() -> Quota:
+    return Quota(100, 80, "bytes of inline audio")
 
 
 @pytest.fixture
-def recording(spool: Spool) -> Iterator[SpooledAudio]:
+def recording(spool: Quota) -> Iterator[SpooledAudio]:
     made = SpooledAudio(spool, ALICE, limit=60)
     yield made
     made.close()
@@ -72,12 +73,12 @@ def test_recording_past_its_limit_is_too_large_whatever_follows(recording: Spool
 @pytest.mark.parametrize(
     ("other", "fitting", "error"),
     [
-        (BOB, 40, "the inline audio of all clients is over 100 bytes"),
-        (ALICE, 20, "the inline audio of user 1000 is over 80 bytes"),
+        (BOB, 40, "all clients is reached .bytes of inline audio: 100"),
+        (ALICE, 20, "user 1000 is reached .bytes of inline audio: 80"),
     ],
 )
 def test_recordings_are_limited_in_all_and_by_user(
-    spool: Spool, recording: SpooledAudio, other: int, fitting: int, error: str
+    spool: Quota, recording: SpooledAudio, other: int, fitting: int, error: str
 ) -> None:
     second = SpooledAudio(spool, other, 60)
     write(recording, b"x" * 60)
@@ -98,7 +99,7 @@ def test_recordings_are_limited_in_all_and_by_user(
 
 
 def test_recording_without_memory_is_busy(
-    spool: Spool, recording: SpooledAudio, monkeypatch: pytest.MonkeyPatch
+    spool: Quota, recording: SpooledAudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.write
     written: list[int] = []
@@ -119,7 +120,7 @@ def test_recording_without_memory_is_busy(
 
 
 def test_recording_without_a_descriptor_is_busy_once_it_is_complete(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
+    spool: Quota, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "memfd_create", exhausted)
     recording = SpooledAudio(spool, ALICE, 60)

@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from asrd import config
+from asrd import settings
 from tests.fuzz.targets import RECORDS, TABLES
 
 HERE = Path(__file__).parent
@@ -61,7 +61,7 @@ def fuzz(
 def _vocabulary() -> set[str]:
     """What a fuzzer would be long in guessing."""
     names = {spec.name for cls in RECORDS for spec in dataclasses.fields(cls)}
-    return names | {kind for table in TABLES for kind in table} | _HEADER | {*config.TABLES}
+    return names | {kind for table in TABLES for kind in table} | _HEADER | {*settings.TABLES}
 
 
 _HEADER = {"type", "data", "data_length", "payload_length", "fds", "null", "true", "false"}

@@ -112,7 +112,10 @@ def test_crowd_at_the_status_socket_leaves_the_main_one_open(tmp_path: Path) -> 
                 stranger.send("ping")
                 stranger.expect("pong")
             with Peer.connect(public) as surplus:
-                assert f"user {os.getuid()} has 2" in surplus.expect("error")["text"]
+                assert (
+                    f"user {os.getuid()} is reached (connections: 2)"
+                    in surplus.expect("error")["text"]
+                )
             with front.connect() as client, front.connect() as other:
                 for member in (client, other):
                     member.send("ping")

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from asrd.config import FrontSettings
 from asrd.front import memory_bounds
+from asrd.settings import FrontSettings
 from asrd.wire import fdsocket, frames
 from tests.support.daemons import Front, descriptors, resident_kib
 from tests.support.raw import Peer, wait_for

@@ -359,6 +359,20 @@ def test_wyoming_client_gets_an_error_then_the_end(daemon: Daemon) -> None:
     assert anyio.run(partial(converse, bytes(32_000), language="xx")) == ["error"]
 
 
+def test_spare_worker_takes_over_after_a_crash(tmp_path: Path) -> None:
+    config = "[worker]\ncpu_threads = 1\nbeam_size = 1\n"
+    with Daemon(tmp_path, "--spares", "1", config=config) as daemon, daemon.connect() as client:
+        daemon.wait_until_ready("0", "1")
+        assert [daemon.workers()[name]["spare"] for name in "01"] == [False, True]
+        client.start_long("first")
+        daemon.kill("0", signal.SIGSEGV)
+        again = client.transcript("first")
+        assert (again["attempts"], again["worker"]) == (2, "1")
+        daemon.wait_until_ready("0", "1")
+        client.ask_file("second")
+        assert client.transcript("second")["worker"] == "0"
+
+
 def test_stopping_leaves_nothing(tmp_path: Path) -> None:
     with Daemon(tmp_path, "--workers", "2") as daemon:
         daemon.wait_until_ready("0", "1")

@@ -73,7 +73,7 @@ def test_one_address_may_not_take_all_connections(front: Front, tcp: socket.sock
         late = stack.enter_context(connected(tcp))
         error = late.expect("error")
         assert error["code"] == Code.BUSY
-        assert error["text"] == "address 127.0.0.1 has 3 connections already"
+        assert error["text"] == "the limit for address 127.0.0.1 is reached (connections: 3)"
         assert late.at_end()
         assert front.status()["connections"] >= 4
 

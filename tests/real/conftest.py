@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from asrd.config import WorkerSettings
 from asrd.engine.whisper import WhisperEngine, load_engine
+from asrd.settings import WorkerSettings
 from tests.support.real import speech, weights
 from tests.support.real.speech import Clip
 

@@ -38,7 +38,6 @@ def _between(what: str) -> Callable[..., str]:
 
 _WORDS: dict[str, Callable[..., str]] = {
     "string": lambda max_length: f"text, up to {_number(max_length)} characters",
-    "_path": lambda max_length: f"text, up to {_number(max_length)} characters",
     "identifier": lambda get_text: (
         f"name, up to {inspect.getclosurevars(get_text).nonlocals['max_length']} characters"
     ),

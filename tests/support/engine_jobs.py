@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from asrd.config import WorkerSettings
 from asrd.engine.audio.opening import Samples
 from asrd.engine.interface import Transcription
 from asrd.engine.whisper import WhisperEngine
+from asrd.settings import WorkerSettings
 from asrd.wire.records import AudioFormat, Options, Segment
 from tests.support.sounds import memory_file
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from asrd.config import WorkerSettings
 from asrd.engine.interface import OnProgress, OnSegment, Transcription
+from asrd.settings import WorkerSettings
 from asrd.systemd import Notifier
 from asrd.wire.fds import Closing
 from asrd.wire.records import AudioFormat, Options, Segment

@@ -201,7 +201,6 @@ HELLO = {
     "languages": ["en"],
     "device": "cpu",
     "compute_type": "int8",
-    "slots": 1,
     "load_seconds": 0.1,
 }
 

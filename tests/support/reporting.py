@@ -6,9 +6,10 @@ from typing import Any
 from asrd.front.reporting import snapshot
 from asrd.front.reporting.crashes import Crash, Crashes, JobRef
 from asrd.front.reporting.metrics import Metrics
-from asrd.front.scheduling.fairqueue import Job, Limits
+from asrd.front.scheduling.job import Job
 from asrd.front.scheduling.scheduler import Scheduler
 from asrd.front.worker_connection import WorkerInfo
+from asrd.settings import FrontSettings
 from asrd.wire.peer import Peer
 
 ALICE, BOB, CAROL, ROOT = 1000, 1001, 1002, 0
@@ -17,7 +18,7 @@ ALICE, BOB, CAROL, ROOT = 1000, 1001, 1002, 0
 def front(*ready: str, **limits: Any) -> Any:
     """A front with workers of those names, ready."""
     made = SimpleNamespace(
-        scheduler=Scheduler(Limits(**limits)),
+        scheduler=Scheduler(FrontSettings(**limits)),
         metrics=Metrics(),
         crashes=Crashes(),
         links={},
@@ -26,7 +27,7 @@ def front(*ready: str, **limits: Any) -> Any:
     )
     for name in ready:
         add(made, name)
-        made.scheduler.worker_ready(name, "tiny", 1, 100.0)
+        made.scheduler.worker_ready(name, "tiny", 100.0)
     return made
 
 

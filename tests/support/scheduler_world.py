@@ -1,56 +1,26 @@
-"""An independent account of what the scheduler must do, checked after each of its calls.
+"""An independent model of the scheduler, checked after each of its calls.
 
-`World` drives a Scheduler and keeps its own, naive books beside it: who waits, who runs where, who
-must have ended and how. Every method is one event; whatever the scheduler then says must fit the
-books. It shares no code with the scheduler but the records.
+`World` drives a Scheduler and keeps its own, naive books: which jobs wait, which run where, which
+must have ended and how. Every method is one event, and the scheduler's actions must fit the books.
+It shares no code with the scheduler but the records.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 
 from asrd.errors import Code
-from asrd.front.scheduling.actions import (
-    Abandon,
-    Accept,
-    Action,
-    Failure,
-    Finish,
-    Prefetch,
-    Refuse,
-    Start,
-    Wake,
-)
-from asrd.front.scheduling.fairqueue import Job, Limits
-from asrd.front.scheduling.needs import UNKNOWN, Needs, Skills
+from asrd.front.scheduling import actions
+from asrd.front.scheduling.actions import Abandon, Accept, Failure, Finish, Refuse, Start, Wake
+from asrd.front.scheduling.job import Job, Needs
 from asrd.front.scheduling.scheduler import Scheduler, UnknownKey
-from asrd.front.scheduling.workers import WorkerState
+from asrd.front.scheduling.workers import UNKNOWN, Skills, WorkerState
+from asrd.settings import FrontSettings
 from asrd.wire.peer import User
 
 HOPELESS = {"failed", "down"}
 ANY = Needs()
-
-
-@dataclass(frozen=True)
-class BookedSkills:
-    languages: tuple[str, ...]
-    translate: bool = True
-    words: bool = True
-
-    @property
-    def many(self) -> bool:
-        return len(self.languages) > 1
-
-    def enough_for(self, needs: Needs) -> bool:
-        return (
-            needs.language in (None, *self.languages)
-            and self.translate >= needs.translate
-            and self.words >= needs.word_timestamps
-        )
-
-    def told(self) -> Skills:
-        return Skills(frozenset(self.languages), self.translate, self.words)
 
 
 @dataclass
@@ -58,27 +28,28 @@ class BookedWorker:
     state: str = "starting"
     retired: bool = False
     model: str | None = None
-    # None: nothing is known of its skills.
-    skills: BookedSkills | None = None
-    slots: int = 1
+    skills: Skills = UNKNOWN
     spare: bool = False
-    can_prefetch: bool = False
-    # Key and number of the job that it has read ahead.
-    prefetched: tuple[int, int] | None = None
-    # Key to job; a job that has ended but still takes its slot stands there as None.
-    held: dict[int, int | None] = field(default_factory=dict)
+    # The key and the number of its job; a job that has ended leaves the key.
+    key: int | None = None
+    number: int | None = None
 
     @property
     def ready(self) -> bool:
         return self.state == "ready" and not self.retired
 
     @property
-    def full(self) -> bool:
-        return len(self.held) >= self.slots
-
-    @property
     def hopeful(self) -> bool:
         return self.state not in HOPELESS and not self.retired
+
+    @property
+    def multilingual(self) -> bool:
+        return len(self.skills.languages or ()) > 1
+
+    def fails(self) -> None:
+        """Its process is gone; only a ready one ends HOPELESS."""
+        if self.state not in HOPELESS:
+            self.state = "starting"
 
     def is_named(self, asked: str | None) -> bool:
         if asked is None or self.model is None:
@@ -86,17 +57,22 @@ class BookedWorker:
         return asked.lower() in (self.model.lower(), self.model.lower().split("/")[-1])
 
     def able(self, needs: Needs) -> bool:
-        return self.is_named(needs.model) and (self.skills is None or self.skills.enough_for(needs))
+        known, skills = self.skills.languages, self.skills
+        enough = known is None or (
+            needs.language in (None, *known)
+            and skills.translate >= needs.translate
+            and skills.word_timestamps >= needs.word_timestamps
+        )
+        return self.is_named(needs.model) and enough
 
     def fits(self, job: Job) -> bool:
         return self.hopeful and self.able(job.needs)
 
     def beats(self, other: "BookedWorker", needs: Needs) -> bool:
-        """Both could run it: whether this one is preferred."""
+        """Returns True if this one is preferred, of two that could run it."""
         if needs.model is not None and (self.model == needs.model) != (other.model == needs.model):
             return self.model == needs.model
-        many = [worker.skills is not None and worker.skills.many for worker in (self, other)]
-        return needs.language is None and many == [True, False]
+        return needs.language is None and self.multilingual and not other.multilingual
 
 
 @dataclass
@@ -104,13 +80,10 @@ class BookedJob:
     job: Job
     deadline: float
     attempts: int = 0
-    # `waiting`, `retrying` (waiting, having been started before), `running`, `ended`
+    # `waiting`, `retrying` (waiting, after it was started), `running`, `ended`
     state: str = "waiting"
     where: tuple[str, int] | None = None
-    outcome: object = None
-    # A worker died that had read it beside another job.
-    alone: bool = False
-    # When it has waited for too long, unless it was started and its worker died since.
+    # The end of its wait, unless it is started and its worker dies.
     wait_limit: float = 0.0
 
     @property
@@ -119,19 +92,17 @@ class BookedJob:
 
 
 class World:
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.scheduler = Scheduler(limits)
+    def __init__(self, settings: FrontSettings) -> None:
+        self.settings = settings
+        self.scheduler = Scheduler(settings)
         self.now = 1000.0
         self.workers: dict[str, BookedWorker] = {}
         self.jobs: dict[int, BookedJob] = {}
-        self.refused = 0
         self.draining = False
         self.keys: set[int] = set()
-        self.prefetched = 0
         self.served: dict[User, int] = {}
-        self._submitted = 0
-        # What the next actions must hold: job to its outcome.
+        self.submitted = 0
+        # The ends that the next actions must hold: a job's number, and its outcome.
         self._due: dict[int, object] = {}
 
     # --- events -----------------------------------------------------------------------------
@@ -143,33 +114,28 @@ class World:
         timeout: float | None = None,
         size: int = 1,
         seconds: float = 1.0,
-    ) -> int | None:
-        """Returns the job's number, None if it was refused."""
-        self._submitted += 1
-        number = self._submitted
-        job = Job(uid, self.now, needs, size, seconds, timeout, request=number)
+    ) -> None:
+        self.submitted += 1
+        job = Job(uid, self.now, needs, size, seconds, timeout, request=self.submitted)
         expected = self._expected_refusal(job)
         depth = len(self._waiting())
-        actions = self.scheduler.submit(job, self.now)
-        if expected is not None:
-            refusal = actions.pop(0)
-            assert isinstance(refusal, Refuse) and refusal.job is job
-            assert refusal.failure.code == expected, (refusal, expected)
-            assert (refusal.failure.retry_after_ms is not None) == expected.retryable
-            self.refused += 1
-            self._check(actions, refused=job if expected is Code.BUSY else None)
-            if expected is Code.BUSY:
-                self._check_wakes([job])
-            return None
-        assert actions.pop(0) == Accept(job, depth)
-        limit = self._wait_limit(job)
-        self.jobs[number] = BookedJob(job, limit, wait_limit=limit)
-        self._check(actions)
-        return number
+        found = self.scheduler.submit(job, self.now)
+        if expected is None:
+            assert found.pop(0 if job.ended else -1) == Accept(job, depth)
+            limit = self._wait_limit(job)
+            self.jobs[self.submitted] = BookedJob(job, limit, wait_limit=limit)
+            self._check(found)
+            return
+        refusal = found.pop(0)
+        assert isinstance(refusal, Refuse) and refusal.job is job
+        assert refusal.failure.code == expected, (refusal, expected)
+        assert (refusal.failure.retry_after_ms is not None) == expected.retryable
+        busy = [job] if expected is Code.BUSY else []
+        self._check(found, busy)
+        self._check_wakes(busy)
 
     def end(self, number: int) -> None:
-        booked = self.jobs[number]
-        failure = Failure(Code.CANCELLED, "cancelled")
+        booked, failure = self.jobs[number], Failure(Code.CANCELLED, "cancelled")
         if booked.state != "ended":
             self._due[number] = failure
         self._check(self.scheduler.end(booked.job, failure, self.now))
@@ -180,9 +146,10 @@ class World:
     def drain(self) -> None:
         first, self.draining = not self.draining, True
         for booked in self.jobs.values() if first else ():
-            if booked.waits and booked.job.timeout is not None:
+            if booked.state != "ended" and booked.job.timeout is not None:
                 booked.wait_limit = self._wait_limit(booked.job)
-                booked.deadline = min(booked.deadline, booked.wait_limit)
+                if booked.waits:
+                    booked.deadline = booked.wait_limit
         self._check(self.scheduler.drain(self.now))
 
     def add(self, name: str) -> None:
@@ -197,54 +164,38 @@ class World:
         self._crash(self.workers.pop(name))
         self._check(self.scheduler.worker_removed(name, self.now))
 
-    def loading(
-        self, name: str, model: str | None = None, skills: BookedSkills | None = None
-    ) -> None:
-        """With `skills` it has looked at its model's files."""
+    def loading(self, name: str, model: str, skills: Skills | None) -> None:
+        """Without `skills` it has not looked at its model's files."""
         worker = self.workers[name]
         if worker.state not in HOPELESS:
             worker.state = "loading"
-        if skills is None:
-            self._check(self.scheduler.worker_loading(name, self.now))
-        else:
+        if skills is not None:
             worker.model, worker.skills = model, skills
-            self._check(self.scheduler.worker_loading(name, self.now, model, skills.told()))
+        self._check(self.scheduler.worker_loading(name, model, self.now, skills))
 
     def ready(
-        self,
-        name: str,
-        model: str = "a",
-        slots: int = 1,
-        spare: bool = False,
-        can_prefetch: bool = True,
-        skills: BookedSkills | None = None,
+        self, name: str, model: str = "a", spare: bool = False, skills: Skills = UNKNOWN
     ) -> None:
         worker = self.workers[name]
-        worker.state, worker.model, worker.slots = "ready", model, slots
-        worker.spare, worker.can_prefetch, worker.skills = spare, can_prefetch, skills
-        told = UNKNOWN if skills is None else skills.told()
-        self._check(
-            self.scheduler.worker_ready(name, model, slots, self.now, spare, can_prefetch, told)
-        )
+        worker.state, worker.model = "ready", model
+        worker.spare, worker.skills = spare, skills
+        self._check(self.scheduler.worker_ready(name, model, self.now, spare, skills))
 
     def lost(self, name: str) -> None:
-        worker = self.workers[name]
-        if worker.state not in HOPELESS:
-            worker.state = "starting"
-        self._crash(worker)
+        self.workers[name].fails()
+        self._crash(self.workers[name])
         self._check(self.scheduler.worker_lost(name, "it died", self.now))
 
     def left(self, name: str, asleep: bool) -> None:
         worker = self.workers[name]
+        worker.fails()
         if asleep:
             worker.state = "asleep"
-        elif worker.state not in HOPELESS:
-            worker.state = "starting"
-        for number in filter(None, worker.held.values()):
-            self.jobs[number].attempts -= 1
-            self._put_back(number, self.jobs[number].wait_limit)
-        worker.held.clear()
-        worker.prefetched = None
+        if worker.number is not None:
+            booked = self.jobs[worker.number]
+            booked.attempts -= 1
+            self._put_back(booked, booked.wait_limit)
+        worker.key = worker.number = None
         self._check(self.scheduler.worker_left(name, asleep, self.now))
 
     def failed(self, name: str, down: bool = False) -> None:
@@ -253,28 +204,27 @@ class World:
         self._crash(self.workers[name])
         self._check(self.scheduler.worker_failed(name, state, "no model", self.now))
 
-    def done(self, name: str, key: int) -> None:
-        number = self.workers[name].held.pop(key)
+    def done(self, name: str) -> None:
+        key, number = self._answered(name)
         result = f"text of {number}"
         if number is not None:
             self._due[number] = result
         self._check(self.scheduler.job_done(name, key, result, self.now))
 
-    def job_failed(self, name: str, key: int, fatal: bool = False) -> None:
-        worker = self.workers[name]
-        number = worker.held.pop(key)
+    def job_failed(self, name: str, fatal: bool = False) -> None:
         failure = Failure(Code.OUT_OF_MEMORY, "no memory")
         if fatal:
-            worker.state, worker.prefetched = "starting", None
-        if number is not None:
-            if fatal:
-                self._crash_one(number)
-            else:
+            key = self.workers[name].key or 0
+            self.workers[name].fails()
+            self._crash(self.workers[name])
+        else:
+            key, number = self._answered(name)
+            if number is not None:
                 self._due[number] = failure
         self._check(self.scheduler.job_failed(name, key, failure, self.now, fatal))
 
     def breach(self, name: str, key: int) -> None:
-        """An answer for a job that this worker does not run changes nothing."""
+        """An answer for a job that the worker does not run changes nothing."""
         with pytest.raises(UnknownKey, match=f"worker {name} answered for job {key}"):
             self.scheduler.job_done(name, key, "stolen", self.now)
         with pytest.raises(UnknownKey, match=f"worker {name} answered for job {key}"):
@@ -283,18 +233,21 @@ class World:
 
     # --- what is expected -------------------------------------------------------------------
 
-    def _serves(self, worker: BookedWorker) -> bool:
-        needed = not worker.spare or not any(
+    def _answered(self, name: str) -> tuple[int, int | None]:
+        worker = self.workers[name]
+        key, number = worker.key or 0, worker.number
+        worker.key = worker.number = None
+        return key, number
+
+    def _takes(self, worker: BookedWorker) -> bool:
+        """Returns True if it must run a job if there is one for it."""
+        reserved = worker.spare and any(
             other.ready
             and not other.spare
             and (other.model, other.skills) == (worker.model, worker.skills)
             for other in self.workers.values()
         )
-        return worker.ready and needed
-
-    def _takes(self, worker: BookedWorker) -> bool:
-        """Whether it should be running something if it can."""
-        return self._serves(worker) and not worker.full
+        return worker.ready and not reserved and worker.key is None
 
     def _waiting(self) -> list[int]:
         return [number for number, booked in self.jobs.items() if booked.waits]
@@ -302,29 +255,27 @@ class World:
     def _expected_refusal(self, job: Job) -> Code | None:
         if self.draining:
             return Code.SHUTTING_DOWN
-        if not any(worker.fits(job) for worker in self.workers.values()):
+        best = self._best(job)
+        if not best:
             return self._hopeless_code(job)
-        models = {worker.model for worker in self._best(job)} - {None}
-        if job.needs.model is not None and len(models) > 1:
+        if job.needs.model is not None and len({worker.model for worker in best} - {None}) > 1:
             return Code.BAD_REQUEST
-        if any(self._takes(worker) for worker in self._best(job)):
+        if any(self._takes(worker) for worker in best):
             return None
-        limits = self.limits
-        bounded = [b.job for b in self.jobs.values() if b.state == "waiting"]
-        mine = sum(other.user == job.user for other in bounded)
-        full = (
-            len(bounded) >= limits.queue_max
-            or 0 < limits.queue_max_per_user <= mine
-            or (bounded and sum(b.size for b in bounded) + job.size > limits.queue_max_bytes)
-            or (
-                bounded
-                and sum(b.seconds for b in bounded) + job.seconds > limits.queue_max_audio_seconds
-            )
+        waiting = [b.job for b in self.jobs.values() if b.state == "waiting"]
+        return Code.BUSY if self._over_a_limit([*waiting, job]) else None
+
+    def _over_a_limit(self, jobs: list[Job]) -> bool:
+        limits, users = self.settings, [job.user for job in jobs]
+        return (
+            len(jobs) > limits.queue_max
+            or 0 < limits.queue_max_per_user < max(map(users.count, users), default=0)
+            or (len(jobs) > 1 and sum(job.size for job in jobs) > limits.queue_max_bytes)
+            or (len(jobs) > 1 and sum(j.seconds for j in jobs) > limits.queue_max_audio_seconds)
         )
-        return Code.BUSY if full else None
 
     def _best(self, job: Job) -> list[BookedWorker]:
-        """Those that it may run on: none that could do it is preferred to them."""
+        """Returns the workers that it may run on: none that could is preferred to them."""
         fit = [worker for worker in self.workers.values() if worker.fits(job)]
         return [w for w in fit if not any(other.beats(w, job.needs) for other in fit)]
 
@@ -340,160 +291,104 @@ class World:
         return Code.BAD_REQUEST if named else Code.MODEL_NOT_FOUND
 
     def _wait_limit(self, job: Job) -> float:
-        longest = self.now + self.limits.max_wait_seconds
+        longest = self.now + self.settings.max_wait_seconds
         if job.timeout is None:
             return longest
         own = job.arrival + job.timeout
         return min(own, longest) if self.draining else own
 
     def _crash(self, worker: BookedWorker) -> None:
-        held = [number for number in worker.held.values() if number is not None]
-        worker.held.clear()
-        if worker.prefetched is not None:
-            self.jobs[worker.prefetched[1]].alone = True
-            worker.prefetched = None
-        for number in held:
-            self._crash_one(number)
-
-    def _crash_one(self, number: int) -> None:
-        if self.jobs[number].attempts >= self.limits.max_attempts:
-            self.jobs[number].where = None
+        number, worker.key, worker.number = worker.number, None, None
+        if number is None:
+            return
+        booked = self.jobs[number]
+        if booked.attempts >= self.settings.max_attempts:
+            booked.where = None
             self._due[number] = Code.WORKER_CRASHED
         else:
-            self._put_back(number, self._wait_limit(self.jobs[number].job))
+            self._put_back(booked, self._wait_limit(booked.job))
 
-    def _put_back(self, number: int, limit: float) -> None:
-        booked = self.jobs[number]
+    def _put_back(self, booked: BookedJob, limit: float) -> None:
         booked.state, booked.where = "retrying", None
         booked.deadline = booked.wait_limit = limit
 
-    # --- what the scheduler said ------------------------------------------------------------
+    # --- the actions ------------------------------------------------------------------------
 
-    def _check(self, actions: list[Action], refused: Job | None = None) -> None:
+    def _check(self, found: list[actions.Action], busy: list[Job] | None = None) -> None:
         self._expect_ends()
-        unwanted: list[tuple[str, int]] = []
-        abandoned: list[tuple[str, int]] = []
-        for action in actions:
+        unwanted: list[Abandon] = []
+        for action in found:
             match action:
                 case Finish(job, outcome):
                     unwanted += self._finished(job, outcome)
-                case Abandon(worker, key):
-                    abandoned.append((worker, key))
-                case Start():
-                    unwanted += self._started(action)
-                case Prefetch(job, worker, key):
-                    self._read_ahead(job, worker, key)
+                case Start(job, worker, key):
+                    self._started(job, worker, key)
                 case Wake(worker):
-                    self._woken(worker, refused)
+                    self._woken(worker, busy or [])
                 case _:
-                    raise AssertionError(f"unexpected {action}")
+                    assert isinstance(action, Abandon), f"unexpected {action}"
         assert not self._due, f"not ended: {self._due}"
-        assert abandoned == unwanted
+        assert [action for action in found if isinstance(action, Abandon)] == unwanted
         self._check_state()
 
     def _expect_ends(self) -> None:
         for number, booked in self.jobs.items():
             if number in self._due or booked.state == "ended":
                 continue
-            if booked.waits and not any(w.fits(booked.job) for w in self.workers.values()):
+            if booked.waits and not self._best(booked.job):
                 self._due[number] = self._hopeless_code(booked.job)
             elif booked.deadline <= self.now:
                 self._due[number] = Code.DEADLINE_EXCEEDED
 
-    def _finished(self, job: Job, outcome: object) -> list[tuple[str, int]]:
-        """Returns what must be abandoned now: the worker and key that still run it."""
+    def _finished(self, job: Job, outcome: object) -> list[Abandon]:
+        """Returns what must be abandoned now: the run of the worker that still has it."""
         booked = self.jobs[job.request]
         assert booked.job is job and booked.state != "ended", f"ended twice: {job}"
         expected = self._due.pop(job.request)
         if isinstance(expected, Code):
             assert isinstance(outcome, Failure) and outcome.code is expected, (outcome, expected)
-            phase = None
-            if expected is Code.DEADLINE_EXCEEDED:
-                phase = "queue" if booked.waits else "run"
-            assert outcome.phase == phase
+            phase = "queue" if booked.waits else "run"
+            overdue = expected is Code.DEADLINE_EXCEEDED
+            assert outcome.phase == (phase if overdue else None)
         else:
             assert outcome == expected
-        unwanted = self._unread(job.request)
-        booked.state, booked.outcome = "ended", outcome
-        where, booked.where = booked.where, None
-        if where is None or self.workers[where[0]].held.get(where[1]) is None:
-            return unwanted
-        self.workers[where[0]].held[where[1]] = None
-        return [*unwanted, where]
+        booked.state, where, booked.where = "ended", booked.where, None
+        if where is None or self.workers[where[0]].number is None:
+            return []
+        self.workers[where[0]].number = None
+        return [Abandon(*where)]
 
-    def _unread(self, number: int) -> list[tuple[str, int]]:
-        """Nobody keeps it read ahead any more; returns where it was, and under which key."""
-        found = []
-        for name, worker in self.workers.items():
-            if worker.prefetched is not None and worker.prefetched[1] == number:
-                found.append((name, worker.prefetched[0]))
-                worker.prefetched = None
-        return found
-
-    def _read_ahead(self, job: Job, name: str, key: int) -> None:
-        booked, worker = self.jobs[job.request], self.workers[name]
-        assert booked.waits and not booked.attempts and not booked.alone
-        assert self._may_read(worker) and self._suits(worker, job)
-        assert not any(w.prefetched and w.prefetched[1] == job.request for w in self._others(name))
-        assert job.request == self._whose_turn(worker, job), "another one is next"
-        assert key not in self.keys, "a key was used twice"
-        self.keys.add(key)
-        worker.prefetched = key, job.request
-
-    def _others(self, name: str) -> list[BookedWorker]:
-        return [worker for other, worker in self.workers.items() if other != name]
-
-    def _may_read(self, worker: BookedWorker) -> bool:
-        running = [self.jobs[number] for number in worker.held.values() if number is not None]
-        last = any(booked.attempts >= self.limits.max_attempts for booked in running)
-        able = self._serves(worker) and worker.can_prefetch and worker.prefetched is None
-        return able and worker.full and not last
-
-    def _started(self, start: Start) -> list[tuple[str, int]]:
-        """Returns what must be abandoned: it was read elsewhere, or beside this one's last try."""
-        job, name, key = start.job, start.worker, start.key
+    def _started(self, job: Job, name: str, key: int) -> None:
         booked, worker = self.jobs[job.request], self.workers[name]
         assert booked.waits, f"started while it is {booked.state}"
         assert self._takes(worker) and self._suits(worker, job), f"started on {worker}"
-        assert start.prefetched == (worker.prefetched == (key, job.request))
-        unwanted = self._unread(job.request)
-        if start.prefetched:
-            unwanted.remove((name, key))
-            self.prefetched += 1
-        else:
-            assert key not in self.keys, "a key was used twice"
-        assert booked.job.request == self._whose_turn(worker, job), "it was not its turn"
+        assert key not in self.keys, "a key was used twice"
+        assert job.request == self._whose_turn(worker, job), "it was not its turn"
         self.keys.add(key)
         self.served[job.user] = max(self.served.values(), default=0) + 1
         booked.state, booked.where = "running", (name, key)
         booked.attempts += 1
-        assert booked.attempts == job.attempts <= self.limits.max_attempts
-        assert start.alone == (booked.attempts == self.limits.max_attempts)
-        if start.alone and worker.prefetched is not None:
-            unwanted += self._unread(worker.prefetched[1])
-        worker.held[key] = job.request
-        booked.deadline = self.now + self.limits.max_run_seconds
+        assert booked.attempts == job.attempts <= self.settings.max_attempts
+        worker.key, worker.number = key, job.request
+        booked.deadline = self.now + self.settings.max_run_seconds
         if job.timeout is not None:
             booked.deadline = min(booked.deadline, job.arrival + job.timeout)
-        return unwanted
 
     def _whose_turn(self, worker: BookedWorker, chosen: Job) -> int:
-        """The job that must be next on this worker; where several may, the chosen one."""
+        """Returns the job that must be next on this worker; where several may, the chosen one."""
         fitting = [n for n in self._waiting() if self._suits(worker, self.jobs[n].job)]
         retries = [n for n in fitting if self.jobs[n].state == "retrying"]
         if retries:
             return chosen.request if chosen.request in retries else retries[0]
         longest_ago = min(self.served.get(self.jobs[n].job.user, 0) for n in fitting)
-        users = {self.jobs[n].job.user for n in fitting}
-        entitled = {uid for uid in users if self.served.get(uid, 0) == longest_ago}
-        if chosen.user not in entitled:
+        if self.served.get(chosen.user, 0) > longest_ago:
             return -1
         return next(n for n in fitting if self.jobs[n].job.user == chosen.user)
 
-    def _woken(self, name: str, refused: Job | None) -> None:
+    def _woken(self, name: str, busy: list[Job]) -> None:
         worker = self.workers[name]
         assert worker.state == "asleep"
-        wanting = [self.jobs[n].job for n in self._waiting()] + ([refused] if refused else [])
+        wanting = [self.jobs[n].job for n in self._waiting()] + busy
         assert any(self._suits(worker, job) for job in wanting), "woken for nothing"
         worker.state = "starting"
 
@@ -507,60 +402,32 @@ class World:
         for booked in waiting:
             free = [worker for worker in self._best(booked.job) if self._takes(worker)]
             assert not free, f"{booked.job} waits though {free} could run it"
-        self._check_bounds([booked.job for booked in waiting if booked.state == "waiting"])
+        assert not self._over_a_limit([b.job for b in waiting if b.state == "waiting"])
+        assert scheduler.workers.keys() == self.workers.keys()
         for name, worker in self.workers.items():
             seen = scheduler.workers[name]
-            assert (seen.state, seen.retired, seen.model, seen.slots) == (
-                (worker.state, worker.retired, worker.model, worker.slots)
+            number = None if seen.job is None else seen.job.request
+            books = BookedWorker(
+                seen.state, seen.retired, seen.model, seen.skills, seen.spare, seen.key, number
             )
-            assert seen.skills == (UNKNOWN if worker.skills is None else worker.skills.told())
-            assert {k: j and j.request for k, j in seen.jobs.items()} == worker.held
-            read = seen.prefetched and (seen.prefetched[0], seen.prefetched[1].request)
-            assert read == worker.prefetched
-            self._check_reads(worker)
-        assert scheduler.prefetched == self.prefetched
-        assert scheduler.workers.keys() == self.workers.keys()
+            assert books == worker
         alive = [booked for booked in self.jobs.values() if booked.state != "ended"]
         assert scheduler.idle == (not alive)
         assert scheduler.next_deadline() == min((b.deadline for b in alive), default=math.inf)
         assert scheduler.next_deadline() > self.now
         self._check_wakes([booked.job for booked in waiting])
 
-    def _check_reads(self, worker: BookedWorker) -> None:
-        """Who may read ahead does, unless what is next must not be read, or another reads it."""
-        fitting = [n for n in self._waiting() if self._suits(worker, self.jobs[n].job)]
-        new = not any(self.jobs[n].attempts or self.jobs[n].alone for n in fitting)
-        read = {w.prefetched[1] for w in self.workers.values() if w.prefetched is not None}
-        if fitting and new and not read & set(fitting):
-            assert not self._may_read(worker), f"{worker} reads none of {fitting}"
-
-    def _check_bounds(self, bounded: list[Job]) -> None:
-        limits = self.limits
-        assert len(bounded) <= limits.queue_max
-        users = {job.user for job in bounded}
-        if limits.queue_max_per_user:
-            for uid in users:
-                assert sum(job.user == uid for job in bounded) <= limits.queue_max_per_user
-        if len(bounded) > 1:
-            assert sum(job.size for job in bounded) <= limits.queue_max_bytes
-            assert sum(job.seconds for job in bounded) <= limits.queue_max_audio_seconds
-
     def _check_wakes(self, jobs: list[Job]) -> None:
-        """Whoever waits, or was told to come again, does not find all asleep for ever."""
+        """No client that waits, or was asked to come again, finds all its workers asleep."""
         for job in jobs:
             able = self._best(job)
-            asleep = [worker for worker in able if worker.state == "asleep"]
-            assert not able or len(asleep) < len(able), f"{job} waits, and all sleep"
+            assert not able or any(worker.state != "asleep" for worker in able), f"{job} waits"
 
     def check_all_answered(self) -> None:
-        """Every accepted job has ended, and nothing of it is kept."""
+        """Every accepted job has ended, and the scheduler keeps nothing of it."""
         assert all(booked.state == "ended" for booked in self.jobs.values())
         scheduler, queue = self.scheduler, self.scheduler.queue
         assert scheduler.idle and scheduler.next_deadline() == math.inf
-        assert (
-            not scheduler._deadlines
-            and not queue._lanes
-            and not queue._of_user
-            and not queue._retries
-        )
-        assert (queue._jobs, queue._bytes) == (0, 0) and abs(queue._seconds) < 1e-6
+        assert not (scheduler._deadlines or queue._lanes or queue._retries)
+        assert not queue._waiting._of_user
+        assert (queue._waiting.used, queue._bytes) == (0, 0) and abs(queue._seconds) < 1e-6

@@ -1,4 +1,4 @@
-"""Several users of one front, without root: the kernel's word on who connected is made up."""
+"""Several users of one front without root: the tests make up the credentials of each connection."""
 
 import socket
 from collections.abc import AsyncIterator
@@ -9,10 +9,10 @@ from typing import Any, cast
 import anyio
 from anyio.abc import TaskGroup
 
-from asrd.config import FrontSettings
 from asrd.front.front import Front
 from asrd.front.session import Session
 from asrd.front.worker_connection import WorkerInfo
+from asrd.settings import FrontSettings
 from asrd.wire import fdsocket, frames
 from asrd.wire.connection import Connection
 from asrd.wire.peer import Peer
@@ -20,7 +20,7 @@ from asrd.wire.peer import Peer
 ALICE, BOB, ROOT = 1000, 1001, 0
 START = {"rate": 16_000, "width": 2, "channels": 1}
 PCM = {"encoding": "pcm_s16le"}
-# Longer than any of this takes on the slowest machine; nothing waits for it to pass.
+# Longer than any test takes on the slowest machine; no test waits that long.
 PATIENCE = 100
 
 
@@ -68,7 +68,7 @@ class User:
 
 
 class Users:
-    """A front whose one worker has yet to load its model: whatever is accepted waits."""
+    """A front with one worker that never loads its model, so that every accepted job waits."""
 
     def __init__(self, tasks: TaskGroup, **settings: Any) -> None:
         self.settings = FrontSettings(worker_dir="/nonexistent", **settings)

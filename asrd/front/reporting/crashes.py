@@ -15,7 +15,7 @@ KEPT = 20
 
 @dataclass(eq=False, slots=True)
 class JobRef:
-    """A job that a worker was given; attempt 0: only to be read, beside the one that ran.
+    """A job that a worker was given.
 
     `audio_seconds` is None until the length is known. `log_fields` go into each log entry about it.
     """
@@ -30,8 +30,7 @@ class JobRef:
 
     def __str__(self) -> str:
         length = "" if self.audio_seconds is None else f"{self.audio_seconds:.1f} s, "
-        tried = f"attempt {self.attempt}, " if self.attempt else ""
-        return f"job {self.job_id} ({tried}{length}{self.audio_bytes} bytes)"
+        return f"job {self.job_id} (attempt {self.attempt}, {length}{self.audio_bytes} bytes)"
 
 
 @dataclass(eq=False, slots=True)
@@ -68,9 +67,8 @@ class Crash:
 
     def summary(self, peer: Peer) -> str:
         """Returns one line. It names the jobs that `peer` may see; others are only counted."""
-        ran = [job for job in self.jobs if job.attempt]
-        seen = [job for job in ran if peer.may_see(job.owner)]
-        others = len(ran) - len(seen)
+        seen = [job for job in self.jobs if peer.may_see(job.owner)]
+        others = len(self.jobs) - len(seen)
         jobs = [f"job {job.job_id}" for job in seen] + [f"{others} of others"] * bool(others)
         return f"{self.how}, " + (f"running {', '.join(jobs)}" if jobs else "idle")
 

@@ -47,7 +47,7 @@ def problems(front: Front, now: float) -> list[str]:
 
 
 def _of_queue(scheduler: Scheduler) -> Iterator[str]:
-    limit = scheduler.limits.queue_max
+    limit = scheduler.settings.queue_max
     if limit and len(scheduler.queue) >= limit:
         yield f"the queue is full ({len(scheduler.queue)} of {limit})"
 

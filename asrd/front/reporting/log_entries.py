@@ -32,7 +32,7 @@ def crash(crash: Crash, how: str, detail: str) -> None:
     """Logs an entry for each job that ran, so that `journalctl ASRD_JOB_ID=` finds it."""
     fields = {"ASRD_WORKER": crash.worker, "ASRD_WORKER_PID": crash.pid, "ASRD_EXIT": crash.exit}
     for job in crash.jobs:
-        running = f"{'running' if job.attempt else 'holding'} {job}{detail}"
+        running = f"running {job}{detail}"
         extra = {"fields": {**fields, **job.log_fields}}
         log.warning("worker %s: %s, %s", crash.worker, how, running, extra=extra)
     if not crash.jobs:

@@ -78,12 +78,11 @@ class Metrics:
         hasty = code is Code.DEADLINE_EXCEEDED and own_timeout
         self.failures_in_a_row += code in _OURS and not hasty
 
-    def jobs(self, retried: int, prefetched: int) -> dict[str, object]:
+    def jobs(self, retried: int) -> dict[str, object]:
         return {
             "accepted": self.accepted,
             "done": self.done,
             "retried": retried,
-            "prefetched": prefetched,
             "failed": dict(self.failed),
             "refused": dict(self.refused),
         }

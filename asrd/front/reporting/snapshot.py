@@ -12,7 +12,7 @@ from asrd.wire.peer import Peer
 
 
 def shown_state(worker: Worker) -> str:
-    """Returns the scheduler's state, with `busy` for a ready worker that runs a job."""
+    """Returns the scheduler's state, with `busy` for a ready worker that has a job."""
     if worker.state is WorkerState.READY and not worker.free:
         return "busy"
     return worker.state.value
@@ -31,10 +31,10 @@ def snapshot(front: Front, peer: Peer, now: float) -> dict[str, Any]:
         "connections": len(front.clients),
         "queue": {
             "depth": len(scheduler.queue),
-            "max": scheduler.limits.queue_max,
+            "max": scheduler.settings.queue_max,
             "oldest_wait_ms": 0 if oldest is None else round((now - oldest) * 1000),
         },
-        "jobs": metrics.jobs(scheduler.retried, scheduler.prefetched),
+        "jobs": metrics.jobs(scheduler.retried),
         "ignored_events": metrics.ignored_events,
         "audio_seconds": round(metrics.audio_seconds, 3),
         "latency_ms": metrics.latency_ms(),
@@ -47,8 +47,7 @@ def snapshot(front: Front, peer: Peer, now: float) -> dict[str, Any]:
 
 
 def _worker(worker: Worker, link: WorkerConnection, peer: Peer, now: float) -> dict[str, Any]:
-    info = link.info
-    job = next((job for job in worker.jobs.values() if job is not None), None)
+    info, job = link.info, worker.job
     visible = job is not None and peer.may_see(job.request.owner)
     return {
         "name": worker.name,
@@ -79,7 +78,7 @@ def status_line(front: Front, now: float) -> str:
     parts = [
         health.state(front, now),
         f"{ready}/{len(workers)} workers ready" + (f" ({asleep} asleep)" if asleep else ""),
-        f"queue {len(scheduler.queue)}/{scheduler.limits.queue_max}",
+        f"queue {len(scheduler.queue)}/{scheduler.settings.queue_max}",
         f"{metrics.done} done",
         f"{sum(metrics.failed.values())} failed",
         f"{crashes} crash{'' if crashes == 1 else 'es'}",

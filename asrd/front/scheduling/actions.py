@@ -1,10 +1,10 @@
-"""What the scheduler wants done, one frozen dataclass each; `Front._perform` does it. Pure."""
+"""The scheduler's decisions, one frozen dataclass each; `Front._perform` carries them out. Pure."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from asrd.errors import Code
-from asrd.front.scheduling.fairqueue import Job
+from asrd.front.scheduling.job import Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,29 +28,15 @@ class Refuse:
 
 
 @dataclass(frozen=True, slots=True)
-class Prefetch:
-    """Let the worker read the job ahead of its turn, which may come on another worker."""
-
-    job: Job
-    worker: str
-    key: int
-
-
-@dataclass(frozen=True, slots=True)
 class Start:
-    """`prefetched`: this worker has read it, under the same key. `alone`: it is the last attempt,
-    so nothing may run beside it that might crash the process."""
-
     job: Job
     worker: str
     key: int
-    prefetched: bool = False
-    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The job's end: a Failure, or what its worker answered, as it was given to `job_done`."""
+    """The end of a job: a Failure, or its worker's result, as `job_done` received it."""
 
     job: Job
     outcome: Any
@@ -58,7 +44,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """Tell the worker that nobody wants this answer any more."""
+    """Stops a job on its worker: its answer is no longer wanted."""
 
     worker: str
     key: int
@@ -66,9 +52,9 @@ class Abandon:
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """Connect to a worker that is asleep: systemd starts it."""
+    """Connects to a sleeping worker, which makes systemd start it."""
 
     worker: str
 
 
-Action = Accept | Refuse | Prefetch | Start | Finish | Abandon | Wake
+Action = Accept | Refuse | Start | Finish | Abandon | Wake

@@ -1,15 +1,15 @@
-"""When jobs are due: a heap whose outdated entries go as they come to the top. Pure."""
+"""The deadlines of all jobs: a heap whose outdated entries go when they reach its top. Pure."""
 
 import heapq
 
-from asrd.front.scheduling.fairqueue import Job
+from asrd.front.scheduling.job import Job
 
-# Below so many entries sweeping is not worth its while.
+# A heap smaller than this is not worth sweeping.
 _SWEEP_FROM = 64
 
 
 class Deadlines:
-    """Of each job only the deadline set last counts, and none once the job has ended."""
+    """A job counts with the deadline that was set last, and not at all once it has ended."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Job]] = []
@@ -20,18 +20,18 @@ class Deadlines:
         return len(self._heap)
 
     def set(self, job: Job, due: float) -> None:
-        """At `due`, or once the job's own timeout has passed."""
+        """Sets the job's deadline to `due`, or to the end of its own timeout if that is earlier."""
         job.deadline = due if job.timeout is None else min(due, job.arrival + job.timeout)
         self._order += 1
         heapq.heappush(self._heap, (job.deadline, self._order, job))
-        # Jobs that end in time leave their entries behind: these must not outnumber the living.
+        # Jobs that end in time leave entries behind, which must not outnumber those that count.
         if len(self._heap) > self._sweep_at:
             self._heap = [entry for entry in self._heap if _counts(entry)]
             heapq.heapify(self._heap)
             self._sweep_at = 2 * len(self._heap) + _SWEEP_FROM
 
     def first(self) -> Job | None:
-        """The job that is due next."""
+        """Returns the job with the earliest deadline."""
         while self._heap:
             if _counts(self._heap[0]):
                 return self._heap[0][2]

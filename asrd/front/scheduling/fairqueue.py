@@ -1,105 +1,62 @@
-"""The one bounded queue: fair between users, retries at its head. Pure, like the scheduler.
+"""The one bounded queue, fair between users. Pure.
 
-Fairness is round robin by who was served longest ago, so that one user's flood delays
-another's job by no more than the jobs that already run.
+The user who was served longest ago is next (round robin), so that one user's flood delays another
+user's job by the running jobs alone.
 """
 
-import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
-from asrd.front.scheduling.needs import Needs
-from asrd.wire.peer import User, named
+from asrd.front.scheduling.job import Job, Needs
+from asrd.front.scheduling.quota import Quota
+from asrd.settings import FrontSettings
+from asrd.wire.peer import User
 
-
-@dataclass(eq=False, slots=True)
-class Job:
-    """What the scheduler knows of a job; times in seconds of the caller's clock.
-
-    `size` in bytes and `seconds` (0 if unknown) are the audio's; `timeout` counts from `arrival`;
-    `order` is its place among all that came; `waits_since` is when it came, or was put back after a
-    crash; `alone`: a worker died that had read it ahead of its turn, beside another job;
-    `request` is the caller's own record and not looked at here.
-    """
-
-    user: User
-    arrival: float
-    needs: Needs = Needs()
-    size: int = 0
-    seconds: float = 0.0
-    timeout: float | None = None
-    order: int = 0
-    waits_since: float = 0.0
-    attempts: int = 0
-    started_at: float = 0.0
-    deadline: float = math.inf
-    worker: str | None = None
-    key: int | None = None
-    ended: bool = False
-    alone: bool = False
-    request: Any = None
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """See asrd.config.FrontSettings for the keys of the same names."""
-
-    queue_max: int = 1
-    queue_max_per_user: int = 0
-    queue_max_bytes: int = 1 << 50
-    queue_max_audio_seconds: float = 1e9
-    max_wait_seconds: float = 30.0
-    max_run_seconds: float = 3600.0
-    max_attempts: int = 2
-
-
-# Users whose last turn is remembered though they wait for nothing.
+# The users whose last turn is remembered although none of their jobs waits.
 _REMEMBERED_USERS = 1024
 
 
 class FairQueue:
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    """Jobs in order of arrival for each user. Retries stand at the head and count against no
+    limit."""
+
+    def __init__(self, settings: FrontSettings) -> None:
+        self._settings = settings
         self._retries: deque[Job] = deque()
-        # By needs and user: what is next is found without a look at all that waits.
+        # By needs and user, so that finding the next job does not look at all that wait.
         self._lanes: dict[Needs, dict[User, deque[Job]]] = {}
-        self._jobs = self._bytes = 0
-        self._seconds = 0.0
-        self._of_user: Counter[User] = Counter()
+        # All but the retries.
+        self._waiting = Quota(settings.queue_max, settings.queue_max_per_user, "waiting jobs")
+        self._bytes, self._seconds = 0, 0.0
         self._arrivals = self._turn = 0
         self._last_turn: dict[User, int] = {}
 
     def __len__(self) -> int:
-        return self._jobs + len(self._retries)
+        return self._waiting.used + len(self._retries)
 
     def __iter__(self) -> Iterator[Job]:
-        """Every waiting job: retries, then those of the user who was served longest ago …"""
+        """Yields the retries, then the jobs of the user who was served longest ago, and so on."""
         yield from self._retries
         lanes = self._lanes.values()
-        waiting = [job for lane in lanes for queue in lane.values() for job in queue]
-        yield from sorted(waiting, key=self._rank)
+        jobs = (job for lane in lanes for queue in lane.values() for job in queue)
+        yield from sorted(jobs, key=self._rank)
 
     def oldest_arrival(self) -> float | None:
-        """When the job came that has been here longest."""
+        """Returns the time at which the oldest job arrived."""
         heads = (jobs[0] for lane in self._lanes.values() for jobs in lane.values())
         return min((job.arrival for job in (*self._retries, *heads)), default=None)
 
     def why_full(self, job: Job) -> str | None:
-        """One sentence if `job` must not wait as well, None if it may. Retries don't count."""
-        limits = self._limits
-        if self._jobs >= limits.queue_max:
-            return f"the queue is full ({self._jobs} of {limits.queue_max} jobs wait)"
-        mine = self._of_user[job.user]
-        if limits.queue_max_per_user and mine >= limits.queue_max_per_user:
-            return f"{mine} jobs of {named(job.user)} wait already"
-        # A single job always fits an empty queue: its own size has limits of its own.
-        if self._jobs and self._bytes + job.size > limits.queue_max_bytes:
+        """Returns one sentence if there is no room for `job`, None if there is."""
+        limits, waiting = self._settings, self._waiting.used
+        if waiting >= limits.queue_max:
+            return f"the queue is full ({waiting} of {limits.queue_max} jobs wait)"
+        # An empty queue takes any job: one job has limits of its own.
+        if waiting and self._bytes + job.size > limits.queue_max_bytes:
             return f"the queue is full ({self._bytes} bytes of audio wait)"
-        if self._jobs and self._seconds + job.seconds > limits.queue_max_audio_seconds:
+        if waiting and self._seconds + job.seconds > limits.queue_max_audio_seconds:
             return f"the queue is full ({self._seconds:.0f} s of audio wait)"
-        return None
+        return self._waiting.why_full(job.user)
 
     def append(self, job: Job) -> None:
         self._arrivals += 1
@@ -109,11 +66,11 @@ class FairQueue:
         self._count(job, 1)
 
     def put_back(self, job: Job) -> None:
-        """A job that was started already: to the head, and free of the bounds."""
+        """Adds a retry."""
         self._retries.appendleft(job)
 
     def first(self, suits: Callable[[Needs], bool]) -> Job | None:
-        """The job that a worker for these needs should run next."""
+        """Returns the next job among those whose needs suit a worker."""
         for job in self._retries:
             if suits(job.needs):
                 return job
@@ -122,12 +79,12 @@ class FairQueue:
         return min(heads, key=self._rank, default=None)
 
     def serve(self, job: Job) -> None:
-        """Take the job out to start it; its user goes to the end of the round."""
+        """Removes a job that starts. It is its user's turn: that user comes last from now on."""
         self.remove(job)
         self._turn += 1
         self._last_turn[job.user] = self._turn
         if len(self._last_turn) > _REMEMBERED_USERS:
-            self._last_turn = {u: t for u, t in self._last_turn.items() if u in self._of_user}
+            self._last_turn = {u: t for u, t in self._last_turn.items() if u in self._waiting}
 
     def remove(self, job: Job) -> None:
         if job in self._retries:
@@ -145,9 +102,6 @@ class FairQueue:
         return self._last_turn[job.user], job.order
 
     def _count(self, job: Job, sign: int) -> None:
-        self._jobs += sign
+        self._waiting.add(job.user, sign)
         self._bytes += sign * job.size
         self._seconds += sign * job.seconds
-        self._of_user[job.user] += sign
-        if not self._of_user[job.user]:
-            del self._of_user[job.user]

@@ -1,11 +1,12 @@
-"""Which job runs where, and how each one ends. Pure: an event and the time go in, a list of actions
-comes out; no clock, no I/O, no await. Read this first: it is the daemon.
+"""The scheduler decides which job runs where and how each job ends. Pure: an event and the time go
+in, a list of actions comes out; there is no clock, no I/O and no await. Read this first: it is the
+daemon.
 
 The life of a job:
 
     submit ──Refuse──▶ (never accepted)
        │
-     Accept          lost worker, attempts left: back to the head
+     Accept          worker lost, attempts left: back to the head
        │            ┌────────────────────────────┐
        ▼            ▼                            │
      QUEUED ──Start──▶ RUNNING ──────────────────┘
@@ -13,28 +14,24 @@ The life of a job:
        └──── Finish ─────┘      exactly one, for every job that got Accept
 
 Rules:
-1. A job waits in one queue for all workers, and goes to one that suits it (rule 9) and has a free
-   slot, when it is free.
-2. The user who was served longest ago is next: a flood delays others by the jobs that run, no more.
-3. The queue is bounded in jobs, bytes and seconds; a job whose worker died returns to its head
-   without counting against the bounds.
-4. Each Start carries a key that is never used again. An answer under any other key is a breach.
-5. Finish ends a job here and now. A worker that still runs it is told to stop (Abandon) and its
-   slot stays taken until the worker answers or dies.
-6. A FAILED or DOWN worker stays so until it says it is ready: jobs are not kept waiting for it.
-7. A spare worker gets jobs only while no other that is ready has its model.
-8. A busy worker may read a waiting job ahead of its turn (Prefetch), one at a time and each job on
-   one worker. That promises nothing: the job keeps its place and its clock, and if another worker
-   is free first, it is started there. What is read may crash the process too, so nothing is read
-   beside a job's last attempt, nor what was read when a worker died.
-9. A worker suits a job if its model has the name that the job asks for (if any), knows the job's
-   language (if any) and can do its task. A model with exactly that name is preferred to one in a
-   directory of that name. Without a language, a multilingual model is preferred to an English-only
-   one, which would turn German into invented English: "preferred" means that the job waits for the
-   better worker as long as that is hopeful, be it busy, asleep or loading, and goes to another only
-   when it is not. A worker counts by what was last heard of its model, also while it loads; one of
-   which nothing was heard may suit any job, but is not preferred to another. If no worker that
-   there is can do it, the job is refused, and the answer names the field.
+1. All jobs wait in one queue. A job starts on the first free worker that suits it (rule 8). A
+   worker runs one job at a time.
+2. The user who was served longest ago is next: a flood delays others by the running jobs alone.
+3. The queue is bounded in jobs, bytes and seconds. A job whose worker died returns to its head, and
+   does not count against these limits.
+4. Each Start has a key that is never used again. An answer with any other key is a breach.
+5. Finish ends a job at once. A worker that still runs it must stop (Abandon), and gets no other job
+   until it answers or dies.
+6. A worker that is FAILED or DOWN stays so until it is ready: no job waits for it.
+7. A spare worker gets jobs only while no other ready worker has its model.
+8. A worker suits a job if its model has the name that the job asks for (if any), knows the job's
+   language (if any) and can do its task. Two kinds of workers are preferred: one whose model has
+   exactly that name, to one whose directory has it; and, for a job without a language, one with a
+   multilingual model, since an English-only one turns German into invented English. A job waits for
+   a preferred worker that is busy, asleep or loading, and goes to another only if no preferred one
+   can be expected. The last report of a worker's model counts, also while it loads. A worker that
+   never reported may suit any job, but is not preferred. A job that no worker suits is refused, and
+   the answer names the field.
 """
 
 import math
@@ -48,204 +45,206 @@ from asrd.front.scheduling.actions import (
     Action,
     Failure,
     Finish,
-    Prefetch,
     Refuse,
     Start,
     Wake,
 )
 from asrd.front.scheduling.deadlines import Deadlines
-from asrd.front.scheduling.fairqueue import FairQueue, Job, Limits
-from asrd.front.scheduling.needs import UNKNOWN, Skills
+from asrd.front.scheduling.fairqueue import FairQueue
+from asrd.front.scheduling.job import Job
 from asrd.front.scheduling.retry_after import RetryAfter
-from asrd.front.scheduling.workers import UNUSABLE, Worker, Workers, WorkerState
+from asrd.front.scheduling.workers import UNKNOWN, UNUSABLE, Skills, Worker, Workers, WorkerState
+from asrd.settings import FrontSettings
 
 
 class UnknownKey(Exception):
-    """A worker answered for a job that is not its own."""
+    """A worker answered for a job that it does not run."""
 
 
 class Scheduler:
-    """Every method that takes `now` returns the actions to perform, in order."""
+    """Every method that takes `now` returns the actions to perform, in their order."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, settings: FrontSettings) -> None:
+        self.settings = settings
         self.workers = Workers()
+        self.queue = FairQueue(settings)
         self.draining = False
-        self.retried = self.prefetched = 0
-        self.queue = FairQueue(limits)
+        self.retried = 0
         self._deadlines = Deadlines()
-        self._returns = RetryAfter()
+        self._retry_after = RetryAfter()
         self._last_key = 0
         self._actions: list[Action] = []
 
-    def __repr__(self) -> str:
-        states = " ".join(f"{w.name}:{w.state}:{len(w.jobs)}" for w in self.workers.values())
-        return f"<Scheduler queue={len(self.queue)} [{states}]>"
-
-    # --- what status shows -----------------------------------------------------------------
+    # --- queries -----------------------------------------------------------------------------
 
     def running(self) -> Iterator[Job]:
-        for worker in self.workers.values():
-            yield from (job for job in worker.jobs.values() if job is not None)
+        return (worker.job for worker in self.workers.values() if worker.job is not None)
 
     @property
     def idle(self) -> bool:
-        """No accepted job is without its answer."""
+        """True if every accepted job has ended."""
         return not len(self.queue) and next(self.running(), None) is None
 
     def next_deadline(self) -> float:
-        """When `tick` has something to do at the latest; infinity if nothing is due."""
+        """Returns the time of the next `tick`; infinity if there is nothing to wait for."""
         job = self._deadlines.first()
         return math.inf if job is None else job.deadline
 
     def retry_after_ms(self, job: Job, now: float) -> int:
-        """When a place should be free for the next one like this, which is refused."""
+        """Returns the delay after which the client of a refused job should try again."""
         ready = set(self.workers.serving())
-        workers = [w for w in self.workers.suitable(job.needs) if w in ready]
-        names, slots = tuple(sorted(w.name for w in workers)), sum(w.slots for w in workers)
-        return round(1000 * self._returns.place(job.user, names, slots, now))
+        names = sorted(w.name for w in self.workers.suitable(job.needs) if w in ready)
+        return round(1000 * self._retry_after.next_delay(job.user, tuple(names), now))
 
-    # --- jobs ------------------------------------------------------------------------------
+    def running_on(self, name: str, key: int) -> Job | None:
+        """Returns the job that a worker runs under this key, None if it was abandoned.
+
+        Raises UnknownKey if the worker does not run it.
+        """
+        worker = self.workers[name]
+        if key != worker.key:
+            raise UnknownKey(f"worker {name} answered for job {key}, which it does not run")
+        return worker.job
+
+    # --- jobs --------------------------------------------------------------------------------
 
     def submit(self, job: Job, now: float) -> list[Action]:
         failure = self._refusal(job, now)
-        if failure is None:
-            self._actions.append(Accept(job, len(self.queue)))
-            self.queue.append(job)
-            self._set_wait(job, now)
-        else:
+        if failure is not None:
             self._actions.append(Refuse(job, failure))
             if failure.code is Code.BUSY:
-                # Where nobody may wait (queue_max = 0), who is refused must wake the sleepers.
+                # With queue_max = 0 no job waits, so that the refused ones must wake workers.
                 self._wake([job])
-        return self._settle(now)
+            return self.tick(now)
+        accept = Accept(job, len(self.queue))
+        self.queue.append(job)
+        self._set_wait(job, now)
+        actions = self.tick(now)
+        # Start comes before Accept: the worker has more to do before there is an answer. But the
+        # end of a job that is overdue at once comes after its acceptance.
+        actions.insert(0 if job.ended else len(actions), accept)
+        return actions
 
     def end(self, job: Job, failure: Failure, now: float) -> list[Action]:
-        """End a job from outside (its client cancelled it or left); one that has ended stays so."""
+        """Ends a job for the front: its client cancelled it or left. Does nothing to one that has
+        ended."""
         if not job.ended:
             self._finish(job, failure)
-        return self._settle(now)
-
-    def tick(self, now: float) -> list[Action]:
-        """End what is overdue."""
-        return self._settle(now)
+        return self.tick(now)
 
     def drain(self, now: float) -> list[Action]:
-        """Accept nothing more; what was accepted goes on, and waits max_wait_seconds at most."""
-        waiting = () if self.draining else self.queue
+        """Accepts no more jobs. Each accepted job goes on, and waits max_wait_seconds at most: from
+        now on, if it has a timeout of its own."""
+        accepted = [] if self.draining else [*self.queue, *self.running()]
         self.draining = True
-        for job in waiting:
-            self._set_wait(job, job.waits_since if job.timeout is None else now)
-        return self._settle(now)
+        for job in accepted:
+            if job.timeout is not None:
+                job.waits_since = now
+            if job.worker is None:
+                self._set_wait(job, job.waits_since)
+        return self.tick(now)
+
+    def tick(self, now: float) -> list[Action]:
+        """Ends what is overdue, starts what can start; returns all actions since the last call."""
+        while (job := self._deadlines.first()) is not None and job.deadline <= now:
+            phase, waited = ("queue", "waited") if job.worker is None else ("run", "ran")
+            since = job.arrival if job.worker is None else job.started_at
+            text = f"it {waited} {now - since:.1f} s, longer than allowed"
+            self._finish(job, Failure(Code.DEADLINE_EXCEEDED, text, phase=phase))
+        self._dispatch(now)
+        self._wake(self.queue)
+        actions, self._actions = self._actions, []
+        return actions
 
     # --- workers -----------------------------------------------------------------------------
 
     def worker_added(self, name: str, now: float) -> list[Action]:
-        """New, or back before it was removed."""
+        """The worker is new, or was retired and has its socket again."""
         self.workers.setdefault(name, Worker(name)).retired = False
-        return self._settle(now)
+        return self.tick(now)
 
     def worker_retired(self, name: str, now: float) -> list[Action]:
-        """Its socket is gone: give it nothing more. It may be removed once it runs nothing."""
+        """The worker's socket is gone: it gets no more jobs, and may be removed once it is idle."""
         self.workers[name].retired = True
-        return self._refuse_hopeless(now)
+        return self._workers_changed(now)
 
     def worker_removed(self, name: str, now: float) -> list[Action]:
-        worker = self.workers.pop(name)
-        self._take_back(worker, f"worker {name} was removed", now)
-        return self._refuse_hopeless(now)
+        return self._gone(self.workers.pop(name), f"worker {name} was removed", now)
 
     def worker_loading(
-        self, name: str, now: float, model: str | None = None, skills: Skills | None = None
+        self, name: str, model: str, now: float, skills: Skills | None = None
     ) -> list[Action]:
-        """`model` and `skills`: if its files have been looked at; before that, the last ones."""
+        """`skills` is None until the worker has looked at the model's files."""
         worker = self.workers[name]
         if worker.state not in UNUSABLE:
             worker.state = WorkerState.LOADING
-        if model is not None and skills is not None:
+        if skills is not None:
             worker.model, worker.skills = model, skills
-        return self._refuse_hopeless(now)
+        return self._workers_changed(now)
 
     def worker_ready(
-        self,
-        name: str,
-        model: str,
-        slots: int,
-        now: float,
-        spare: bool = False,
-        can_prefetch: bool = False,
-        skills: Skills = UNKNOWN,
+        self, name: str, model: str, now: float, spare: bool = False, skills: Skills = UNKNOWN
     ) -> list[Action]:
         worker = self.workers[name]
         worker.state, worker.reason, worker.woken = WorkerState.READY, None, False
-        worker.model, worker.skills, worker.slots = model, skills, slots
-        worker.spare, worker.can_prefetch = spare, can_prefetch
-        return self._refuse_hopeless(now)
+        worker.model, worker.skills, worker.spare = model, skills, spare
+        return self._workers_changed(now)
 
     def worker_lost(self, name: str, how: str, now: float) -> list[Action]:
-        """It died, or broke the protocol, which is the same. Its jobs are retried or end."""
+        """The worker died or broke the protocol. Its job is retried or ends."""
         worker = self.workers[name]
         if worker.state not in UNUSABLE:
             worker.state = WorkerState.STARTING
-        self._take_back(worker, how, now)
-        return self._refuse_hopeless(now)
+        return self._gone(worker, how, now)
 
     def worker_left(self, name: str, asleep: bool, now: float) -> list[Action]:
-        """It ended of its own will and started nothing that it has not answered: jobs that were on
-        their way to it go back without counting as attempts, and have waited all the while."""
+        """The worker ended by itself. A job on its way there was not started: it is no attempt, and
+        counts as waiting all the time."""
         worker = self.workers[name]
         if asleep or worker.state not in UNUSABLE:
             worker.state = WorkerState.ASLEEP if asleep else WorkerState.STARTING
-        worker.woken, worker.prefetched = False, None
-        for job in reversed([job for job in worker.jobs.values() if job is not None]):
+        worker.woken = False
+        job = worker.release()
+        if job is not None:
             job.attempts -= 1
             self._requeue(job, job.waits_since)
-        worker.jobs.clear()
-        return self._refuse_hopeless(now)
+        return self._workers_changed(now)
 
     def worker_failed(self, name: str, state: WorkerState, reason: str, now: float) -> list[Action]:
-        """It can't serve (FAILED: it said why; DOWN: nothing listens) until further notice."""
+        """The worker reported that it can't serve (FAILED), or nothing listens (DOWN)."""
         worker = self.workers[name]
         worker.state, worker.reason = state, reason
-        self._take_back(worker, reason, now)
-        return self._refuse_hopeless(now)
+        return self._gone(worker, reason, now)
 
     def job_done(self, name: str, key: int, result: object, now: float) -> list[Action]:
-        """Raises UnknownKey if this worker does not run that."""
-        job = self._answered(name, key)
+        """Raises UnknownKey if the worker does not run it, as `job_failed` does."""
+        job = self.running_on(name, key)
+        self.workers[name].release()
         if job is not None:
-            self._returns.job_ran(now - job.started_at)
+            self._retry_after.job_ran(now - job.started_at)
             self._finish(job, result)
-        return self._settle(now)
+        return self.tick(now)
 
     def job_failed(
         self, name: str, key: int, failure: Failure, now: float, fatal: bool = False
     ) -> list[Action]:
-        """`fatal`: the process is poisoned and about to end, which counts as a crash.
-
-        Raises UnknownKey if this worker does not run that.
-        """
-        job = self._answered(name, key)
+        """`fatal`: the process is poisoned and ends now, which counts as a crash."""
+        job = self.running_on(name, key)
         if fatal:
-            worker = self.workers[name]
-            worker.state, worker.prefetched = WorkerState.STARTING, None
-        if job is not None and fatal:
-            self._crashed(job, failure.text, now)
-        elif job is not None:
+            return self.worker_lost(name, failure.text, now)
+        self.workers[name].release()
+        if job is not None:
             self._finish(job, failure)
-        return self._refuse_hopeless(now) if fatal else self._settle(now)
+        return self.tick(now)
 
     # --- inside ------------------------------------------------------------------------------
 
     def _refusal(self, job: Job, now: float) -> Failure | None:
         if self.draining:
             return Failure(Code.SHUTTING_DOWN, "asrd is shutting down", retry_after_ms=1000)
-        failure = self.workers.why_hopeless(job.needs)
+        failure = self.workers.why_hopeless(job.needs) or self.workers.why_ambiguous(job.needs)
         if failure is not None:
             return failure
-        ambiguous = self.workers.why_ambiguous(job.needs)
-        if ambiguous is not None:
-            return Failure(Code.BAD_REQUEST, ambiguous)
         suitable = self.workers.suitable(job.needs)
         if any(worker.free and worker in suitable for worker in self.workers.serving()):
             return None
@@ -256,75 +255,32 @@ class Scheduler:
 
     def _set_wait(self, job: Job, since: float) -> None:
         job.waits_since = since
-        # A job that says how long it may take may wait as long, be it the first time or a retry;
-        # but not while the service manager waits for the daemon to end, and loses its patience.
+        # A job with a timeout of its own may wait until then, also as a retry. But a drain is
+        # short: the service manager waits for the daemon to end, and kills it at last.
         patient = job.timeout is not None and not self.draining
-        longest = math.inf if patient else self.limits.max_wait_seconds
+        longest = math.inf if patient else self.settings.max_wait_seconds
         self._deadlines.set(job, since + longest)
 
-    def _settle(self, now: float) -> list[Action]:
-        """End what is overdue, start what can start, and hand out what is to be done."""
-        while (job := self._deadlines.first()) is not None and job.deadline <= now:
-            phase, waited = ("queue", "waited") if job.worker is None else ("run", "ran")
-            since = job.arrival if job.worker is None else job.started_at
-            text = f"it {waited} {now - since:.1f} s, longer than allowed"
-            self._finish(job, Failure(Code.DEADLINE_EXCEEDED, text, phase=phase))
-        self._dispatch(now)
-        self._prefetch()
-        self._wake(self.queue)
-        actions, self._actions = self._actions, []
-        return actions
-
     def _dispatch(self, now: float) -> None:
-        for worker in sorted(self.workers.serving(), key=lambda w: (len(w.jobs), w.name)):
-            while worker.free:
-                job = self.queue.first(self.workers.suits(worker))
-                if job is None:
-                    self._returns.nobody_waits(worker.name)
-                    break
+        free = (worker for worker in self.workers.serving() if worker.free)
+        for worker in sorted(free, key=lambda w: w.name):
+            job = self.queue.first(self.workers.suits(worker))
+            if job is None:
+                self._retry_after.worker_idle(worker.name)
+            else:
                 self._start(job, worker, now)
 
     def _start(self, job: Job, worker: Worker, now: float) -> None:
         self.queue.serve(job)
         job.attempts += 1
-        reader = self.workers.reader_of(job)
-        if reader is worker:
-            key = worker.put_down()
-            self.prefetched += 1
-        else:
-            self._put_down(reader)
-            key = self._new_key()
-        alone = self._on_last_attempt(job)
-        if alone:
-            self._put_down(worker)
-        job.worker, job.key, job.started_at = worker.name, key, now
-        worker.jobs[key] = job
-        self._deadlines.set(job, now + self.limits.max_run_seconds)
-        self._actions.append(Start(job, worker.name, key, reader is worker, alone))
-
-    def _new_key(self) -> int:
         self._last_key += 1
-        return self._last_key
-
-    def _prefetch(self) -> None:
-        """Let the worker that should be free first read what should be next."""
-        able = [w for w in self.workers.serving() if w.may_prefetch(self.limits.max_attempts)]
-        for worker in sorted(able, key=lambda w: w.running_since):
-            job = self.queue.first(self.workers.suits(worker))
-            if job and not (job.attempts or job.alone or self.workers.reader_of(job)):
-                worker.prefetched = self._new_key(), job
-                self._actions.append(Prefetch(job, worker.name, worker.prefetched[0]))
-
-    def _put_down(self, worker: Worker | None) -> None:
-        """It may forget what it has read ahead."""
-        if worker is not None and worker.prefetched is not None:
-            self._actions.append(Abandon(worker.name, worker.put_down()))
-
-    def _on_last_attempt(self, job: Job) -> bool:
-        return job.attempts >= self.limits.max_attempts
+        worker.key, worker.job = self._last_key, job
+        job.worker, job.started_at = worker.name, now
+        self._deadlines.set(job, now + self.settings.max_run_seconds)
+        self._actions.append(Start(job, worker.name, self._last_key))
 
     def _wake(self, jobs: Iterable[Job]) -> None:
-        """One sleeper for each job that no busy worker took, and for which none was woken yet."""
+        """Wakes one sleeping worker for each waiting job, less those that are on their way."""
         asleep = [w for w in self.workers.values() if w.state is WorkerState.ASLEEP]
         coming = [w for w in self.workers.values() if w.woken]
         for job in jobs if asleep else ():
@@ -339,48 +295,35 @@ class Scheduler:
 
     def _finish(self, job: Job, outcome: Any) -> None:
         job.ended = True
-        worker, key = self.workers.get(job.worker or ""), job.key
+        worker = self.workers.get(job.worker or "")
         if job.worker is None:
             self.queue.remove(job)
-            self._put_down(self.workers.reader_of(job))
-        elif worker is not None and key in worker.jobs:
-            worker.jobs[key] = None
-            self._actions.append(Abandon(worker.name, key))
+        elif worker is not None and worker.job is job and worker.key is not None:
+            worker.job = None
+            self._actions.append(Abandon(worker.name, worker.key))
         self._actions.append(Finish(job, outcome))
 
-    def _answered(self, name: str, key: int) -> Job | None:
-        worker = self.workers[name]
-        if key not in worker.jobs:
-            raise UnknownKey(f"worker {name} answered for job {key}, which it does not run")
-        return worker.jobs.pop(key)
-
-    def _take_back(self, worker: Worker, how: str, now: float) -> None:
-        jobs = [job for job in worker.jobs.values() if job is not None]
-        worker.jobs.clear()
+    def _gone(self, worker: Worker, how: str, now: float) -> list[Action]:
+        """The worker's process is gone. Its job is retried, or ends if it was its last attempt."""
         worker.woken = False
-        if worker.prefetched is not None:
-            # Perhaps it was this one.
-            worker.prefetched[1].alone = True
-            worker.put_down()
-        for job in reversed(jobs):
-            self._crashed(job, how, now)
-
-    def _crashed(self, job: Job, how: str, now: float) -> None:
-        if self._on_last_attempt(job):
-            text = f"its worker died each time it was tried ({job.attempts}); last: {how}"
-            self._finish(job, Failure(Code.WORKER_CRASHED, text))
-        else:
+        job = worker.release()
+        if job is not None and job.attempts < self.settings.max_attempts:
             self.retried += 1
             self._requeue(job, now)
+        elif job is not None:
+            text = f"its worker died each time it was tried ({job.attempts}); last: {how}"
+            self._finish(job, Failure(Code.WORKER_CRASHED, text))
+        return self._workers_changed(now)
 
     def _requeue(self, job: Job, since: float) -> None:
-        job.worker = job.key = None
+        job.worker = None
         self.queue.put_back(job)
         self._set_wait(job, since)
 
-    def _refuse_hopeless(self, now: float) -> list[Action]:
+    def _workers_changed(self, now: float) -> list[Action]:
+        """Ends the jobs that no worker can run any more."""
         for job in list(self.queue):
             failure = self.workers.why_hopeless(job.needs)
             if failure is not None:
                 self._finish(job, failure)
-        return self._settle(now)
+        return self.tick(now)

@@ -1,13 +1,15 @@
-"""What the scheduler knows of each worker. Pure."""
+"""The workers as the scheduler knows them, and the jobs that suit each. Pure."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from asrd.errors import Code
 from asrd.front.scheduling.actions import Failure
-from asrd.front.scheduling.fairqueue import Job
-from asrd.front.scheduling.needs import UNKNOWN, Needs, Skills, is_called, why_lacking
+from asrd.front.scheduling.job import Job, Needs
+
+# The languages that an error names at most.
+_FEW = 5
 
 
 class WorkerState(StrEnum):
@@ -19,29 +21,57 @@ class WorkerState(StrEnum):
     DOWN = "down"
 
 
-# Nothing can be expected of a worker in these.
+# The states in which nothing can be expected of a worker.
 UNUSABLE = (WorkerState.FAILED, WorkerState.DOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Skills:
+    """Abilities of a worker's model. Without `languages` nothing is known: it may have any."""
+
+    languages: frozenset[str] | None = None
+    translate: bool = True
+    word_timestamps: bool = True
+
+    @property
+    def multilingual(self) -> bool:
+        return self.languages is not None and len(self.languages) > 1
+
+    def lack(self, needs: Needs) -> str | None:
+        """Returns the name of the option that this model can't do, None if it can do all."""
+        if self.languages is None:
+            return None
+        if needs.language is not None and needs.language not in self.languages:
+            return "language"
+        if needs.translate and not self.translate:
+            return "task"
+        if needs.word_timestamps and not self.word_timestamps:
+            return "word_timestamps"
+        return None
+
+
+UNKNOWN = Skills()
 
 
 @dataclass(eq=False, slots=True)
 class Worker:
+    """`reason` says why it can't serve. `model` and `skills` are the last ones that any of its
+    processes reported.
+
+    `retired`: its socket is gone, so it gets no more jobs. `woken`: it was asleep, and has not been
+    heard of since it was woken. `key` and `job`: what it runs; an abandoned job leaves the key.
+    """
+
     name: str
     state: WorkerState = WorkerState.STARTING
     reason: str | None = None
-    # As far as it was heard of it, by whatever process: None, and no skills, before that.
     model: str | None = None
     skills: Skills = UNKNOWN
-    slots: int = 1
     spare: bool = False
-    # Whether it can read the next job while one runs; and the key and the job that it has read.
-    can_prefetch: bool = False
-    prefetched: tuple[int, Job] | None = None
-    # Its socket is gone: it gets no more jobs, and leaves once the last one is answered.
     retired: bool = False
-    # It was asleep, and nothing was heard of it since it was woken.
     woken: bool = False
-    # By key; None stands for a job that was abandoned but still takes the slot.
-    jobs: dict[int, Job | None] = field(default_factory=dict)
+    key: int | None = None
+    job: Job | None = None
 
     @property
     def ready(self) -> bool:
@@ -49,59 +79,40 @@ class Worker:
 
     @property
     def free(self) -> bool:
-        return self.ready and len(self.jobs) < self.slots
+        return self.ready and self.key is None
 
     @property
     def hopeful(self) -> bool:
-        """Whether it serves, or may be expected to."""
+        """True if it serves, or can be expected to."""
         return not self.retired and self.state not in UNUSABLE
 
+    def release(self) -> Job | None:
+        """Forgets its job and returns it; None if that was abandoned."""
+        job, self.key, self.job = self.job, None, None
+        return job
+
     def has_model(self, needs: Needs) -> bool:
-        """One of which nothing was heard may have any model."""
+        """Returns True if its model, as far as known, has the name asked for: the whole name, or
+        the last part of a path or a repository (`base` for `/srv/models/base`), in any case."""
         if needs.model is None or self.model is None:
             return True
-        return is_called(self.model, needs.model)
+        model, asked = (name.rstrip("/").casefold() for name in (self.model, needs.model))
+        return asked in (model, model.rpartition("/")[2])
 
     def could_run(self, needs: Needs) -> bool:
         return self.has_model(needs) and self.skills.lack(needs) is None
 
-    def can_run(self, needs: Needs) -> bool:
-        """True if a job may wait for this worker, unless another is preferred."""
-        return self.hopeful and self.could_run(needs)
-
-    @property
-    def running_since(self) -> float:
-        """When the first of its jobs was started: who began first should end first."""
-        return min((job.started_at for job in self.jobs.values() if job), default=0.0)
-
-    def may_prefetch(self, max_attempts: int) -> bool:
-        """Whether it is busy, has read nothing ahead, and runs no job on its last attempt."""
-        if self.free or not (self.ready and self.can_prefetch and self.prefetched is None):
-            return False
-        return not any(job and job.attempts >= max_attempts for job in self.jobs.values())
-
-    def put_down(self) -> int:
-        """Forget what it has read ahead; the key that this was under."""
-        key, _ = self.prefetched or (0, None)
-        self.prefetched = None
-        return key
-
 
 class Workers(dict[str, Worker]):
-    """All of them, by name."""
+    """All workers, by name."""
 
     def serving(self) -> Iterator[Worker]:
-        """Those that are ready, without the spares that are not needed."""
+        """Yields the workers that are ready, without spares that are not needed (rule 7)."""
         return (worker for worker in self.values() if worker.ready and not self._reserved(worker))
 
-    def reader_of(self, job: Job) -> Worker | None:
-        """Who has read it ahead of its turn."""
-        held = (w for w in self.values() if w.prefetched is not None and w.prefetched[1] is job)
-        return next(held, None)
-
     def suitable(self, needs: Needs) -> list[Worker]:
-        """The workers that a job may wait for: see rule 9 of the scheduler."""
-        able = [worker for worker in self.values() if worker.can_run(needs)]
+        """Returns the workers that a job may wait for (rule 8)."""
+        able = [worker for worker in self.values() if worker.hopeful and worker.could_run(needs)]
         if needs.model is not None:
             able = [worker for worker in able if worker.model == needs.model] or able
         if needs.language is None:
@@ -109,21 +120,23 @@ class Workers(dict[str, Worker]):
         return able
 
     def suits(self, worker: Worker) -> Callable[[Needs], bool]:
-        """A test for needs that this worker may serve."""
+        """Returns a test for the needs that this worker may serve."""
         return lambda needs: worker in self.suitable(needs)
 
-    def why_ambiguous(self, needs: Needs) -> str | None:
-        """One sentence if the model's name may mean several; None if it means one, or nothing."""
+    def why_ambiguous(self, needs: Needs) -> Failure | None:
+        """Returns the refusal of a model's name that fits several models, None if it does not."""
         models = {worker.model for worker in self.suitable(needs) if worker.model is not None}
         if needs.model is None or len(models) < 2:
             return None
-        return f"name: {needs.model!r} may be {' or '.join(sorted(models))}: give the whole name"
+        names = " or ".join(sorted(models))
+        text = f"name: {needs.model!r} may be {names}: give the whole name"
+        return Failure(Code.BAD_REQUEST, text)
 
     def why_hopeless(self, needs: Needs) -> Failure | None:
-        """Why no worker can ever run a job with these needs; None if one can."""
+        """Returns the reason why no worker can ever run a job with these needs, None if one can."""
         if not self:
             return Failure(Code.UNAVAILABLE, "no worker is configured")
-        if any(worker.can_run(needs) for worker in self.values()):
+        if self.suitable(needs):
             return None
         hopeful = [worker for worker in self.values() if worker.hopeful]
         gone = [worker for worker in self.values() if not worker.hopeful]
@@ -132,19 +145,31 @@ class Workers(dict[str, Worker]):
         if gone or not hopeful:
             reasons = (f"worker {w.name}: {w.reason or 'its socket is gone'}" for w in gone)
             return Failure(Code.UNAVAILABLE, f"no worker can serve: {'; '.join(reasons)}")
-        named = [worker for worker in hopeful if worker.has_model(needs)]
+        named = [worker.skills for worker in hopeful if worker.has_model(needs)]
         if not named:
             there = ", ".join(sorted({worker.model or "" for worker in hopeful}))
             text = f"name: no worker has the model {needs.model!r}; there is: {there}"
             return Failure(Code.MODEL_NOT_FOUND, text)
-        return Failure(Code.BAD_REQUEST, why_lacking([w.skills for w in named], needs))
+        return Failure(Code.BAD_REQUEST, _why_unable(named, needs))
 
     def _reserved(self, worker: Worker) -> bool:
         return worker.spare and any(
             other.ready
             and not other.spare
             and other.model == worker.model
-            # Of two with the same name, the spare may know more.
+            # Of two models with the same name, the spare's may know more.
             and other.skills == worker.skills
             for other in self.values()
         )
+
+
+def _why_unable(all_skills: list[Skills], needs: Needs) -> str:
+    """Returns the sentence about what the closest of these models lacks."""
+    lacks = {skills.lack(needs) for skills in all_skills}
+    if "word_timestamps" in lacks:
+        return "word_timestamps: no worker's model has alignment_heads"
+    if "task" in lacks:
+        return "task: no worker's model can translate: English-only models can't"
+    known = set().union(*(skills.languages or () for skills in all_skills))
+    few = f" (they know {', '.join(sorted(known))})" if len(known) <= _FEW else ""
+    return f"language: no worker's model knows {needs.language!r}{few}"

@@ -1,7 +1,5 @@
 """The record of a worker's crash, and what each peer sees of it."""
 
-from dataclasses import replace
-
 import pytest
 
 from asrd.front.reporting.crashes import KEPT, Crash, Crashes, JobRef, rfc3339
@@ -102,10 +100,3 @@ def test_crashes_keep_the_last_twenty_and_count_the_recent_ones() -> None:
 
 def test_time_is_in_the_format_of_rfc_3339() -> None:
     assert rfc3339(0.0) == "1970-01-01T00:00:00.000Z"
-
-
-def test_job_that_was_only_read_ahead_did_not_run() -> None:
-    made = crash(HERS, replace(HIS, attempt=0))
-    assert made.summary(peer(ROOT)) == "it closed, running job hers"
-    assert [job["attempt"] for job in made.as_data(peer(ROOT), outsider=False)["jobs"]] == [2, 0]
-    assert str(made.jobs[1]) == "job his (64 bytes)"

@@ -41,11 +41,10 @@ def test_metrics_count_jobs() -> None:
     metrics.failed["bad-audio"] += 1
     metrics.refused["busy"] += 2
     metrics.job_done(wait=0.25, run=2.0, audio_seconds=10.0, now=1.0)
-    assert metrics.jobs(retried=1, prefetched=2) == {
+    assert metrics.jobs(retried=1) == {
         "accepted": 3,
         "done": 1,
         "retried": 1,
-        "prefetched": 2,
         "failed": {"bad-audio": 1},
         "refused": {"busy": 2},
     }

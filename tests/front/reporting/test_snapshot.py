@@ -33,7 +33,6 @@ def test_snapshot_of_a_busy_daemon() -> None:
             "accepted": 0,
             "done": 0,
             "retried": 0,
-            "prefetched": 0,
             "failed": {},
             "refused": {},
         },
@@ -122,7 +121,7 @@ def test_status_line() -> None:
         submit(made, f"job{number}")
     made.scheduler.worker_failed("1", WorkerState.FAILED, "no such model", 103.0)
     made.scheduler.worker_left("0", True, 103.0)
-    made.scheduler.worker_ready("1", "tiny", 1, 104.0)
+    made.scheduler.worker_ready("1", "tiny", 104.0)
     made.scheduler.worker_failed("1", WorkerState.FAILED, "no such model", 104.0)
     assert snapshot.status_line(made, 104.0) == (
         "unavailable · 0/2 workers ready · queue 3/4 · 1234 done · 3 failed · 1 crash"

@@ -14,18 +14,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from asrd.front.scheduling.fairqueue import Limits
-from asrd.front.scheduling.needs import Needs
-from tests.support.scheduler_world import BookedSkills, World
+from asrd.front.scheduling.job import Needs
+from asrd.front.scheduling.workers import UNKNOWN, Skills
+from asrd.settings import FrontSettings
+from tests.support.scheduler_world import World
 
 NAMES = ("0", "1", "2")
 MODELS = ("a", "b", "/x/a", "/y/A")
-SKILLS = (
-    None,
-    BookedSkills(("en",), translate=False),
-    BookedSkills(("en", "de")),
-    BookedSkills(("en", "fr"), words=False),
-)
+ENGLISH = Skills(frozenset({"en"}), translate=False)
+GERMAN = Skills(frozenset({"en", "de"}))
+FRENCH = Skills(frozenset({"en", "fr"}), word_timestamps=False)
+SKILLS = (UNKNOWN, ENGLISH, GERMAN, FRENCH)
 NEEDS = (
     *(Needs(), Needs("a"), Needs("A"), Needs("/x/a"), Needs("b")),
     *(Needs(language="en"), Needs(language="de"), Needs("a", "fr")),
@@ -38,38 +37,26 @@ class SchedulerHistory(RuleBasedStateMachine):
 
     @initialize(
         queue_max=st.integers(0, 6),
-        per_user=st.integers(0, 2),
-        max_bytes=st.sampled_from([5, 1000]),
-        max_seconds=st.sampled_from([5.0, 1000.0]),
-        attempts=st.integers(1, 3),
+        queue_max_per_user=st.integers(0, 2),
+        queue_max_bytes=st.sampled_from([5, 1000]),
+        queue_max_audio_seconds=st.sampled_from([5.0, 1000.0]),
+        max_attempts=st.integers(1, 3),
         workers=st.lists(st.tuples(st.sampled_from(MODELS), st.sampled_from(SKILLS)), max_size=3),
     )
-    def begin(
-        self,
-        queue_max: int,
-        per_user: int,
-        max_bytes: int,
-        max_seconds: float,
-        attempts: int,
-        workers: list[tuple[str, BookedSkills | None]],
-    ) -> None:
-        limits = Limits(queue_max, per_user, max_bytes, max_seconds, 30.0, 60.0, attempts)
-        self.world = World(limits)
+    def begin(self, workers: list[tuple[str, Skills]], **limits: Any) -> None:
+        self.world = World(FrontSettings(max_run_seconds=60.0, **limits))
         self.world.add("0")
         for name, (model, skills) in zip(NAMES, workers, strict=False):
             self.world.add(name)
             self.world.ready(name, model, skills=skills)
 
-    # --- what may be chosen -------------------------------------------------------------------
+    # --- choices ------------------------------------------------------------------------------
 
     def _some_worker(self, data: st.DataObject) -> str:
         return data.draw(st.sampled_from(sorted(self.world.workers)))
 
-    def _some_key(self, data: st.DataObject) -> tuple[str, int]:
-        return data.draw(st.sampled_from(self._keys()))
-
-    def _keys(self) -> list[tuple[str, int]]:
-        return [(n, key) for n, w in sorted(self.world.workers.items()) for key in w.held]
+    def _busy(self) -> list[str]:
+        return [name for name, w in sorted(self.world.workers.items()) if w.key is not None]
 
     # --- events -------------------------------------------------------------------------------
 
@@ -80,14 +67,12 @@ class SchedulerHistory(RuleBasedStateMachine):
         size=st.integers(1, 4),
         seconds=st.sampled_from([0.0, 0.1, 3.3]),
     )
-    def submit(
-        self, uid: int, needs: Needs, timeout: float | None, size: int, seconds: float
-    ) -> None:
-        self.world.submit(uid, needs, timeout, size, seconds)
+    def submit(self, **job: Any) -> None:
+        self.world.submit(**job)
 
     @rule(uid=st.integers(1, 2), count=st.integers(2, 5), size=st.integers(1, 4))
     def burst(self, uid: int, count: int, size: int) -> None:
-        """What reaches the bounds."""
+        """Reaches the limits."""
         for _ in range(count):
             self.world.submit(uid, Needs(), None, size, 1.5 * size)
 
@@ -115,18 +100,16 @@ class SchedulerHistory(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         model=st.sampled_from(MODELS),
-        slots=st.integers(1, 3),
         spare=st.booleans(),
-        can_prefetch=st.booleans(),
         skills=st.sampled_from(SKILLS),
     )
-    def ready(self, data: st.DataObject, **said: Any) -> None:
-        self.world.ready(self._some_worker(data), **said)
+    def ready(self, data: st.DataObject, **hello: Any) -> None:
+        self.world.ready(self._some_worker(data), **hello)
 
     @precondition(lambda self: self.world.workers)
     @rule(data=st.data(), model=st.sampled_from(MODELS), skills=st.sampled_from(SKILLS))
-    def loading(self, data: st.DataObject, model: str, skills: BookedSkills | None) -> None:
-        self.world.loading(self._some_worker(data), model, skills)
+    def loading(self, data: st.DataObject, model: str, skills: Skills) -> None:
+        self.world.loading(self._some_worker(data), model, skills if skills.languages else None)
 
     @precondition(lambda self: self.world.workers)
     @rule(data=st.data(), asleep=st.booleans())
@@ -138,21 +121,20 @@ class SchedulerHistory(RuleBasedStateMachine):
     def failed(self, data: st.DataObject, down: bool) -> None:
         self.world.failed(self._some_worker(data), down)
 
-    @precondition(lambda self: self._keys())
-    @rule(data=st.data())
-    def done(self, data: st.DataObject) -> None:
-        self.world.done(*self._some_key(data))
-
-    @precondition(lambda self: self._keys())
-    @rule(data=st.data(), fatal=st.booleans())
-    def job_failed(self, data: st.DataObject, fatal: bool) -> None:
-        self.world.job_failed(*self._some_key(data), fatal)
+    @precondition(lambda self: self._busy())
+    @rule(data=st.data(), how=st.sampled_from(["done", "failed", "fatal"]))
+    def answer(self, data: st.DataObject, how: str) -> None:
+        name = data.draw(st.sampled_from(self._busy()))
+        if how == "done":
+            self.world.done(name)
+        else:
+            self.world.job_failed(name, fatal=how == "fatal")
 
     @precondition(lambda self: self.world.workers)
     @rule(data=st.data(), key=st.integers(0, 50))
     def breach(self, data: st.DataObject, key: int) -> None:
         name = self._some_worker(data)
-        if key not in self.world.workers[name].held:
+        if key != self.world.workers[name].key:
             self.world.breach(name, key)
 
     @precondition(lambda self: len(self.world.jobs) > 5)
@@ -161,16 +143,20 @@ class SchedulerHistory(RuleBasedStateMachine):
         self.world.drain()
 
     def teardown(self) -> None:
-        """However a history ends, the last worker to go leaves nothing behind."""
-        for name in list(self.world.workers):
-            self.world.remove(name)
-        self.world.check_all_answered()
+        end_all(self.world)
 
 
 TestSchedulerHistory = SchedulerHistory.TestCase
 TestSchedulerHistory.settings = settings(
     max_examples=100, stateful_step_count=50, report_multiple_bugs=False
 )
+
+
+def end_all(world: World) -> None:
+    """Removes all workers: no history leaves anything behind."""
+    for name in list(world.workers):
+        world.remove(name)
+    world.check_all_answered()
 
 
 # --- all histories of two workers and three jobs ----------------------------------------------
@@ -180,11 +166,11 @@ Step = Callable[[World], object]
 
 @dataclass(frozen=True)
 class Cast:
-    """Who takes part: the jobs in their order, and what each worker is once it is ready."""
+    """The jobs in their order, and what each worker reports once it is ready."""
 
     jobs: tuple[tuple[Any, ...], ...] = ((1,), (1, Needs(), 100.0), (2,))
     workers: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
-    # Whether a worker tells what its model can do before it has loaded it.
+    # True if a worker reports its model's skills before it has loaded it.
     announces: bool = False
 
 
@@ -193,7 +179,7 @@ CASTS = {
     "a spare": Cast(workers=({}, {"spare": True})),
     "mixed": Cast(
         ((1, Needs(language="de")), (2,), (1, Needs(language="en"), 100.0)),
-        ({"skills": SKILLS[1]}, {"skills": SKILLS[2]}),
+        ({"skills": ENGLISH}, {"skills": GERMAN}),
         announces=True,
     ),
 }
@@ -201,8 +187,8 @@ CASTS = {
 
 def steps(world: World, cast: Cast) -> Iterator[Step]:
     """Everything that can happen next."""
-    if world._submitted < len(cast.jobs):
-        yield lambda w: w.submit(*cast.jobs[w._submitted])
+    if world.submitted < len(cast.jobs):
+        yield lambda w: w.submit(*cast.jobs[w.submitted])
     for number, booked in world.jobs.items():
         if booked.state != "ended":
             yield partial(World.end, number=number)
@@ -210,15 +196,15 @@ def steps(world: World, cast: Cast) -> Iterator[Step]:
         yield _until_the_next_deadline
     for name, worker in world.workers.items():
         yield partial(World.ready, name=name, **cast.workers[int(name)])
-        if cast.announces and worker.skills is None:
+        if cast.announces and worker.skills == UNKNOWN:
             yield partial(World.loading, name=name, model="a", **cast.workers[int(name)])
         for event in ("lost", "failed", "retire"):
             yield partial(getattr(World, event), name=name)
         yield partial(World.left, name=name, asleep=True)
         yield partial(World.left, name=name, asleep=False)
-        for key in worker.held:
-            yield partial(World.done, name=name, key=key)
-            yield partial(World.job_failed, name=name, key=key, fatal=True)
+        if worker.key is not None:
+            yield partial(World.done, name=name)
+            yield partial(World.job_failed, name=name, fatal=True)
 
 
 def _until_the_next_deadline(world: World) -> None:
@@ -227,34 +213,28 @@ def _until_the_next_deadline(world: World) -> None:
 
 
 def situation(world: World) -> object:
-    """What tells two worlds apart: numbers that only grow, by their order alone."""
-    now = world.now
-    keys = {key: rank for rank, key in enumerate(sorted(world.keys))}
+    """What distinguishes two worlds; of numbers that only grow, their order."""
     jobs = tuple(
-        (
-            *(n, b.state, b.attempts, b.alone, b.deadline - now),
-            b.where and (b.where[0], keys[b.where[1]]),
-        )
+        (n, b.state, b.attempts, b.deadline - world.now, b.where and b.where[0])
         for n, b in world.jobs.items()
         if b.state != "ended"
     )
     workers = tuple(
         (
-            *(name, w.state, w.retired, tuple(w.held.values()), w.model, w.skills),
-            w.prefetched and w.prefetched[1],
+            *(name, w.state, w.retired, w.key is None, w.number, w.model, w.skills),
             world.scheduler.workers[name].woken,
         )
         for name, w in world.workers.items()
     )
     queue = tuple(job.request for job in world.scheduler.queue)
     turns = tuple(sorted(world.served, key=world.served.__getitem__))
-    return world._submitted, jobs, workers, queue, turns
+    return world.submitted, jobs, workers, queue, turns
 
 
 def search(depth: int, cast: Cast) -> tuple[int, int]:
-    """Walk all histories of so many events; returns how many there are, and how many situations
-    they lead to. Histories that meet in one situation go on as one."""
-    world = World(Limits(queue_max=2, max_wait_seconds=30.0, max_run_seconds=60.0))
+    """Walks all histories of so many events. Returns how many there are, and how many situations
+    they lead to; histories that meet in one situation go on as one."""
+    world = World(FrontSettings(queue_max=2, max_wait_seconds=30.0, max_run_seconds=60.0))
     world.add("0")
     world.add("1")
     level = {situation(world): (pickle.dumps(world), 1)}
@@ -271,14 +251,8 @@ def search(depth: int, cast: Cast) -> tuple[int, int]:
         level = following
         situations += len(level)
     for saved, _ in level.values():
-        _end_all(pickle.loads(saved))
+        end_all(pickle.loads(saved))
     return sum(ways for _, ways in level.values()), situations
-
-
-def _end_all(world: World) -> None:
-    for name in list(world.workers):
-        world.remove(name)
-    world.check_all_answered()
 
 
 @pytest.mark.parametrize("cast", CASTS)

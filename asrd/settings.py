@@ -1,0 +1,163 @@
+"""Every setting of the daemon and of a worker: type, bounds, default and help. Pure.
+
+`asrd.config` reads them; docs/settings.md and asrd.toml(5) are checked against the help texts.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from asrd.wire.fields import choice, field, flag, identifier, integer, number, string
+from asrd.wire.languages import language_or_empty
+
+DEFAULT_SOCKET = "/run/asrd/asrd.sock"
+
+_KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
+_DAY = 24 * 3600
+
+_LEVEL = choice("debug", "info", "warning", "error")
+
+
+def _path(default: str, text: str, max_length: int = 4096) -> Any:
+    """A setting that is a path, with its help `text`; `asrd.config` expands `~/` in it."""
+    return field(string(max_length), default, path=True, help=text)
+
+
+@dataclass(frozen=True, slots=True)
+class FrontSettings:
+    socket: str = _path(
+        DEFAULT_SOCKET, "The socket to listen at, if systemd passes none named `asrd`."
+    )
+    status_socket: str = _path(
+        "", "A second socket that answers only status, ping and describe; empty: none."
+    )
+    worker_dir: str = _path(
+        "/run/asrd/worker", "The directory of the workers' sockets, one NAME.sock each."
+    )
+    queue_max: int = field(
+        integer(0, 100_000), 1, help="Jobs that may wait for a worker; one more is `busy`."
+    )
+    queue_max_per_user: int = field(
+        integer(0, 100_000), 0, help="Jobs of one user that may wait; 0: no limit but `queue_max`."
+    )
+    queue_max_bytes: int = field(
+        integer(_KIB, 1 << 50), 8 * _GIB, help="Bytes of audio of all waiting jobs."
+    )
+    queue_max_audio_seconds: float = field(
+        number(1, 1e9), 86_400.0, help="Seconds of PCM audio of all waiting jobs."
+    )
+    max_wait_seconds: float = field(
+        number(0.001, _DAY), 30.0, help="Longest wait for a worker, if the job sets no timeout_ms."
+    )
+    max_run_seconds: float = field(
+        number(0.001, 7 * _DAY), 3600.0, help="Longest run of one job, also if it requests more."
+    )
+    max_attempts: int = field(
+        integer(1, 10),
+        2,
+        help="Starts of one job; if its worker dies each time, the job has failed.",
+    )
+    max_payload_bytes: int = field(
+        integer(_KIB, 16 * _GIB), 256 * _MIB, help="Largest inline audio, one shot or streamed."
+    )
+    spool_max_bytes: int = field(
+        integer(_KIB, 1 << 45), 2 * _GIB, help="Memory for the inline audio of all clients."
+    )
+    spool_max_bytes_per_user: int = field(
+        integer(_KIB, 1 << 45), _GIB, help="Memory for the inline audio of one user's clients."
+    )
+    max_file_bytes: int = field(
+        integer(_KIB, 1 << 45), 4 * _GIB, help="Largest audio passed as a descriptor."
+    )
+    max_audio_seconds: float = field(
+        number(0.1, 7 * _DAY), 14_400.0, help="Longest recording of one job."
+    )
+    connections_max: int = field(
+        integer(1, 500_000), 4096, help="Clients connected at once; one more is `busy`."
+    )
+    connections_max_per_user: int = field(
+        integer(1, 500_000), 1024, help="Clients of one user connected at once."
+    )
+    status_connections_max: int = field(
+        integer(1, 500_000), 256, help="As connections_max, for the status socket."
+    )
+    status_connections_max_per_user: int = field(
+        integer(1, 500_000), 32, help="As connections_max_per_user, for the status socket."
+    )
+    jobs_max_per_connection: int = field(
+        integer(1, 10_000), 64, help="Unanswered jobs of one connection."
+    )
+    jobs_max_per_user: int = field(
+        integer(0, 1_000_000),
+        0,
+        help="Unanswered jobs of one user, waiting or running; 0: no limit.",
+    )
+    frame_timeout_seconds: float = field(
+        number(0.01, _DAY),
+        30.0,
+        help="Time for one event to arrive; longest pause between two chunks of a stream.",
+    )
+    output_max_bytes: int = field(
+        integer(64 * _KIB, _GIB),
+        16 * _MIB,
+        help="Bytes of unread answers at which a client that does not read loses its connection.",
+    )
+    unread_max_bytes: int = field(
+        integer(64 * _KIB, 1 << 45),
+        256 * _MIB,
+        help="Bytes of unread answers and incomplete events of all clients together. Above it, "
+        "the user with the most loses a connection.",
+    )
+    log_level: str = field(_LEVEL, "info", help="debug, info, warning or error.")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    model: str = _path("", "A directory, a name in the local cache, or `demo`; empty: `demo`.", 256)
+    device: str = field(choice("auto", "cpu", "cuda"), "auto", help="auto, cpu or cuda.")
+    device_index: int = field(
+        integer(0, 255), 0, help="The GPU's number among those that the process can see."
+    )
+    compute_type: str = field(
+        identifier(64),
+        "default",
+        help="CTranslate2's compute type: default, int8, float16, int8_float16 …",
+    )
+    cpu_threads: int = field(
+        integer(0, 4096), 0, help="Threads of one inference on the CPU; 0: CTranslate2's choice."
+    )
+    language: str = field(
+        language_or_empty, "", help="Language of jobs without one; empty: it is detected."
+    )
+    beam_size: int = field(integer(1, 32), 5, help="Beam size of jobs without one.")
+    vad_filter: bool = field(
+        flag,
+        False,
+        help="Skip silence (Silero VAD), unless the job decides. Then the VAD is loaded with the "
+        "model, else at first use.",
+    )
+    condition_on_previous_text: bool = field(
+        flag, True, help="Prompt each window with the text before it, unless the job decides."
+    )
+    check_model: bool = field(
+        flag, True, help="Refuse a model whose alignment_heads would crash CTranslate2."
+    )
+    spare: bool = field(
+        flag,
+        False,
+        help="Keep this worker in reserve until no other worker with its model is ready.",
+    )
+    stall_seconds: float = field(
+        number(0.1, _DAY), 120.0, help="Time without progress after which watchdog pings stop."
+    )
+    cancel_grace_seconds: float = field(
+        number(0, 3600),
+        5.0,
+        help="Time for a cancelled job to stop before the process ends itself.",
+    )
+    idle_exit_seconds: float = field(
+        number(0, 365 * _DAY), 0.0, help="Idle time after which the worker ends; 0: never."
+    )
+    log_level: str = field(_LEVEL, "info", help="debug, info, warning or error.")
+
+
+TABLES: dict[str, type] = {"front": FrontSettings, "worker": WorkerSettings}
