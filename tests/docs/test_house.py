@@ -7,11 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tests.support.paths import ROOT
-
-MODULES = sorted((ROOT / "asrd").rglob("*.py"))
-TREES = {
-    path.relative_to(ROOT / "asrd").as_posix(): ast.parse(path.read_text()) for path in MODULES
-}
+from tests.support.sources import TREES, names
 
 # Pure: testable without a clock, a socket or a file.
 PURE_FOLDERS = {"front/scheduling", "wire"}
@@ -113,15 +109,6 @@ def folder(name: str) -> str:
 def is_pure(name: str) -> bool:
     within = name.rpartition("/")[0] in PURE_FOLDERS
     return (within and name not in WITH_SOCKETS) or name in PURE_FILES
-
-
-def names(tree: ast.AST) -> set[str]:
-    """Every name and attribute that is used."""
-    return {
-        node.id if isinstance(node, ast.Name) else node.attr
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Name | ast.Attribute)
-    }
 
 
 def reached(start: str) -> set[str]:
