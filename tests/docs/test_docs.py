@@ -5,7 +5,7 @@ import re
 import tomllib
 from typing import Any
 
-from asrd.config import FrontSettings
+from asrd.config import TABLES, FrontSettings
 from asrd.errors import WarningCode
 from asrd.front.reporting import snapshot
 from asrd.wire import frames
@@ -113,6 +113,15 @@ def test_path_of_a_request_names_existing_code() -> None:
         for name in re.findall(r"`([\w.]+)`", names):
             defined = re.compile(rf"\b(def|class) {name.rpartition('.')[2]}\b")
             assert any(defined.search(source) for source in sources), f"{where}: {name}"
+
+
+def test_shipped_settings_file_shows_the_defaults() -> None:
+    text = (ROOT / "packaging" / "asrd.toml").read_text()
+    shown = tomllib.loads(re.sub(r"^#(\w+ = )", r"\1", text, flags=re.MULTILINE))
+    # The model is an example: without one the demo model is used.
+    del shown["worker"]["model"]
+    for table, values in shown.items():
+        assert values == {name: getattr(TABLES[table](), name) for name in values}
 
 
 def test_debian_packages_state_the_versions_of_pyproject() -> None:
