@@ -16,6 +16,9 @@ fmt: ## fix style
 test: ## the tests, as in README.md
 	$(PYTHON) -m pytest
 
+coverage: ## the tests, with branch coverage and its bound
+	$(PYTHON) -m pytest --cov --cov-report=term-missing:skip-covered
+
 docs: ## write the parts of the pages that repeat declarations
 	$(PYTHON) -m tests.support.docs
 
@@ -34,4 +37,4 @@ fuzz: ## the fuzzers, short; ASRD_FUZZ_SECONDS=… for longer; needs the extra `
 bench: ## all benchmarks, half an hour; needs the extra `bench`
 	$(PYTHON) -m tests.benchmarks
 
-.PHONY: help check fmt test docs deb systemd soak fuzz bench
+.PHONY: help check fmt test coverage docs deb systemd soak fuzz bench
