@@ -1,6 +1,6 @@
 """asrd: a speech-to-text daemon that survives its engine.
 
-`from asrd import Client, AsyncClient` is the public library; asrd.errors holds its exceptions.
+`from asrd import Client, AsyncClient` is the public library; asrd.errors has its exceptions.
 """
 
 from importlib import import_module
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncClient", "Client", "JobWarning", "WarningCode", "__version__"]
 
-# Imported late: the front imports this package, too, and has no use for the clients; and the
-# blocking one has no use for anyio.
+# Imported late: the front imports this package without the clients, and the blocking client works
+# without anyio.
 _MODULES = {
     "AsyncClient": "asrd.client.asyncclient",
     "Client": "asrd.client.client",

@@ -40,8 +40,7 @@ _DAY = 24 * 3600
 
 
 def _path(max_length: int) -> Getter:
-    """A string with `~/x` as a shell expands it: not everything that a user writes goes through
-    one."""
+    """Accepts a path, and expands `~/` as a shell does: a settings file is read by no shell."""
 
     def get(key: str, raw: object) -> str:
         text: str = string(max_length)(key, raw)
@@ -59,7 +58,7 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class FrontSettings:
     socket: str = field(
-        _PATH, DEFAULT_SOCKET, help="Where to listen if systemd passes no socket named `asrd`."
+        _PATH, DEFAULT_SOCKET, help="The socket to listen at, if systemd passes none named `asrd`."
     )
     status_socket: str = field(
         _PATH, "", help="A second socket that answers only status, ping and describe; empty: none."
@@ -71,7 +70,7 @@ class FrontSettings:
         integer(0, 100_000), 1, help="Jobs that may wait for a worker; one more is `busy`."
     )
     queue_max_per_user: int = field(
-        integer(0, 100_000), 0, help="Jobs of one user that may wait; 0: no bound but `queue_max`."
+        integer(0, 100_000), 0, help="Jobs of one user that may wait; 0: only `queue_max` applies."
     )
     queue_max_bytes: int = field(
         integer(_KIB, 1 << 50), 8 * _GIB, help="Bytes of audio that may wait in all."
@@ -83,10 +82,10 @@ class FrontSettings:
         number(0.001, _DAY), 30.0, help="Longest wait for a worker, if the job sets no timeout_ms."
     )
     max_run_seconds: float = field(
-        number(0.001, 7 * _DAY), 3600.0, help="Longest run of one job, whatever it asks for."
+        number(0.001, 7 * _DAY), 3600.0, help="Longest run of one job, also if it requests more."
     )
     max_attempts: int = field(
-        integer(1, 10), 2, help="How often a job is started before its crashes are its own fault."
+        integer(1, 10), 2, help="Times that a job is started before it fails as `worker-crashed`."
     )
     max_payload_bytes: int = field(
         integer(_KIB, 16 * _GIB), 256 * _MIB, help="Largest inline audio, one shot or streamed."
@@ -98,7 +97,7 @@ class FrontSettings:
         integer(_KIB, 1 << 45), _GIB, help="Memory for the inline audio of one user's clients."
     )
     max_file_bytes: int = field(
-        integer(_KIB, 1 << 45), 4 * _GIB, help="Largest audio given as a descriptor."
+        integer(_KIB, 1 << 45), 4 * _GIB, help="Largest audio passed as a descriptor."
     )
     max_audio_seconds: float = field(
         number(0.1, 7 * _DAY), 14_400.0, help="Longest recording of one job."
@@ -110,10 +109,10 @@ class FrontSettings:
         integer(1, 500_000), 1024, help="Clients of one user connected at once."
     )
     status_connections_max: int = field(
-        integer(1, 500_000), 256, help="As connections_max, for the status socket alone."
+        integer(1, 500_000), 256, help="Like connections_max, for the status socket."
     )
     status_connections_max_per_user: int = field(
-        integer(1, 500_000), 32, help="As connections_max_per_user, for the status socket alone."
+        integer(1, 500_000), 32, help="Like connections_max_per_user, for the status socket."
     )
     jobs_max_per_connection: int = field(
         integer(1, 10_000), 64, help="Unanswered jobs of one connection."
@@ -121,22 +120,23 @@ class FrontSettings:
     jobs_max_per_user: int = field(
         integer(0, 1_000_000),
         0,
-        help="Unanswered jobs of one user, waiting or running; 0: no bound of its own.",
+        help="Unanswered jobs of one user, waiting or running; 0: no limit.",
     )
     frame_timeout_seconds: float = field(
         number(0.01, _DAY),
         30.0,
-        help="Time for one event to arrive whole; longest pause between two chunks of a stream.",
+        help="Time for a whole event to arrive; longest pause between two chunks of a stream.",
     )
     output_max_bytes: int = field(
         integer(64 * _KIB, _GIB),
         16 * _MIB,
-        help="Unread answers after which a client that does not read is cut off.",
+        help="Bytes of unread answers to one client; with more, it is disconnected.",
     )
     unread_max_bytes: int = field(
         integer(64 * _KIB, 1 << 45),
         256 * _MIB,
-        help="Unread answers and half events of all; past it, who has most of them is cut off.",
+        help="Bytes buffered for all clients together (unread answers and incomplete "
+        "events). Above it, the user with the most loses a connection.",
     )
     log_level: str = field(_LEVEL, "info", help="debug, info, warning or error.")
 
@@ -150,26 +150,28 @@ class WorkerSettings:
     )
     device: str = field(choice("auto", "cpu", "cuda"), "auto", help="auto, cpu or cuda.")
     device_index: int = field(
-        integer(0, 255), 0, help="Which GPU, among those that the process can see."
+        integer(0, 255), 0, help="The GPU's number, among those that the process can see."
     )
     compute_type: str = field(
-        identifier(64), "default", help="CTranslate2's: default, int8, float16, int8_float16 …"
+        identifier(64),
+        "default",
+        help="CTranslate2's compute type: default, int8, float16, int8_float16 …",
     )
     cpu_threads: int = field(
         integer(0, 4096), 0, help="Threads of one inference on the CPU; 0: CTranslate2's choice."
     )
     language: str = field(
-        language_or_empty, "", help="Language of jobs that name none; empty: it is detected."
+        language_or_empty, "", help="Language of jobs that name none; empty: detect it."
     )
     beam_size: int = field(integer(1, 32), 5, help="Beam size of jobs that name none.")
     vad_filter: bool = field(
         flag,
         False,
-        help="Skip silence (Silero VAD) in jobs that don't say. Then it is loaded with the model, "
-        "else at first use.",
+        help="Skip silence (Silero VAD) in jobs that don't set it. If true, the VAD is "
+        "loaded with the model, otherwise at first use.",
     )
     condition_on_previous_text: bool = field(
-        flag, True, help="Prompt each window with the text before it, in jobs that don't say."
+        flag, True, help="Prompt each window with the text before it, in jobs that don't set it."
     )
     check_model: bool = field(
         flag, True, help="Refuse a model whose alignment_heads would crash CTranslate2."
@@ -177,7 +179,7 @@ class WorkerSettings:
     spare: bool = field(
         flag,
         False,
-        help="Keep it in reserve, for when no other worker with its model is ready.",
+        help="Keep the worker in reserve until no other worker with its model is ready.",
     )
     prefetch: bool = field(
         flag, True, help="Read the next job's audio and compute its features while one runs."
@@ -200,9 +202,9 @@ TABLES: dict[str, type] = {"front": FrontSettings, "worker": WorkerSettings}
 
 
 def config_path(flag_value: str | None = None) -> Path:
-    """The settings file: flag, else ASRD_CONFIG, else /etc/asrd/asrd.toml.
+    """Returns the settings file: flag, else ASRD_CONFIG, else /etc/asrd/asrd.toml.
 
-    Only a file that nobody asked for may be missing. Raises ConfigError.
+    Raises ConfigError if the flag names a missing file.
     """
     if flag_value is not None and not Path(flag_value).exists():
         raise ConfigError(f"{flag_value}: there is no such file")
@@ -214,16 +216,16 @@ def load_front(
     flags: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> FrontSettings:
-    """`defaults`: instead of the table's own. Raises ConfigError naming file, key and line (or the
-    variable)."""
+    """Returns the front's settings; `defaults` override those of the table. Raises ConfigError
+    that names file, line and key (or the variable)."""
     return _load(FrontSettings, "front", [path], flags or {}, defaults or {})
 
 
 def load_worker(path: Path, name: str, flags: Mapping[str, Any] | None = None) -> WorkerSettings:
-    """Settings of worker `name`: the common file, then `worker-NAME.toml` beside it.
+    """Returns the settings of worker `name`: the common file, then `worker-NAME.toml` next to it.
 
-    A model's directory may be relative to that of the files (`models/base`, `./base`; a word alone
-    is a name). Raises ConfigError naming file, key and line (or the variable).
+    A model's directory may be relative to these files (`models/base`, `./base`; a single word is a
+    name). Raises ConfigError that names file, line and key (or the variable).
     """
     files = [path, path.with_name(f"worker-{name}.toml")]
     settings = _load(WorkerSettings, "worker", files, flags or {}, {})
@@ -235,13 +237,12 @@ def load_worker(path: Path, name: str, flags: Mapping[str, Any] | None = None) -
 
 
 def absolute(path: str) -> str:
-    """A path that a user gave, of use in any working directory. Raises ConfigError."""
+    """Returns a user's path as an absolute one. Raises ConfigError."""
     try:
         return str(Path(path).expanduser().absolute())
     except OSError:
         raise ConfigError(
-            f"{path} is relative to the working directory, which is not there any more: "
-            "give an absolute path"
+            f"{path} is relative to the working directory, which was removed: use an absolute path"
         ) from None
     except RuntimeError as error:
         raise ConfigError(f"{path}: {error}") from None
@@ -266,7 +267,7 @@ def _load(
 
 
 def _read(path: Path, cls: type, table: str | None) -> dict[str, Any]:
-    """The keys of one file (of its `table`, if the file has tables), each checked."""
+    """Returns the checked keys of a file, or of its `table` if the file has tables."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -276,7 +277,7 @@ def _read(path: Path, cls: type, table: str | None) -> dict[str, Any]:
     try:
         data = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        # Not only TOMLDecodeError: an integer may be too long for Python, or a list too deep.
+        # Besides TOMLDecodeError, for an integer with too many digits or a list nested too deeply.
         raise ConfigError(f"{path}: {error}") from None
     if table is not None:
         for key in data:
@@ -296,8 +297,8 @@ def _read(path: Path, cls: type, table: str | None) -> dict[str, Any]:
 
 
 def _line(text: str, key: str, table: str | None) -> int:
-    """Where a key of a table stands, or the table, if the key is not found on a line of its own;
-    tomllib tells no lines, so it is looked up again."""
+    """Returns the line number of a table's key, or of the table if the key has no line of its own.
+    tomllib reports no lines, so the text is searched again."""
     inside, found = None, 1
     for number_, line in enumerate(text.splitlines(), 1):
         if header := _HEADER.match(line):

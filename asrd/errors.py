@@ -1,22 +1,13 @@
-"""The closed list of error codes and the one tree of exceptions.
+"""The list of error codes, and the exceptions: all of them are AsrdError.
 
-AsrdError
-├── ConfigError         a settings file, variable or flag is wrong; names it
-├── ProtocolError       the peer broke the framing; the connection can't go on
-├── FieldError          one field is wrong, the framing is intact; names the field
-├── ConnectionLost      the daemon can't be reached, or went away in the middle
-├── LoadError           a model can't be loaded as it is configured; says why in one sentence
-├── Poisoned            the engine's process is of no more use (a CUDA error is sticky)
-└── JobError            the honest answer to one job; one subclass per code
-    ├── Busy, Unavailable, DeadlineExceeded, WorkerCrashed, Cancelled, BadRequest, BadAudio,
-    └── TooLarge, ModelNotFound, OutOfMemory, ShuttingDown, InternalError
+JobError has one subclass for each code; every other class is a direct subclass of AsrdError.
 """
 
 from enum import StrEnum
 
 
 class Code(StrEnum):
-    """Why a job has no transcript. A client may match on these: the list only ever grows."""
+    """The reason why a job has no transcript. Clients match on these codes: the list only grows."""
 
     BUSY = "busy"
     UNAVAILABLE = "unavailable"
@@ -33,12 +24,12 @@ class Code(StrEnum):
 
     @property
     def retryable(self) -> bool:
-        """Whether the same request may succeed later without anybody mending anything."""
+        """True if the same request may succeed later without a fix."""
         return self in _RETRYABLE
 
 
 class WarningCode(StrEnum):
-    """The kinds of warnings that come with a good transcript; the list only grows."""
+    """The kinds of warnings of a good transcript. The list only grows."""
 
     AUDIO_INCOMPLETE = "audio-incomplete"
     AUDIO_DAMAGED = "audio-damaged"
@@ -53,19 +44,19 @@ _RETRYABLE = frozenset({Code.BUSY, Code.DEADLINE_EXCEEDED, Code.OUT_OF_MEMORY, C
 
 
 class AsrdError(Exception):
-    """Whatever asrd raises on purpose."""
+    """The base class of asrd's exceptions."""
 
 
 class ConfigError(AsrdError):
-    """The text names the file (or variable, or flag), the key and what is wrong with it."""
+    """A wrong setting. The text names the file, variable or flag, the key and the problem."""
 
 
 class ProtocolError(AsrdError):
-    """The peer broke the framing; nothing that follows on this connection can be trusted."""
+    """The peer broke the framing: the connection can't be used any more."""
 
 
 class FieldError(AsrdError):
-    """A field of an otherwise well-framed event is wrong."""
+    """A wrong field of an event with correct framing, or of a settings file."""
 
     def __init__(self, field: str, problem: str) -> None:
         # Exceptions are copied and unpickled by calling the class with `args`.
@@ -78,23 +69,23 @@ class FieldError(AsrdError):
 
 
 class ConnectionLost(AsrdError):
-    """There is no daemon at the socket, or the connection ended before the answer."""
+    """The daemon can't be reached, or the connection ended before the answer."""
 
 
 class LoadError(AsrdError):
-    """A model can't be loaded as it is configured: trying again without a change is no use."""
+    """A model can't be loaded as configured: only a change can help."""
 
 
 class Poisoned(AsrdError):
-    """Every later call of the engine in this process would fail: it must end, not only the job."""
+    """The engine is unusable in this process (a CUDA error is sticky): the process must end."""
 
 
 class JobError(AsrdError):
-    """A job's terminal answer other than a transcript.
+    """The final answer to a job that has no transcript.
 
-    Attributes: code; text (one sentence); job_id, trace_id (None where the job never had one);
-    retry_after_ms (for `busy`: when to try again); phase (for `deadline-exceeded`:
-    `queue` or `run`).
+    Attributes: code; text (one sentence); job_id and trace_id (None if the job had none);
+    retry_after_ms (for `busy`: the delay before a retry); phase (for `deadline-exceeded`: `queue`
+    or `run`).
     """
 
     code = Code.INTERNAL
@@ -196,7 +187,7 @@ _BY_CODE: dict[Code, type[JobError]] = {cls.code: cls for cls in JobError.__subc
 
 
 def job_error_type(code: str) -> type[JobError]:
-    """The exception for a code; a code newer than this library is told as InternalError."""
+    """Returns the exception for a code, InternalError for a code newer than this library."""
     try:
         return _BY_CODE[Code(code)]
     except ValueError:

@@ -1,5 +1,5 @@
-"""A listening socket in the file system: made where nobody listens, made again where somebody
-removed it, and removed at the end unless it is another's.
+"""A listening socket in the file system: bound where nobody listens, bound again if it is removed,
+and removed at the end unless it is another daemon's.
 
 A daemon that drains may outlive the start of the next one at the same path, and two may start at
 the same moment: each looks, binds and removes only while it holds `PATH.lock`.
@@ -18,20 +18,20 @@ from pathlib import Path
 from asrd.errors import ConfigError
 from asrd.wire.fds import OwnedFd
 
-# Above the busiest burst: a connection waits here, it is not refused (the units say the same).
+# Above the busiest burst, so that a connection waits and is not refused (as in the units).
 BACKLOG = 4096
-# Of a socket for those with access, and of one for everybody.
+# The mode of a socket for users with access, and of one for everybody.
 MAIN_MODE, PUBLIC_MODE = 0o660, 0o666
-# Nobody holds the lock for longer than it takes to bind.
+# Binding takes no longer.
 _LOCK_SECONDS = 5.0
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def bind(path: str, mode: int = MAIN_MODE, patience: float = _LOCK_SECONDS) -> socket.socket:
-    """Listen at `path`, where a dead daemon may have left its socket. `patience`: seconds to wait
-    for another program that does the same at this moment.
+    """Listens at `path`, where a dead daemon may have left its socket. `patience`: seconds to wait
+    for another program that binds at this moment.
 
-    Raises ConfigError if somebody listens there already, or the path can't be used.
+    Raises ConfigError if a daemon listens there already, or the path can't be used.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -50,39 +50,36 @@ def bind(path: str, mode: int = MAIN_MODE, patience: float = _LOCK_SECONDS) -> s
 
 
 def unbind(path: str) -> None:
-    """Remove the socket of a listener that is closed; another daemon's stays."""
-    try:
-        with _locked(path):
-            _remove_stale(path)
-    except (OSError, ConfigError):
-        return
+    """Removes the socket of a closed listener; another daemon's stays."""
+    with contextlib.suppress(OSError, ConfigError), _locked(path):
+        _remove_stale(path)
 
 
 class Place:
-    """Where a listening socket stands in the file system. A cleaner of temporary files, or a user,
-    may remove it while the daemon runs, and then nobody can connect any more."""
+    """The place of a listening socket in the file system. A cleaner of temporary files, or a user,
+    may remove the socket while the daemon runs; no client could connect after that."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        # Where nobody answers, a process before this one listened again, and died: what we were
-        # given has no place in the file system any more.
+        # If nobody answers, an earlier process bound the path again and died: the socket that we
+        # were given is no longer in the file system.
         self._found = _identity(path) if _answers(path) else None
         self._directory = _identity(str(Path(path).parent))
 
     @classmethod
     def of(cls, sock: socket.socket) -> "Place | None":
-        """None for a socket without a path (TCP, or an abstract address)."""
+        """Returns None for a socket without a path (TCP, or an abstract address)."""
         name = sock.getsockname() if sock.family == socket.AF_UNIX else ""
         return cls(name) if isinstance(name, str) and name.startswith("/") else None
 
     def is_lost(self) -> bool:
-        """True if our socket is gone, or another stands in its place."""
+        """Returns True if our socket is gone, or another is in its place."""
         found = _identity(self._path)
         return found is None or self._found is None or not os.path.samestat(found, self._found)
 
     def bind_again(self, mode: int) -> socket.socket:
-        """Listen there once more; the directory is made again, too. Never waits for another
-        program that holds the lock. Raises ConfigError."""
+        """Listens there again, and makes the directory again if it is gone. Never waits for the
+        lock. Raises ConfigError."""
         directory, before = Path(self._path).parent, self._directory
         with contextlib.suppress(OSError):
             directory.mkdir(mode=0o700 if before is None else stat.S_IMODE(before.st_mode))
@@ -95,10 +92,10 @@ class Place:
 
 
 def _is_as_safe(now: os.stat_result | None, before: os.stat_result) -> bool:
-    """True if the directory is as safe as before: in /tmp, another user may have made it in the
-    meantime, and could put a socket of their own there."""
+    """Returns True if the directory is as safe as before: in /tmp, another user may have made it
+    again, and could put a socket there."""
     if now is None:
-        # Then listening fails, and says why.
+        # Binding will fail, with the reason.
         return True
     same = now.st_uid == before.st_uid and stat.S_IFMT(now.st_mode) == stat.S_IFMT(before.st_mode)
     return same and not now.st_mode & ~before.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
@@ -109,7 +106,7 @@ def _answers(path: str) -> bool:
         try:
             probe.connect(path)
         except OSError as error:
-            # A full backlog is somebody's, and who may not connect can't tell.
+            # A full backlog belongs to a daemon; without permission we can't know.
             return not isinstance(error, ConnectionRefusedError)
     return True
 
@@ -123,7 +120,7 @@ def _identity(path: str) -> os.stat_result | None:
 
 @contextmanager
 def _locked(path: str, patience: float = _LOCK_SECONDS) -> Iterator[None]:
-    """Raises ConfigError if another holds the lock and does not let go, OSError."""
+    """Raises ConfigError if another program keeps the lock, OSError."""
     lock = f"{path}.lock"
     deadline = time.monotonic() + patience
     while True:
@@ -140,7 +137,7 @@ def _locked(path: str, patience: float = _LOCK_SECONDS) -> Iterator[None]:
 
 
 def _is_taken(fd: int, lock: str) -> bool:
-    """Whether the lock is ours, and still the one that others look at."""
+    """Returns True if we hold the lock, and its file is still the one that others open."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return os.path.samestat(os.fstat(fd), Path(lock).stat())

@@ -2,31 +2,21 @@
 
 import argparse
 import importlib
-import os
 import sys
 
 from asrd import stdio
 from asrd.errors import AsrdError, ConfigError
+from asrd.exitcodes import EXIT_CONFIG, EXIT_FAILED, EXIT_INTERRUPTED
 from asrd.version import __version__
 
-# Each command's module gives add_arguments(parser) and a function of the command's own name, and
-# is imported only if it is asked for: the front stays light.
+# Module, function and help text of each command. Only the chosen command's module is imported, so
+# that the front stays light; each also defines add_arguments(parser).
 _COMMANDS = {
     "serve": ("asrd.front.server", "serve", "the front daemon, as systemd starts it"),
-    "run": (
-        "asrd.standalone.run",
-        "run",
-        "front and workers without systemd, in the foreground",
-    ),
-    "demo": (
-        "asrd.standalone.demonstration",
-        "demo",
-        "transcribe, crash the worker, and lose nothing",
-    ),
+    "run": ("asrd.standalone.run", "run", "front and workers without systemd, in the foreground"),
+    "demo": ("asrd.standalone.demonstration", "demo", "crash a worker, and lose no request"),
     "fetch-model": ("asrd.engine.fetch_model", "fetch", "download a model into the local cache"),
 }
-
-EXIT_CONFIG = 78
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
@@ -50,18 +40,15 @@ def main(argv: list[str] | None = None) -> int:
     module, function, _ = _COMMANDS[args.command]
     try:
         return int(getattr(importlib.import_module(module), function)(args))
-    except ConfigError as error:
-        stdio.say(f"asrd: {error}")
-        return EXIT_CONFIG
     except AsrdError as error:
         stdio.say(f"asrd: {error}")
-        return 1
+        return EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_FAILED
     except BrokenPipeError:
-        # Nobody reads stdout (`| head -1`). The interpreter's last flush must not fail for it, too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
+        # Nobody reads stdout (`| head -1`).
+        stdio.silence(sys.stdout)
+        return EXIT_FAILED
     except KeyboardInterrupt:
-        return 130
+        return EXIT_INTERRUPTED
 
 
 if __name__ == "__main__":

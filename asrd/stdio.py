@@ -1,44 +1,59 @@
-"""The three standard descriptors, of which any may be closed, broken or without a reader.
+"""The three standard streams, any of which may be closed, broken, or never read.
 
-`asrd run 2>&1 | head -1`, a closed terminal, `2>&-`, a pager that is paused: no message is worth
-an accepted job, so nothing here raises because of its stream, and nothing waits for a reader.
+`asrd run 2>&1 | head -1`, a closed terminal, `2>&-`, a pager that is paused: no message is worth an
+accepted job, so nothing here fails because of its stream or waits for its reader.
 """
 
+import io
 import os
 import select
 import sys
 from typing import TextIO
 
 
-def open_missing() -> None:
-    """Open /dev/null where descriptor 0, 1 or 2 is closed.
+class DevNull(io.TextIOWrapper):
+    """/dev/null in place of a standard stream that was closed when the program started."""
 
-    Else the next socket would get that number, and be what a child process calls its stderr. To be
-    called before anything else is opened.
+    def __init__(self, mode: str) -> None:
+        file = open(os.devnull, mode)  # noqa: SIM115
+        super().__init__(file, encoding="utf-8", errors="backslashreplace")
+
+
+def open_missing() -> None:
+    """Opens /dev/null in place of each standard stream that is closed.
+
+    Otherwise the next socket or file would get its number, and text would be written into it. Must
+    be called before anything else is opened.
     """
-    for fd in range(3):
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(fd)
         except OSError:
-            # The lowest free number, so this very one; a standard descriptor is inherited.
+            # This is the lowest free number, so it becomes `fd`. Child processes inherit it.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
-    if sys.stdout is None:
-        sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+        if getattr(sys, name) is None:
+            setattr(sys, name, DevNull("rb" if fd == 0 else "wb"))
+
+
+def silence(stream: TextIO) -> None:
+    """Redirects a broken stream to /dev/null. Otherwise the interpreter's last flush would fail,
+    print a traceback and change the exit code to 120."""
+    fd = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(fd, stream.fileno())
+    os.close(fd)
 
 
 def say(text: str) -> None:
-    """Write a line to stderr if it can be written now."""
+    """Writes a line to stderr, or drops it if stderr does not take it now."""
     write_line(sys.stderr, text)
 
 
 def write_line(stream: TextIO, text: str) -> bool:
-    """Write a line if the stream takes it now; false if it is cut off or lost."""
+    """Writes a line without waiting; returns False if it was cut off or lost."""
     try:
         fd = stream.fileno()
     except (OSError, ValueError):
-        # Not a real one (a test's), so nobody can let us wait.
+        # A stream without a descriptor (in a test) never makes us wait.
         stream.write(f"{text}\n")
         return True
     data = f"{text}\n".encode("utf-8", "backslashreplace")
@@ -46,14 +61,14 @@ def write_line(stream: TextIO, text: str) -> bool:
 
 
 def write(fd: int, data: bytes) -> int:
-    """Write what the descriptor takes without waiting, and return how much that was; a broken one
-    takes everything."""
+    """Writes without waiting; returns the number of bytes written. A broken descriptor counts as
+    one that takes everything."""
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     done = 0
     try:
         while done < len(data) and _is_ready(poll):
-            # Of a pipe that is ready no more than this is known to fit.
+            # A pipe that is ready takes at least PIPE_BUF bytes; more might block.
             done += os.write(fd, data[done : done + select.PIPE_BUF])
     except OSError:
         return len(data)
@@ -64,5 +79,5 @@ def _is_ready(poll: select.poll) -> bool:
     try:
         return bool(poll.poll(0))
     except OSError:
-        # Where no more descriptors are allowed, poll(2) fails; that must not go unsaid.
+        # poll(2) fails where RLIMIT_NOFILE is 0; that message must still be written.
         return True

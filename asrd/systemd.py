@@ -5,7 +5,7 @@ import socket
 
 from sdnotify import SystemdNotifier
 
-from asrd.journal import escape
+from asrd.safe_text import escape
 
 LISTEN_FDS_START = 3
 # systemd ignores a notification of more than 4 KiB; a character takes up to 4 bytes.
@@ -13,11 +13,11 @@ _STATUS_MAX = 1000
 
 
 def listen_fds() -> dict[str, list[int]]:
-    """What systemd (or `asrd run`) passed to this very process, by name: listening sockets, and
-    what the process before this one had stored (`Notifier.store`). They are the caller's.
+    """Returns the descriptors that systemd (or `asrd run`) passed to this process, by name.
 
-    They are close-on-exec from here on, and the variables are gone, so that no child takes them
-    for its own.
+    They are listening sockets, and descriptors that the process before this one stored
+    (`Notifier.store`); the caller closes them. They become close-on-exec, and the environment
+    variables are removed, so that no child process takes them for its own.
     """
     pid = os.environ.pop("LISTEN_PID", "")
     count = os.environ.pop("LISTEN_FDS", "0")
@@ -34,15 +34,15 @@ def listen_fds() -> dict[str, list[int]]:
 
 
 def listen_sockets() -> dict[str, list[socket.socket]]:
-    """`listen_fds` where all of them are sockets."""
+    """Returns the descriptors of `listen_fds` as sockets."""
     return {name: [socket.socket(fileno=fd) for fd in fds] for name, fds in listen_fds().items()}
 
 
 class Notifier:
-    """Tells the service manager how it stands; does nothing where there is none."""
+    """Sends notifications to the service manager; does nothing where there is none."""
 
     def __init__(self) -> None:
-        # Made only where it can connect: sdnotify leaks its socket where it can't.
+        # Only where it can connect: else sdnotify leaks its socket.
         self._notifier = SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
         self._status: str | None = None
 
@@ -52,14 +52,14 @@ class Notifier:
 
     def _notify(self, state: str) -> None:
         if self._notifier is not None:
-            # sdnotify encodes as latin-1, systemd wants UTF-8: bytes go through as characters.
+            # sdnotify encodes as latin-1 and systemd expects UTF-8, so each byte is a character.
             self._notifier.notify(state.encode().decode("latin-1"))
 
     def ready(self) -> None:
         self._notify("READY=1")
         if self._notifier is not None and self._notifier.socket is not None:
-            # From here on a manager that does not read (it may be stopped) misses something, which
-            # is better than that our clients wait for it.
+            # A manager that does not read (it may be stopped) misses notifications from now on;
+            # otherwise our clients would wait for it.
             self._notifier.socket.setblocking(False)
 
     def stopping(self) -> None:
@@ -69,9 +69,9 @@ class Notifier:
         self._notify("WATCHDOG=1")
 
     def status(self, text: str) -> None:
-        """The line that `systemctl status` shows; sent only if it changed.
+        """Sends the line that `systemctl status` shows, if it has changed.
 
-        It stays one line whatever is in `text`: a second one would be an order to the manager.
+        Line feeds are escaped: a second line would be another notification.
         """
         text = escape(text)[:_STATUS_MAX]
         if text != self._status:
@@ -79,8 +79,8 @@ class Notifier:
             self._notify(f"STATUS={text}")
 
     def store(self, name: str, fd: int) -> None:
-        """Have the manager keep this descriptor, and pass it to the next process of the service as
-        `name` (FileDescriptorStoreMax=)."""
+        """Makes the manager keep a descriptor for the next process of the service
+        (FileDescriptorStoreMax=)."""
         if self._notifier is not None and self._notifier.socket is not None:
             socket.send_fds(self._notifier.socket, [f"FDSTORE=1\nFDNAME={name}".encode()], [fd])
 
@@ -90,8 +90,8 @@ class Notifier:
 
 
 def watchdog_seconds() -> float | None:
-    """How often to ping: half of what the manager allows (sd_watchdog_enabled(3)); None if it does
-    not watch this process."""
+    """Returns the time between two pings, half of what the manager allows; None if it does not
+    watch this process (sd_watchdog_enabled(3))."""
     usec = os.environ.get("WATCHDOG_USEC", "")
     pid = os.environ.get("WATCHDOG_PID")
     if not usec.isdecimal() or (pid and pid != str(os.getpid())):
@@ -100,7 +100,7 @@ def watchdog_seconds() -> float | None:
 
 
 def die_with_supervisor() -> None:
-    """Where `asrd run` started this process, end with it, however it ends (prctl(2))."""
+    """Makes this process die with `asrd run`, if that started it (prctl(2))."""
     supervisor = os.environ.pop("ASRD_SUPERVISED", None)
     if supervisor is not None:
         import ctypes
@@ -108,12 +108,12 @@ def die_with_supervisor() -> None:
 
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        # It may have died before we asked to be told.
+        # It may have died before the call.
         if str(os.getppid()) != supervisor:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def last_exit() -> str | None:
-    """How the process before this one ended, as the service manager saw it: `killed by SIGSEGV`.
-    None for the first, and after an end of the worker's own will."""
+    """Returns how the process before this one ended, as `killed by SIGSEGV`; None if it is the
+    first, or the one before exited on purpose."""
     return os.environ.get("ASRD_LAST_EXIT") or None

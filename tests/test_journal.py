@@ -1,10 +1,9 @@
-"""Entries and lines as they leave, read back by a parser of the journal's native protocol."""
+"""Journal entries, read back by a parser of the native protocol, and lines on stderr."""
 
 import logging
 import os
 import socket
 import struct
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,15 +15,14 @@ from asrd.journal import (
     JournalHandler,
     LineFormatter,
     encode_entry,
-    escape,
-    priority,
     setup_logging,
     stderr_is_the_journal,
 )
+from tests.support.subprocesses import run_python
 
 
 def decode(datagram: bytes) -> dict[str, str]:
-    """The native protocol's two forms of a field."""
+    """Parses the native protocol's two forms of a field."""
     entry = {}
     while datagram:
         line, _, rest = datagram.partition(b"\n")
@@ -69,7 +67,7 @@ def with_traceback() -> logging.LogRecord:
     return made
 
 
-def test_an_entry_has_message_priority_identifier_and_the_fields(
+def test_entry_has_message_priority_identifier_and_fields(
     journald: socket.socket, handler: JournalHandler
 ) -> None:
     handler.emit(record("done in %d ms", 7, ASRD_JOB_ID="j1", ASRD_PEER_UID=1000, ASRD_TRACE=None))
@@ -83,7 +81,7 @@ def test_an_entry_has_message_priority_identifier_and_the_fields(
     }
 
 
-def test_a_clients_words_cannot_forge_a_field(
+def test_text_of_a_client_cannot_forge_a_field(
     journald: socket.socket, handler: JournalHandler
 ) -> None:
     handler.emit(record("job %s", "x\nPRIORITY=0", ASRD_JOB_ID="j\n_UID=0"))
@@ -94,7 +92,7 @@ def test_a_clients_words_cannot_forge_a_field(
     assert "_UID" not in entry
 
 
-def test_a_traceback_is_one_entry_of_many_lines(
+def test_traceback_is_one_entry_of_many_lines(
     journald: socket.socket, handler: JournalHandler
 ) -> None:
     handler.emit(with_traceback())
@@ -103,7 +101,7 @@ def test_a_traceback_is_one_entry_of_many_lines(
     assert message.endswith("MESSAGE=forged")
 
 
-def test_a_full_journal_drops_and_says_so_later(
+def test_dropped_entries_are_counted_in_the_next_one(
     journald: socket.socket, handler: JournalHandler
 ) -> None:
     sent = 0
@@ -119,51 +117,30 @@ def test_a_full_journal_drops_and_says_so_later(
     assert "ASRD_DROPPED" not in decode(journald.recv(65536))
 
 
-def test_no_journal_at_all_is_no_error(tmp_path: Path) -> None:
+def test_missing_journal_is_no_error(tmp_path: Path) -> None:
     handler = JournalHandler("asrd", str(tmp_path / "nobody"))
     handler.emit(record("into the void"))
     handler.close()
 
 
-def test_a_value_is_cut_so_that_an_entry_fits_a_datagram() -> None:
+def test_long_value_is_cut_so_that_the_entry_fits() -> None:
     assert len(decode(encode_entry({"MESSAGE": "x" * 10 * MAX_VALUE}))["MESSAGE"]) == MAX_VALUE
 
 
-@pytest.mark.parametrize(
-    ("level", "number"),
-    [("CRITICAL", 2), ("ERROR", 3), ("WARNING", 4), ("INFO", 6), ("DEBUG", 7)],
-)
-def test_priorities_are_syslogs(level: str, number: int) -> None:
-    assert priority(getattr(logging, level)) == number
-
-
-@pytest.mark.parametrize(
-    ("raw", "safe"),
-    [
-        ("plain é 語", "plain é 語"),
-        ("a\nb\tc", r"a\nb\tc"),
-        ("\x1b[2J", r"\x1b[2J"),
-        ("\u2028\u202e\udcff", r"\u2028\u202e\udcff"),
-    ],
-)
-def test_escape(raw: str, safe: str) -> None:
-    assert escape(raw) == safe
-
-
-def test_a_line_has_the_fields_as_key_value() -> None:
+def test_line_has_the_fields_as_key_value_pairs() -> None:
     line = LineFormatter("asrd").format(
         record("done", ASRD_JOB_ID='a "b" c', ASRD_PEER_UID=0, ASRD_TRACE_ID=None, ASRD_EMPTY="")
     )
     assert line.endswith(r'info asrd: done job_id="a \"b\" c" peer_uid=0 empty=""')
 
 
-def test_a_line_is_one_line_even_with_a_traceback() -> None:
+def test_line_with_a_traceback_is_one_line() -> None:
     line = LineFormatter("asrd").format(with_traceback())
     assert "\n" not in line
     assert r"it broke\nTraceback" in line
 
 
-def test_stderr_counts_as_the_journal_only_if_journal_stream_names_it(
+def test_stderr_is_the_journal_only_if_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)
@@ -187,7 +164,7 @@ def root_logging() -> Iterator[logging.Logger]:
     root.setLevel(level)
 
 
-def test_setup_chooses_the_journal_or_stderr(
+def test_setup_chooses_journal_or_stderr(
     root_logging: logging.Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)
@@ -202,14 +179,11 @@ def test_setup_chooses_the_journal_or_stderr(
     assert isinstance(handler, JournalHandler)
 
 
-def test_asrd_debug_turns_on_single_modules() -> None:
+def test_asrd_debug_selects_modules() -> None:
     code = (
         "import logging; from asrd.journal import setup_logging; setup_logging('info', 'asrd');"
         "[logging.getLogger(n).debug(n) for n in ('asrd.front.spool', 'asrd.front.front', 'asrd')]"
     )
-    environment = os.environ | {"ASRD_DEBUG": "front.spool, wire"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
+    done = run_python(code, ASRD_DEBUG="front.spool, wire")
     assert done.stderr.count("\n") == 1
     assert done.stderr.endswith("debug asrd: asrd.front.spool\n")

@@ -1,44 +1,115 @@
-"""The place of a listening socket in the file system."""
+"""A listening socket in the file system."""
 
+import fcntl
+import socket
+import threading
 from pathlib import Path
 
 import pytest
 
 from asrd.errors import ConfigError
-from asrd.listener import Place, bind
+from asrd.listener import Place, bind, unbind
 
 
-def test_a_socket_that_its_own_process_made_has_its_place(tmp_path: Path) -> None:
+def test_only_one_of_many_binds_at_once_succeeds(tmp_path: Path) -> None:
+    """Each found nobody listening, and removed the socket of the one before."""
+    path = str(tmp_path / "s")
+    start = threading.Barrier(8)
+    listening: list[socket.socket] = []
+    refused: list[str] = []
+
+    def try_to_bind() -> None:
+        start.wait()
+        try:
+            listening.append(bind(path))
+        except ConfigError as error:
+            refused.append(str(error))
+
+    for _ in range(10):
+        # A dead daemon's, which all want to remove.
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(path)
+        threads = [threading.Thread(target=try_to_bind) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        (sock,) = listening
+        assert set(refused) == {f"cannot listen at {path}: another daemon listens there"}
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+        sock.close()
+        unbind(path)
+        assert list(tmp_path.iterdir()) == []
+        listening.clear()
+
+
+def test_daemon_that_ends_leaves_the_socket_of_the_next_one(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    bind(path).close()
+    with bind(path):
+        unbind(path)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+    unbind(path)
+    unbind(path)
+    assert not Path(path).exists()
+
+
+def test_lock_that_another_program_keeps_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with open(f"{path}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match=r"another program holds .*s\.lock"):
+            bind(str(path), patience=0.05)
+
+
+def test_lock_is_not_followed_to_another_file(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("x")
+    (tmp_path / "s.lock").symlink_to(precious)
+    with pytest.raises(ConfigError, match="cannot listen at"):
+        bind(str(tmp_path / "s"))
+    assert precious.read_text() == "x"
+
+
+# --- a socket that was removed --------------------------------------------------------------------
+
+
+def place_of(sock: socket.socket) -> Place:
+    place = Place.of(sock)
+    assert place is not None
+    return place
+
+
+def test_removed_socket_is_lost(tmp_path: Path) -> None:
     path = tmp_path / "asrd.sock"
-    with bind(str(path)) as listener:
-        place = Place.of(listener)
-        assert place is not None and not place.is_lost()
+    with bind(str(path)) as sock:
+        place = place_of(sock)
+        assert not place.is_lost()
         path.unlink()
         assert place.is_lost()
 
 
-def test_the_socket_of_a_dead_process_in_its_place_is_a_loss(tmp_path: Path) -> None:
-    # systemd passes its own socket to each front, also after one had to listen anew.
+def test_socket_of_a_dead_process_in_its_place_is_a_loss(tmp_path: Path) -> None:
+    # systemd passes its own socket to each front, also after one had to bind again.
     path = tmp_path / "asrd.sock"
     with bind(str(path)) as passed:
         path.unlink()
         bind(str(path)).close()
-        place = Place.of(passed)
-        assert place is not None and place.is_lost()
+        place = place_of(passed)
+        assert place.is_lost()
         with place.bind_again(0o600):
             assert not place.is_lost()
 
 
 @pytest.mark.parametrize("kind", ["writable", "link"])
-def test_a_directory_that_somebody_else_made_meanwhile_is_not_used(
-    tmp_path: Path, kind: str
-) -> None:
+def test_directory_that_another_user_made_is_not_used(tmp_path: Path, kind: str) -> None:
     directory = tmp_path / "place"
     directory.mkdir(mode=0o700)
     path = directory / "asrd.sock"
-    with bind(str(path)) as listener:
-        place = Place.of(listener)
-        assert place is not None
+    with bind(str(path)) as sock:
+        place = place_of(sock)
         path.unlink()
         directory.rmdir()
         if kind == "link":

@@ -1,4 +1,4 @@
-"""Nothing that commands a terminal gets through."""
+"""Safe text commands no terminal and forges no line."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asrd.safe_text import fit, fit_json, one_line, transcript_line
+from asrd.safe_text import escape, one_line, quoted, safe_json, transcript_line
 
 RISKY = ["\x1b", "\x00", "\r", "\n", "\x7f", "\x9b", "\u202e", "\u2066", "\u2028"]
 
@@ -22,25 +22,29 @@ RISKY = ["\x1b", "\x00", "\r", "\n", "\x7f", "\x9b", "\u202e", "\u2066", "\u2028
         ("tab\tand\nline", "tab\\tand\\nline"),
     ],
 )
-def test_fit(text: str, shown: str) -> None:
-    assert fit(text) == shown
+def test_escape(text: str, shown: str) -> None:
+    assert escape(text) == shown
 
 
-def test_one_line() -> None:
+def test_one_line_has_single_spaces() -> None:
     assert one_line("  a\n b\t\tc\x1b ") == "a b c\\x1b"
 
 
+def test_quotes_and_backslashes_are_escaped_in_quoted_text() -> None:
+    assert quoted('a "b" \\c\n') == r'"a \"b\" \\c\\n"'
+
+
 @given(st.text(st.sampled_from(["a", "ñ", "\\", '"', *RISKY])))
-def test_json_says_the_same_in_safe_characters(text: str) -> None:
-    for indent in (False, True):
-        shown = fit_json({"text": text}, indent=indent)
+def test_json_keeps_the_value_in_safe_characters(text: str) -> None:
+    for indent in (None, 2):
+        shown = safe_json({"text": text}, indent=indent)
         assert json.loads(shown) == {"text": text}
         assert not set(RISKY) - {"\n"} & set(shown)
 
 
 @given(st.text())
-def test_whatever_is_fit_can_be_printed(text: str) -> None:
-    shown = fit(text)
+def test_escaped_text_can_be_printed(text: str) -> None:
+    shown = escape(text)
     assert shown.encode().decode() == shown
     assert not set(RISKY) & set(shown)
 
@@ -66,7 +70,7 @@ def test_whatever_is_fit_can_be_printed(text: str) -> None:
         ("\u202b\u200f \xa0", ""),
     ],
 )
-def test_a_transcript_keeps_what_belongs_to_its_language(text: str, shown: str | None) -> None:
+def test_transcript_keeps_the_marks_of_its_language(text: str, shown: str | None) -> None:
     assert transcript_line(text) == (text if shown is None else shown)
 
 
@@ -76,7 +80,7 @@ CONTROLS = [*map(chr, range(32)), *map(chr, range(0x7F, 0xA0)), "\u2028", "\u202
 @given(
     st.text() | st.text(st.sampled_from(["a", " ", *CONTROLS, *map(chr, range(0x2028, 0x206A))]))
 )
-def test_a_transcript_never_commands_a_terminal(text: str) -> None:
+def test_transcript_never_commands_a_terminal(text: str) -> None:
     shown = transcript_line(text)
     assert shown.encode().decode() == shown
     assert not set(CONTROLS) & set(shown)

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -10,12 +9,12 @@ import pytest
 
 from asrd import stdio
 from asrd.journal import StderrHandler
-from tests.support.fake_daemon import PATIENCE
+from tests.support.subprocesses import run_python
 
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """One that nobody reads."""
+    """A pipe that nobody reads."""
     ends = os.pipe()
     yield ends
     for fd in ends:
@@ -27,14 +26,14 @@ def fill(fd: int) -> None:
         pass
 
 
-def test_what_does_not_fit_is_not_waited_for(pipe: tuple[int, int]) -> None:
+def test_full_pipe_is_not_waited_for(pipe: tuple[int, int]) -> None:
     fill(pipe[1])
     assert stdio.write(pipe[1], b"more") == 0
     os.read(pipe[0], 4096)
     assert stdio.write(pipe[1], bytes(5000)) == 4096
 
 
-def test_what_is_broken_takes_everything(pipe: tuple[int, int]) -> None:
+def test_broken_descriptor_takes_everything(pipe: tuple[int, int]) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, pipe[0])
     os.close(null)
@@ -53,15 +52,11 @@ resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 """
 
 
-def test_where_no_descriptor_is_left_that_can_be_said() -> None:
-    command = [sys.executable, "-c", _NONE_ALLOWED]
-    done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True)
-    assert done.stderr == b"no descriptor is left\n"
+def test_message_is_written_without_free_descriptors() -> None:
+    assert run_python(_NONE_ALLOWED).stderr == "no descriptor is left\n"
 
 
-def test_the_log_says_how_many_lines_were_lost(
-    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_log_counts_its_lost_lines(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     with open(os.dup(pipe[1]), "w") as stream:
         monkeypatch.setattr(sys, "stderr", stream)
         handler = StderrHandler()
@@ -77,14 +72,15 @@ def test_the_log_says_how_many_lines_were_lost(
 _CLOSED = """
 import os, sys
 os.closerange(0, 3)
-sys.stdout = sys.stderr = None
+sys.stdin = sys.stdout = sys.stderr = None
 from asrd import stdio
 stdio.open_missing()
 assert [os.readlink(f"/proc/self/fd/{fd}") for fd in range(3)] == [os.devnull] * 3
-stdio.say("nobody reads this")
-print("nor this", flush=True)
+stdio.say("this is lost")
+print("so is this", flush=True)
+assert sys.stdin.read() == ""
 """
 
 
-def test_what_is_closed_is_opened_before_a_socket_gets_its_number() -> None:
-    subprocess.run([sys.executable, "-c", _CLOSED], timeout=PATIENCE, check=True)
+def test_closed_standard_streams_become_dev_null() -> None:
+    run_python(_CLOSED)

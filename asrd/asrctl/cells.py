@@ -1,6 +1,6 @@
 """The width of text on a terminal, in cells: 日 takes two, a combining accent none.
 
-Terminals disagree on emoji of several characters; those are counted too wide rather than too
+Terminals disagree on emoji of several characters. Those are counted too wide rather than too
 narrow, so that a line never wraps.
 """
 
@@ -22,12 +22,12 @@ def cut(text: str, width: int) -> str:
 
 
 def cut_start(text: str, width: int) -> str:
-    """All of `text` if it fits, otherwise an ellipsis and as much of its end as fits."""
+    """Returns `text` if it fits, otherwise an ellipsis and the longest end that fits."""
     if cells(text) <= width:
         return text
     kept = sum(used < width for used in accumulate(map(_width, reversed(text))))
     end = text[len(text) - kept :]
-    # A combining character would otherwise sit on the ellipsis.
+    # A combining character would otherwise be drawn on the ellipsis.
     while end and not _width(end[0]):
         end = end[1:]
     return cut("…" + end, width)

@@ -1,4 +1,4 @@
-"""asrctl: transcribe, and ask the daemon how it is."""
+"""asrctl: transcribes recordings, and shows the daemon's state."""
 
 import argparse
 import math
@@ -10,33 +10,34 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from asrd.asrctl import doctor, prometheus, streams, transcribing
+from asrd.asrctl import prometheus, streams
+from asrd.asrctl.doctor import doctor
 from asrd.asrctl.progress import can_redraw
+from asrd.asrctl.snapshot import read_snapshot
 from asrd.asrctl.streams import OutputLost, complain, mention, show
-from asrd.asrctl.table import crash_page, health_line, page, read_snapshot
+from asrd.asrctl.table import crash_page, health_line, page
+from asrd.asrctl.transcribing import add_arguments, transcribe
 from asrd.client.client import Client
 from asrd.config import DEFAULT_SOCKET
 from asrd.errors import AsrdError, ConnectionLost
 from asrd.exitcodes import HEALTH, HEALTH_CODES, Exit, exit_code
-from asrd.safe_text import fit, fit_json
+from asrd.safe_text import escape, safe_json
 from asrd.version import __version__
 
 T = TypeVar("T")
 
-# The public socket beside the default one: it answers nothing but how the daemon is.
-# With the start of this program, a stuck daemon is told within a second.
-_HEALTH_SECONDS = 0.5
+# The public socket next to the default one: it answers only questions about the daemon's state.
 STATUS_SOCKET = str(Path(DEFAULT_SOCKET).with_name("status.sock"))
+# Together with the start of this program, a stuck daemon is reported within a second.
+_HEALTH_SECONDS = 0.5
 
 
 def status(args: argparse.Namespace) -> int:
-    snapshot = _ask(args, lambda client: client.status(crashes=args.crashes))
+    data = _ask(args, lambda client: client.status(crashes=args.crashes))
     if args.json:
-        show(fit_json(snapshot, indent=True) + "\n")
-    elif args.crashes:
-        show(crash_page(read_snapshot(snapshot)))
+        show(safe_json(data, indent=2) + "\n")
     else:
-        show(page(read_snapshot(snapshot)))
+        show((crash_page if args.crashes else page)(read_snapshot(data)))
     return Exit.OK
 
 
@@ -44,7 +45,7 @@ def health(args: argparse.Namespace) -> int:
     try:
         snapshot = read_snapshot(_ask(args, lambda client: client.status(timeout=args.timeout)))
     except (AsrdError, OSError) as error:
-        mention(fit(f"unreachable: {error}") + "\n")
+        mention(escape(f"unreachable: {error}") + "\n")
         return Exit.UNREACHABLE
     mention(health_line(snapshot) + "\n")
     return HEALTH.get(snapshot.state, HEALTH["unavailable"])
@@ -56,7 +57,7 @@ def metrics(args: argparse.Namespace) -> int:
 
 
 def watch(args: argparse.Namespace) -> int:
-    """Until Ctrl-C, which is the way to end it and no failure."""
+    """Runs until Ctrl-C, which is the way to end it and no failure."""
     on_terminal = can_redraw(sys.stdout)
     try:
         while True:
@@ -64,8 +65,8 @@ def watch(args: argparse.Namespace) -> int:
                 snapshot = read_snapshot(_ask(args, Client.status))
                 text = page(snapshot) if on_terminal else health_line(snapshot) + "\n"
             except AsrdError as error:
-                text = fit(f"unreachable: {error}") + "\n"
-            # Home, then clear: rather than line by line, so that nothing of the last page stays.
+                text = escape(f"unreachable: {error}") + "\n"
+            # Clears the whole terminal, so that nothing of the last page stays.
             before = "\x1b[H\x1b[2J" if on_terminal else f"{datetime.now():%H:%M:%S} "
             show(before + text)
             time.sleep(args.interval)
@@ -75,7 +76,7 @@ def watch(args: argparse.Namespace) -> int:
 
 def ping(args: argparse.Namespace) -> int:
     path, seconds = _ask(args, lambda client: (client.socket, client.ping()))
-    mention(fit(f"{path} answered in {seconds * 1000:.2f} ms") + "\n")
+    mention(escape(f"{path} answered in {seconds * 1000:.2f} ms") + "\n")
     return Exit.OK
 
 
@@ -83,19 +84,19 @@ def cancel(args: argparse.Namespace) -> int:
     with Client(args.socket) as client:
         count = client.cancel(args.job_id)
     if not count:
-        complain(f"there is no job {args.job_id} of yours")
+        complain(f"you have no job {args.job_id}")
         return Exit.FAILED
     mention(f"cancelled {count} job{'' if count == 1 else 's'}\n")
     return Exit.OK
 
 
 def describe(args: argparse.Namespace) -> int:
-    show(fit_json(_ask(args, Client.describe), indent=True) + "\n")
+    show(safe_json(_ask(args, Client.describe), indent=2) + "\n")
     return Exit.OK
 
 
 def _ask(args: argparse.Namespace, question: Callable[[Client], T]) -> T:
-    """Put a question that the public status socket answers too, for those not in the group."""
+    """Asks a question that the public status socket answers, too, for users outside the group."""
     try:
         with Client(args.socket) as client:
             return question(client)
@@ -123,10 +124,10 @@ def _seconds(text: str) -> float:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="asrctl", description="Speech to text by the asrd daemon, and how the daemon is."
+        prog="asrctl", description="Speech to text by the asrd daemon, and the daemon's state."
     )
     parser.add_argument("--version", action="version", version=f"asrctl {__version__}")
-    # Also accepted behind the command, where most people write it.
+    # Also accepted after the command, where most people write it.
     common = argparse.ArgumentParser(add_help=False)
     for where, default in ((parser, None), (common, argparse.SUPPRESS)):
         where.add_argument(
@@ -148,12 +149,10 @@ def build_parser() -> argparse.ArgumentParser:
         added.set_defaults(function=function, parser=added)
         return added
 
-    transcribing.add_arguments(command(transcribing.transcribe, "turn recordings into text"))
+    add_arguments(command(transcribe, "turn recordings into text"))
     shown = command(status, "queue, workers, counts and timings")
     shown.add_argument("--json", action="store_true", help="the snapshot as the daemon sends it")
-    shown.add_argument(
-        "--crashes", action="store_true", help="how the workers died, the last 20 times"
-    )
+    shown.add_argument("--crashes", action="store_true", help="the last 20 deaths of workers")
     asked = command(health, "one line, and an exit code for monitoring")
     asked.epilog = HEALTH_CODES
     asked.add_argument(
@@ -161,15 +160,16 @@ def build_parser() -> argparse.ArgumentParser:
         type=_seconds,
         default=_HEALTH_SECONDS,
         metavar="SECONDS",
-        help=f"without an answer for so long it is unreachable (default: {_HEALTH_SECONDS:g})",
+        help=f"report unreachable without an answer in this time (default: {_HEALTH_SECONDS:g})",
     )
-    command(metrics, "the same in Prometheus' text format")
-    watched = command(watch, "status again and again, until Ctrl-C")
+    command(metrics, "the figures of status in Prometheus' text format")
+    watched = command(watch, "repeat status until Ctrl-C")
     watched.add_argument("--interval", type=_seconds, default=2.0, metavar="SECONDS")
-    command(ping, "whether the daemon answers, and how fast")
+    command(ping, "check that the daemon answers, and how fast")
     command(cancel, "end a job, waiting or running").add_argument("job_id", metavar="JOB")
     command(describe, "the loaded models, as Wyoming's `info`")
-    doctor.add_parser(commands, common)
+    examined = command(doctor, "find errors in the set-up, and print the commands that fix them")
+    examined.add_argument("--json", action="store_true", help="the findings as JSON")
     return parser
 
 

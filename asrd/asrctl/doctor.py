@@ -1,60 +1,52 @@
-"""`asrctl doctor`: what an admin gets wrong, in plain words, with the one command that mends it.
-
-Each check in `asrd.asrctl.checks` looks at one thing and may be told by the `Host` that it can't be
-seen; nothing here changes anything.
-"""
+"""`asrctl doctor`: finds errors in the set-up, and prints the one command that fixes each."""
 
 import argparse
-import json
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
-from asrd.asrctl.checks import CHECKS, Finding, Verdict
+from asrd.asrctl.checks import CHECKS, Finding, Verdict, unseen
 from asrd.asrctl.host import Host
 from asrd.asrctl.streams import mention
+from asrd.safe_text import escape, safe_json
 
-_MARKS = {Verdict.OK: "ok     ", Verdict.WRONG: "WRONG  ", Verdict.UNSEEN: "unseen "}
-Check = Callable[[Host], Iterable[Finding]]
-
-
-def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
-    """`common`: the options of every command."""
-    text = "look for what is set up wrong, and say the command that mends it"
-    parser = subparsers.add_parser(
-        "doctor", parents=[common], help=text, description=text[0].upper() + text[1:]
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
-    parser.set_defaults(function=run, parser=parser)
+# A check's name and one of its findings.
+Result = tuple[str, Finding]
 
 
-def run(args: argparse.Namespace) -> int:
-    """0: nothing is wrong (what could not be seen is told); 1: something is."""
-    findings = list(examine(Host(args.socket)))
+def doctor(args: argparse.Namespace) -> int:
+    """Returns 1 if anything is wrong, otherwise 0, also if something could not be examined."""
+    results = list(examine(Host(args.socket)))
     if args.json:
-        mention(json.dumps([finding.as_json() for finding in findings], indent=2) + "\n")
+        rows = [
+            {"subject": subject, "verdict": item.verdict.value, "text": item.text, "fix": item.fix}
+            for subject, item in results
+        ]
+        mention(safe_json(rows, indent=2) + "\n")
     else:
-        mention("".join(f"{line}\n" for line in report(findings)))
-    return int(any(finding.verdict is Verdict.WRONG for finding in findings))
+        mention("".join(f"{line}\n" for line in report(results)))
+    return int(any(item.verdict is Verdict.WRONG for _, item in results))
 
 
-def examine(host: Host, checks: Iterable[Check] = CHECKS) -> Iterator[Finding]:
-    """What the checks find; one that fails is told as something it could not see."""
+def examine(
+    host: Host, checks: Iterable[Callable[[Host], Iterable[Finding]]] = CHECKS
+) -> Iterator[Result]:
+    """Yields the findings of all checks; a check that fails is something unseen."""
     for check in checks:
         try:
-            yield from check(host)
+            for item in check(host):
+                yield check.__name__, item
         except OSError as error:
-            name = check.__name__.replace("_", " ")
-            yield Finding(name, Verdict.UNSEEN, f"could not be looked at: {error}")
+            yield check.__name__, unseen(f"could not be examined: {error}")
 
 
-def report(findings: list[Finding]) -> Iterator[str]:
-    for finding in findings:
-        yield f"{_MARKS[finding.verdict]}{finding.subject}: {finding.text}"
-        if finding.mend is not None:
-            label = "fix it with" if finding.verdict is Verdict.WRONG else "to change it"
-            yield f"         {label}:  {finding.mend}"
-    wrong = sum(finding.verdict is Verdict.WRONG for finding in findings)
-    unseen = sum(finding.verdict is Verdict.UNSEEN for finding in findings)
+def report(results: list[Result]) -> Iterator[str]:
+    for subject, item in results:
+        mark = "WRONG" if item.verdict is Verdict.WRONG else item.verdict.value
+        yield escape(f"{mark:6} {subject}: {item.text}")
+        if item.fix is not None:
+            label = "fix it with" if item.verdict is Verdict.WRONG else "to change it"
+            yield f"         {label}:  {item.fix}"
+    verdicts = [item.verdict for _, item in results]
+    wrong, hidden = verdicts.count(Verdict.WRONG), verdicts.count(Verdict.UNSEEN)
     yield f"{wrong or 'nothing'} wrong" + (
-        f", {unseen} could not be seen (try as root: sudo asrctl doctor)" if unseen else ""
+        f", {hidden} could not be seen (try as root: sudo asrctl doctor)" if hidden else ""
     )

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TextIO
 
 from asrd.asrctl.cells import cells, cut, cut_start
-from asrd.safe_text import fit
+from asrd.safe_text import escape
 from asrd.wire.client_events import Progress
 
 _REDRAW_SECONDS = 0.1
@@ -17,16 +17,13 @@ _COLUMNS = 80
 
 
 class ProgressBar:
-    """One line at the bottom of a terminal.
-
-    Draws nothing if `stream` is no terminal, or one that cannot clear a line (TERM=dumb).
-    """
+    """One line at the bottom of a terminal; nothing if `stream` is no terminal, or a dumb one."""
 
     def __init__(
         self, stream: TextIO, label: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._stream = stream if can_redraw(stream) else None
-        self._label = fit(label)
+        self._label = escape(label)
         self._clock = clock
         self._first: tuple[float, float] | None = None
         self._drawn_at = float("-inf")
@@ -39,17 +36,17 @@ class ProgressBar:
         if self._stream is None or now - self._drawn_at < _REDRAW_SECONDS:
             return
         self._drawn_at = now
-        # Counted from the first progress: what came before is mostly waiting for a worker.
+        # Measured from the first progress: the time before it is mostly spent in the queue.
         began, done_before = self._first
         speed = (done - done_before) / (now - began) if now > began else 0.0
-        # Asked anew each time, since the window may be resized; a full line would wrap.
+        # The window may be resized at any time; a full line would wrap.
         room = terminal_columns(self._stream) - 1
         line = progress_line(self._label, done, progress.audio_seconds, speed, room)
         self._write(f"\r{line}\x1b[K")
         self._visible = True
 
     def clear(self) -> None:
-        """Off the terminal, so that something else can be written there."""
+        """Removes the bar, so that something else can be written in its place."""
         if self._visible:
             self._write("\r\x1b[K")
             self._visible = False
@@ -62,7 +59,7 @@ class ProgressBar:
             self._stream.write(text)
             self._stream.flush()
         except OSError:
-            # The terminal is gone. That is no reason to give the job up.
+            # The terminal is gone, which is no reason to give up the job.
             self._stream = None
 
 
@@ -71,22 +68,20 @@ def can_redraw(stream: TextIO) -> bool:
 
 
 def terminal_columns(stream: TextIO) -> int:
-    """The width of the terminal, or that of $COLUMNS if it is smaller."""
+    """Returns the width of the terminal, or $COLUMNS if it is smaller."""
     named = os.environ.get("COLUMNS", "")
     widths = [int(named[:6])] if named.isdecimal() else []
     with suppress(OSError):
         widths.append(os.get_terminal_size(stream.fileno()).columns)
-    # A terminal that does not know its size says 0.
+    # A terminal of unknown size reports 0.
     return min(filter(None, widths), default=_COLUMNS)
 
 
 def progress_line(
     label: str, done: float, total: float | None, speed: float, room: int = 2 * _COLUMNS
 ) -> str:
-    """`done` and `total` in seconds of audio, `speed` in seconds of audio per second.
-
-    `room` is in cells. In a narrow one the label is shortened first, then figures are left out.
-    """
+    """Returns a line that fits `room` cells: the label is shortened first, then figures are left
+    out. `done` and `total` are seconds of audio, `speed` is seconds of audio per second."""
     figures = []
     if total:
         share = min(done / total, 1.0)
@@ -108,7 +103,7 @@ def progress_line(
 
 
 def clock(seconds: float) -> str:
-    """m:ss or h:mm:ss."""
+    """Returns m:ss or h:mm:ss."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

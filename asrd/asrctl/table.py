@@ -1,157 +1,57 @@
-"""The status snapshot as people read it: a page for `status`, a line for `health`.
+"""The status snapshot as text: a page for `status`, a line for `health`, a table of crashes."""
 
-What the daemon says is checked, not believed; a key that is missing shows as nothing.
-"""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from itertools import pairwise
 
 from asrd.asrctl.cells import cells, ljust
+from asrd.asrctl.snapshot import Counts, CrashedJob, Snapshot, Worker
 from asrd.safe_text import one_line
-from asrd.wire.fields import field, flag, integer, mapping, nested, number, parse, sequence, string
 
-_COLUMNS = [
+_WORKER_COLUMNS = [
     *("WORKER", "STATE", "PID", "MODEL", "DEVICE", "COMPUTE"),
     *("JOB", "AGE", "DONE", "RESTARTS", "LOAD", "LAST DEATH"),
 ]
-_COUNT = integer(0, 1 << 62)
-_MILLISECONDS = number(0, 1e15)
-_TEXT = string(4096)
-
-
-@dataclass(frozen=True, slots=True)
-class _Queue:
-    depth: int = field(_COUNT, 0)
-    max: int = field(_COUNT, 0)
-    oldest_wait_ms: float = field(_MILLISECONDS, 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class _Jobs:
-    accepted: int = field(_COUNT, 0)
-    done: int = field(_COUNT, 0)
-    retried: int = field(_COUNT, 0)
-    failed: dict[str, Any] | None = field(mapping, None)
-    refused: dict[str, Any] | None = field(mapping, None)
-
-
-@dataclass(frozen=True, slots=True)
-class Percentiles:
-    p50: float = field(_MILLISECONDS, 0.0)
-    p95: float = field(_MILLISECONDS, 0.0)
-    p99: float = field(_MILLISECONDS, 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class _Latency:
-    wait: Percentiles = field(nested(Percentiles), Percentiles())
-    run: Percentiles = field(nested(Percentiles), Percentiles())
-
-
-@dataclass(frozen=True, slots=True)
-class _Worker:
-    name: str = field(_TEXT, "?")
-    state: str = field(_TEXT, "?")
-    spare: bool = field(flag, False)
-    reason: str | None = field(_TEXT, None)
-    pid: int | None = field(_COUNT, None)
-    model: str | None = field(_TEXT, None)
-    device: str | None = field(_TEXT, None)
-    compute_type: str | None = field(_TEXT, None)
-    job_id: str | None = field(_TEXT, None)
-    job_age_ms: float = field(_MILLISECONDS, 0.0)
-    jobs_done: int = field(_COUNT, 0)
-    restarts: int = field(_COUNT, 0)
-    load_seconds: float = field(_MILLISECONDS, 0.0)
-    last_death: str | None = field(_TEXT, None)
-
-
-@dataclass(frozen=True, slots=True)
-class _CrashedJob:
-    job_id: str = field(_TEXT, "?")
-    trace_id: str | None = field(_TEXT, None)
-    attempt: int = field(_COUNT, 0)
-    audio_bytes: int = field(_COUNT, 0)
-    audio_seconds: float | None = field(_MILLISECONDS, None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Crash:
-    time: str = field(_TEXT, "?")
-    worker: str = field(_TEXT, "?")
-    pid: int | None = field(_COUNT, None)
-    model: str | None = field(_TEXT, None)
-    exit: str | None = field(_TEXT, None)
-    noticed: str = field(_TEXT, "?")
-    stderr: str | None = field(_TEXT, None)
-    jobs: tuple[_CrashedJob, ...] = field(sequence(nested(_CrashedJob), 1000), ())
-    other_jobs: int = field(_COUNT, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The promised keys of the `status` event (docs/protocol.md)."""
-
-    state: str = field(_TEXT)
-    version: str = field(_TEXT, "?")
-    uptime_s: float = field(_MILLISECONDS, 0.0)
-    pid: int | None = field(_COUNT, None)
-    problems: tuple[str, ...] = field(sequence(_TEXT, 1000), ())
-    connections: int = field(_COUNT, 0)
-    queue: _Queue = field(nested(_Queue), _Queue())
-    jobs: _Jobs = field(nested(_Jobs), _Jobs())
-    audio_seconds: float = field(_MILLISECONDS, 0.0)
-    latency_ms: _Latency = field(nested(_Latency), _Latency())
-    real_time_factor: Percentiles = field(nested(Percentiles), Percentiles())
-    workers: tuple[_Worker, ...] = field(sequence(nested(_Worker), 10_000), ())
-    crashes: tuple[_Crash, ...] = field(sequence(nested(_Crash), 1000), ())
-
-
-def read_snapshot(data: Mapping[str, Any]) -> Snapshot:
-    """Raises FieldError naming what the daemon got wrong."""
-    return parse(Snapshot, data, "status.")
+_CRASH_COLUMNS = ["TIME", "WORKER", "PID", "MODEL", "HOW", "JOB", "TRACE", "ATTEMPT", "AUDIO"]
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def health_line(snapshot: Snapshot) -> str:
     jobs, queue = snapshot.jobs, snapshot.queue
     ready = sum(worker.state in ("ready", "busy", "asleep") for worker in snapshot.workers)
     parts = [
-        f"{one_line(snapshot.state)}: {ready}/{len(snapshot.workers)} workers ready",
+        f"{snapshot.state}: {ready}/{len(snapshot.workers)} workers ready",
         f"queue {queue.depth}/{queue.max}",
         f"{jobs.done} done",
         f"{_total(jobs.failed)} failed",
-        *(one_line(problem) for problem in snapshot.problems),
+        *snapshot.problems,
     ]
-    return " · ".join(parts)
+    return " · ".join(map(one_line, parts))
 
 
 def page(snapshot: Snapshot) -> str:
-    """The whole snapshot, several lines."""
     blocks = [_head(snapshot), _totals(snapshot), _timings(snapshot), _workers(snapshot)]
-    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+    return "\n\n".join("\n".join(block) for block in blocks) + "\n"
 
 
 def crash_page(snapshot: Snapshot) -> str:
-    """How the workers died, the last death first: a line each, and what the engine last said."""
+    """Returns the workers' deaths, the last one first: a line for each job, and below them the last
+    output of the engine on stderr."""
     if not snapshot.crashes:
         return "no worker has died since asrd was started\n"
-    rows = [["TIME", "WORKER", "PID", "MODEL", "HOW", "JOB", "TRACE", "ATTEMPT", "AUDIO"]]
-    said: list[list[str]] = [[]]
+    rows = [_CRASH_COLUMNS]
+    notes = {}
     for crash in reversed(snapshot.crashes):
-        how = crash.exit or crash.noticed
-        first = [crash.time, crash.worker, crash.pid, crash.model, how]
+        first = [crash.time, crash.worker, crash.pid, crash.model, crash.exit or crash.noticed]
         jobs = [_crashed_job(job) for job in crash.jobs]
-        jobs += [["(another's)", *[None] * 3]] * (crash.other_jobs > 0)
-        for job in jobs or [[None] * 4]:
-            rows.append(_cells([*first, *job]))
-            said.append([])
-        said[-1] = [f"  {one_line(crash.stderr)}"] if crash.stderr else []
-    lines = zip(_aligned(rows), said, strict=True)
-    return "\n".join(line for row, below in lines for line in (row, *below)) + "\n"
+        jobs += [["(another's)", None, None, None]] * (crash.other_jobs > 0)
+        rows += [_row([*first, *job]) for job in jobs or [[None] * 4]]
+        if crash.stderr:
+            notes[len(rows) - 1] = f"\n  {one_line(crash.stderr)}"
+    lines = _aligned(rows)
+    return "".join(f"{line}{notes.get(index, '')}\n" for index, line in enumerate(lines))
 
 
-def _crashed_job(job: _CrashedJob) -> list[object]:
+def _crashed_job(job: CrashedJob) -> list[object]:
     length = f"{job.audio_bytes} bytes"
     if job.audio_seconds is not None:
         length = f"{duration(job.audio_seconds)}, {length}"
@@ -159,35 +59,28 @@ def _crashed_job(job: _CrashedJob) -> list[object]:
 
 
 def duration(seconds: float) -> str:
-    """Two units at most: 310 ms, 1.2 s, 3 min 5 s, 2 h 10 min, 3 d 4 h."""
+    """Returns two units at most: 310 ms, 1.2 s, 3 min 5 s, 2 h 10 min, 3 d 4 h."""
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
-    for size, unit, small_size, small in (
-        (86400, "d", 3600, "h"),
-        (3600, "h", 60, "min"),
-        (60, "min", 1, "s"),
-    ):
-        if whole >= size:
-            rest = whole % size // small_size
-            return f"{whole // size} {unit}" + (f" {rest} {small}" if rest else "")
-    return f"{whole} s"
+    (size, unit), (small_size, small_unit) = next(
+        pair for pair in pairwise(_UNITS) if whole >= pair[0][0]
+    )
+    rest = whole % size // small_size
+    return f"{whole // size} {unit}" + (f" {rest} {small_unit}" if rest else "")
 
 
 def _head(snapshot: Snapshot) -> list[str]:
     pid = "" if snapshot.pid is None else f" · pid {snapshot.pid}"
-    title = (
-        f"asrd {one_line(snapshot.version)} · {one_line(snapshot.state)} · "
-        f"up {duration(snapshot.uptime_s)}{pid}"
-    )
+    title = f"asrd {snapshot.version} · {snapshot.state} · up {duration(snapshot.uptime_s)}{pid}"
     reasons = [
         f"worker {worker.name}: {worker.reason}"
         for worker in snapshot.workers
         if worker.reason and not any(worker.reason in problem for problem in snapshot.problems)
     ]
-    return [title, *(f"  ! {one_line(text)}" for text in [*snapshot.problems, *reasons])]
+    return [one_line(title), *(f"  ! {one_line(text)}" for text in [*snapshot.problems, *reasons])]
 
 
 def _totals(snapshot: Snapshot) -> list[str]:
@@ -219,10 +112,13 @@ def _timings(snapshot: Snapshot) -> list[str]:
 def _workers(snapshot: Snapshot) -> list[str]:
     if not snapshot.workers:
         return ["no workers"]
-    rows = [_COLUMNS]
-    for worker in snapshot.workers:
-        running = worker.state == "busy" or worker.job_id is not None
-        values = [
+    return _aligned([_WORKER_COLUMNS, *map(_worker, snapshot.workers)])
+
+
+def _worker(worker: Worker) -> list[str]:
+    running = worker.state == "busy" or worker.job_id is not None
+    return _row(
+        [
             worker.name,
             f"{worker.state} (spare)" if worker.spare else worker.state,
             worker.pid,
@@ -236,11 +132,10 @@ def _workers(snapshot: Snapshot) -> list[str]:
             duration(worker.load_seconds) if worker.load_seconds else None,
             worker.last_death,
         ]
-        rows.append(_cells(values))
-    return _aligned(rows)
+    )
 
 
-def _cells(values: Sequence[object]) -> list[str]:
+def _row(values: Sequence[object]) -> list[str]:
     return ["-" if value is None else one_line(str(value)) for value in values]
 
 
@@ -249,11 +144,10 @@ def _aligned(rows: list[list[str]]) -> list[str]:
     return ["  ".join(map(ljust, row, widths)).rstrip() for row in rows]
 
 
-def _total(counts: Mapping[str, Any] | None) -> int:
-    return sum(count for count in (counts or {}).values() if isinstance(count, int))
+def _total(counts: Counts) -> int:
+    return sum(count for _, count in counts)
 
 
-def _by_code(counts: Mapping[str, Any] | None) -> str:
-    if not counts:
-        return ""
-    return " (" + ", ".join(one_line(f"{code} {count}") for code, count in counts.items()) + ")"
+def _by_code(counts: Counts) -> str:
+    listed = ", ".join(one_line(f"{code} {count}") for code, count in counts)
+    return f" ({listed})" if listed else ""

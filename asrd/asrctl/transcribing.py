@@ -1,53 +1,33 @@
-"""`asrctl transcribe`: files in, text out as it comes, one file after another."""
+"""`asrctl transcribe`: recordings in, text out while it is decoded, one file after another."""
 
 import argparse
 import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from asrd.asrctl.formats import FORMATS, render
+from asrd.asrctl.formats import FORMATS, Writer
 from asrd.asrctl.progress import ProgressBar
 from asrd.asrctl.streams import OutputLost, check_stdout, complain, open_stdin, show
 from asrd.client.attempts import JobOptions
-from asrd.client.client import Client
-from asrd.client.source import Audio
+from asrd.client.client import Client, SegmentStream
 from asrd.errors import AsrdError, ConnectionLost
 from asrd.exitcodes import EXIT_CODES, Exit, exit_code
 from asrd.wire.client_events import Transcript
 
 STDIN = "-"
 SPLIT = "split"
-# What workers without a configured model call the one that comes with asrd.
+# The name of the bundled model, used by workers without a configured one.
 DEMO = "demo"
-_OPTIONS = (
-    "language",
-    "task",
-    "model",
-    "beam_size",
-    "initial_prompt",
-    "hotwords",
-    "temperature",
-    "vad_filter",
-    "word_timestamps",
-    "condition_on_previous_text",
-    "audio_track",
-    "require_complete",
-    "split_channels",
-    "timeout",
-    "job_id",
-    "trace_id",
-    "encoding",
-    "sample_rate",
-    "channels",
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds all options; those of a job have the names of JobOptions."""
     parser.epilog = EXIT_CODES
-    parser.add_argument("files", nargs="+", metavar="FILE", help="audio or video; - is stdin")
-    parser.add_argument(
+    add = parser.add_argument
+    add("files", nargs="+", metavar="FILE", help="audio or video; - is stdin")
+    add(
         "--format",
         choices=FORMATS,
         default="txt",
@@ -56,61 +36,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("-o", "--output", metavar="FILE", type=Path, help="instead of stdout")
     where.add_argument(
-        "--output-dir", metavar="DIR", type=Path, help="a file for each, named after it"
+        "--output-dir", metavar="DIR", type=Path, help="one file per recording, named after it"
     )
-    parser.add_argument(
+    add(
         "--language",
         metavar="LANG",
-        help="what is spoken: en, de, German, zh-CN …; auto, the default, detects it",
+        help="the spoken language: en, de, German, zh-CN …; auto, the default, detects it",
     )
-    parser.add_argument("--task", choices=("transcribe", "translate"))
-    parser.add_argument("--model", metavar="NAME", help="one that a worker has loaded")
-    parser.add_argument("--beam-size", type=int, metavar="N")
-    parser.add_argument("--initial-prompt", metavar="TEXT")
-    parser.add_argument("--hotwords", metavar="TEXT")
-    parser.add_argument(
-        "--temperature", type=_temperatures, metavar="T[,T...]", help="tried in this order"
-    )
+    add("--task", choices=("transcribe", "translate"))
+    add("--model", metavar="NAME", help="a model that a worker has loaded")
+    add("--beam-size", type=int, metavar="N")
+    add("--initial-prompt", metavar="TEXT")
+    add("--hotwords", metavar="TEXT")
+    add("--temperature", type=_temperatures, metavar="T[,T...]", help="tried in this order")
     for name in ("--vad-filter", "--word-timestamps", "--condition-on-previous-text"):
-        parser.add_argument(name, action=argparse.BooleanOptionalAction)
-    parser.add_argument(
+        add(name, action=argparse.BooleanOptionalAction)
+    add(
         "--audio-track",
         type=_track,
         metavar="N|LANG",
         help="of a file with several: a number from 0, or a language (de, ger)",
     )
-    parser.add_argument(
+    add(
         "--require-complete",
         action="store_true",
         default=None,
-        help="a recording that was broken off is an error, not a warning",
+        help="fail if the recording is incomplete, instead of printing a warning",
     )
-    parser.add_argument(
+    add(
         "--timeout",
         type=float,
         metavar="SECONDS",
-        help="per file, over everything; default: 60 s to be accepted, no limit on the run",
+        help="per file, for everything; default: 60 s to be accepted, no limit on the run",
     )
-    parser.add_argument("--job-id", metavar="ID", help="the jobs' name in status and log")
-    parser.add_argument("--trace-id", metavar="ID", help="goes into every log line of the jobs")
-    parser.add_argument(
+    add("--job-id", metavar="ID", help="the jobs' name in status and log")
+    add("--trace-id", metavar="ID", help="appears in every log line of the jobs")
+    add(
         "--encoding",
         choices=("file", "pcm_s16le", "pcm_f32le"),
         help="raw samples instead of a container (file, the default)",
     )
-    parser.add_argument(
-        "--rate", dest="sample_rate", type=int, metavar="HZ", help="of raw samples: 16000"
-    )
-    parser.add_argument(
+    add("--rate", dest="sample_rate", type=int, metavar="HZ", help="of raw samples: 16000")
+    add(
         "--channels",
         type=_channels,
         metavar="N|split",
         help="N: of raw samples: 1; split: transcribe each channel of a file by itself",
     )
     parser.set_defaults(split_channels=None)
-    parser.add_argument(
-        "--quiet", action="store_true", help="no progress bar, no notices; warnings are printed"
-    )
+    add("--quiet", action="store_true", help="no progress bar, no notices; warnings are printed")
 
 
 def transcribe(args: argparse.Namespace) -> int:
@@ -119,12 +93,11 @@ def transcribe(args: argparse.Namespace) -> int:
     _spare_recordings(args, targets)
     if not targets:
         check_stdout()
-    options: Any = {name: getattr(args, name) for name in _OPTIONS}
     first_failure = Exit.OK
     models: set[str | None] = set()
     with Client(args.socket) as client:
         for name in args.files:
-            code = _attempt(client, name, targets.get(name), args, options, models)
+            code = _attempt(client, name, targets.get(name), args, models)
             first_failure = first_failure or code
             if code is Exit.UNREACHABLE:
                 break
@@ -138,100 +111,81 @@ def _attempt(
     name: str,
     target: Path | None,
     args: argparse.Namespace,
-    options: JobOptions,
     models: set[str | None],
 ) -> Exit:
+    """Transcribes a file, reports warnings or the error, and adds the model that was used."""
     try:
-        audio = _open(name)
-    except OSError as error:
-        complain(f"{name}: {error.strerror}")
-        return Exit.BAD_AUDIO
-    bar = ProgressBar(sys.stderr, name)
-    if not args.quiet:
-        options = {**options, "on_progress": bar.update}
-    try:
-        try:
-            with audio:
-                if target is None:
-                    done = _to_stdout(client, audio, name, args.format, bar, options)
-                else:
-                    done = _to_file(client, audio, name, args.format, target, options)
-        finally:
-            bar.clear()
+        transcript = _transcribe(client, name, target, args)
     except OutputLost as lost:
         if target is None:
             # The other files have no other place to go.
             raise
         complain(str(lost))
         return lost.code
-    except (AsrdError, OSError) as error:
-        return _failed(name, error)
-    models.add(done.model)
-    for warning in done.warnings:
+    except AsrdError as error:
+        complain(str(error) if isinstance(error, ConnectionLost) else f"{name}: {error}")
+        return exit_code(error)
+    except OSError as error:
+        complain(f"{name}: {error.strerror or error}")
+        return Exit.BAD_AUDIO
+    models.add(transcript.model)
+    for warning in transcript.warnings:
         complain(f"{name}: {warning.text}")
     return Exit.OK
 
 
-def _failed(name: str, error: AsrdError | OSError) -> Exit:
-    match error:
-        case ConnectionLost():
-            complain(str(error))
-        case AsrdError():
-            complain(f"{name}: {error}")
-        case _:
-            complain(f"{name}: {error.strerror or error}")
-            return Exit.BAD_AUDIO
-    return exit_code(error)
-
-
-def _open(name: str) -> BinaryIO:
-    return open_stdin() if name == STDIN else open(name, "rb")
-
-
-def _to_stdout(
-    client: Client, audio: Audio, name: str, format: str, bar: ProgressBar, options: JobOptions
+def _transcribe(
+    client: Client, name: str, target: Path | None, args: argparse.Namespace
 ) -> Transcript:
-    writer = FORMATS[format](name)
-    with client.stream(audio, **options) as stream:
-        begun = False
-        for segment in stream:
+    options: Any = {key: vars(args)[key] for key in JobOptions.__annotations__ if key in args}
+    writer = FORMATS[args.format](name)
+    with open_stdin() if name == STDIN else open(name, "rb") as audio:
+        bar = ProgressBar(sys.stderr, name)
+        if not args.quiet:
+            options["on_progress"] = bar.update
+        try:
+            if target is None:
+                with client.stream(audio, **options) as stream:
+                    return _print(stream, writer, bar)
+            transcript = client.transcribe(audio, **options)
+        finally:
             bar.clear()
-            show(("" if begun else writer.begin()) + writer.segment(segment))
-            begun = True
-        bar.clear()
-        show(("" if begun else writer.begin()) + writer.end(stream.transcript))
-        return stream.transcript
-
-
-def _to_file(
-    client: Client, audio: Audio, name: str, format: str, target: Path, options: JobOptions
-) -> Transcript:
-    # Only once the transcript is whole: a job that failed leaves the file as it was.
-    transcript = client.transcribe(audio, **options)
-    text = render(format, name, transcript)
+    # Written only when the transcript is complete: a failed job leaves the file as it was.
     try:
-        with open(target, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
+        text = writer.whole(transcript)
+        target.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise OutputLost(str(target), error) from error
     return transcript
 
 
+def _print(stream: SegmentStream, writer: Writer, bar: ProgressBar) -> Transcript:
+    header = writer.header
+    for segment in stream:
+        bar.clear()
+        show(header + writer.segment(segment))
+        header = ""
+    bar.clear()
+    show(header + writer.end(stream.transcript))
+    return stream.transcript
+
+
 def _check_options(args: argparse.Namespace) -> None:
-    """Ends the program for arguments that do not go together."""
+    """Ends the program for options that exclude each other."""
     if args.files.count(STDIN) > 1:
         args.parser.error("FILE: standard input can be read only once")
     raw = args.encoding not in (None, "file")
     if args.channels == SPLIT:
         if raw:
-            args.parser.error("--channels: of raw samples it must be their number")
+            args.parser.error("--channels: must be a number for raw samples")
         args.channels, args.split_channels = None, True
     if not raw and (args.sample_rate or args.channels):
-        args.parser.error("--rate and --channels are of raw samples: say their --encoding")
+        args.parser.error("--rate and --channels N require the --encoding of raw samples")
 
 
 def _targets(args: argparse.Namespace) -> dict[str, Path]:
-    """Where each file's text goes; nothing for stdout. Ends the program for a wrong usage."""
+    """Returns the output file of each recording; empty for stdout. Ends the program for wrong
+    usage."""
     if args.output_dir is None:
         if len(args.files) > 1 and (args.output or args.format in ("srt", "vtt")):
             args.parser.error("several files need --output-dir, or the format txt or json")
@@ -250,7 +204,7 @@ def _targets(args: argparse.Namespace) -> dict[str, Path]:
 
 
 def _spare_recordings(args: argparse.Namespace, targets: Mapping[str, Path]) -> None:
-    """Ends the program where a text would take the place of a recording."""
+    """Ends the program if a text would overwrite a recording."""
     recordings = {_identity(name) for name in args.files if name != STDIN} - {None}
     for target in targets.values():
         if _identity(target) in recordings:
@@ -258,7 +212,7 @@ def _spare_recordings(args: argparse.Namespace, targets: Mapping[str, Path]) -> 
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:
-    """None if it is no regular file."""
+    """Returns device and inode of a regular file, otherwise None."""
     try:
         found = Path(path).stat()
     except (OSError, ValueError):
@@ -270,7 +224,7 @@ def _temperatures(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError("must be numbers with commas between") from None
+        raise argparse.ArgumentTypeError("must be numbers separated by commas") from None
 
 
 def _track(text: str) -> int | str:

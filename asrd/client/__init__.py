@@ -1,1 +1,1 @@
-"""The client library; its public names stand in the package `asrd` itself."""
+"""The client library; the package `asrd` exports its public names."""

@@ -3,52 +3,53 @@
     async with AsyncClient() as client:
         transcript = await client.transcribe("talk.mp3", language="en")
 
-All jobs of all tasks share one connection; `client` tells what both clients have in common.
+The jobs of all tasks share one connection. asrd.client.client names the parts that both clients
+share.
 """
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
-from types import TracebackType
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Unpack
 
 import anyio
 import anyio.abc
 import anyio.to_thread
 
-from asrd import wiretrace
 from asrd.client.attempts import Attempts, JobOptions
-from asrd.client.client import ANSWER_SECONDS
 from asrd.client.connect import BACKLOG_PAUSE, connect, socket_path
 from asrd.client.conversation import (
+    ANSWER_SECONDS,
     Answer,
     AnswerDecoder,
     Call,
     Conversation,
-    garbage,
-    lost,
     silent,
 )
 from asrd.client.forking import OfOneProcess
 from asrd.client.source import Audio, Source, open_source
 from asrd.errors import AsrdError, ConnectionLost, ProtocolError
 from asrd.wire import fdsocket
-from asrd.wire.client_events import CancelAnswer, Transcript
+from asrd.wire.client_events import Transcript
 from asrd.wire.connection import Connection
 from asrd.wire.records import Segment
 
-__all__ = ["AsyncClient", "AsyncSegmentStream"]
-
-# Requests that the daemon has not read yet: thousands of them, then the connection is given up.
+# Thousands of requests that the daemon has not read yet. Above it, the connection is given up.
 _OUTPUT_MAX = 4 << 20
 
 
 class AsyncClient:
-    """One daemon, reached through `socket`, else ASRD_SOCKET, else the system's or the user's own.
+    """An asynchronous client of one daemon. Works inside `async with`, which runs its tasks.
 
-    Works inside `async with` only: that is where its tasks live. Any number of tasks may call it
-    at once. Connects when it must, also after the daemon was restarted. A forked child, like a
-    copy (also a pickled one), has to enter it by an `async with` of its own.
+    Any number of tasks of one event loop may use a client. It connects when a call needs it, also
+    after a restart of the daemon. A copy, a pickled copy, and a client in a forked child need an
+    `async with` of their own. Cancelling the task that waits for a transcript cancels the job.
+
+    Every method raises ConnectionLost if the daemon can't be reached or does not answer,
+    ProtocolError if the answer is not asrd's protocol, and RuntimeError outside `async with`.
+
+    Args:
+        socket: the path of the daemon's socket; see Client.
     """
 
     def __init__(self, socket: str | None = None) -> None:
@@ -62,9 +63,10 @@ class AsyncClient:
         return {**vars(self), "_entered": None}
 
     async def transcribe(self, audio: Audio, **options: Unpack[JobOptions]) -> Transcript:
-        """The whole transcript; takes and raises what `Client.transcribe` does.
+        """Transcribes a recording and waits for the whole transcript.
 
-        Cancelling the calling task cancels the job.
+        Args and Raises: see Client.transcribe. ValueError for the `job_id` of a job that this
+        client is still waiting for.
         """
         async with AsyncSegmentStream(self, audio, options, stream=False) as stream:
             async for _ in stream:
@@ -72,73 +74,63 @@ class AsyncClient:
             return stream.transcript
 
     def stream(self, audio: Audio, **options: Unpack[JobOptions]) -> "AsyncSegmentStream":
-        """The segments as they are decoded; takes and raises what `Client.transcribe` does."""
+        """Returns an asynchronous iterator of the segments as they are decoded.
+
+        Args and Raises: see `transcribe`. Wrong options raise here, all else in the iteration.
+        """
         return AsyncSegmentStream(self, audio, options, stream=True)
 
     async def status(self, *, crashes: bool = False) -> dict[str, Any]:
-        """The daemon's snapshot (docs/protocol.md), with the last `crashes` of its workers if they
-        are asked for. Raises ConnectionLost, ProtocolError."""
-        status: dict[str, Any] = await self._ask("status", "status", {"crashes": crashes})
+        """Returns the daemon's snapshot (the `status` event of docs/protocol.md).
+
+        Args:
+            crashes: adds the last crashes of the workers.
+        """
+        status: dict[str, Any] = await self._ask("status", {"crashes": crashes})
         return status
 
     async def describe(self) -> dict[str, Any]:
-        """Wyoming's `info`: all models, loaded or not. Raises ConnectionLost, ProtocolError."""
-        info: dict[str, Any] = await self._ask("describe", "info")
+        """Returns Wyoming's `info`: all models, loaded or not."""
+        info: dict[str, Any] = await self._ask("describe", {})
         return info
 
     async def ping(self) -> float:
-        """Seconds to the answer and back. Raises ConnectionLost, ProtocolError."""
+        """Returns the round-trip time in seconds."""
         start = anyio.current_time()
-        await self._ask("ping", "pong")
+        await self._ask("ping", {})
         return anyio.current_time() - start
 
     async def cancel(self, job_id: str) -> int:
-        """End a job of whichever connection: how many jobs that ended.
-
-        Raises ConnectionLost, ProtocolError.
-        """
-        with self._in_time():
-            # On the shared connection the answer would be the job's own.
-            link = await self._here().open_link()
-            try:
-                call = link.open("cancel", {"job_id": job_id}, "cancelled", job_id)
-                answer = await link.next_answer(call)
-            finally:
-                link.close()
-        return answer.jobs if isinstance(answer, CancelAnswer) else 0
+        """Cancels the jobs with this id, of any connection of this user, and returns how many it
+        ended."""
+        # On the shared connection the answer would be the job's own.
+        answer = await self._ask("cancel", {"job_id": job_id}, alone=True)
+        return getattr(answer, "jobs", 0)
 
     async def __aenter__(self) -> "AsyncClient":
         self._entered = _Entered(self.socket, await anyio.create_task_group().__aenter__())
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         entered, self._entered = self._entered, None
         # The tasks of a forked child are only copies: they belong to the parent's event loop.
         if entered is not None and not entered.inherited:
             entered.tasks.cancel_scope.cancel()
-            # Not told of the body's exception, which would come out wrapped in a group.
+            # Without the body's exception, which would come out wrapped in a group.
             await entered.tasks.__aexit__(None, None, None)
 
-    async def _ask(self, kind: str, expects: str, data: dict[str, Any] | None = None) -> Any:
-        with self._in_time():
-            link = await self._link()
-            return await link.next_answer(link.open(kind, data or {}, expects))
-
-    @contextlib.contextmanager
-    def _in_time(self) -> Iterator[None]:
+    async def _ask(self, kind: str, data: dict[str, Any], *, alone: bool = False) -> Any:
         try:
             with anyio.fail_after(ANSWER_SECONDS):
-                yield
+                entered = self._here()
+                connection = await (entered.connect() if alone else entered.connection())
+                try:
+                    return await connection.next_answer(connection.open(kind, data))
+                finally:
+                    if alone:
+                        connection.close()
         except TimeoutError:
             raise silent(self.socket, ANSWER_SECONDS) from None
-
-    async def _link(self) -> "_Link":
-        return await self._here().link()
 
     def _here(self) -> "_Entered":
         if self._entered is None or self._entered.inherited:
@@ -153,7 +145,7 @@ class _Entered(OfOneProcess):
 
     def __init__(self, path: str, tasks: anyio.abc.TaskGroup) -> None:
         self.tasks = tasks
-        self.shared: _Link | None = None
+        self.shared: _AsyncConnection | None = None
         self._path = path
         self._connecting = anyio.Lock()
         super().__init__()
@@ -161,34 +153,35 @@ class _Entered(OfOneProcess):
     def leave(self) -> None:
         self.shared = None
 
-    async def link(self) -> "_Link":
-        """The shared connection, opened anew if it has ended."""
+    async def connection(self) -> "_AsyncConnection":
+        """Returns the shared connection, a new one if it has ended."""
         async with self._connecting:
             if self.shared is None or self.shared.ended:
-                self.shared = await self.open_link()
+                self.shared = await self.connect()
             return self.shared
 
-    async def open_link(self) -> "_Link":
+    async def connect(self) -> "_AsyncConnection":
         while (sock := connect(self._path)) is None:
             # The kernel has no event for "there is room again".
             await anyio.sleep(BACKLOG_PAUSE)
-        link = _Link(sock, self._path, self.tasks)
-        self.tasks.start_soon(link.run)
-        return link
+        connection = _AsyncConnection(sock, self._path, self.tasks)
+        self.tasks.start_soon(connection.run)
+        return connection
 
 
 class AsyncSegmentStream(OfOneProcess):
-    """An asynchronous iterator of one job's segments; `transcript` once it has ended.
+    """An asynchronous iterator of one job's segments.
 
-    Closing it early, or dropping it, cancels the job. A forked child can do neither, nor iterate.
+    Closing the stream early, or dropping it, cancels the job. A stream belongs to the process that
+    made it: in a forked child, iteration raises RuntimeError, and closing has no effect on the job.
     """
 
     def __init__(
         self, client: AsyncClient, audio: Audio, options: JobOptions, *, stream: bool
     ) -> None:
-        # One at most. A list, since its `pop` can't give the same source to two threads.
+        # At most one. A list, since its `pop` can't give the same source to two threads.
         self._sources: list[Source] = []
-        self._link: _Link | None = None
+        self._connection: _AsyncConnection | None = None
         self._call: Call | None = None
         self._closed = False
         self._client = client
@@ -202,16 +195,17 @@ class AsyncSegmentStream(OfOneProcess):
 
     @property
     def transcript(self) -> Transcript:
-        """Raises RuntimeError as long as the segments have not ended."""
+        """The transcript, after the last segment. Raises RuntimeError before it."""
         return self._attempts.result()
 
     def close(self) -> None:
         self._closed = True
         self._drop_call()
-        self._close_source()
+        self.leave()
 
     def leave(self) -> None:
-        self._close_source()
+        with contextlib.suppress(IndexError):
+            self._sources.pop().fd.close()
 
     async def aclose(self) -> None:
         self.close()
@@ -235,69 +229,55 @@ class AsyncSegmentStream(OfOneProcess):
     async def __aenter__(self) -> "AsyncSegmentStream":
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:
         self.close()
 
     async def _step(self) -> None:
-        """One wait: for the next answer to this attempt, which begins with it if it must."""
+        """Begins the next attempt if there is none under way, and waits for one answer."""
         if not self._sources:
-            # In a thread, since a path may lie on a slow disk, or be a pipe.
+            # In a thread, since a path may be on a slow disk, or a pipe.
             await anyio.to_thread.run_sync(self._open_source)
         limit = self._attempts.limit
         try:
             with anyio.fail_after(None if limit is None else limit - anyio.current_time()):
                 answer = await self._next_answer(self._sources[0])
-        except TimeoutError:
-            raise self._attempts.overdue() from None
-        except AsrdError as error:
+        except (AsrdError, TimeoutError) as error:
             self._drop_call()
             self._attempts.failed(error, anyio.current_time())
         else:
             self._attempts.take(answer)
 
     async def _next_answer(self, source: Source) -> Answer:
-        if self._link is None or self._call is None:
+        if self._connection is None or self._call is None:
             await anyio.sleep(self._attempts.pause)
-            self._link = await self._client._link()
+            self._connection = await self._client._here().connection()
             request = self._attempts.request(source.format, anyio.current_time())
-            self._call = self._link.open(
-                "transcribe", request, "transcript", self.job_id, [source.fd.fileno()]
-            )
-        return await self._link.next_answer(self._call)
+            self._call = self._connection.open("transcribe", request, [source.fd.fileno()])
+        return await self._connection.next_answer(self._call)
 
     def _open_source(self) -> None:
         self._sources.append(open_source(self._audio, self._attempts.hint))
         if self._closed:
             # asyncio's own `Task.cancel` does not wait for the thread.
-            self._close_source()
-
-    def _close_source(self) -> None:
-        with contextlib.suppress(IndexError):
-            self._sources.pop().close()
+            self.leave()
 
     def _drop_call(self) -> None:
-        if self._link is not None and self._call is not None:
-            self._link.abandon(self._call)
-        self._link = self._call = None
+        if self._connection is not None and self._call is not None:
+            self._connection.abandon(self._call)
+        self._connection = self._call = None
 
 
-class _Link(OfOneProcess):
-    """One connection and the task that reads it."""
+class _AsyncConnection(OfOneProcess):
+    """A connection for any number of calls, and the task that reads it. Owns the socket."""
 
     def __init__(self, sock: socket.socket, path: str, tasks: anyio.abc.TaskGroup) -> None:
-        self._path = path
         self._sock = sock
-        self._conversation = Conversation()
+        self._conversation = Conversation(path)
         buffer = memoryview(bytearray(fdsocket.READ_SIZE))
-        self._channel = Connection(sock, AnswerDecoder(), tasks, buffer, output_max=_OUTPUT_MAX)
+        self._wire = Connection(sock, AnswerDecoder(), tasks, buffer, output_max=_OUTPUT_MAX)
         super().__init__()
 
     def __repr__(self) -> str:
@@ -307,17 +287,9 @@ class _Link(OfOneProcess):
     def ended(self) -> bool:
         return self.inherited or self._conversation.error is not None
 
-    def open(
-        self,
-        kind: str,
-        data: dict[str, Any],
-        expects: str,
-        job_id: str | None = None,
-        fds: Sequence[int] = (),
-    ) -> Call:
-        call = self._conversation.open(expects, job_id)
-        wiretrace.sent(kind, data, len(fds))
-        self._channel.send(kind, data, fds)
+    def open(self, kind: str, data: dict[str, Any], fds: Sequence[int] = ()) -> Call:
+        call = self._conversation.open(kind, data, len(fds))
+        self._wire.send(kind, data, fds)
         return call
 
     async def next_answer(self, call: Call) -> Answer:
@@ -329,33 +301,30 @@ class _Link(OfOneProcess):
         return answer
 
     def abandon(self, call: Call) -> None:
-        """Nobody waits for the job's answer any more; no harm if it is there."""
+        """Cancels the call's job, unless it is over."""
         if not call.over and not self.ended:
-            self._channel.send("cancel", {"job_id": call.job_id})
+            self._wire.send("cancel", {"job_id": call.job_id})
 
     def close(self) -> None:
-        self._channel.shutdown()
+        self._wire.shutdown()
 
     def leave(self) -> None:
-        # The socket first: a channel that has one tells the event loop, which is the parent's.
+        # The socket first: before `Connection` closes an open one, it notifies the event loop,
+        # which is the parent's.
         self._sock.close()
-        self._channel.close()
+        self._wire.close()
 
     async def run(self) -> None:
-        """Reads until the connection ends, and tells every open call why."""
-        error: AsrdError = ConnectionLost("the client was closed")
+        """Reads until the connection ends, then ends the conversation."""
         try:
-            while not self.ended and (event := await self._channel.receive()) is not None:
-                wiretrace.received(event)
-                self._conversation.receive(event)
-            error = lost(self._path)
-        except ProtocolError as problem:
-            error = garbage(self._path, problem)
-        except OSError as problem:
-            error = lost(self._path, problem)
+            while not self.ended and (frame := await self._wire.receive()) is not None:
+                self._conversation.receive(frame)
+            self._conversation.end(None)
+        except (OSError, ProtocolError) as error:
+            self._conversation.end(error)
         finally:
             if not self.inherited:
-                self._conversation.fail(error)
-                # A mere `close` would end nothing while a forked process has a copy.
-                self._channel.shutdown()
-                self._channel.close()
+                self._conversation.fail(ConnectionLost("the client was closed"))
+                # `close` alone ends nothing while a forked process has a copy of the descriptor.
+                self._wire.shutdown()
+                self._wire.close()

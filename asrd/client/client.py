@@ -3,8 +3,8 @@
     with Client() as client:
         print(client.transcribe("talk.mp3", language="en").text)
 
-What both clients share has no I/O and lies in `conversation` (one connection) and `attempts`
-(one job over all its attempts); what is here sends, receives and waits.
+The parts without I/O are shared with `AsyncClient`: `conversation` (one connection) and `attempts`
+(one job over all its attempts). This file sends, receives and waits.
 """
 
 import contextlib
@@ -13,43 +13,44 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Unpack
 
-from asrd import wiretrace
 from asrd.client.attempts import Attempts, JobOptions
 from asrd.client.connect import BACKLOG_PAUSE, connect, socket_path
 from asrd.client.conversation import (
+    ANSWER_SECONDS,
     Answer,
     AnswerDecoder,
     Call,
     Conversation,
-    garbage,
-    lost,
     silent,
 )
 from asrd.client.forking import OfOneProcess
 from asrd.client.source import Audio, Source, open_source
 from asrd.errors import AsrdError, ConnectionLost, ProtocolError
 from asrd.wire import fdsocket, frames
-from asrd.wire.client_events import CancelAnswer, Transcript
+from asrd.wire.client_events import Transcript
 from asrd.wire.fds import Closing
 from asrd.wire.records import Segment
 
-__all__ = ["Client", "SegmentStream"]
-
-# The daemon answers such questions in a few milliseconds, whatever its workers do.
-ANSWER_SECONDS = 10.0
 _IDLE_MAX = 4
 
 
 class Client(Closing):
-    """One daemon, reached through `socket`, else ASRD_SOCKET, else the system's or the user's own.
+    """A blocking client of one daemon. Use it as a context manager, or call `close`.
 
-    Threads may share a client: each call has a connection of its own, kept for the next one.
-    Connects when it must, also after the daemon was restarted. Works in a forked child, too, and
-    can be copied and pickled: each process and each copy has connections of its own.
+    Threads may share a client: each call has a connection of its own, kept for the next call. It
+    connects when a call needs it, also after a restart of the daemon. A client works in a forked
+    child and can be copied and pickled: each process and each copy has connections of its own.
+
+    Every method but `close` raises ConnectionLost if the daemon can't be reached or does not
+    answer, and ProtocolError if the answer is not asrd's protocol.
+
+    Args:
+        socket: the path of the daemon's socket. Default: ASRD_SOCKET, else the system's socket if
+            this user may use it, else that of the user's own `asrd run`.
     """
 
     def __init__(self, socket: str | None = None) -> None:
-        self._idle: list[_Connection] = []
+        self._idle: list[_BlockingConnection] = []
         self._closed = False
         self.socket = socket_path(socket)
 
@@ -60,11 +61,18 @@ class Client(Closing):
         return f"<Client {self.socket} idle={len(self._idle)}>"
 
     def transcribe(self, audio: Audio, **options: Unpack[JobOptions]) -> Transcript:
-        """The whole transcript of `audio`: a path, a binary file object, bytes (a media file, or
-        PCM if `encoding` says so), or an array of numbers, shape (n,) or (n, channels).
+        """Transcribes a recording and waits for the whole transcript.
 
-        Raises JobError (a subclass by code), ConnectionLost, ProtocolError; OSError and TypeError
-        for what can't be read.
+        Args:
+            audio: a path, a binary file object, bytes (a media file, or PCM with `encoding`), or
+                an array of numbers, shape (n,) or (n, channels): floats from -1 to 1, or integers
+                of any size, by their full scale.
+            options: see JobOptions.
+
+        Raises:
+            JobError: the daemon's answer is an error; there is a subclass for each code.
+            OSError: the file can't be read.
+            TypeError: `audio` or an option is none of the above.
         """
         with SegmentStream(self, audio, options, stream=False) as stream:
             for _ in stream:
@@ -72,57 +80,61 @@ class Client(Closing):
             return stream.transcript
 
     def stream(self, audio: Audio, **options: Unpack[JobOptions]) -> "SegmentStream":
-        """The segments of `audio` as they are decoded; takes and raises what `transcribe` does."""
+        """Returns an iterator of the segments as they are decoded.
+
+        Args and Raises: see `transcribe`. The daemon's errors raise in the iteration.
+        """
         return SegmentStream(self, audio, options, stream=True)
 
     def status(self, *, crashes: bool = False, timeout: float = ANSWER_SECONDS) -> dict[str, Any]:
-        """The daemon's snapshot (docs/protocol.md), with the last `crashes` of its workers if they
-        are asked for. Raises ConnectionLost, ProtocolError."""
-        status: dict[str, Any] = self._ask("status", {"crashes": crashes}, "status", timeout)
+        """Returns the daemon's snapshot (the `status` event of docs/protocol.md).
+
+        Args:
+            crashes: adds the last crashes of the workers.
+            timeout: in seconds, as in the following methods.
+        """
+        status: dict[str, Any] = self._ask("status", {"crashes": crashes}, timeout)
         return status
 
     def describe(self, *, timeout: float = ANSWER_SECONDS) -> dict[str, Any]:
-        """Wyoming's `info`: all models, loaded or not. Raises ConnectionLost, ProtocolError."""
-        info: dict[str, Any] = self._ask("describe", {}, "info", timeout)
+        """Returns Wyoming's `info`: all models, loaded or not."""
+        info: dict[str, Any] = self._ask("describe", {}, timeout)
         return info
 
     def ping(self, *, timeout: float = ANSWER_SECONDS) -> float:
-        """Seconds to the answer and back. Raises ConnectionLost, ProtocolError."""
+        """Returns the round-trip time in seconds."""
         start = time.monotonic()
-        self._ask("ping", {}, "pong", timeout)
+        self._ask("ping", {}, timeout)
         return time.monotonic() - start
 
     def cancel(self, job_id: str, *, timeout: float = ANSWER_SECONDS) -> int:
-        """End a job of whichever connection, from whichever thread: how many jobs that ended.
-
-        Raises ConnectionLost, ProtocolError.
-        """
-        answer: CancelAnswer = self._ask("cancel", {"job_id": job_id}, "cancelled", timeout)
-        return answer.jobs
+        """Cancels the jobs with this id, of any connection of this user, and returns how many it
+        ended. May be called from any thread."""
+        return getattr(self._ask("cancel", {"job_id": job_id}, timeout), "jobs", 0)
 
     def close(self) -> None:
-        """Calls that other threads have under way are not disturbed."""
+        """Closes the idle connections. Calls of other threads are not disturbed."""
         self._closed = True
         while self._idle:
             self._idle.pop().close()
 
     def __del__(self) -> None:
-        # A copy that was passed to another process has nobody who would close it.
+        # Nobody closes a copy that was passed to another process.
         self.close()
 
-    def _ask(self, kind: str, data: dict[str, Any], expects: str, timeout: float) -> Any:
+    def _ask(self, kind: str, data: dict[str, Any], timeout: float) -> Any:
         until = time.monotonic() + timeout
         try:
             connection = self._acquire(until)
             try:
-                call = connection.open(kind, data, expects, data.get("job_id"), until)
-                return connection.next_answer(call, until)
+                connection.open(kind, data, until)
+                return connection.next_answer(until)
             finally:
                 self._release(connection)
         except TimeoutError:
             raise silent(self.socket, timeout) from None
 
-    def _acquire(self, until: float | None) -> "_Connection":
+    def _acquire(self, until: float | None) -> "_BlockingConnection":
         while self._idle:
             connection = self._idle.pop()
             if connection.quiet():
@@ -131,9 +143,9 @@ class Client(Closing):
         while (sock := connect(self.socket)) is None:
             _time_left(until)
             time.sleep(BACKLOG_PAUSE)
-        return _Connection(sock, self.socket)
+        return _BlockingConnection(sock, self.socket)
 
-    def _release(self, connection: "_Connection") -> None:
+    def _release(self, connection: "_BlockingConnection") -> None:
         if connection.reusable and not self._closed and len(self._idle) < _IDLE_MAX:
             self._idle.append(connection)
         else:
@@ -141,14 +153,14 @@ class Client(Closing):
 
 
 class SegmentStream(OfOneProcess, Closing):
-    """An iterator of one job's segments; `transcript` once it has ended.
+    """An iterator of one job's segments.
 
-    Closing it early, or dropping it, cancels the job. A forked child can do neither, nor iterate.
+    Closing the stream early, or dropping it, cancels the job. A stream belongs to the process that
+    made it: in a forked child, iteration raises RuntimeError, and closing has no effect on the job.
     """
 
     def __init__(self, client: Client, audio: Audio, options: JobOptions, *, stream: bool) -> None:
-        self._connection: _Connection | None = None
-        self._call: Call | None = None
+        self._connection: _BlockingConnection | None = None
         self._source: Source | None = None
         self._client = client
         self._attempts = Attempts(options, time.monotonic(), stream=stream)
@@ -161,16 +173,17 @@ class SegmentStream(OfOneProcess, Closing):
 
     @property
     def transcript(self) -> Transcript:
-        """Raises RuntimeError as long as the segments have not ended."""
+        """The transcript, after the last segment. Raises RuntimeError before it."""
         return self._attempts.result()
 
     def close(self) -> None:
-        # A connection that still owes the answer is closed: hanging up is what cancels a job.
         self._give_back()
-        self._close_source()
+        self.leave()
 
     def leave(self) -> None:
-        self._close_source()
+        if self._source is not None:
+            self._source.fd.close()
+            self._source = None
 
     def __iter__(self) -> Iterator[Segment]:
         return self
@@ -191,54 +204,43 @@ class SegmentStream(OfOneProcess, Closing):
     def __del__(self) -> None:
         self.close()
 
-    def _close_source(self) -> None:
-        if self._source is not None:
-            self._source.close()
-            self._source = None
-
     def _step(self, source: Source) -> None:
-        """One wait: for the next answer to this attempt, which begins with it if it must."""
+        """Begins the next attempt if there is none under way, and waits for one answer."""
+        limit = self._attempts.limit
         try:
-            answer = self._next_answer(source)
-        except TimeoutError:
-            raise self._attempts.overdue() from None
-        except AsrdError as error:
+            if self._connection is None:
+                # Even `sleep(0)` gives the processor away.
+                if self._attempts.pause:
+                    time.sleep(self._attempts.pause)
+                self._connection = self._client._acquire(limit)
+                request = self._attempts.request(source.format, time.monotonic())
+                self._connection.open("transcribe", request, limit, [source.fd.fileno()])
+            answer = self._connection.next_answer(limit)
+        except (AsrdError, TimeoutError) as error:
             self._give_back()
             self._attempts.failed(error, time.monotonic())
         else:
             self._attempts.take(answer)
 
-    def _next_answer(self, source: Source) -> Answer:
-        limit = self._attempts.limit
-        if self._connection is None or self._call is None:
-            # Even a sleep of nothing gives the processor away.
-            if self._attempts.pause:
-                time.sleep(self._attempts.pause)
-            self._connection = self._client._acquire(limit)
-            request = self._attempts.request(source.format, time.monotonic())
-            self._call = self._connection.open(
-                "transcribe", request, "transcript", self.job_id, limit, [source.fd.fileno()]
-            )
-        return self._connection.next_answer(self._call, limit)
-
     def _give_back(self) -> None:
+        # The client closes a connection whose answer is still due: that cancels the job.
         if self._connection is not None:
             self._client._release(self._connection)
-            self._connection = self._call = None
+            self._connection = None
 
 
-class _Connection(OfOneProcess):
-    """One blocking connection, for one call at a time; owns the socket.
+class _BlockingConnection(OfOneProcess):
+    """A connection for one call at a time. Owns the socket.
 
-    `until` is a time of the monotonic clock, None for no limit; past it, TimeoutError.
+    `until` is a time of the monotonic clock, or None; after it, methods raise TimeoutError.
     """
 
     def __init__(self, sock: socket.socket, path: str) -> None:
         self._sock = sock
-        self._path = path
         self._decoder = AnswerDecoder()
-        self._conversation = Conversation()
+        self._conversation = Conversation(path)
         self._buffer = memoryview(bytearray(fdsocket.READ_SIZE))
+        self._call: Call
         super().__init__()
 
     @property
@@ -246,7 +248,7 @@ class _Connection(OfOneProcess):
         return not self.inherited and self._conversation.idle and not self._decoder.in_frame
 
     def quiet(self) -> bool:
-        """Whether the daemon has neither hung up nor said anything since the last call."""
+        """Returns True if the daemon has neither hung up nor sent anything since the last call."""
         if self.inherited:
             return False
         self._sock.settimeout(0)
@@ -259,16 +261,9 @@ class _Connection(OfOneProcess):
         return False
 
     def open(
-        self,
-        kind: str,
-        data: dict[str, Any],
-        expects: str,
-        job_id: str | None,
-        until: float | None,
-        fds: Sequence[int] = (),
-    ) -> Call:
-        call = self._conversation.open(expects, job_id)
-        wiretrace.sent(kind, data, len(fds))
+        self, kind: str, data: dict[str, Any], until: float | None, fds: Sequence[int] = ()
+    ) -> None:
+        self._call = self._conversation.open(kind, data, len(fds))
         rest = memoryview(frames.encode(kind, data, fds=len(fds)))
         try:
             while rest:
@@ -278,41 +273,35 @@ class _Connection(OfOneProcess):
         except TimeoutError:
             raise
         except OSError:
-            # The daemon has hung up; what it said before that can still be read, then the end.
+            # The daemon has hung up. The answers that it sent before can still be read.
             self._hang_up()
-        return call
 
-    def next_answer(self, call: Call, until: float | None) -> Answer:
+    def next_answer(self, until: float | None) -> Answer:
         """Raises JobError, ConnectionLost, ProtocolError, TimeoutError."""
-        while (answer := call.take()) is None:
+        while (answer := self._call.take()) is None:
             self._sock.settimeout(_time_left(until))
             try:
                 self._read()
             except TimeoutError:
                 raise
-            except OSError as error:
-                self._conversation.fail(lost(self._path, error))
+            except (OSError, ProtocolError) as error:
+                self._conversation.end(error)
         return answer
 
     def _read(self) -> None:
-        try:
-            count, fds = fdsocket.receive_into(self._sock, self._buffer)
-            self._decoder.receive(self._buffer[:count], fds)
-            while (event := self._decoder.next_frame()) is not None:
-                wiretrace.received(event)
-                self._conversation.receive(event)
-        except ProtocolError as error:
-            self._conversation.fail(garbage(self._path, error))
-        else:
-            if count == 0:
-                self._conversation.fail(lost(self._path))
+        count, fds = fdsocket.receive_into(self._sock, self._buffer)
+        self._decoder.receive(self._buffer[:count], fds)
+        while (frame := self._decoder.next_frame()) is not None:
+            self._conversation.receive(frame)
+        if count == 0:
+            self._conversation.end(None)
 
     def _hang_up(self) -> None:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        # A mere `close` would end nothing while a process forked from this one has a copy.
+        # `close` alone ends nothing while a forked process has a copy of the descriptor.
         if not self.inherited:
             self._hang_up()
         self._sock.close()
@@ -320,8 +309,9 @@ class _Connection(OfOneProcess):
 
     def leave(self) -> None:
         self._sock.close()
-        # For a call of this very thread, which forked in the middle of it (a signal handler).
-        self._conversation.fail(ConnectionLost(f"the connection to {self._path} is the parent's"))
+        # If the fork was in the middle of a call (in a signal handler), the call ends here.
+        path = self._conversation.path
+        self._conversation.fail(ConnectionLost(f"the connection to {path} is the parent's"))
 
 
 def _time_left(until: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Where the daemon's socket is, and how to say that nobody answers there."""
+"""The search for the daemon's socket, and the connection to it."""
 
 import errno
 import os
@@ -10,13 +10,13 @@ from asrd.config import DEFAULT_SOCKET
 from asrd.errors import ConnectionLost
 
 SOCKET_NAME = "asrd.sock"
-# How soon to try again when the daemon's backlog is full, in seconds.
+# The pause in seconds before another attempt if the daemon's backlog is full.
 BACKLOG_PAUSE = 0.01
 
 
 def socket_path(named: str | None) -> str:
-    """The argument, else ASRD_SOCKET, else the system's socket if this user may use it, else that
-    of the user's own `asrd run`."""
+    """Returns the argument, else ASRD_SOCKET, else the system's socket if this user may use it,
+    else that of the user's own `asrd run`."""
     if given := named or os.environ.get("ASRD_SOCKET"):
         return given
     if os.access(DEFAULT_SOCKET, os.W_OK):
@@ -25,12 +25,12 @@ def socket_path(named: str | None) -> str:
         path = directory / SOCKET_NAME
         if is_private(directory) and path.is_socket():
             return str(path)
-    return _to_be_awaited()
+    return _missing_socket()
 
 
-def _to_be_awaited() -> str:
-    """The path where nobody listens yet, and nobody else can put a socket meanwhile: the system's
-    if its daemon is installed, else that in the user's runtime directory if there is one."""
+def _missing_socket() -> str:
+    """Returns the path of a daemon that may start later, where no other user can put a socket: the
+    system's if its daemon is installed, else one in the user's runtime directory if it exists."""
     if not Path(DEFAULT_SOCKET).parent.exists():
         for directory in own_directories():
             if is_private(directory.parent) and (is_private(directory) or not directory.exists()):
@@ -39,10 +39,10 @@ def _to_be_awaited() -> str:
 
 
 def own_directories() -> list[Path]:
-    """Where the socket of this user's `asrd run` may be, the best place first.
+    """Returns the possible directories of this user's `asrd run` socket, the best one first.
 
-    Not only where XDG_RUNTIME_DIR says: the daemon may come from a login that sets it, and the
-    client from a cron job that does not.
+    XDG_RUNTIME_DIR is not the only one: the daemon may run in a login session that sets it, and the
+    client in a cron job that does not.
     """
     user = os.geteuid()
     runtime = [Path(os.environ.get("XDG_RUNTIME_DIR") or "."), Path(f"/run/user/{user}")]
@@ -55,8 +55,8 @@ def _without_runtime() -> Path:
 
 
 def is_private(directory: Path) -> bool:
-    """True if only this user can have put something there: it is a directory and no link, it is
-    ours, and nobody else may write to it. (Root always may.)"""
+    """Returns True if only this user (and root) can have put a file there: it is a directory, not
+    a link, this user owns it, and no other user may write to it."""
     try:
         found = directory.lstat()
     except OSError:
@@ -67,9 +67,9 @@ def is_private(directory: Path) -> bool:
 
 
 def connect(path: str) -> socket.socket | None:
-    """A connected non-blocking socket; None if the daemon's backlog is full for the moment.
+    """Returns a connected non-blocking socket, None if the daemon's backlog is full.
 
-    Raises ConnectionLost, whose cause is the OSError if there is one.
+    Raises ConnectionLost; its cause is the OSError, if there is one.
     """
     if _is_taken_over(Path(path).parent):
         raise ConnectionLost(f"not connected: {path} is in a directory of another user")
@@ -86,8 +86,8 @@ def connect(path: str) -> socket.socket | None:
 
 
 def _is_taken_over(directory: Path) -> bool:
-    """True for the place in /tmp that is no longer ours: a cleaner may have removed it since it was
-    found, and then any user can make it."""
+    """Returns True if the directory in /tmp now belongs to another user: after a cleaner has
+    removed it, any user can make it."""
     return directory == _without_runtime() and directory.exists() and not is_private(directory)
 
 

@@ -4,11 +4,13 @@
 2. One without belongs to the oldest open call that waits for an event of that type.
 3. An `error` without a `job_id` is about the connection: every open call gets it, and the
    conversation is over.
-4. What nobody waits for (an answer to an abandoned job, an unknown event) is dropped.
-5. A field that is not as promised ends the conversation with ProtocolError.
+4. Answers without an open call (to an abandoned job, or of an unknown type) are dropped.
+5. A malformed field ends the conversation with ProtocolError.
 """
 
 import copy
+import logging
+import os
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -21,53 +23,51 @@ from asrd.errors import (
     ProtocolError,
     job_error_type,
 )
-from asrd.wire import frames
-from asrd.wire.client_events import (
-    TO_CLIENT,
-    Accepted,
-    CancelAnswer,
-    Error,
-    Pong,
-    Progress,
-    SegmentDecoded,
-    Transcript,
-)
+from asrd.wire import client_events, frames, strict_json
 from asrd.wire.fields import parse_event
 
-Answer = (
-    Accepted | SegmentDecoded | Progress | Transcript | CancelAnswer | Pong | dict[str, Any]
-)  # `status` and `info` come as they are: objects that only grow
+# `status` and `info` are passed on as they are: objects that only grow.
+Answer = client_events.AnswerEvent | dict[str, Any]
 
-# Whatever else comes for a call is its last answer.
-_ON_THE_WAY = frozenset({"accepted", "segment", "progress"})
-_PLAIN = frozenset({"status", "info"})
+# The last answer to each request of a client.
+_LAST_ANSWERS = {
+    "transcribe": "transcript",
+    "cancel": "cancelled",
+    "ping": "pong",
+    "status": "status",
+    "describe": "info",
+}
+_UNCHECKED = frozenset({"status", "info"})
+_INTERMEDIATE = frozenset({"accepted", "segment", "progress"})
+# The daemon answers anything but a job within milliseconds, no matter what its workers do.
+ANSWER_SECONDS = 10.0
+
+_log = logging.getLogger("asrd.wire")
+if "wire" in os.environ.get("ASRD_DEBUG", "").replace(" ", "").split(","):
+    # The library's users need no set-up of logging for this.
+    _handler = logging.StreamHandler()
+    _handler.setFormatter(logging.Formatter("asrd wire %(message)s"))
+    _log.addHandler(_handler)
+    _log.setLevel(logging.DEBUG)
+    _log.propagate = False
 
 
 class AnswerDecoder(frames.Decoder):
-    """Takes what asrd sends: long transcripts, no payloads."""
+    """Accepts asrd's answers: long transcripts, no payloads."""
 
     def __init__(self) -> None:
         super().__init__(frames.FrameLimits(data=frames.MAX_TRANSCRIPT_DATA, strict=False))
 
     def receive_eof(self) -> None:
-        """A daemon that is killed in mid-sentence is a lost connection, not a false word."""
-
-
-def lost(path: str, error: OSError | None = None) -> ConnectionLost:
-    why = "" if error is None else f" ({error.strerror or error})"
-    return ConnectionLost(f"the daemon at {path} went away before it had answered{why}")
+        """A daemon killed in the middle of an event is a lost connection, not a protocol error."""
 
 
 def silent(path: str, seconds: float) -> ConnectionLost:
     return ConnectionLost(f"the daemon at {path} did not answer within {seconds:g} s")
 
 
-def garbage(path: str, error: ProtocolError) -> ProtocolError:
-    return ProtocolError(f"what answers at {path} does not speak asrd's protocol: {error}")
-
-
 class Call:
-    """One request; its answers wait here until they are taken. `over` once the last has come."""
+    """One request and its answers that were not taken yet; `over` after the last answer."""
 
     def __init__(self, expects: str, job_id: str | None) -> None:
         self.expects = expects
@@ -85,10 +85,10 @@ class Call:
         self.wake()
 
     def take(self) -> Answer | None:
-        """The next answer, None if there is none yet.
+        """Returns the next answer, None if there is none yet.
 
-        Raises JobError for an `error` event, ConnectionLost and ProtocolError for the
-        connection's end.
+        Raises JobError for an `error` event, ConnectionLost or ProtocolError after the end of the
+        connection.
         """
         if not self._answers:
             return None
@@ -99,9 +99,13 @@ class Call:
 
 
 class Conversation:
-    """`error` is None while the connection can be used."""
+    """The calls of one connection to the daemon at `path`.
 
-    def __init__(self) -> None:
+    `error` is None while the connection can be used.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
         self.error: AsrdError | None = None
         self._jobs: dict[str, Call] = {}
         self._others: list[Call] = []
@@ -112,45 +116,53 @@ class Conversation:
 
     @property
     def idle(self) -> bool:
-        """Whether no answer is owed, so that another caller may have the connection."""
+        """True if no answer is due, so that another caller may use the connection."""
         return self.error is None and not self._jobs and not self._others
 
-    def open(self, expects: str, job_id: str | None = None) -> Call:
-        """A new call, to be made before its request is sent.
+    def open(self, kind: str, data: dict[str, Any], fds: int = 0) -> Call:
+        """Returns the call for a request with `fds` descriptors, which is to be sent next.
 
-        `expects` is the type of its last answer. Raises whatever ended the conversation, and
-        ValueError for the id of a job that is not over.
+        Raises the error that ended the conversation, and ValueError for the id of a job that is
+        not over.
         """
         if self.error is not None:
             raise copy.copy(self.error)
-        call = Call(expects, job_id)
-        if job_id is None:
+        call = Call(_LAST_ANSWERS[kind], data.get("job_id"))
+        if call.job_id is None:
             self._others.append(call)
-        elif job_id in self._jobs:
-            raise ValueError(f"a job {job_id!r} is still open on this connection")
+        elif call.job_id in self._jobs:
+            raise ValueError(f"a job {call.job_id!r} is still open on this connection")
         else:
-            self._jobs[job_id] = call
+            self._jobs[call.job_id] = call
+        _trace(">", kind, data, 0, fds)
         return call
 
-    def receive(self, event: frames.Frame) -> None:
-        """Give an event to whom it belongs; takes the event over."""
-        event.close()
+    def receive(self, frame: frames.Frame) -> None:
+        """Gives an answer to its call. Takes ownership of the frame."""
+        _trace("<", frame.type, frame.data, frame.payload_length, len(frame.fds))
+        frame.close()
         try:
-            answer = _parse(event)
+            answer = _parse(frame)
         except FieldError as error:
-            self.fail(ProtocolError(f"the daemon's {event.type!r} is malformed: {error}"))
+            self.fail(ProtocolError(f"the daemon's {frame.type!r} is malformed: {error}"))
             return
-        if isinstance(answer, Error):
-            failure = _job_error(answer)
-            if answer.job_id is None:
-                self.fail(failure)
-            else:
-                self._deliver(event.type, failure)
+        if isinstance(answer, JobError) and answer.job_id is None:
+            self.fail(answer)
         elif answer is not None:
-            self._deliver(event.type, answer)
+            self._deliver(frame.type, answer)
+
+    def end(self, cause: OSError | ProtocolError | None) -> None:
+        """Ends the conversation after a read returned nothing (None) or raised `cause`."""
+        if isinstance(cause, ProtocolError):
+            text = f"what answers at {self.path} does not speak asrd's protocol: {cause}"
+            self.fail(ProtocolError(text))
+        else:
+            why = "" if cause is None else f" ({cause.strerror or cause})"
+            text = f"the daemon at {self.path} went away before it had answered{why}"
+            self.fail(ConnectionLost(text))
 
     def fail(self, error: AsrdError) -> None:
-        """The connection is of no more use; every open call is told why."""
+        """Ends the conversation: every open call gets `error`, unless another one came first."""
         if self.error is not None:
             return
         self.error = error
@@ -158,12 +170,12 @@ class Conversation:
         self._jobs.clear()
         self._others.clear()
         for call in calls:
-            # A copy each: what is raised in several tasks must not share its traceback.
+            # A copy each: an exception that several tasks raise must not share its traceback.
             call.put(copy.copy(error), last=True)
 
     def _deliver(self, kind: str, answer: Answer | JobError) -> None:
         job_id = getattr(answer, "job_id", None)
-        last = kind not in _ON_THE_WAY
+        last = kind not in _INTERMEDIATE
         if job_id is not None:
             call = self._jobs.pop(job_id, None) if last else self._jobs.get(job_id)
         else:
@@ -174,14 +186,24 @@ class Conversation:
             call.put(answer, last=last)
 
 
-def _parse(event: frames.Frame) -> Answer | Error | None:
-    if event.type in _PLAIN:
-        return event.data
-    answer: Answer | Error | None = parse_event(TO_CLIENT, event.type, event.data)
-    return answer
+def _trace(arrow: str, kind: str, data: dict[str, Any], payload: int, fds: int) -> None:
+    """Logs types, sizes and names, never a text."""
+    if _log.isEnabledFor(logging.DEBUG):
+        job_id, size = data.get("job_id"), len(strict_json.dumps(data))
+        line = "%s %r job_id=%r data=%d payload=%d fds=%d"
+        _log.debug(line, arrow, kind, job_id, size, payload, fds)
 
 
-def _job_error(error: Error) -> JobError:
+def _parse(frame: frames.Frame) -> Answer | JobError | None:
+    if frame.type in _UNCHECKED:
+        return frame.data
+    answer: client_events.AnswerEvent | None = parse_event(
+        client_events.TO_CLIENT, frame.type, frame.data
+    )
+    return _job_error(answer) if isinstance(answer, client_events.Error) else answer
+
+
+def _job_error(error: client_events.Error) -> JobError:
     cls = job_error_type(error.code)
     # A code newer than this library would otherwise be lost.
     text = error.text if cls.code == error.code else f"{error.text} ({error.code})"

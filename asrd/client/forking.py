@@ -1,9 +1,9 @@
 """Objects that belong to the process that made them.
 
 A forked child has copies of all descriptors. If it read from its parent's connection, it would take
-the parent's answers; if it shut that connection down, it would cancel the parent's jobs; and while
-it keeps its copies open, the daemon can't notice that the parent has closed its own. So a new child
-closes its copies at once, which has no effect on the connection itself, and never uses one.
+the parent's answers. If it shut the connection down, it would cancel the parent's jobs. While it
+keeps its copies open, the daemon can't notice that the parent has closed its own. So a new child
+closes its copies at once, which has no effect on the connection itself.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import NoReturn
 
 
 class OfOneProcess(ABC):
-    """Base of what has descriptors. Subclasses call `__init__` once `leave` can run."""
+    """A base class for owners of descriptors. Subclasses call `__init__` when `leave` can run."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
@@ -23,14 +23,14 @@ class OfOneProcess(ABC):
     @property
     def inherited(self) -> bool:
         """True if this process was forked from the one that made the object."""
-        # Not by a flag alone: the garbage collector may run in a child before `_leave_all`.
+        # Not only a flag: the garbage collector may run in a child before `_leave_all`.
         return os.getpid() != self._pid
 
     def refuse_if_inherited(self) -> None:
         if self.inherited:
             name = type(self).__name__
             raise RuntimeError(
-                f"this {name} belongs to the parent process: make one in this process"
+                f"this {name} belongs to the parent process: make another one in this process"
             )
 
     @abstractmethod

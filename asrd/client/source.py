@@ -1,37 +1,36 @@
-"""What a caller calls audio, as one descriptor that can be sent and sent again.
+"""The caller's audio as one descriptor, which can be sent more than once.
 
-A regular file goes as it is; all else is written to a memfd, sealed so that the daemon may rely
-on its length. Without numpy: an array describes itself by `__array_interface__`, and converts
-itself by its own methods.
+A regular file is sent unchanged. All other audio is written to a sealed memfd, so that the daemon
+can rely on its length. numpy is not imported: an array describes itself by `__array_interface__`
+(numpy's manual, "The array interface protocol") and converts itself by its own methods.
 """
 
-import fcntl
 import io
 import math
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from asrd.client.attempts import AudioHint
 from asrd.errors import BadAudio, BadRequest, FieldError, TooLarge
-from asrd.wire.fds import OwnedFd
+from asrd.wire.fds import OwnedFd, new_memfd, seal
 from asrd.wire.fields import parse
 from asrd.wire.records import AudioFormat
 
-# A pipe may never end; the daemon takes no more than this by default either (max_file_bytes).
+# A pipe may never end. The daemon's own limit (max_file_bytes) is the same by default.
 MAX_COPY = 4 << 30
 _STEP = 1 << 20
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
-# Far above what honest floats may overshoot, and below what integers as floats are.
+# Floats between -1 and 1 may overshoot by less; integers in floats exceed it.
 _LOUDEST = 64.0
-# Samples of an array that are converted at a time.
+# The number of samples of an array that are converted at a time.
 _BLOCK = 1 << 18
 
 
 @runtime_checkable
 class Array(Protocol):
-    """The part of numpy's arrays that asrd uses."""
+    """An array of numpy, or of a library with the same interface."""
 
     @property
     def __array_interface__(self) -> dict[str, Any]: ...
@@ -42,36 +41,23 @@ class Array(Protocol):
     @property
     def shape(self) -> tuple[int, ...]: ...
 
-    def __getitem__(self, rows: slice, /) -> Any: ...
-
-    # As properties, since numpy's own overloads differ from version to version.
-    @property
-    def max(self) -> Callable[..., Any]: ...
-
-    @property
-    def min(self) -> Callable[..., Any]: ...
-
 
 Audio = str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview | Array
 
 
+@dataclass(frozen=True, slots=True)
 class Source:
-    """The audio of one job, open until `close`."""
+    """The audio of one job. The owner closes `fd`."""
 
-    def __init__(self, fd: OwnedFd, format: AudioFormat) -> None:
-        self.fd = fd
-        self.format = format
-
-    def close(self) -> None:
-        self.fd.close()
+    fd: OwnedFd
+    format: AudioFormat
 
 
 def open_source(audio: Audio, hint: AudioHint) -> Source:
-    """`audio`: a path, a binary file object, bytes, or an array of numbers, shape (n,) or
-    (n, channels).
+    """Opens or copies `audio`, which Client.transcribe describes.
 
-    Raises OSError for a file that can't be read, TypeError for what is none of these, BadRequest
-    for a format out of range, BadAudio for an empty array, TooLarge for a pipe without end.
+    Raises OSError for a file that can't be read, TypeError for other objects, BadRequest for a
+    format out of range, BadAudio for an empty array, TooLarge for a pipe without end.
     """
     if isinstance(audio, Array):
         return _from_array(audio, hint)
@@ -104,7 +90,7 @@ def _format(encoding: str, sample_rate: int, channels: int) -> AudioFormat:
         raise BadRequest(str(error)) from None
 
 
-def _from_array(array: Array, hint: AudioHint) -> Source:
+def _from_array(array: Any, hint: AudioHint) -> Source:
     if array.dtype.kind not in "fiu" or len(array.shape) not in (1, 2):
         raise TypeError(
             "an audio array must hold floats or integers, shape (n,) or (n, channels), "
@@ -132,10 +118,10 @@ def _array_format(encoding: str, shape: tuple[int, ...], hint: AudioHint) -> Aud
 
 
 def _conversion(dtype: Any) -> tuple[str, Callable[[Any], Any]]:
-    """The encoding for samples of this type, and a function that converts a part of the array.
+    """Returns the encoding for samples of this type, and a function that converts a part of them.
 
-    Floats keep their values. The full scale of an integer type becomes -1 to 1, and the middle of
-    an unsigned one is silence, as in WAV files.
+    Floats keep their values. The full scale of an integer type becomes -1 to 1; the middle of an
+    unsigned type is silence, as in WAV files.
     """
     if dtype.kind == "f":
         return "pcm_f32le", lambda part: part.astype("<f4", copy=False)
@@ -150,9 +136,9 @@ def _full_scale(dtype: Any) -> int:
     return 1 << (8 * int(dtype.itemsize) - 1)
 
 
-def _refuse_unscaled(array: Array) -> None:
-    """Refuses samples that were converted to another type without being scaled for it, since from
-    what is far too loud, or nearly silent (-96 dB), a model makes text of its own."""
+def _refuse_unscaled(array: Any) -> None:
+    """Refuses samples that were converted to another type without scaling: a model invents text for
+    audio that is far too loud or nearly silent (-96 dB)."""
     peak = max(float(array.max()), -float(array.min()))
     if array.dtype.kind == "f" and _LOUDEST < peak < math.inf:
         raise BadRequest(
@@ -167,8 +153,8 @@ def _refuse_unscaled(array: Array) -> None:
         )
 
 
-def _converted(array: Array, convert: Callable[[Any], Any], channels: int) -> Iterator[bytes]:
-    """The bytes of the whole array in C order, whatever its layout, a block at a time."""
+def _converted(array: Any, convert: Callable[[Any], Any], channels: int) -> Iterator[bytes]:
+    """Yields the bytes of the whole array in C order, from any layout, a block at a time."""
     rows = _BLOCK // channels
     for start in range(0, array.shape[0], rows):
         yield convert(array[start : start + rows]).tobytes()
@@ -182,24 +168,20 @@ def _open_path(path: str | os.PathLike[str]) -> OwnedFd:
             return OwnedFd(fd.take())
         if stat.S_ISDIR(kind):
             raise IsADirectoryError(f"{os.fspath(path)!r} is a directory")
-        return _copy(lambda size: os.read(fd.fileno(), size))
+        return _written(_pieces(lambda size: os.read(fd.fileno(), size)))
     finally:
         fd.close()
 
 
 def _open_file(file: BinaryIO) -> OwnedFd:
-    """The file's own descriptor if it stands at its start, else a copy of what is left to read."""
-    # Not any `fileno`: that of a gzip file is the descriptor of the packed bytes.
+    """Returns the file's own descriptor if its position is 0, else a copy of the rest."""
+    # Not `fileno` of any object: a gzip file has the descriptor of the packed bytes.
     raw = getattr(file, "raw", file)
     if isinstance(raw, io.FileIO) and raw.readable():
         regular = stat.S_ISREG(os.fstat(raw.fileno()).st_mode)
         if regular and file.tell() == 0:
             return OwnedFd(os.dup(raw.fileno()))
-    return _copy(file.read)
-
-
-def _copy(read: Callable[[int], bytes]) -> OwnedFd:
-    return _written(_pieces(read))
+    return _written(_pieces(file.read))
 
 
 def _pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:
@@ -212,25 +194,14 @@ def _pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:
 
 
 def _written(pieces: Iterable[bytes | memoryview]) -> OwnedFd:
-    fd = _new_memfd()
+    fd = new_memfd()
     try:
         for piece in pieces:
-            _write(fd, memoryview(piece))
-        return _sealed(fd)
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[os.write(fd.fileno(), rest) :]
+        seal(fd)
     except BaseException:
         fd.close()
         raise
-
-
-def _new_memfd() -> OwnedFd:
-    return OwnedFd(os.memfd_create("asrd-audio", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
-
-
-def _write(fd: OwnedFd, data: memoryview) -> None:
-    while data:
-        data = data[os.write(fd.fileno(), data) :]
-
-
-def _sealed(fd: OwnedFd) -> OwnedFd:
-    fcntl.fcntl(fd.fileno(), fcntl.F_ADD_SEALS, _SEALS)
     return fd

@@ -1,7 +1,5 @@
-"""The bundled model and recordings: real speech-to-text where nothing can be downloaded.
-
-README.md beside this says what the model is good for, and what it is not.
-"""
+"""The bundled model and recordings: real speech-to-text without a download. README.md in this
+folder describes the model's limits."""
 
 import json
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ SAMPLES = Path(__file__).parent / "samples"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """`name` is the file's, under SAMPLES; `text` is what was truly said."""
+    """A recording: the file `name` in SAMPLES, and the `text` that was spoken."""
 
     name: str
     language: str

@@ -1,8 +1,9 @@
-"""Each channel of a recording by itself (`split_channels`): a call has one speaker in each.
+"""Each channel of a recording transcribed separately (`split_channels`): a call has one speaker in
+each.
 
 The channels are transcribed one after another, as if each were a recording of its own. Segments
-are handed out once all channels are done, in the order of time, so that a client that streams sees
-the same segments as the transcript has.
+are reported once all channels are done, sorted by time, so that a client that streams sees the
+same segments as the transcript has.
 """
 
 from collections.abc import Callable
@@ -12,26 +13,24 @@ from asrd.engine.interface import OnProgress, OnSegment, Transcription
 from asrd.engine.prepared import Prepared
 from asrd.errors import BadRequest, TooLarge
 from asrd.wire.fds import Closing
-from asrd.wire.records import Segment
 
 MAX_CHANNELS = 8
 
-Prepare = Callable[[int, OnProgress], Prepared]
-Run = Callable[[Prepared, OnProgress, OnSegment], Transcription]
-
 
 class Channels(Closing):
-    """The channels of one job. The first is prepared ahead, the others when their turn comes.
+    """The channels of one job. The first is prepared at once, each other when its turn comes.
 
-    `prepare` returns a channel, by its number, and reports its progress.
+    `prepare` takes the number of a channel and a callback for its progress.
     """
 
-    def __init__(self, count: int, prepare: Prepare, on_progress: OnProgress) -> None:
+    def __init__(
+        self, count: int, prepare: Callable[[int, OnProgress], Prepared], on_progress: OnProgress
+    ) -> None:
         """Raises what `prepare` raises, and BadRequest for too many channels."""
         if count > MAX_CHANNELS:
             raise BadRequest(
-                f"split_channels: the recording has {count} channels, and at most {MAX_CHANNELS} "
-                "are transcribed by themselves"
+                f"split_channels: the recording has {count} channels; at most {MAX_CHANNELS} can "
+                "be transcribed separately"
             )
         self._count = count
         self._prepare = prepare
@@ -43,13 +42,28 @@ class Channels(Closing):
     def close(self) -> None:
         self._first.close()
 
-    def run(self, run: Run, on_progress: OnProgress, on_segment: OnSegment) -> Transcription:
-        """The transcription of all channels. Raises what `run` and the callbacks raise."""
+    def run(
+        self,
+        run: Callable[[Prepared, OnProgress, OnSegment], Transcription],
+        on_progress: OnProgress,
+        on_segment: OnSegment,
+    ) -> Transcription:
+        """Returns one transcription of all channels. Raises what `run` and the callbacks raise."""
+
+        def run_one(channel: int) -> Transcription:
+            def report(done: float, total: float | None) -> None:
+                before = channel * (total or 0.0)
+                on_progress((before + done) / self._count, total)
+
+            if channel == 0:
+                return run(self._first, report, lambda segment: None)
+            with self._prepare(channel, report) as prepared:
+                return run(prepared, report, lambda segment: None)
+
         try:
-            found = [self._run(number, run, on_progress) for number in range(self._count)]
+            merged = _merge([run_one(channel) for channel in range(self._count)])
         except TooLarge as error:
             raise self._explained(error) from None
-        merged = _merge(found)
         for segment in merged.segments:
             on_segment(segment)
         return merged
@@ -57,25 +71,9 @@ class Channels(Closing):
     def _explained(self, error: TooLarge) -> TooLarge:
         return TooLarge(f"{error.text} for each of {self._count} channels (split_channels)")
 
-    def _run(self, number: int, run: Run, on_progress: OnProgress) -> Transcription:
-        def report(done: float, total: float | None) -> None:
-            before = number * (total or 0.0)
-            on_progress((before + done) / self._count, total)
-
-        def keep(segment: Segment) -> None:
-            pass
-
-        if number == 0:
-            return run(self._first, report, keep)
-        with self._prepare(number, report) as prepared:
-            return run(prepared, report, keep)
-
 
 def _merge(found: list[Transcription]) -> Transcription:
-    """One transcription of several, whose segments have their channel and a new `id`.
-
-    The language is that of the channel with the most text.
-    """
+    """One transcription of all channels, in the language of the channel with the most text."""
     segments = sorted(
         (
             replace(segment, channel=channel)
@@ -84,9 +82,8 @@ def _merge(found: list[Transcription]) -> Transcription:
         ),
         key=lambda segment: (segment.start, segment.channel),
     )
-    most = max(found, key=lambda transcription: len(transcription.text))
     return replace(
-        most,
+        max(found, key=lambda transcription: len(transcription.text)),
         text="".join(segment.text for segment in segments).strip(),
         audio_seconds=max(transcription.audio_seconds for transcription in found),
         segments=tuple(replace(segment, id=i) for i, segment in enumerate(segments, 1)),

@@ -1,59 +1,54 @@
-"""What CTranslate2 needs on a GPU, found before it needs it.
+"""The check of CTranslate2's needs on a GPU, before CTranslate2 fails for lack of one.
 
-The ctranslate2 wheel links no CUDA library: it opens cuBLAS by name at its first multiplication
-and fails there if the loader does not find it. A library that is already in the process is found in
-any case, so it is loaded here: from pip's NVIDIA packages, from beside ctranslate2 (where
-the Debian package puts it), or wherever the loader looks.
+The ctranslate2 wheel links no CUDA library: it opens cuBLAS by name at its first multiplication,
+and fails there if the loader does not find it. A library that is already in the process is always
+found. So cuBLAS is loaded here: from pip's NVIDIA packages, from the folder that the Debian package
+puts next to ctranslate2, or from the loader's search path.
 """
 
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 DRIVER = "libcuda.so.1"
-# cuBLAS needs the other; loaded first, it is found without a search path.
+# cuBLAS needs cuBLASLt, and finds it without a search path once it is loaded.
 LIBRARIES = ("libcublasLt.so.12", "libcublas.so.12")
 _OTHER_CUBLAS = "libcublas.so.13"
-# As the driver counts: 1000 times the major version and 10 times the minor one.
+# In the driver's numbering: 1000 times the major version and 10 times the minor one.
 _CUDA_12 = 12_000
 _NO_DEVICE = 100
 
-Loader = Callable[[str], Any]
 
+def why_not(index: int, count: int) -> str | None:
+    """Returns why GPU number `index` can't be used, in one sentence; None if it can be.
 
-def why_not(index: int, count_devices: Callable[[], int], load: Loader | None = None) -> str | None:
-    """Why GPU number `index` can't be used, in one sentence; None if it can.
-
-    `count_devices` is ctranslate2's. On success cuBLAS stays loaded.
+    `count` is the number of GPUs that CTranslate2 sees. On success cuBLAS stays loaded.
     """
-    load = load or _load_for_all
     try:
-        driver = load(DRIVER)
+        driver = _load(DRIVER)
     except OSError:
         return f"no NVIDIA driver is installed ({DRIVER} can't be loaded)"
-    count = count_devices()
     if count == 0:
         return _why_none(driver)
     if index >= count:
         return f"there is no GPU number {index}, the driver shows {count}{_visible()}"
-    return _load_libraries(load, sys.path)
+    return _load_cublas()
 
 
 def _why_none(driver: Any) -> str:
-    """The driver's own word on why the CUDA runtime counts no GPU."""
+    """Returns the driver's own reason why the CUDA runtime finds no GPU."""
     version = ctypes.c_int()
     driver.cuDriverGetVersion(ctypes.byref(version))
     if 0 < version.value < _CUDA_12:
         known = f"{version.value // 1000}.{version.value % 1000 // 10}"
-        return f"the NVIDIA driver is too old: it knows CUDA {known}, and 12.8 (R570) is wanted"
+        return f"the NVIDIA driver is too old: it supports CUDA {known}, 12.8 (R570) is needed"
     error = driver.cuInit(0)
     if error in (0, _NO_DEVICE):
         return (
-            f"the NVIDIA driver shows no GPU to this process{_visible()}: none is there, or a "
-            "sandbox closes /dev/nvidia* to it"
+            f"the NVIDIA driver shows no GPU to this process{_visible()}: there is none, or a "
+            "sandbox hides /dev/nvidia*"
         )
     return (
         f"the NVIDIA driver can't be started (cuInit: error {error}): nvidia_uvm is not loaded, "
@@ -66,33 +61,23 @@ def _visible() -> str:
     return "" if chosen is None else f" (CUDA_VISIBLE_DEVICES={chosen!r})"
 
 
-def _load_libraries(load: Loader, path: Iterable[str]) -> str | None:
-    directories = list(_directories(path))
+def _load_cublas() -> str | None:
+    folders: list[Path] = []
+    for entry in map(Path, sys.path):
+        folders += [*sorted(entry.glob("nvidia/*/lib")), entry / "ctranslate2.libs"]
     for name in LIBRARIES:
+        places = (folder / name for folder in folders)
         try:
-            load(_locate(name, directories))
+            _load(str(next(filter(Path.exists, places), name)))
         except OSError as error:
-            newer = any((directory / _OTHER_CUBLAS).exists() for directory in directories)
+            newer = any((folder / _OTHER_CUBLAS).exists() for folder in folders)
             return (
                 f"{name} can't be loaded ({error}); `pip install 'asrd[cuda]'` or your "
-                "distribution's CUDA 12 packages bring it"
-                + (f", {_OTHER_CUBLAS} does not do" if newer else "")
+                "distribution's CUDA 12 packages provide it"
+                + (f" ({_OTHER_CUBLAS} does not work)" if newer else "")
             )
     return None
 
 
-def _locate(name: str, directories: Iterable[Path]) -> str:
-    for directory in directories:
-        if (directory / name).exists():
-            return str(directory / name)
-    return name
-
-
-def _directories(path: Iterable[str]) -> Iterator[Path]:
-    for entry in path:
-        yield from sorted(Path(entry).glob("nvidia/*/lib"))
-        yield Path(entry) / "ctranslate2.libs"
-
-
-def _load_for_all(name: str) -> object:
+def _load(name: str) -> Any:
     return ctypes.CDLL(name, ctypes.RTLD_GLOBAL)

@@ -1,20 +1,23 @@
-"""The types between the worker and its engine. Imports nothing heavy."""
+"""The types between the worker and its engine. Light: a worker imports them before the engine."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from asrd.wire.fds import Closing
 from asrd.wire.records import AudioFormat, JobWarning, Options, Segment
 
 OnSegment = Callable[[Segment], None]
-# (seconds of the recording that are done, its length if known): a sign of life, too.
+# Gets the seconds of the recording that are done, and its length once that is known. An exception
+# from it ends the job.
 OnProgress = Callable[[float, float | None], None]
+# A job that is open, checked and decoded as far as its first window.
+Prepared = TypeVar("Prepared", bound=Closing)
 
 
 @dataclass(frozen=True, slots=True)
 class Transcription:
-    """Plain data. `audio_seconds` is the length of the whole recording, silence included."""
+    """The result of a job; `audio_seconds` is the length of its recording, silence included."""
 
     text: str
     language: str
@@ -24,8 +27,8 @@ class Transcription:
     warnings: tuple[JobWarning, ...] = ()
 
 
-class Engine(Protocol):
-    """The engine as the worker sees it; one thread calls `run`, another may call `prepare`."""
+class Engine(Protocol[Prepared]):
+    """The engine as the worker sees it. All calls come from one thread."""
 
     model: str
     languages: tuple[str, ...]
@@ -43,15 +46,17 @@ class Engine(Protocol):
         *,
         max_audio_seconds: float,
         on_progress: OnProgress,
-    ) -> Closing:
-        """Everything that can be done without the model. `fd` stays the caller's, and open until
-        the result is closed.
+    ) -> Prepared:
+        """Does everything that needs no model. `fd` stays the caller's, and open until the result
+        is closed.
 
         Raises BadAudio, TooLarge, BadRequest, OutOfMemory, and what the callback raises.
         """
 
-    def run(self, prepared: Any, on_progress: OnProgress, on_segment: OnSegment) -> Transcription:
-        """Transcribe what `prepare` returned, which stays the caller's to close.
+    def run(
+        self, prepared: Prepared, on_progress: OnProgress, on_segment: OnSegment
+    ) -> Transcription:
+        """Transcribes what `prepare` returned, which stays the caller's to close.
 
         Raises as `prepare` does; Poisoned if the process must end.
         """

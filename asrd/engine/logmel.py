@@ -1,14 +1,14 @@
 """The log-mel spectrogram of a recording that is still being read.
 
 faster-whisper computes the features of the whole recording before it decodes the first window: an
-hour costs it gigabytes and many seconds in which nobody can cancel. But its loop
-(`WhisperModel.generate_segments`) asks that array only for its length and for one window after
-another, forwards. `LogMel` stands in for the array: it reads and computes when it is asked, and
-forgets what lies behind. Seek points, prompts, temperatures and segments stay faster-whisper's.
+hour costs gigabytes, and many seconds without a chance to cancel. But it asks that array only for
+its length and for one window after another, forwards. `LogMel` stands in for the array: it reads
+and computes on demand, and forgets the windows that are done. So memory stays flat for hours of
+audio.
 
-One thing may differ: faster-whisper raises the quietest places to 80 dB under the loudest of the
-whole recording. Here the loudest is known as far as it was read, or somebody has looked ahead for
-it (asrd.engine.peak).
+One thing may differ: faster-whisper raises the quietest places to 80 dB below the loudest of the
+whole recording. Here the loudest is the one read so far, unless asrd.engine.peak found a louder
+one ahead.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,28 +20,35 @@ from asrd.engine.audio.opening import Samples
 from asrd.engine.mel import FFT, FRAMES_PER_SECOND, HOP, framed, log_power, mel_power
 
 WINDOW = 3000
-# Word times may lie a little behind the window that they come from; the map of speech
-# (asrd.engine.vad) must know as far as they can.
+# Word times may lie a little after the window that they come from, and the map of speech
+# (asrd.engine.vad) must reach as far as they can.
 _AHEAD = WINDOW + FRAMES_PER_SECOND
 _STEP = 500
-# Power in every band, as a logarithm, under which there is no sound: -70 dB. 16-bit samples of
-# nothing but -1, 0 and 1 stay under it (dither: -80 to -75 dB). Recordings of speech have 0 to
-# 20 dB; attenuated so far that they come under it, nobody and no model understands them.
+# The logarithm of the power in every band below which there is no sound: -70 dB. 16-bit samples of
+# only -1, 0 and 1 stay below it (dither: -80 to -75 dB). Recordings of speech have 0 to 20 dB; no
+# person and no model understands them when they are attenuated below this.
 _SILENCE = np.float32(-7.0)
-# The lowest bands hold what a constant offset of the samples gives, and no speech.
+# The lowest bands hold the effect of a constant offset of the samples, and no speech.
 _OFFSET_BANDS = 2
 # The last frames, in which an offset ends with a click, since zeros follow it.
 _LAST_FRAMES = 3
-# Whisper raises all that is 80 dB under the loudest place to that level.
+# Whisper raises everything that is more than 80 dB below the loudest place to that level.
 _DEPTH = np.float32(8.0)
 
 
 class LogMel:
-    """Whisper's features, shape (mels, frames) of float32, 100 frames a second.
+    """Whisper's features, of shape (mels, frames), float32, 100 frames a second.
 
-    `blocks` come from a Recording, or are what the VAD left of its blocks; `filters` are the
-    model's mel bands. `on_window(frame)` is called before each window is handed out; what it raises
-    ends the transcription. `silent` is true if the last window has no sound that a model could see.
+    `blocks` are an AudioReader's, or the speech of a SpeechFilter; `filters` are the model's mel
+    bands. `on_window(frame)` is called before each window is returned; an error that it raises ends
+    the transcription. `silent` is true if the last window has no sound that a model could detect.
+
+    faster-whisper 1.2 uses it in these lines of `WhisperModel.transcribe`, `detect_language` and
+    `generate_segments` (tests/engine/test_logmel.py fails if their source changes):
+
+        content_frames = features.shape[-1] - 1               shape, then _Frames.__sub__
+        features=features[..., seek:],                        __getitem__ without an end
+        segment = features[:, seek : seek + segment_size]     __getitem__ with one
     """
 
     def __init__(
@@ -58,16 +65,19 @@ class LogMel:
         self.silent = False
 
     def read_ahead(self) -> bool:
-        """Compute the first window; whether the recording goes on behind what was read for it."""
+        """Computes the first window. Returns False if the recording ended within it."""
         self._reach(_AHEAD)
         return not self._ended
 
     def read_block(self) -> bool:
-        """Compute what one more block gives; whether there was one."""
+        """Computes the frames of one more block. Returns False if there was none."""
         samples = next(self._framed, None)
         self._ended = samples is None
         if samples is not None and len(samples):
-            self._add(self._spectrum(samples))
+            frames = self._spectrum(samples)
+            self._peak = max(self._peak, frames.max())
+            self._frames = np.concatenate((self._frames, frames), axis=1)
+            self._end += frames.shape[1]
         return not self._ended
 
     @property
@@ -75,14 +85,13 @@ class LogMel:
         """The greatest power in any band of any frame that is known."""
         return float(10.0**self._peak)
 
-    def hear_of(self, power: float) -> None:
-        """That a place not read yet is so loud."""
+    def raise_peak(self, power: float) -> None:
+        """Takes a greater power into account, found in a place that is not read yet."""
         self._peak = max(self._peak, log_power(np.float32(power)))
 
     @property
-    def shape(self) -> tuple[int, Any]:
-        self.read_ahead()
-        return len(self._frames), self._end if self._ended else _Frames(self._content)
+    def shape(self) -> tuple[int, "_Frames"]:
+        return len(self._filters), _Frames(self._content)
 
     def __getitem__(self, key: tuple[Any, slice]) -> Any:
         start, stop = key[1].start or 0, key[1].stop
@@ -90,7 +99,7 @@ class LogMel:
             return self  # `features[..., 0:]`, all of it
         self._on_window(start)
         self._reach(stop)
-        self._forget(start)
+        self._frames, self._first = self._frames[:, start - self._first :], start
         frames = self._frames[:, : stop - start]
         floor = self._peak - _DEPTH
         last = max(0, self._end - start - _LAST_FRAMES) if self._ended else None
@@ -102,8 +111,8 @@ class LogMel:
         return window
 
     def _content(self, seek: int) -> int:
-        """Frames from `seek` on, without the last one, which is padding: exact where fewer than a
-        window are left, else as many as are known yet."""
+        """Returns the number of frames from `seek` on, without the last, which is padding: exact
+        where less than a window is left, else the number known so far."""
         self._reach(seek + _AHEAD)
         return self._end - 1 - seek
 
@@ -111,18 +120,8 @@ class LogMel:
         while self._end < frame and not self._ended:
             self.read_block()
 
-    def _forget(self, frame: int) -> None:
-        self._frames = self._frames[:, frame - self._first :]
-        self._first = frame
-
-    def _add(self, frames: Any) -> None:
-        self._peak = max(self._peak, frames.max())
-        known = self._frames
-        self._frames = np.concatenate((known, frames), axis=1) if known.size else frames
-        self._end += frames.shape[1]
-
     def _spectrum(self, samples: Samples) -> Any:
-        """In steps that stay in the processor's cache, which takes half the time."""
+        """In steps that fit the processor's cache, which halves the time."""
         count = 1 + (len(samples) - FFT) // HOP
         steps = []
         for first in range(0, count, _STEP):
@@ -132,7 +131,10 @@ class LogMel:
 
 
 class _Frames:
-    """`shape[-1]` of a recording whose end is not known yet: one more than its content."""
+    """`features.shape[-1]` of a recording whose end is not known yet.
+
+    Answers `content_frames = features.shape[-1] - 1`.
+    """
 
     def __init__(self, left: Callable[[int], int]) -> None:
         self._left = left
@@ -142,8 +144,17 @@ class _Frames:
 
 
 class _Content:
-    """How many frames there are, as far as `generate_segments` asks: how many are left from a
-    seek point on, and whether any are. Each question reads just far enough to be answered."""
+    """`content_frames` of faster-whisper, and `seek_clip_end`, which is the same object.
+
+    Each question reads just far enough for its answer:
+
+        content_frames - seek,                                __sub__
+        if seek_clip_end > content_frames:                    __gt__ with itself: False
+        if start_timestamp * self.frames_per_second < content_frames      __gt__, reflected
+        (min(content_frames, seek) - previous_seek)           __gt__, reflected; perhaps __sub__
+        if seek >= seek_clip_end:                             __le__, reflected
+        float(content_frames * self.feature_extractor.time_per_frame)     __mul__
+    """
 
     def __init__(self, left: Callable[[int], int]) -> None:
         self._left = left
@@ -152,7 +163,6 @@ class _Content:
         return self._left(seek)
 
     def __gt__(self, seek: object) -> bool:
-        # It is also compared with itself, as the end of the one clip that there is.
         return seek is not self and isinstance(seek, int | float) and self._left(int(seek)) > 0
 
     def __le__(self, seek: int) -> bool:

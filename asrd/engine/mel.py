@@ -1,8 +1,8 @@
-"""Whisper's mel spectrum, and the loudest place in it without computing the rest.
+"""Whisper's mel spectrum, and a search for its loudest place that computes little of it.
 
-A frame's bands can't be louder than its energy allows (Parseval's theorem), and its energy is a
-cheap sum. Only frames that could be louder than the loudest known get a spectrum: one or two in a
-hundred, so an hour is searched in a tenth of a second.
+No band of a frame can be louder than the frame's energy allows (Parseval's theorem), and the energy
+is a cheap sum. Only frames that could be louder than the loudest known get a spectrum: one or two
+in a hundred, so an hour is searched in a tenth of a second.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,27 +14,27 @@ from asrd.engine.audio.opening import RATE, Samples
 
 FFT, HOP = 400, 160
 FRAMES_PER_SECOND = RATE // HOP
-# An even number of both FFT and HOP: each frame is five of these pieces, the next two further on.
+# A common divisor of FFT and HOP: a frame is five of these pieces, the next begins two pieces on.
 _PIECE = 80
 _HANN = np.hanning(FFT + 1)[:-1].astype(np.float32)
-# The energy of a windowed frame is at most that of its pieces, each times its window's greatest.
+# A windowed frame's energy is at most that of its pieces, each times its greatest window weight.
 _PIECE_WEIGHTS = (_HANN**2).reshape(-1, _PIECE).max(axis=1)
-# A bin's power against the energy of the frame: all bins but the first and last stand for two.
+# A bin's share of the frame's energy: all bins but the first and last stand for two.
 _BIN_SHARE = np.full(FFT // 2 + 1, FFT / 2, np.float32)
 _BIN_SHARE[[0, -1]] = FFT
 _ROUNDING = np.float32(1.001)
 _AT_A_TIME = 64
-_NOTHING = np.zeros(0, np.float32)
+NO_SAMPLES = np.zeros(0, np.float32)
 
 
 def framed(blocks: Iterable[Samples]) -> Iterator[Samples]:
-    """For each of `blocks` the samples of the frames that it completes: the first frame begins at
-    the first sample, the others every HOP. One block is read ahead, to know the last.
+    """Yields for each of `blocks` the samples of the frames that it completes: the first frame
+    begins at the first sample, and one follows every HOP. Reads one block ahead, to know the last.
 
-    Padded at both ends as Whisper does: reflected, and zeros at the end. The very last frame, which
-    is padding alone, is left out.
+    Pads both ends as Whisper does: reflected, and zeros at the end. The very last frame, which is
+    padding alone, is left out.
     """
-    rest, begun = _NOTHING, False
+    rest, begun = NO_SAMPLES, False
     for block, ended in _marked(iter(blocks)):
         samples = np.concatenate((rest, block, np.zeros(HOP if ended else 0, np.float32)))
         before, after = 0, FFT // 2 if ended else 0
@@ -44,25 +44,22 @@ def framed(blocks: Iterable[Samples]) -> Iterator[Samples]:
             samples = np.pad(samples, (before, after), mode="reflect")
         count = max(0, 1 + (len(samples) - FFT) // HOP) if begun else 0
         rest = samples[count * HOP :]
-        yield _of_frames(samples, count - 1 if ended else count)
+        complete = count - 1 if ended else count
+        yield samples[: (complete - 1) * HOP + FFT] if complete else NO_SAMPLES
 
 
 def _marked(blocks: Iterator[Samples]) -> Iterator[tuple[Samples, bool]]:
-    """Each block, at least one, and whether it is the last."""
-    upcoming = next(blocks, _NOTHING)
+    """Yields each block, at least one, and True with the last."""
+    upcoming = next(blocks, NO_SAMPLES)
     for following in blocks:
         yield upcoming, False
         upcoming = following
     yield upcoming, True
 
 
-def _of_frames(samples: Samples, count: int) -> Samples:
-    return samples[: (count - 1) * HOP + FFT] if count else _NOTHING
-
-
 def mel_power(samples: Samples, filters: Any) -> Any:
-    """Shape (mels, frames): the same arithmetic as faster-whisper's FeatureExtractor, up to the
-    logarithm. The first frame begins at the first sample."""
+    """Returns the power per band, of shape (mels, frames); the first frame begins at the first
+    sample. The arithmetic is that of faster-whisper's FeatureExtractor up to the logarithm."""
     return _power(_frames(samples), filters)
 
 
@@ -73,10 +70,10 @@ def log_power(power: Any) -> Any:
 def loudest(
     samples: Samples, filters: Any, known: float, most: int | None = None
 ) -> tuple[float, int]:
-    """The greatest `mel_power` of any frame, and the frame; (known, -1) if none is greater.
+    """Returns the greatest `mel_power` of any frame and that frame; (known, -1) if none is greater.
 
-    Of noise as loud everywhere nearly every frame could be the loudest; `most` limits the search to
-    so many of the greatest energy.
+    In steady noise nearly every frame could be the loudest; `most` limits the search to that many
+    frames of the greatest energy.
     """
     found = -1
     if len(samples) < FFT:
@@ -105,7 +102,7 @@ def _power(frames: Any, filters: Any) -> Any:
 
 
 def _bounds(samples: Samples, filters: Any) -> Any:
-    """What no band of each frame can exceed."""
+    """Returns for each frame a power that none of its bands exceeds."""
     count = 1 + (len(samples) - FFT) // HOP
     per_frame = HOP // _PIECE
     pieces = samples[: ((count - 1) * HOP + FFT)].reshape(-1, _PIECE)

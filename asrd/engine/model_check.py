@@ -1,9 +1,8 @@
-"""Checks of a model's files, before the engine gets them.
+"""Checks of a model's files, before the engine loads them.
 
-CTranslate2 takes a model at its word: some faults end the process (alignment heads that do not
-exist), some turn a multilingual model into an English one without a sound. So they are looked
-for here, before it loads anything; and so is all that makes a directory no model, or not a whole
-one, with the usual cause of it.
+CTranslate2 trusts a model's files: some faults end the process (alignment heads that do not exist),
+some silently turn a multilingual model into an English one. These checks find such faults first,
+and say of a directory that is no model, or an incomplete one, what the usual cause is.
 """
 
 import json
@@ -21,13 +20,13 @@ from asrd.wire.languages import NAMES
 _LAYER = re.compile(r"decoder/layer_(\d+)/")
 # Bytes per item of CTranslate2's data types, by their number in model.bin.
 _ITEM_BYTES = {0: 4, 1: 1, 2: 2, 3: 4, 4: 2, 5: 2}
-# Whisper's English-only models have all language tokens, too, but exactly this many tokens; the
-# multilingual ones have the empty token besides.
+# Whisper's English-only models have all language tokens, too, but exactly this many tokens. The
+# multilingual models have the empty token in addition.
 _LANGUAGE = "<|es|>"
 _ENGLISH_TOKENS = 51_864
-# What faster-whisper assumes where no preprocessor_config.json says it.
+# faster-whisper's default without a preprocessor_config.json.
 _MELS = 80
-# The first bytes of what `git clone` leaves in the place of a large file without git-lfs.
+# The first bytes of the file that `git clone` leaves in place of a large file without git-lfs.
 _LFS_POINTER = b"version https://git-lfs"
 _CONVERT = (
     "`ct2-transformers-converter --model DIR-OR-NAME --output_dir NEW --copy_files tokenizer.json "
@@ -37,7 +36,7 @@ _PYTORCH = ("*.safetensors", "pytorch_model*.bin", "*.pt", "*.pth")
 
 
 class _Weights(NamedTuple):
-    """Facts in the header of model.bin: layers and heads of the decoder, tokens, and mel bands."""
+    """Sizes in the header of model.bin: layers and heads of the decoder, tokens, and mel bands."""
 
     layers: int
     heads: int
@@ -47,7 +46,7 @@ class _Weights(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Facts from the files of a model; `word_timestamps` is whether it has alignment heads."""
+    """Facts from a model's files. `word_timestamps` is true if it has alignment heads."""
 
     multilingual: bool
     word_timestamps: bool
@@ -57,12 +56,16 @@ class Facts:
 def check(path: Path, alignment_heads: bool = True) -> Facts:
     """Raises LoadError in one sentence if CTranslate2 could not load `path`, or would do harm.
 
-    `alignment_heads` false leaves out the check of the heads that word timestamps come from: the
+    `alignment_heads=False` leaves out the check of the heads that word timestamps come from: the
     tests need a model that crashes.
     """
     try:
-        _check_directory(path)
-        return _check_files(path, alignment_heads)
+        vocabulary = "vocabulary.json"
+        if not (path / vocabulary).exists():
+            vocabulary = "vocabulary.txt"
+        for name in ("model.bin", "config.json", "tokenizer.json", vocabulary):
+            _check_file(path, name)
+        return _check_contents(path, path / vocabulary, alignment_heads)
     except OSError as error:
         where = error.filename or path
         raise LoadError(f"{where} can't be read: {error.strerror or error}") from None
@@ -80,27 +83,36 @@ def explain_file(path: Path) -> LoadError:
     return LoadError(f"{path} is a file, and a model is a directory (in CTranslate2's format)")
 
 
-def _check_directory(path: Path) -> None:
-    """Raises LoadError if a file is missing, with what seems to be there instead."""
-    names = ["config.json", "model.bin", "tokenizer.json"]
-    vocabulary = "vocabulary.json" if (path / "vocabulary.json").exists() else "vocabulary.txt"
-    missing = [name for name in (*names, vocabulary) if not (path / name).is_file()]
-    if "model.bin" in missing:
-        raise LoadError(f"the model in {path} has no model.bin: {_why_no_weights(path)}")
-    for name in (*names, vocabulary):
-        if name not in missing:
-            _check_content(path / name)
-    if missing:
-        named = missing[0].replace("vocabulary.txt", "vocabulary.json or vocabulary.txt")
-        raise LoadError(f"the model in {path} has no {named}: {_why_missing(missing[0])}")
+def _check_file(path: Path, name: str) -> None:
+    """Raises LoadError for a missing file, and for the remains of a failed download."""
+    file = path / name
+    if not file.is_file():
+        named = name.replace("vocabulary.txt", "vocabulary.json or vocabulary.txt")
+        raise LoadError(f"the model in {path} has no {named}: {_why_missing(path, name)}")
+    with file.open("rb") as content:
+        start = content.read(len(_LFS_POINTER))
+        content.seek(max(0, file.stat().st_size - 16))
+        end = content.read().rstrip()
+    if start == _LFS_POINTER:
+        raise LoadError(
+            f"{file} is only a pointer of Git LFS: `git lfs pull` in {path} fetches the file"
+        )
+    if not start:
+        raise LoadError(f"{file} is empty, after a download or copy that was not finished")
+    if name == "tokenizer.json" and not end.endswith(b"}"):
+        raise LoadError(f"{file} is cut off, or no JSON object: download or copy it again")
 
 
-def _why_no_weights(path: Path) -> str:
+def _why_missing(path: Path, name: str) -> str:
+    if name == "tokenizer.json":
+        return f"the converter copies it only on request, {_CONVERT}"
+    if name != "model.bin":
+        return "a download or copy that was not finished; CTranslate2's converter writes it"
     if any(next(path.glob(pattern), None) for pattern in _PYTORCH):
         return f"it is in the format of PyTorch; {_CONVERT} makes one for CTranslate2"
     if any(path.glob("snapshots/*/model.bin")):
-        name = path.name.removeprefix("models--").replace("--", "/")
-        return f"it is a folder of the Hugging Face cache; give the model's name, {name}"
+        repository = path.name.removeprefix("models--").replace("--", "/")
+        return f"it is a folder of the Hugging Face cache; give the model's name, {repository}"
     deeper = next(path.glob("*/model.bin"), None)
     if deeper is not None:
         return f"there is one in {deeper.parent}"
@@ -109,31 +121,10 @@ def _why_no_weights(path: Path) -> str:
     return "a download or copy that was not finished, or no model for CTranslate2"
 
 
-def _why_missing(name: str) -> str:
-    if name == "tokenizer.json":
-        return f"the converter copies it only on request, {_CONVERT}"
-    return "a download or copy that was not finished; CTranslate2's converter writes it"
-
-
-def _check_content(path: Path) -> None:
-    """Raises LoadError for what a failed download leaves; the rest is looked at later."""
-    with path.open("rb") as file:
-        start = file.read(len(_LFS_POINTER))
-        file.seek(max(0, path.stat().st_size - 16))
-        end = file.read().rstrip()
-    if start == _LFS_POINTER:
-        raise LoadError(
-            f"{path} is only a pointer of Git LFS: `git lfs pull` in {path.parent} fetches the file"
-        )
-    if not start:
-        raise LoadError(f"{path} is empty, after a download or copy that was not finished")
-    if path.name == "tokenizer.json" and not end.endswith(b"}"):
-        raise LoadError(f"{path} is cut off, or no JSON object: download or copy it again")
-
-
-def _check_files(path: Path, alignment_heads: bool) -> Facts:
-    tokens = _vocabulary(path)
-    if _LANGUAGE in tokens and "" not in tokens and len(tokens) != _ENGLISH_TOKENS:
+def _check_contents(path: Path, vocabulary: Path, alignment_heads: bool) -> Facts:
+    tokens = _tokens(vocabulary)
+    multilingual = "" in tokens
+    if _LANGUAGE in tokens and not multilingual and len(tokens) != _ENGLISH_TOKENS:
         raise LoadError(
             f"the model in {path} knows many languages but lacks the empty token in its "
             "vocabulary, so CTranslate2 would take it for an English one: convert it again"
@@ -145,13 +136,9 @@ def _check_files(path: Path, alignment_heads: bool) -> Facts:
             "they don't belong together"
         )
     _check_mels(path, weights.mels)
-    config = _json(path / "config.json")
-    if not isinstance(config, dict):
-        raise LoadError(f"{path / 'config.json'} is not a JSON object")
-    pairs = config.get("alignment_heads")
+    pairs = _json_object(path / "config.json").get("alignment_heads")
     if alignment_heads and pairs is not None:
         _check_heads(path, pairs, weights)
-    multilingual = "" in tokens
     known = set(tokens) if multilingual else {"<|en|>"}
     return Facts(
         multilingual=multilingual,
@@ -161,7 +148,7 @@ def _check_files(path: Path, alignment_heads: bool) -> Facts:
 
 
 def _check_mels(path: Path, mels: int) -> None:
-    """Raises LoadError unless the features that faster-whisper computes are those of the model."""
+    """Raises LoadError unless faster-whisper computes the features that the model takes."""
     file = path / "preprocessor_config.json"
     if not file.is_file():
         if mels != _MELS:
@@ -170,10 +157,7 @@ def _check_mels(path: Path, mels: int) -> None:
                 f"mel bands needs: copy it from the original model; {_CONVERT} does it"
             )
         return
-    settings = _json(file)
-    if not isinstance(settings, dict):
-        raise LoadError(f"{file} is not a JSON object")
-    says = settings.get("feature_size", _MELS)
+    says = _json_object(file).get("feature_size", _MELS)
     if says != mels:
         raise LoadError(
             f"the model in {path} takes {mels} mel bands but its preprocessor_config.json says "
@@ -184,23 +168,27 @@ def _check_mels(path: Path, mels: int) -> None:
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise LoadError(f"{path} can't be read: {error}") from None
 
 
-def _vocabulary(path: Path) -> list[str]:
-    if (path / "vocabulary.json").is_file():
-        tokens = _json(path / "vocabulary.json")
+def _json_object(path: Path) -> dict[str, Any]:
+    found = _json(path)
+    if not isinstance(found, dict):
+        raise LoadError(f"{path} is not a JSON object")
+    return found
+
+
+def _tokens(path: Path) -> list[str]:
+    if path.suffix == ".json":
+        tokens = _json(path)
         if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-            raise LoadError(f"{path / 'vocabulary.json'} is not a list of tokens")
+            raise LoadError(f"{path} is not a list of tokens")
         return tokens
     try:
-        text = (path / "vocabulary.txt").read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        raise LoadError(
-            f"the model in {path} has no vocabulary.json or vocabulary.txt that can be read"
-        ) from None
-    return text.removesuffix("\n").split("\n")
+        return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except ValueError as error:
+        raise LoadError(f"{path} can't be read: {error}") from None
 
 
 def _check_heads(path: Path, pairs: object, weights: _Weights) -> None:
@@ -220,10 +208,10 @@ def _check_heads(path: Path, pairs: object, weights: _Weights) -> None:
 
 
 def _weights(path: Path) -> _Weights:
-    """The sizes that model.bin declares.
+    """Returns the sizes that model.bin declares. Raises LoadError.
 
-    Walks over model.bin's variables without reading them (for the format see model_spec.py in
-    CTranslate2), so a file that is cut off, or is something else, is refused. Raises LoadError.
+    Walks over the variables without reading them (for the format see model_spec.py in CTranslate2),
+    which finds a file that is cut off, or is something else.
     """
     layers: set[str] = set()
     heads = tokens = mels = 0
@@ -246,7 +234,7 @@ def _weights(path: Path) -> _Weights:
 
 
 def _variables(file: BinaryIO, size: int) -> Iterator[tuple[str, list[int], int]]:
-    """Each variable's name, shape, and length in bytes; `file` stands at the first of them."""
+    """Yields each variable's name, shape, and length in bytes; `file` then is at its first byte."""
     (version,) = _unpack(file, "<I")
     if not 4 <= version <= 6:
         raise struct.error(f"binary version {version}")
@@ -271,7 +259,7 @@ def _variables(file: BinaryIO, size: int) -> Iterator[tuple[str, list[int], int]
 
 
 def _cut_off(size: int, index: int, count: int, missing: int) -> struct.error:
-    """How much is missing in all, the file can't say: each variable's size stands before it."""
+    """Names the least that is missing: the sizes of later variables are missing, too."""
     return struct.error(
         f"it is cut off after {size:,} bytes, in variable {index + 1} of {count}, so that at least "
         f"{missing:,} bytes are missing: download or copy it again"

@@ -1,19 +1,18 @@
-"""From a model's name to its directory, in the local cache or brought there from the network."""
+"""The lookup of a model: from its name to its directory. Never uses the network."""
 
 import difflib
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 from asrd.config import WorkerSettings
-from asrd.engine.model_check import Facts as Facts
-from asrd.engine.model_check import check as check
-from asrd.engine.model_check import explain_file
-from asrd.errors import AsrdError, LoadError
+from asrd.demo import MODEL
+from asrd.engine.model_check import Facts, check, explain_file
+from asrd.errors import LoadError
 
-# The names that faster-whisper gives to the models on the Hugging Face hub (a test compares them).
+# faster-whisper's names for models on the Hugging Face hub (a test compares them). faster-whisper
+# is not imported for them: it takes long.
 REPOSITORIES = {
     **{
         size: f"Systran/faster-whisper-{size}"
@@ -31,24 +30,14 @@ REPOSITORIES = {
     "large-v3-turbo": "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
     "turbo": "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
 }
-_FILES = [
-    "config.json",
-    "preprocessor_config.json",
-    "model.bin",
-    "tokenizer.json",
-    "vocabulary.*",
-]
+_FILES = ["config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocabulary.*"]
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-# Longest wait for the hub's first answer, in seconds.
-_HUB_PATIENCE = 10
 
 
 def resolve(name: str) -> Path:
-    """The directory of a model: `demo` (or empty), a directory, a name or repository id in the
-    local Hugging Face cache. Never asks the network. Raises LoadError."""
+    """Returns a model's directory. `name` is `demo` (or empty), a directory, or a name or
+    repository id in the local Hugging Face cache. Raises LoadError."""
     if name in ("", "demo"):
-        from asrd.demo import MODEL
-
         return MODEL
     path = Path(name)
     try:
@@ -58,12 +47,12 @@ def resolve(name: str) -> Path:
             raise explain_file(path)
     except OSError as error:
         raise LoadError(f"the model {name!r} can't be read: {error.strerror}") from None
-    repository = _repository(name)
+    repository = repository_of(name)
     try:
-        return _snapshot(repository, local_files_only=True)
+        return snapshot(repository, local_files_only=True)
     except ValueError as error:
         # The hub library's own rule for names.
-        raise LoadError(f"there is no model {name!r}: {_first_line(error)}") from None
+        raise LoadError(f"there is no model {name!r}: {first_line(error)}") from None
     except OSError:
         raise LoadError(
             f"the model {name!r} is not on this machine; `asrd fetch-model {name}` fetches it"
@@ -71,35 +60,13 @@ def resolve(name: str) -> Path:
 
 
 def find(settings: WorkerSettings) -> tuple[Path, Facts]:
-    """The configured model's directory, and what its files say. Raises LoadError."""
+    """Returns the configured model's directory, and facts from its files. Raises LoadError."""
     path = resolve(settings.model)
     return path, check(path, alignment_heads=settings.check_model)
 
 
-def fetch_model(name: str) -> Path:
-    """Bring a model from the Hugging Face hub into the local cache, and check its files.
-
-    Shows the hub library's own progress bars on a terminal. Raises AsrdError in one sentence.
-    """
-    if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    repository = _repository(name)
-    hub = _hub()
-    try:
-        # Asked first, with a limit: the download itself waits for ever for a silent hub.
-        hub.HfApi().model_info(repository, timeout=_HUB_PATIENCE)
-        path = _snapshot(repository)
-    except hub.errors.RepositoryNotFoundError:
-        problem = f"the hub shows no repository {repository}"
-    except Exception as error:  # each version of the library raises others
-        problem = f"{hub.constants.ENDPOINT}: {_first_line(error)}"
-    else:
-        check(path)
-        return path
-    raise AsrdError(f"the model {name!r} could not be fetched: {problem}")
-
-
-def _repository(name: str) -> str:
+def repository_of(name: str) -> str:
+    """Returns the hub's repository for a model's name. Raises LoadError."""
     repository = REPOSITORIES.get(name, name)
     if _REPOSITORY.fullmatch(repository):
         return repository
@@ -113,8 +80,8 @@ def _repository(name: str) -> str:
     )
 
 
-def _hub() -> Any:
-    # Read when the library is imported, which takes a while: only those who need it wait for it.
+def import_hub() -> Any:
+    """Imports huggingface_hub, which takes a while, and reads its settings only then."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import huggingface_hub.constants
     import huggingface_hub.errors
@@ -122,12 +89,12 @@ def _hub() -> Any:
     return huggingface_hub
 
 
-def _snapshot(repository: str, local_files_only: bool = False) -> Path:
-    found = _hub().snapshot_download(
+def snapshot(repository: str, local_files_only: bool = False) -> Path:
+    found = import_hub().snapshot_download(
         repository, allow_patterns=_FILES, local_files_only=local_files_only
     )
     return Path(found)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__

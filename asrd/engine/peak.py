@@ -1,15 +1,16 @@
 """The loudest place of a recording, found before its first window is transcribed.
 
-Whisper's features are floored at 80 dB under the loudest place of the whole recording, so that
-place must be known first, or the text may differ. How far it is looked for depends on what the
-recording is, never on how fast the machine is:
+Whisper's features are floored at 80 dB below the loudest place of the whole recording, so that
+place must be known first, or the text may differ. How far the search goes depends on the kind of
+recording, never on the speed of the machine:
 
-- One that costs next to nothing to read (`Recording.plain`) is read twice: the first half hour is
-  searched, all of it for five minutes, then only among the frames of most energy.
-- Any other is decoded ahead, for five minutes or so many packets, which are what it costs (AAC and
-  MP3: about three minutes; Opus: two and a half), searched, and kept until its turn comes.
+- A recording that costs next to nothing to read (`AudioReader.plain`) is read twice: the first half
+  hour is searched, for five minutes completely, then only among the frames with the most energy.
+- Any other is decoded ahead for five minutes, or for a number of packets, which are what decoding
+  costs (AAC and MP3: about three minutes; Opus: two and a half). It is searched, and kept until it
+  is transcribed.
 
-What is louder still further on counts from there on.
+A louder place after that counts from there on.
 """
 
 import itertools
@@ -20,26 +21,26 @@ from typing import Any
 import numpy as np
 
 from asrd.engine.audio.opening import BLOCK_SECONDS, RATE, AudioReader, Samples
-from asrd.engine.mel import HOP, framed, loudest
+from asrd.engine.mel import HOP, NO_SAMPLES, framed, loudest
 from asrd.engine.vad import SpeechFilter
 
 SEARCHED_SECONDS = 1800
 READ_AHEAD_SECONDS = 300
 READ_AHEAD_PACKETS = 7500
-# With the VAD only speech counts, and judging all that is read ahead would take a second. So much
-# is judged as it is for the transcript; behind it, the loudest places of a few blocks, with what
-# lies around them. (Their frames lie a few milliseconds differently: the power found may be off by
-# a little.)
+# With the VAD only speech counts, and judging everything that is read ahead would take a second. So
+# this much is judged as for the transcript. After it, only the loudest places of a few blocks are
+# judged, with some audio around them. (Their frames are shifted by a few milliseconds, so the power
+# found may be off by a little.)
 SPEECH_SECONDS = 90
 _JUDGED = 4
 _BEFORE, _AFTER = 4 * RATE, 3 * RATE
-# Behind the first five minutes, of the 1,000 frames of a block.
+# After the first five minutes, of the 1,000 frames of a block.
 _SEARCHED_FRAMES = 64
-_NOTHING = np.zeros(0, np.float32)
 
 
 class ReadAhead:
-    """The blocks of a recording, the first of which may be read before their turn."""
+    """The blocks of a recording, the first of which may be read early. `given` counts those that
+    were iterated over."""
 
     def __init__(self, recording: AudioReader, blocks: Iterable[Samples]) -> None:
         self._recording = recording
@@ -48,7 +49,6 @@ class ReadAhead:
         self.given = 0
 
     def __iter__(self) -> Iterator[Samples]:
-        """`given` counts them."""
         while True:
             block = self._held.popleft() if self._held else next(self._blocks, None)
             if block is None:
@@ -57,8 +57,8 @@ class ReadAhead:
             yield block
 
     def hold(self) -> tuple[list[Samples], int]:
-        """What was read ahead, and how many blocks of it may be searched: unless the recording ends
-        there, the last is needed to know what lies at the end of the one before."""
+        """Reads ahead. Returns the blocks, and how many of them to search: unless the recording
+        ends there, the last only completes the frames of the one before."""
         wanted = READ_AHEAD_SECONDS // BLOCK_SECONDS
         while len(self._held) <= wanted and self._recording.packets <= READ_AHEAD_PACKETS:
             block = next(self._blocks, None)
@@ -68,20 +68,20 @@ class ReadAhead:
         return list(self._held), len(self._held) - 1
 
 
-def search(blocks: Iterable[Samples], count: int, filters: Any, known: float) -> float:
-    """The greatest power in the first `count` blocks, if it is more than what is `known`."""
-    for samples, most in _framed(blocks, count):
-        known, _ = loudest(samples, filters, known, most)
-    return known
-
-
-def search_speech(
-    blocks: Iterable[Samples], count: int, filters: Any, known: float, session: Any
+def search(
+    blocks: Iterable[Samples], count: int, filters: Any, known: float, vad_session: Any = None
 ) -> float:
-    """The same for speech alone. `session` as in SpeechFilter."""
+    """Returns the greatest power in the first `count` blocks, or `known` if that is greater.
+
+    With the session of a SpeechFilter, only speech counts.
+    """
+    if vad_session is None:
+        for samples, most in _framed(blocks, count):
+            known, _ = loudest(samples, filters, known, most)
+        return known
     for power, clip in _loud_places(blocks, count, filters, known):
         if power > known:
-            speech = np.concatenate((_NOTHING, *SpeechFilter([clip], session)))
+            speech = np.concatenate((NO_SAMPLES, *SpeechFilter([clip], vad_session)))
             known, _ = loudest(speech, filters, known)
     return known
 
@@ -89,10 +89,11 @@ def search_speech(
 def _loud_places(
     blocks: Iterable[Samples], count: int, filters: Any, known: float
 ) -> list[tuple[float, Samples]]:
-    """The greatest powers of the loudest blocks, the loudest first, and what is heard there."""
+    """Returns the greatest powers of the loudest blocks, the loudest first, each with the audio
+    around it."""
     places: list[tuple[float, Samples]] = []
     blocks, again = itertools.tee(blocks)
-    before = _NOTHING
+    before = NO_SAMPLES
     for (samples, most), block in zip(_framed(blocks, count), again, strict=False):
         power, frame = loudest(samples, filters, known, most)
         if frame >= 0:
@@ -106,7 +107,7 @@ def _loud_places(
 
 
 def _framed(blocks: Iterable[Samples], count: int) -> Iterator[tuple[Samples, int | None]]:
-    """What `framed` gives for the first `count`, and how many frames of it to search."""
+    """Yields what `framed` yields for `count` blocks, each with the number of frames to search."""
     exact = READ_AHEAD_SECONDS // BLOCK_SECONDS
     for index, samples in enumerate(itertools.islice(framed(blocks), count)):
         yield samples, None if index < exact else _SEARCHED_FRAMES

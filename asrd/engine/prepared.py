@@ -9,7 +9,7 @@ from asrd.engine.hints import Hints
 from asrd.engine.interface import OnProgress
 from asrd.engine.logmel import LogMel
 from asrd.engine.mel import FRAMES_PER_SECOND
-from asrd.engine.peak import SEARCHED_SECONDS, SPEECH_SECONDS, ReadAhead, search, search_speech
+from asrd.engine.peak import SEARCHED_SECONDS, SPEECH_SECONDS, ReadAhead, search
 from asrd.engine.vad import SpeechFilter
 from asrd.errors import OutOfMemory, Poisoned
 from asrd.wire.fds import Closing
@@ -19,9 +19,9 @@ _GPU_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "cudaErrorMemoryAl
 
 
 class Prepared(Closing):
-    """A job that is open, checked and decoded as far as its first window; close it.
+    """A job whose audio is open, checked and decoded up to its first window. Must be closed.
 
-    `warnings` is what its client should know; complete once the job has run.
+    `warnings` are those of the answer; complete once the job has run.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Prepared(Closing):
     ) -> None:
         self.recording = recording
         self.warnings: list[JobWarning] = recording.warnings
-        # faster-whisper only puts the prompt's tokens before the text; see asrd.engine.hints.
+        # faster-whisper only puts the prompt's tokens before the text; see asrd.engine.job_model.
         self.arguments = {**arguments, "initial_prompt": list(hints.initial_prompt) or None}
         self.hints = hints
         self.on_progress = on_progress
@@ -45,16 +45,17 @@ class Prepared(Closing):
         self._speech = None if vad_session is None else SpeechFilter(self._blocks, vad_session)
         self.features = LogMel(self._speech or self._blocks, filters, self._on_window)
         self._done = 0.0
-        self._raised: BaseException | None = None
+        self.callback_error: BaseException | None = None
 
     def close(self) -> None:
         self.recording.close()
-        # They hold this one by its callbacks, and minutes of audio: see Recording.close.
-        self._raised = None
+        # These hold this object through their callbacks, and minutes of audio: a cycle that the
+        # garbage collector would free much later.
+        self.callback_error = None
         del self.features, self._speech, self._blocks
 
     def read_ahead(self) -> None:
-        """Make the first window ready, and find the loudest place (asrd.engine.peak)."""
+        """Makes the first window ready, and finds the loudest place (asrd.engine.peak)."""
         if self.recording.plain:
             if self._first_window():
                 with self.recording.again() as again:
@@ -65,7 +66,7 @@ class Prepared(Closing):
                 self._search(held, count)
 
     def _first_window(self) -> bool:
-        """Whether the recording goes on behind what was read for it."""
+        """Returns False if the recording ends within what was read for the first window."""
         goes_on = self.features.read_ahead()
         if self._vad_session is not None:
             while goes_on and self._blocks.given * BLOCK_SECONDS < SPEECH_SECONDS:
@@ -74,40 +75,34 @@ class Prepared(Closing):
 
     def _search(self, blocks: Iterable[Samples], count: int) -> None:
         known = self.features.peak
-        if self._vad_session is None:
-            found = search(blocks, count, self._filters, known)
-        else:
-            found = search_speech(blocks, count, self._filters, known, self._vad_session)
+        found = search(blocks, count, self._filters, known, self._vad_session)
         if found > known:
-            self.features.hear_of(found)
+            self.features.raise_peak(found)
 
     def to_segment(self, found: Any) -> Segment:
-        """faster-whisper's segment as plain data, at its place in the recording."""
+        """Returns faster-whisper's segment as plain data, at its place in the recording."""
         if self._speech is not None:
             self._speech.map.restore(found)
-        for heard in (found, *(found.words or ())):
-            heard.start, heard.end = self.recording.outside_gaps(heard.start, heard.end)
-        # A window is only transcribed when a second more has been read: this is past all its
-        # times, or the end of the recording.
-        return _segment(found, self.recording.seconds)
+        for cue in (found, *(found.words or ())):
+            cue.start, cue.end = self.recording.outside_gaps(cue.start, cue.end)
+        # A window is only transcribed once the second after it has been read. So this length is
+        # past all times of the window, or it is the whole recording's.
+        return make_segment(found, self.recording.seconds)
 
     def call(self, callback: Callable[..., None], *args: Any) -> None:
         try:
             callback(*args)
         except BaseException as error:
-            self._raised = error
+            self.callback_error = error
             raise
 
-    def honest_errors(self) -> "_HonestErrors":
-        """Tell the engine's errors apart; a callback's own pass."""
-        return _HonestErrors(self)
-
-    def is_callbacks(self, error: BaseException) -> bool:
-        return error is self._raised
+    def translate_engine_errors(self) -> "_TranslatedErrors":
+        """A context in which the libraries' errors become asrd's; those of callbacks pass."""
+        return _TranslatedErrors(self)
 
     def _read(self, recording: AudioReader) -> Iterator[Samples]:
         for block in recording:
-            # Long silence makes no window: this is a sign of life, and a place to stop.
+            # Long silence makes no window, but must show progress and must be cancellable.
             self._report()
             yield block
 
@@ -120,9 +115,9 @@ class Prepared(Closing):
         self.call(self.on_progress, self._done, self.recording.total_seconds)
 
 
-class _HonestErrors:
-    """A class, since the traceback of an error that goes through contextlib's generators holds
-    itself (Python 3.12), and so all that the job held."""
+class _TranslatedErrors:
+    """A class, because contextlib's generators keep a cycle with the traceback of an error that
+    passes through them (Python 3.12), and so everything that the job holds."""
 
     def __init__(self, prepared: Prepared) -> None:
         self._prepared = prepared
@@ -131,45 +126,38 @@ class _HonestErrors:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, Exception) or self._prepared.is_callbacks(error):
-            return
-        told = _translate(error)
-        try:
-            if told is not None:
-                raise told from error
-        finally:
-            # Its own traceback holds this frame.
-            del told
+        if error is not None and error is not self._prepared.callback_error:
+            _raise_translated(error)
 
 
-def _translate(error: Exception) -> Exception | None:
-    """What an error of the libraries means for the job; None if nobody knows.
+def _raise_translated(error: BaseException) -> None:
+    """Raises what a library's error means for the job; returns if the error is unknown.
 
     CTranslate2 throws plain RuntimeErrors, so their words decide (its src/cuda/utils.h:
-    "CUDA failed with error ...", "cuBLAS failed with status ..."; thrust says "cudaError...", and
-    throws a std::bad_alloc, here a MemoryError, for the GPU's memory too).
+    "CUDA failed with error ...", "cuBLAS failed with status ..."). Thrust's begin with
+    "cudaError..."; its std::bad_alloc, here a MemoryError, is also used for the GPU's memory.
     """
     if type(error) not in (MemoryError, RuntimeError):
-        return None
+        return
     text = str(error)
-    # An allocation that failed leaves the device as it was; every other error stays.
+    # A failed allocation leaves the device as it was; every other error stays.
     if any(words in text for words in _GPU_MEMORY):
-        return OutOfMemory(f"the GPU ran out of memory for this job: {text}")
+        raise OutOfMemory(f"the GPU ran out of memory for this job: {text}") from error
     if isinstance(error, MemoryError) or "failed to allocate" in text:
-        return OutOfMemory("the worker ran out of memory for this job")
+        raise OutOfMemory("the worker ran out of memory for this job") from error
     if any(name in text.lower() for name in ("cuda", "cublas", "cudnn", "nccl")):
-        return Poisoned(text)
-    return None
+        raise Poisoned(text) from error
 
 
-def _segment(found: Any, read_seconds: float) -> Segment:
+def make_segment(found: Any, seconds: float) -> Segment:
+    """Returns faster-whisper's segment as plain data; no time is after `seconds`."""
     words = None
     if found.words is not None:
         words = tuple(
-            Word(*_times(word, read_seconds), word.word, finite(word.probability))
+            Word(*_times(word, seconds), word.word, finite(word.probability))
             for word in found.words
         )
-    start, end = _times(found, read_seconds)
+    start, end = _times(found, seconds)
     return Segment(
         id=found.id,
         start=start,
@@ -183,19 +171,15 @@ def _segment(found: Any, read_seconds: float) -> Segment:
     )
 
 
-def _times(found: Any, read_seconds: float) -> tuple[float, float]:
-    """Start and end within the recording, and in this order: Whisper pads a short recording to
-    30 s, and may put a time into the padding."""
+def _times(cue: Any, seconds: float) -> tuple[float, float]:
+    """Start and end in milliseconds' precision, in order, and at most `seconds`: Whisper pads a
+    short recording to 30 s, and may put a time into the padding."""
     # Rounded down, so that the last time is not past the end.
-    last = math.floor(read_seconds * 1000) / 1000
-    end = min(max(_seconds(found.end), 0.0), last)
-    return min(max(_seconds(found.start), 0.0), end), end
-
-
-def _seconds(value: float) -> float:
-    return round(finite(value), 3)
+    last = math.floor(seconds * 1000) / 1000
+    start, end = (min(max(round(finite(value), 3), 0.0), last) for value in (cue.start, cue.end))
+    return min(start, end), end
 
 
 def finite(value: float) -> float:
-    """0 for what is no number: sums may overflow in half precision, and JSON has no NaN."""
+    """Returns 0 for NaN and infinity: sums may overflow in half precision, and JSON has neither."""
     return float(value) if math.isfinite(value) else 0.0

@@ -1,86 +1,74 @@
 """Silence taken out of a recording as it is read, and times put back into the recording.
 
 The rules are those of faster-whisper's `get_speech_timestamps` with its default options, and its
-Silero model; but where that needs the whole recording, here one pass over its blocks carries
-the model's state along, so the chunks of speech are the same whatever the recording's length:
+Silero model. But faster-whisper needs the whole recording. Here one pass over the blocks carries
+the model's state along, and finds the same chunks of speech:
 
 1. Each 32 ms get a probability of speech. Speech begins at 0.5 or more.
-2. It ends where the probability falls under 0.35 and does not reach 0.5 again for two seconds.
+2. It ends where the probability falls below 0.35 and does not reach 0.5 again for two seconds.
 3. 0.4 s on both sides belong to it. (Between two chunks lie at least 2 s, so these never meet.)
 """
 
-from bisect import bisect_left, bisect_right
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+from faster_whisper.vad import SpeechTimestampsMap
 
 from asrd.engine.audio.opening import RATE, Samples
+from asrd.engine.mel import NO_SAMPLES
 
 _STEP = 512
 _CONTEXT = 64
 _SPEECH, _SILENCE = 0.5, 0.35
 _MIN_SILENCE = 2 * RATE
 _PAD = RATE * 400 // 1000
-_NOTHING = np.zeros(0, np.float32)
 
 
-class SpeechMap:
-    """Where the chunks of speech lie in the recording; faster-whisper's SpeechTimestampsMap for a
-    list of chunks that still grows, the last of which may be open."""
+class SpeechMap(SpeechTimestampsMap):  # type: ignore[misc]  # faster-whisper has no types
+    """The places of the chunks of speech in the recording.
+
+    faster-whisper's map takes a complete list of chunks. This one grows, and its last chunk may be
+    open.
+    """
 
     def __init__(self) -> None:
-        self._ends: list[int] = []
-        self._silence_before: list[float] = []
-        self._silent = 0
-        self._last_end = 0
+        super().__init__([], RATE)
+        self._silent = self._last_end = 0
 
     def open_chunk(self, start: int) -> None:
-        """Speech from sample `start` of the recording on."""
+        """Adds a chunk that begins at sample `start` of the recording."""
         self._silent += start - self._last_end
-        self._silence_before.append(self._silent / RATE)
+        self.total_silence_before.append(self._silent / RATE)
+        self.chunk_end_sample.append(sys.maxsize)
 
     def close_chunk(self, end: int) -> None:
         self._last_end = end
-        self._ends.append(end - self._silent)
+        self.chunk_end_sample[-1] = end - self._silent
 
     def original(self, seconds: float) -> float:
-        """A time in the speech alone as one in the recording."""
-        if not self._silence_before:
-            return seconds
-        return self._shift(seconds, self._chunk_at(seconds))
+        """Returns the time in the recording for a time in the speech alone."""
+        return float(self.get_original_time(seconds)) if self.total_silence_before else seconds
 
     def restore(self, segment: Any) -> None:
-        """Put a faster-whisper Segment of the speech alone, and its words, into the recording."""
+        """Moves a faster-whisper Segment of the speech alone, and its words, to the recording's
+        times, as faster-whisper's `restore_speech_timestamps` does."""
         for word in segment.words or ():
             # By its middle, so that both its ends are in the same chunk.
-            chunk = self._chunk_at((word.start + word.end) / 2)
-            word.start = self._shift(word.start, chunk)
-            word.end = self._shift(word.end, chunk)
+            chunk = self.get_chunk_index((word.start + word.end) / 2)
+            word.start = self.get_original_time(word.start, chunk)
+            word.end = self.get_original_time(word.end, chunk)
         if segment.words:
             segment.start, segment.end = segment.words[0].start, segment.words[-1].end
         else:
-            segment.start = self._shift(segment.start, self._chunk_at(segment.start))
-            segment.end = self._shift(segment.end, self._chunk_ending_at(segment.end))
-
-    def _shift(self, seconds: float, chunk: int) -> float:
-        return round(self._silence_before[chunk] + seconds, 2)
-
-    def _chunk_at(self, seconds: float) -> int:
-        chunk = bisect_right(self._ends, int(seconds * RATE))
-        return min(chunk, len(self._silence_before) - 1)
-
-    def _chunk_ending_at(self, seconds: float) -> int:
-        sample = int(seconds * RATE)
-        chunk = bisect_left(self._ends, sample)
-        if chunk < len(self._ends) and self._ends[chunk] == sample:
-            return chunk
-        return self._chunk_at(seconds)
+            segment.start = self.get_original_time(segment.start)
+            segment.end = self.get_original_time(segment.end, is_end=True)
 
 
 class SpeechFilter:
-    """Iterate once for the speech in `blocks`: one array for each block, empty in silence, and one
-    more for the end. `map` knows all of the speech given out so far.
+    """An iterator over the speech in `blocks`: one array for each block, empty in silence, and one
+    more at the end. `map` has the places of all speech returned so far.
 
     `session` is the onnxruntime session of faster-whisper's Silero model.
     """
@@ -89,10 +77,10 @@ class SpeechFilter:
         self.map = SpeechMap()
         self._blocks = blocks
         self._probabilities = _Silero(session)
-        # Samples that are not given out or dropped yet; the first is number `_base`.
-        self._held = _NOTHING
+        # The samples that are neither returned nor dropped yet; the first is number `_base`.
+        self._held = NO_SAMPLES
         self._base = 0
-        # Where the next 32 ms to be judged begin.
+        # The sample at which the next 32 ms to be judged begin.
         self._judged = 0
         self._speaking = False
         self._silent_since: int | None = None
@@ -129,7 +117,7 @@ class SpeechFilter:
     def _begin(self, start: int) -> None:
         self._speaking = True
         start = max(0, start - _PAD)
-        self._drop(start)
+        self._take(start)
         self.map.open_chunk(start)
 
     def _stop(self, end: int) -> Samples:
@@ -139,10 +127,11 @@ class SpeechFilter:
         return self._take(end)
 
     def _release(self) -> Samples:
-        """What is surely speech, whatever follows; in silence, only the padding is kept."""
+        """Returns the samples that are speech no matter what follows. In silence, keeps only the
+        padding of a chunk that may begin."""
         if not self._speaking:
-            self._drop(max(0, self._judged - _PAD))
-            return _NOTHING
+            self._take(max(0, self._judged - _PAD))
+            return NO_SAMPLES
         if self._silent_since is None:
             return self._take(self._judged)
         return self._take(min(self._judged, self._silent_since + _PAD))
@@ -151,13 +140,13 @@ class SpeechFilter:
         rest, end = self._unjudged(), self._end
         speech: list[Samples] = []
         if len(rest) or self._speaking:
-            # The last step is filled up with zeros, and faster-whisper blanks its end, too.
+            # faster-whisper fills up the last step with zeros, and blanks its end.
             last = np.pad(rest, (0, _STEP - len(rest)))
             last[-_CONTEXT:] = 0
             speech += self._judge(self._probabilities(last))
         if self._speaking:
             speech.append(self._stop(end))
-        return np.concatenate((_NOTHING, *speech))
+        return np.concatenate((NO_SAMPLES, *speech))
 
     def _take(self, end: int) -> Samples:
         count = max(0, end - self._base)
@@ -165,12 +154,9 @@ class SpeechFilter:
         self._base += len(taken)
         return taken
 
-    def _drop(self, end: int) -> None:
-        self._take(end)
-
 
 class _Silero:
-    """Probability of speech for each 512 samples, given in order."""
+    """The probabilities of speech for steps of 512 samples, which must come in order."""
 
     def __init__(self, session: Any) -> None:
         self._session = session

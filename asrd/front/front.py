@@ -1,27 +1,25 @@
 """The front's core: feeds the scheduler and performs its actions.
 
 Every event of a client (session.py) or a worker (worker_connection.py) ends in a call of the
-scheduler, and `_perform` is the only place that acts on its answers. asrd.front.server owns sockets
-and signals.
+scheduler, and only `_perform` acts on its answers. server.py owns the sockets and signals.
 """
 
 import logging
-import os
+import math
 import time
-from typing import Any
+from collections import Counter
 
 import anyio
 from anyio.abc import TaskGroup
 
 from asrd.config import FrontSettings
 from asrd.errors import Code
-from asrd.front import request as answers
 from asrd.front.discovery import WorkerDirectory
-from asrd.front.reporting import log_entries, snapshot
+from asrd.front.reporting import log_entries
 from asrd.front.reporting.crashes import Crash, Crashes, JobRef
 from asrd.front.reporting.log_entries import Refusals
 from asrd.front.reporting.metrics import Metrics
-from asrd.front.request import Request
+from asrd.front.request import Client, Request, transcript
 from asrd.front.scheduling.actions import (
     Abandon,
     Accept,
@@ -37,23 +35,21 @@ from asrd.front.scheduling.fairqueue import Limits
 from asrd.front.scheduling.needs import UNKNOWN, Skills
 from asrd.front.scheduling.scheduler import Scheduler, UnknownKey
 from asrd.front.scheduling.workers import Worker, WorkerState
-from asrd.front.session import Session
-from asrd.front.spool import JobAudio, Spool, SpooledAudio
-from asrd.front.unanswered import Unanswered
+from asrd.front.spool import Spool
 from asrd.front.worker_connection import WorkerConnection
-from asrd.wire.client_events import Transcribe
 from asrd.wire.peer import Peer, User, named
-from asrd.wire.records import AudioFormat, Options
 from asrd.wire.worker_events import Done, Failed, Hello, JobProgress, JobSegment, Loading, StartJob
 
 log = logging.getLogger(__name__)
 
-# What a worker may say of a job that is still wanted. It knows nothing of queues and deadlines, and
-# must not tell a client that somebody cancelled.
+# The codes that a worker may answer. It knows nothing of queues and deadlines, and must not report
+# that somebody cancelled.
 _WORKERS_CODES = frozenset(
     {Code.BAD_REQUEST, Code.BAD_AUDIO, Code.TOO_LARGE, Code.OUT_OF_MEMORY, Code.INTERNAL}
 )
-_FROM_ELSEWHERE = "it was cancelled from another connection"
+# Seconds within which a worker's process reports what its model can do, also on a slow and busy
+# machine. Shorter than the library waits for an answer (10 s).
+_ANNOUNCED_SECONDS = 5.0
 
 
 class Front:
@@ -64,13 +60,13 @@ class Front:
         self.scheduler = Scheduler(Limits(**{name: getattr(settings, name) for name in names}))
         self.metrics = Metrics()
         self.crashes = Crashes()
+        self.spool = Spool(settings.spool_max_bytes, settings.spool_max_bytes_per_user)
         self.links: dict[str, WorkerConnection] = {}
+        self.clients: set[Client] = set()
         self.started_at = 0.0
-        self.connections = 0
+        # Requests that were accepted and have no answer yet.
+        self._unanswered: Counter[User] = Counter()
         self._directory = WorkerDirectory(settings.worker_dir)
-        self.sessions: set[Session] = set()
-        self._unanswered = Unanswered()
-        self._spool = Spool(settings.spool_max_bytes, settings.spool_max_bytes_per_user)
         self._buffer = buffer
         self._refusals = Refusals()
         self._timer_due = 0.0
@@ -82,20 +78,16 @@ class Front:
     # --- the daemon's life --------------------------------------------------------------------
 
     def start(self, tasks: TaskGroup) -> None:
-        """Look for workers, and keep the deadlines, in `tasks`."""
+        """Starts to look for workers, and to watch the deadlines, in `tasks`."""
         self._tasks = tasks
         self.started_at = anyio.current_time()
         tasks.start_soon(self._timer)
         self.find_workers()
 
     async def drain(self) -> None:
-        """Take no more jobs, and wait until those accepted have their answers."""
+        """Accepts no more jobs, and waits until those accepted have their answers."""
         self._perform(self.scheduler.drain(anyio.current_time()))
         await self._idle.wait()
-
-    def _check_idle(self) -> None:
-        if self.scheduler.draining and self.scheduler.idle:
-            self._idle.set()
 
     async def _timer(self) -> None:
         while True:
@@ -105,92 +97,63 @@ class Front:
                 await self._timer_changed.wait()
             self._perform(self.scheduler.tick(anyio.current_time()))
 
-    # --- what sessions ask ----------------------------------------------------------------------
-
-    def new_recording(self, user: User) -> SpooledAudio:
-        return SpooledAudio(self._spool, user, self.settings.max_payload_bytes)
-
-    def make_request(
-        self,
-        session: Session,
-        asked: Transcribe,
-        options: Options,
-        format_: AudioFormat,
-        audio: JobAudio,
-    ) -> Request:
-        return answers.make_request(
-            session,
-            asked,
-            options,
-            format_,
-            audio,
-            fresh_id=os.urandom(8).hex(),
-            now=anyio.current_time(),
-            max_audio_seconds=self.settings.max_audio_seconds,
-        )
+    # --- calls from sessions --------------------------------------------------------------------
 
     def submit(self, request: Request) -> None:
         if not self.scheduler.workers:
             # Right after an installation the sockets may be newer than the last look for them.
             self.find_workers()
-        full, now = self._why_full(request), anyio.current_time()
-        if full is not None:
-            later = self.scheduler.retry_after_ms(request.job, now)
-            failure = Failure(Code.BUSY, full, retry_after_ms=later)
-            self._perform([Refuse(request.job, failure)])
-        else:
-            actions = self.scheduler.submit(request.job, now)
-            if not request.job.ended:
-                # The worker that it starts on has the longer way to the answer, and hears first.
-                # (The end of one that is overdue already must come behind its acceptance.)
-                actions.sort(key=lambda action: isinstance(action, Accept))
-            self._perform(actions)
+        limit, user = self.settings.jobs_max_per_user, request.job.user
+        if limit and self._unanswered[user] >= limit:
+            self.refuse(request, f"{limit} jobs of {named(user)} are unanswered")
+            return
+        actions = self.scheduler.submit(request.job, anyio.current_time())
+        if not request.job.ended:
+            # The worker that it starts on has the longer way to the answer, and hears first.
+            # (The end of one that is overdue already must come behind its acceptance.)
+            actions.sort(key=lambda action: isinstance(action, Accept))
+        self._perform(actions)
 
-    def _why_full(self, request: Request) -> str | None:
-        limit, user = self.settings.jobs_max_per_connection, request.job.user
-        if len(request.session.requests) > limit:
-            return f"{limit} jobs of this connection are unanswered"
-        limit = self.settings.jobs_max_per_user
-        if limit and self._unanswered.count(user) >= limit:
-            return f"{limit} jobs of {named(user)} are unanswered"
-        return None
+    def refuse(self, request: Request, full: str) -> None:
+        """Refuses a request that the scheduler never sees: its user or client has too many."""
+        later = self.scheduler.retry_after_ms(request.job, anyio.current_time())
+        failure = Failure(Code.BUSY, full, retry_after_ms=later)
+        self._perform([Refuse(request.job, failure)])
 
-    def cancel(self, request: Request, why: str) -> None:
-        failure = Failure(Code.CANCELLED, why)
+    def cancel(self, request: Request, failure: Failure) -> None:
         self._perform(self.scheduler.end(request.job, failure, anyio.current_time()))
 
     def cancel_foreign(self, peer: Peer, job_id: str) -> int:
-        """End the jobs of that id that this user has on other connections (root: that anyone
-        has), also those still recorded; how many is told, not whether others have such a job."""
-        mine = list(self._unanswered.named(job_id, peer))
-        for request in mine:
-            self.cancel(request, _FROM_ELSEWHERE)
-        recording = [s for s in self.sessions if peer.may_see(s.peer)]
-        failure = Failure(Code.CANCELLED, _FROM_ELSEWHERE)
-        return len(mine) + sum(s.cancel_recording(job_id, failure) for s in recording)
+        """Ends the jobs with that id on all connections that `peer` may see. Returns their number,
+        which says nothing about other users' jobs."""
+        failure = Failure(Code.CANCELLED, "it was cancelled from another connection")
+        visible = [client for client in self.clients if peer.may_see(client.peer)]
+        return sum(client.cancel(job_id, failure) for client in visible)
 
-    def refused(self, session: Session, failure: Failure) -> None:
-        """A request of a client was not accepted."""
+    def count_refusal(self, peer: Peer, failure: Failure) -> None:
+        """Counts and logs a request that was not accepted."""
         self.metrics.refused[failure.code.value] += 1
-        self._refusals.add(failure, session.log_fields, anyio.current_time())
-
-    def status(self, peer: Peer) -> dict[str, Any]:
-        return snapshot.snapshot(self, peer, anyio.current_time())
+        self._refusals.add(failure, peer.log_fields, anyio.current_time())
 
     async def models_known(self) -> None:
         """Waits until each worker that may serve has reported what its model can do, or was silent
         for too long: right after the start of the daemon nothing is known."""
-        while (until := snapshot.unknown_until(self)) > anyio.current_time():
+        while (until := self._unknown_until()) > anyio.current_time():
             with anyio.CancelScope(deadline=until):
                 await self._known.wait()
 
-    def info(self) -> dict[str, Any]:
-        return snapshot.info(self)
+    def _unknown_until(self) -> float:
+        waits = [-math.inf]
+        for worker in self.scheduler.workers.values():
+            info = self.links[worker.name].info
+            if worker.hopeful and not info.languages and info.found_at is not None:
+                waits.append(info.found_at + _ANNOUNCED_SECONDS)
+        return max(waits)
 
     # --- workers --------------------------------------------------------------------------------
 
     def find_workers(self) -> None:
-        """Keep a link to each worker that there is."""
+        """Connects to each worker whose socket is there."""
         found = self._directory.look()
         now = anyio.current_time()
         for name in sorted(found.keys() - self.links.keys()):
@@ -248,9 +211,9 @@ class Front:
         self._perform(self.scheduler.worker_lost(name, how, now))
 
     def worker_explained(self, link: WorkerConnection, crash: Crash) -> None:
-        """The next process has told what its service manager knows of the end of the one before."""
-        said = "" if crash.stderr is None else f"; its last words: {crash.stderr}"
-        log_entries.crash(crash, f"pid {crash.pid}: {crash.exit or 'ended'}", said)
+        """The next process has reported how the one before it ended."""
+        detail = "" if crash.stderr is None else f"; its last words: {crash.stderr}"
+        log_entries.crash(crash, f"pid {crash.pid}: {crash.exit or 'ended'}", detail)
 
     def worker_left(self, link: WorkerConnection, asleep: bool) -> None:
         log.info("worker %s: %s", link.name, "asleep" if asleep else "stopping")
@@ -266,12 +229,12 @@ class Front:
     def job_segment(self, link: WorkerConnection, event: JobSegment) -> None:
         request = self._running(link, event.key)
         if request is not None:
-            request.session.segment(request, event)
+            request.client.segment(request, event)
 
     def job_progress(self, link: WorkerConnection, event: JobProgress) -> None:
         request = self._running(link, event.key)
         if request is not None:
-            request.session.progress(request, event)
+            request.client.progress(request, event)
 
     def job_done(self, link: WorkerConnection, event: Done) -> None:
         now = anyio.current_time()
@@ -287,25 +250,26 @@ class Front:
         )
 
     def _running(self, link: WorkerConnection, key: int) -> Request | None:
-        """The request under this key; None if nobody wants its answer any more."""
+        """Returns the request under this key; None if its client no longer waits."""
         jobs = self.scheduler.workers[link.name].jobs
         if key not in jobs:
             raise UnknownKey(f"it spoke of job {key}, which it does not run")
         job = jobs[key]
         return None if job is None else job.request
 
-    # --- what the scheduler wants done ------------------------------------------------------------
+    # --- the scheduler's actions ------------------------------------------------------------------
 
     def _perform(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
                 case Accept(job, depth):
                     self.metrics.accepted += 1
-                    self._unanswered.add(job.request)
-                    job.request.session.accepted(job.request, depth)
+                    self._unanswered[job.user] += 1
+                    job.request.client.accepted(job.request, depth)
                 case Refuse(job, failure):
-                    self.refused(job.request.session, failure)
-                    self._fail(job.request, failure)
+                    self.count_refusal(job.request.owner, failure)
+                    job.request.audio.close()
+                    job.request.client.failed(job.request, failure)
                 case Prefetch(job, worker, key):
                     self._send_job(job.request, self.links[worker], key, hold=True)
                 case Start():
@@ -320,7 +284,8 @@ class Front:
                     self.links[worker].wake()
         if self.scheduler.next_deadline() < self._timer_due:
             self._timer_changed.set()
-        self._check_idle()
+        if self.scheduler.draining and self.scheduler.idle:
+            self._idle.set()
 
     def _start(self, start: Start) -> None:
         request, link = start.job.request, self.links[start.worker]
@@ -356,21 +321,21 @@ class Front:
         self.metrics.job_failed(failure.code, request.job.timeout is not None)
         text = f"{failure.code}: {failure.text}"
         log.info("failed: %s", text, extra={"fields": request.log_fields})
-        self._fail(request, failure)
-
-    def _fail(self, request: Request, failure: Failure) -> None:
         self._end(request)
-        request.session.failed(request, failure)
+        request.client.failed(request, failure)
 
     def _end(self, request: Request) -> None:
         request.audio.close()
-        self._unanswered.remove(request)
+        user = request.job.user
+        self._unanswered[user] -= 1
+        if not self._unanswered[user]:
+            del self._unanswered[user]
 
     def _deliver(self, request: Request, done: Done) -> None:
         job, now = request.job, anyio.current_time()
         model = self.scheduler.workers[job.worker or ""].model
-        # First the answer; the books can wait.
-        request.session.finished(request, answers.transcript(request, done, model, now))
+        # The answer comes first; the statistics can wait.
+        request.client.finished(request, transcript(request, done, model, now))
         self._end(request)
         wait, run = job.started_at - job.arrival, now - job.started_at
         self.metrics.job_done(wait, run, done.audio_seconds, now)
@@ -385,7 +350,7 @@ class Front:
 
 
 def _skills(event: Loading | Hello) -> Skills | None:
-    """None as long as the worker has not looked."""
+    """Returns the model's skills; None before the worker has looked at its files."""
     if not event.languages:
         return None
     return Skills(frozenset(event.languages), event.translate, event.word_timestamps)

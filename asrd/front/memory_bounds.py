@@ -1,6 +1,6 @@
-"""What all clients together can make the front hold at most, summed up from its settings.
+"""The most memory and descriptors that all clients together can take, computed from the settings.
 
-`docs/security.md` has the sum item by item; `tests/process/test_memory.py` puts it to the test.
+`docs/security.md` has the sum item by item; `tests/process/test_memory.py` tests it.
 """
 
 from asrd.config import FrontSettings
@@ -10,25 +10,25 @@ _KIB, _MIB = 1 << 10, 1 << 20
 
 # The program at rest, with the buffer that all reads go into, and one event while it is parsed.
 _AT_REST = 48 * _MIB
-# Task, session, channel and decoder, and the room that a small buffer takes.
+# Task, session, connection and decoder, and a small buffer.
 _CONNECTION = 32 * _KIB
 # Two prompts of 4,096 characters, of up to four bytes each, and the names.
 _ASKED = 40 * _KIB
-# Of a recording that is on its way, and of the next one, which may be asked for already.
+# The stream that is arriving, and the `transcribe` of the next one.
 _ASKED_OF_CONNECTION = 2 * _ASKED
-# A buffer that was partly read keeps its room until half of it is empty.
+# A buffer that was partly read keeps its size until half of it is empty.
 _SLACK = 2
-# An answer that is passed on just now, however large its client's bound.
+# One answer of any size may always wait.
 _LARGEST_ANSWER = frames.MAX_TRANSCRIPT_DATA
 _PAGE = 4 * _KIB
-# The connection itself, a recording, a payload, and what waits for the event that declares it.
+# The connection itself, a recording, a payload, and those that wait for their event.
 _DESCRIPTORS_OF_CLIENT = 3 + frames.MAX_FDS
 # Listeners, workers, standard streams, the event loop's own.
 _DESCRIPTORS_AT_REST = 128
 
 
 def memory(settings: FrontSettings) -> int:
-    """Bytes of the process, but for recordings."""
+    """Bytes of the process, without recordings."""
     clients = settings.connections_max * (_CONNECTION + _ASKED_OF_CONNECTION)
     strangers = settings.status_connections_max * _CONNECTION
     kept = _SLACK * settings.unread_max_bytes + _LARGEST_ANSWER
@@ -36,7 +36,7 @@ def memory(settings: FrontSettings) -> int:
 
 
 def recordings(settings: FrontSettings) -> int:
-    """Bytes of inline audio, in whole pages; they count as this service's, in memfds."""
+    """Bytes of inline audio in memfds, in whole pages; they count as this service's memory."""
     number = 2 * settings.connections_max + settings.queue_max
     return settings.spool_max_bytes + number * _PAGE
 

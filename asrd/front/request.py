@@ -1,37 +1,57 @@
-"""One job as its client asked for it, and the answers as the wire tells them."""
+"""One job as its client asked for it, and the data of the events that answer it."""
 
+import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from asrd.errors import BadAudio, FieldError, TooLarge
 from asrd.front.reporting.crashes import JobRef
 from asrd.front.scheduling.actions import Failure
 from asrd.front.scheduling.fairqueue import Job
 from asrd.front.scheduling.needs import Needs
-from asrd.wire.client_events import Error, Transcribe, Transcript
+from asrd.wire.client_events import Error, Transcribe
+from asrd.wire.fds import OwnedFd
 from asrd.wire.fields import dump
 from asrd.wire.peer import Peer
-from asrd.wire.records import PROMPT_MAX, AudioFormat, Options
-from asrd.wire.worker_events import Done
+from asrd.wire.records import PROMPT_MAX, SENTENCE_MAX, AudioFormat, Options
+from asrd.wire.worker_events import Done, JobProgress, JobSegment
 
-if TYPE_CHECKING:
-    from asrd.front.session import Session
-    from asrd.front.spool import JobAudio
+
+class JobAudio(Protocol):
+    """The audio of a job: `size` bytes behind a descriptor."""
+
+    size: int
+    fd: OwnedFd
+
+    def close(self) -> None: ...
+
+
+class Client(Protocol):
+    """The connection that a request came from; each call answers it at once."""
+
+    peer: Peer
+
+    def accepted(self, request: "Request", queue_depth: int) -> None: ...
+    def segment(self, request: "Request", event: JobSegment) -> None: ...
+    def progress(self, request: "Request", event: JobProgress) -> None: ...
+    def finished(self, request: "Request", transcript: dict[str, Any]) -> None: ...
+    def failed(self, request: "Request", failure: Failure) -> None: ...
+    def cancel(self, job_id: str, failure: Failure) -> bool: ...
 
 
 @dataclass(eq=False, slots=True)
 class Request:
     """Owns `audio` until it is finished: a retry needs it again.
 
-    `plain`: of a pure Wyoming conversation, which gets nothing but its answer, and ends after an
-    error: some clients wait for a transcript or the end of the connection, and know no error.
+    `plain`: the request uses Wyoming's own fields only. It gets nothing but its answer, and an
+    error ends the connection: some clients wait for a transcript or the end, and know no error.
     """
 
-    session: "Session"
+    client: Client
     job: Job
     job_id: str
     trace_id: str | None
-    audio: "JobAudio"
+    audio: JobAudio
     format: AudioFormat
     options: Options
     stream: bool
@@ -39,10 +59,10 @@ class Request:
 
     @property
     def owner(self) -> Peer:
-        return self.session.peer
+        return self.client.peer
 
     def ran(self) -> JobRef:
-        """A record of this attempt, for the report of a death."""
+        """Returns a record of this attempt, for the report of a crash."""
         return JobRef(
             job_id=self.job_id,
             owner=self.owner,
@@ -55,7 +75,7 @@ class Request:
 
     @property
     def log_fields(self) -> dict[str, object]:
-        """The fields that every log line of this job carries."""
+        """The fields of each log entry about this job."""
         fields: dict[str, object] = {"ASRD_JOB_ID": self.job_id, **self.owner.log_fields}
         if self.trace_id is not None:
             fields["ASRD_TRACE_ID"] = self.trace_id
@@ -63,20 +83,15 @@ class Request:
 
 
 def make_request(
-    session: "Session",
+    client: Client,
     asked: Transcribe,
     options: Options,
     format_: AudioFormat,
-    audio: "JobAudio",
-    fresh_id: str,
+    audio: JobAudio,
     now: float,
     max_audio_seconds: float,
 ) -> Request:
-    """Check the audio's length against its format and the limit; `fresh_id` is the job's if the
-    client gave it none.
-
-    Raises BadAudio, TooLarge.
-    """
+    """Checks the audio's length against its format and the limit. Raises BadAudio, TooLarge."""
     try:
         seconds = format_.seconds(audio.size)
     except FieldError as error:
@@ -84,7 +99,7 @@ def make_request(
     if seconds is not None and seconds > max_audio_seconds:
         raise TooLarge(f"audio: {seconds:.0f} s are over the limit of {max_audio_seconds:.0f} s")
     job = Job(
-        user=session.peer.user,
+        user=client.peer.user,
         arrival=now,
         needs=Needs(
             # Some clients send an empty name for none.
@@ -98,9 +113,9 @@ def make_request(
         timeout=None if asked.timeout_ms is None else asked.timeout_ms / 1000,
     )
     request = Request(
-        session=session,
+        client=client,
         job=job,
-        job_id=asked.job_id or fresh_id,
+        job_id=asked.job_id or os.urandom(8).hex(),
         trace_id=asked.trace_id,
         audio=audio,
         format=format_,
@@ -113,12 +128,12 @@ def make_request(
 
 
 def is_plain(asked: Transcribe) -> bool:
-    """True if the request uses nothing but fields that Wyoming has."""
+    """Returns True if the request uses nothing but Wyoming's own fields."""
     return asked.audio is None and asked.job_id is None and not asked.stream
 
 
 def with_hints(asked: Transcribe, options: Options) -> Options:
-    """Wyoming's names and terms as Whisper's hotwords: as many as fit, none of them cut."""
+    """Returns the options with Wyoming's names and terms as hotwords, as many as fit."""
     if options.hotwords is not None:
         return options
     hints = ""
@@ -131,7 +146,7 @@ def with_hints(asked: Transcribe, options: Options) -> Options:
 
 
 def transcript(request: Request, done: Done, model: str | None, now: float) -> dict[str, Any]:
-    """The `transcript` event's data; `now` in seconds of the scheduler's clock."""
+    """The data of the `transcript` event; `now` in seconds of the scheduler's clock."""
     job = request.job
     return {
         "text": done.text,
@@ -150,23 +165,14 @@ def transcript(request: Request, done: Done, model: str | None, now: float) -> d
     }
 
 
-def nothing_said(options: Options) -> dict[str, Any]:
-    """The `transcript` event's data for a recording without any audio."""
-    return dict(dump(Transcript(text="", language=options.language)))
-
-
-def error(failure: Failure, job_id: str | None, trace_id: str | None) -> dict[str, Any]:
-    """The `error` event's data."""
-    return dict(
-        dump(
-            Error(
-                text=failure.text[:4096],
-                code=failure.code,
-                job_id=job_id,
-                trace_id=trace_id,
-                retryable=failure.code.retryable,
-                retry_after_ms=failure.retry_after_ms,
-                phase=failure.phase,
-            )
-        )
+def error(failure: Failure, job_id: str | None = None, trace_id: str | None = None) -> Error:
+    """The `error` event. Without `job_id` it is about the connection."""
+    return Error(
+        text=failure.text[:SENTENCE_MAX],
+        code=failure.code,
+        job_id=job_id,
+        trace_id=trace_id,
+        retryable=failure.code.retryable,
+        retry_after_ms=failure.retry_after_ms,
+        phase=failure.phase,
     )

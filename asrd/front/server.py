@@ -1,4 +1,4 @@
-"""`asrd serve`: the daemon as systemd starts it. Sockets, signals, connections, the watchdog."""
+"""`asrd serve`, the daemon as systemd starts it: sockets, signals, connections, the watchdog."""
 
 import argparse
 import contextlib
@@ -16,9 +16,10 @@ from anyio.abc import TaskGroup
 from asrd import systemd
 from asrd.config import FrontSettings, config_path, load_front
 from asrd.errors import Code, ConfigError
-from asrd.front import memory_bounds, request
+from asrd.front import memory_bounds
 from asrd.front.front import Front
 from asrd.front.reporting import snapshot
+from asrd.front.request import error
 from asrd.front.scheduling.actions import Failure
 from asrd.front.session import Session
 from asrd.journal import setup_logging
@@ -27,29 +28,26 @@ from asrd.wire import frames
 from asrd.wire.client_events import Error
 from asrd.wire.connection import BufferBudget, Connection
 from asrd.wire.fdsocket import READ_SIZE, peer_of
+from asrd.wire.fields import dump
 from asrd.wire.peer import Peer, User, named
 
 log = logging.getLogger(__name__)
 
-# How soon a new worker's socket is found, and how fresh the STATUS line is.
+# Seconds between two looks for workers, and between two STATUS lines.
 _HOUSEKEEPING_SECONDS = 0.5
-# Accepting is tried again so long after the process ran out of descriptors.
+# Seconds until the next try to accept, after the process ran out of descriptors.
 _EXHAUSTED_SECONDS = 0.1
-# How often it is looked whether the sockets are still in the file system.
+# Seconds between two log entries about that.
+_LOG_AGAIN_SECONDS = 10.0
+# Seconds between two checks that the sockets are still in the file system.
 _MISSING_SECONDS = 1.0
-# How often it is said that this goes on.
-_TOLD_AGAIN_SECONDS = 10.0
-# Time for clients to read their last answers when the daemon stops.
+# Seconds for clients to read their last answers when the daemon stops.
 _FAREWELL_SECONDS = 2.0
-# On the public socket there is nothing to say but short questions.
-_STRANGERS = frames.FrameLimits(data=4096, payload=64 * 1024, fds=0)
-# Some hundred answers.
-_STRANGERS_OUTPUT = 1 << 20
 
 
 @dataclass
 class _SocketPolicy:
-    """A kind of socket, with bounds of its own: who crowds the one does not close the other."""
+    """The limits of one kind of socket: a crowd at one must not close the other."""
 
     restricted: bool
     limits: frames.FrameLimits
@@ -75,7 +73,7 @@ class _SocketPolicy:
         return self.limits if sock.family == socket.AF_UNIX else replace(self.limits, fds=0)
 
 
-def _main_door(settings: FrontSettings) -> _SocketPolicy:
+def _main_policy(settings: FrontSettings) -> _SocketPolicy:
     return _SocketPolicy(
         restricted=False,
         limits=frames.FrameLimits(payload=settings.max_payload_bytes),
@@ -85,18 +83,19 @@ def _main_door(settings: FrontSettings) -> _SocketPolicy:
     )
 
 
-def _status_door(settings: FrontSettings) -> _SocketPolicy:
+def _public_policy(settings: FrontSettings) -> _SocketPolicy:
+    """The limits for short questions, and some hundred unread answers."""
     return _SocketPolicy(
         restricted=True,
-        limits=_STRANGERS,
-        output_max=min(_STRANGERS_OUTPUT, settings.output_max_bytes),
+        limits=frames.FrameLimits(data=4096, payload=64 * 1024, fds=0),
+        output_max=min(1 << 20, settings.output_max_bytes),
         room=settings.status_connections_max,
         room_per_user=settings.status_connections_max_per_user,
     )
 
 
 class Server:
-    """Owns the listeners: `main` for everybody with access, `public` for status alone."""
+    """Owns the listeners: `main` for transcription, `public` for status alone."""
 
     def __init__(
         self, settings: FrontSettings, main: list[socket.socket], public: list[socket.socket]
@@ -104,16 +103,14 @@ class Server:
         self.settings = settings
         self._buffer = memoryview(bytearray(READ_SIZE))
         self.front = Front(settings, self._buffer)
-        doors = _main_door(settings), _status_door(settings)
-        self._listeners = {
-            sock: door for door, socks in zip(doors, (main, public), strict=True) for sock in socks
-        }
+        self._listeners = dict.fromkeys(main, _main_policy(settings))
+        self._listeners |= dict.fromkeys(public, _public_policy(settings))
         self._notifier = systemd.Notifier()
-        self._channels: set[Connection] = set()
-        self._kept = BufferBudget(settings.unread_max_bytes)
+        self._connections: set[Connection] = set()
+        self._budget = BufferBudget(settings.unread_max_bytes)
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then let accepted jobs finish."""
+        """Serves until SIGTERM or SIGINT, then lets accepted jobs finish."""
         async with anyio.create_task_group() as tasks:
             self.front.start(tasks)
             tasks.start_soon(self._housekeeping)
@@ -133,18 +130,18 @@ class Server:
         self._notifier.close()
 
     async def _stop(self) -> None:
-        # Who connects from now on waits in systemd's socket for the next daemon.
+        # Clients that connect from now on wait in systemd's socket for the next daemon.
         for listener in self._listeners:
             listener.close()
         log.info("stopping, once every accepted job has its answer")
         self._notifier.stopping()
         await self.front.drain()
         with anyio.move_on_after(_FAREWELL_SECONDS):
-            for channel in list(self._channels):
-                await channel.flush(_FAREWELL_SECONDS)
+            for connection in list(self._connections):
+                await connection.flush(_FAREWELL_SECONDS)
 
     async def _housekeeping(self) -> None:
-        """Find workers, show the status line, ping the watchdog: all prove a live event loop."""
+        """Finds workers, shows the status line, pings the watchdog: the event loop is alive."""
         pause = min(_HOUSEKEEPING_SECONDS, systemd.watchdog_seconds() or _HOUSEKEEPING_SECONDS)
         while True:
             self.front.find_workers()
@@ -153,99 +150,95 @@ class Server:
             await anyio.sleep(pause)
 
     async def _keep_listening(self, listener: socket.socket, tasks: TaskGroup) -> None:
-        """Accept clients, also after the socket was removed from the file system."""
-        door, place = self._listeners[listener], Place.of(listener)
+        """Accepts clients, and listens again if the socket is removed from the file system."""
+        policy, place = self._listeners[listener], Place.of(listener)
         if place is None:
-            await self._accept(listener, door, tasks)
+            await self._accept(listener, policy, tasks)
             return
         while True:
             async with anyio.create_task_group() as accepting:
-                accepting.start_soon(self._accept, listener, door, tasks)
-                new = await _made_again(place, PUBLIC_MODE if door.restricted else MAIN_MODE)
+                accepting.start_soon(self._accept, listener, policy, tasks)
+                new = await _made_again(place, PUBLIC_MODE if policy.restricted else MAIN_MODE)
                 accepting.cancel_scope.cancel()
             del self._listeners[listener]
             listener.close()
             listener = new
-            self._listeners[listener] = door
-            # The next front gets it from `asrd run`; systemd keeps none of ours.
+            self._listeners[listener] = policy
+            # `asrd run` passes it to the next front; systemd keeps no socket of ours.
             with contextlib.suppress(OSError):
-                self._notifier.store("status" if door.restricted else "asrd", listener.fileno())
+                self._notifier.store("status" if policy.restricted else "asrd", listener.fileno())
 
-    async def _accept(self, listener: socket.socket, door: _SocketPolicy, tasks: TaskGroup) -> None:
+    async def _accept(
+        self, listener: socket.socket, policy: _SocketPolicy, tasks: TaskGroup
+    ) -> None:
         listener.setblocking(False)
-        told = -math.inf
+        logged_at = -math.inf
         while True:
             try:
                 sock, address = listener.accept()
             except BlockingIOError:
                 await anyio.wait_readable(listener)
-            except OSError as error:
-                if anyio.current_time() > told + _TOLD_AGAIN_SECONDS:
-                    log.error("cannot accept a connection: %s", error.strerror)
-                    told = anyio.current_time()
+            except OSError as problem:
+                if anyio.current_time() > logged_at + _LOG_AGAIN_SECONDS:
+                    log.error("cannot accept a connection: %s", problem.strerror)
+                    logged_at = anyio.current_time()
                 await anyio.sleep(_EXHAUSTED_SECONDS)
             else:
-                tasks.start_soon(self._serve, sock, peer_of(sock, address), door, tasks)
+                tasks.start_soon(self._serve, sock, peer_of(sock, address), policy, tasks)
                 await anyio.lowlevel.checkpoint()
 
     async def _serve(
-        self, sock: socket.socket, peer: Peer, door: _SocketPolicy, tasks: TaskGroup
+        self, sock: socket.socket, peer: Peer, policy: _SocketPolicy, tasks: TaskGroup
     ) -> None:
         if sock.family != socket.AF_UNIX:
-            # A host that lost its power says nothing; its connection must not count forever.
+            # A host that lost its power sends nothing; its connection must not count forever.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        session = Session(self.front, peer, door.restricted)
-        channel = Connection(
+        session = Session(self.front, peer, policy.restricted)
+        connection = Connection(
             sock,
-            frames.Decoder(door.limits_for(sock), session.open_sink),
+            frames.Decoder(policy.limits_for(sock), session.open_sink),
             tasks,
             self._buffer,
-            output_max=door.output_max,
-            kept=self._kept,
+            output_max=policy.output_max,
+            budget=self._budget,
             owner=peer.user,
             frame_timeout=self.settings.frame_timeout_seconds,
         )
-        full = door.why_full(peer.user)
-        self._count(channel, door, peer.user, 1)
+        full = policy.why_full(peer.user)
+        self._connections.add(connection)
+        policy.count(peer.user, 1)
         try:
             if full is None:
-                await session.run(channel)
+                await session.run(connection)
             else:
                 failure = Failure(Code.BUSY, full, retry_after_ms=1000)
-                self.front.refused(session, failure)
-                channel.send(Error.TYPE, request.error(failure, None, None))
-            if channel.overflowed:
+                self.front.count_refusal(peer, failure)
+                connection.send(Error.TYPE, dump(error(failure)))
+            if connection.overflowed:
                 text = "cut off: it does not read its answers, or does not finish its events"
-                log.warning(text, extra=session.log_fields)
+                log.warning(text, extra={"fields": peer.log_fields})
         except Exception:
-            # Our bug; it costs this client its connection, and nobody else anything.
-            log.exception("a connection failed", extra=session.log_fields)
+            # Our bug: it costs this client its connection, and other clients nothing.
+            log.exception("a connection failed", extra={"fields": peer.log_fields})
         finally:
-            self._count(channel, door, peer.user, -1)
-            channel.close()
-
-    def _count(self, channel: Connection, door: _SocketPolicy, user: User, sign: int) -> None:
-        if sign > 0:
-            self._channels.add(channel)
-        else:
-            self._channels.discard(channel)
-        door.count(user, sign)
-        self.front.connections = len(self._channels)
+            self._connections.remove(connection)
+            policy.count(peer.user, -1)
+            connection.close()
 
 
 async def _made_again(place: Place, mode: int) -> socket.socket:
-    """The socket that listens in the place of the first, once that was removed."""
-    told = ""
+    """Waits until the socket is gone from its place. Returns one that listens there instead."""
+    logged = ""
     while True:
         await anyio.sleep(_MISSING_SECONDS)
         if not place.is_lost():
             continue
         try:
             listener = place.bind_again(mode)
-        except ConfigError as error:
-            if told != str(error):
-                log.error("the socket was removed, so no client can connect: %s", error)
-            told = str(error)
+        except ConfigError as problem:
+            if str(problem) != logged:
+                log.error("the socket was removed, so no client can connect: %s", problem)
+            logged = str(problem)
         else:
             log.warning("the socket was removed: listening at %s again", listener.getsockname())
             return listener
@@ -266,12 +259,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _allow_descriptors(settings: FrontSettings) -> None:
-    """As many as we may have: shells and containers start with 1,024, for programs that select."""
+    """Raises the limit of open files to its maximum: shells start with 1,024, for select(2)."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     needed = memory_bounds.descriptors(settings)
     if needed > hard:
-        text = "%d descriptors may be open here, and clients may need %d: a crowd will be told busy"
+        text = "%d descriptors may be open here, and clients may need %d: a crowd will get `busy`"
         log.warning(text, hard, needed)
 
 

@@ -1,6 +1,6 @@
 """Audio as descriptors: inline bytes go into a memfd, a client's own descriptor is checked.
 
-The front moves audio only this way, never as a Python bytes object that grows with the recording.
+The front never holds a recording as a Python bytes object.
 """
 
 import fcntl
@@ -9,25 +9,13 @@ import stat
 from collections import Counter
 
 from asrd.errors import BadAudio, Busy, TooLarge
+from asrd.wire import fds
 from asrd.wire.fds import OwnedFd
 from asrd.wire.peer import User, named
 
-# The worker must never meet a file that shrinks under it; sealed, it need not even check.
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
-
-_KINDS = {
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFDIR: "a directory",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a character device",
-    stat.S_IFBLK: "a block device",
-    stat.S_IFLNK: "a symbolic link",
-}
-
 
 class Spool:
-    """The budget of memory that inline audio may hold at once, in bytes: of all clients, and of
-    each user's."""
+    """The quota of memory for inline audio, in bytes: for all clients, and for each user."""
 
     def __init__(self, limit: int, limit_per_user: int) -> None:
         self.limit = limit
@@ -50,12 +38,10 @@ class Spool:
 
 
 class SpooledAudio:
-    """A memfd of `user` that grows with what is written to it, up to `limit` bytes; a
-    wire.Sink.
+    """A memfd of `user` that grows up to `limit` bytes; a sink for payloads (frames.Sink).
 
-    A write past a bound, or without memory, is swallowed and remembered: `seal` raises it once the
-    event is complete, so that the framing stays intact. What was written before is given back at
-    once: it is of no more use.
+    A write past a limit, or without memory, fails silently, so that the framing stays intact:
+    `seal` raises the error once the event is complete. The memory is released at once.
     """
 
     def __init__(self, spool: Spool, user: User, limit: int) -> None:
@@ -65,10 +51,9 @@ class SpooledAudio:
         self._problem: TooLarge | Busy | None = None
         self.size = 0
         try:
-            fd = os.memfd_create("asrd-audio", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            self.fd = fds.new_memfd()
         except OSError as error:
-            fd, self._problem = -1, _exhausted(error)
-        self.fd = OwnedFd(fd)
+            self.fd, self._problem = OwnedFd(-1), _exhausted(error)
 
     def write(self, data: memoryview) -> None:
         if self._problem is None:
@@ -94,10 +79,10 @@ class SpooledAudio:
         return problem
 
     def seal(self) -> None:
-        """No byte changes from here on. Raises TooLarge or Busy if some were not taken."""
+        """Makes the audio immutable. Raises TooLarge or Busy if a write failed."""
         if self._problem is not None:
             raise self._problem
-        fcntl.fcntl(self.fd.fileno(), fcntl.F_ADD_SEALS, _SEALS)
+        fds.seal(self.fd)
 
     def close(self) -> None:
         self._spool.count(self._user, -self.size)
@@ -106,7 +91,7 @@ class SpooledAudio:
 
 
 class ClientFile:
-    """A descriptor that a client sent: read by the worker as it is, never by the front."""
+    """A descriptor that a client sent: the worker reads it as it is, the front never does."""
 
     def __init__(self, fd: OwnedFd, limit: int) -> None:
         """Takes `fd` over. Raises BadAudio or TooLarge (and closes it)."""
@@ -121,9 +106,6 @@ class ClientFile:
         self.fd.close()
 
 
-JobAudio = SpooledAudio | ClientFile
-
-
 def _exhausted(error: OSError) -> Busy:
     return Busy(f"no room for the audio: {error.strerror}", retry_after_ms=1000)
 
@@ -132,10 +114,10 @@ def _checked_size(fd: int, limit: int) -> int:
     try:
         status = os.fstat(fd)
     except OSError as error:
-        # Another user's FUSE file system tells nobody else anything, say.
+        # For example, a file on another user's FUSE file system.
         raise BadAudio(f"audio: the descriptor cannot be looked at: {error.strerror}") from None
     if not stat.S_ISREG(status.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "no file")
+        kind = fds.kind_of_file(status.st_mode)
         raise BadAudio(f"audio: the descriptor is {kind}, not a regular file or memfd")
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     if flags & os.O_ACCMODE == os.O_WRONLY or flags & os.O_PATH:

@@ -1,13 +1,14 @@
-"""The recording that a Wyoming client sends in chunks: audio-start, audio-chunk …, audio-stop.
+"""A stream of a Wyoming client: audio-start, audio-chunk …, audio-stop.
 
-1. `transcribe` without audio says what is asked of the next recording, and is used up by it.
-2. A refused event ends the recording; what still comes of it is skipped, up to its audio-stop: one
-   recording, one answer, also where each of its chunks is wrong. A refused `transcribe` is such an
-   event: the recording that follows must not be transcribed as if nothing had been asked.
+1. `transcribe` without audio gives the options of the next stream, and of that one only.
+2. A refused event ends the stream. The rest of it is skipped, up to its audio-stop: one stream gets
+   one answer, even if every chunk is wrong. A refused `transcribe` counts as such an event: the
+   stream that follows must not be transcribed with default options.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from asrd.errors import FieldError
 from asrd.front.spool import SpooledAudio
@@ -20,33 +21,35 @@ STREAMED = frozenset({AudioStart.TYPE, AudioChunk.TYPE, AudioStop.TYPE})
 _NOTHING_ASKED = Transcribe(), Options()
 
 
-@dataclass(slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     asked: Transcribe
     options: Options
     format: AudioFormat
-    recording: SpooledAudio
+    audio: SpooledAudio
 
 
-class _Chunk:
-    """The payload of an audio-chunk: goes to the recording, which outlives the event."""
+class _Sink:
+    """A sink of an event's payload that outlives the event."""
 
-    def __init__(self, recording: SpooledAudio) -> None:
-        self.write = recording.write
+    def __init__(self, write: Callable[[memoryview], None]) -> None:
+        self.write = write
 
     def close(self) -> None:
         pass
 
 
+DISCARD = _Sink(lambda data: None)
+
+
 class Stream:
-    """Owns the recording until `stop` gives it away."""
+    """Owns the audio until `stop` returns it."""
 
     def __init__(self, new_recording: Callable[[], SpooledAudio]) -> None:
         self._new_recording = new_recording
-        # None: that was refused.
+        # None after a refused `transcribe`.
         self._next: tuple[Transcribe, Options] | None = _NOTHING_ASKED
         self._open: Recorded | None = None
-        # Of the recording whose events are being handled, be it open or just over.
+        # The request of the stream that is open, or has just ended.
         self._asked = Transcribe()
         self._skipping = False
 
@@ -54,17 +57,17 @@ class Stream:
     def is_open(self) -> bool:
         return self._open is not None
 
-    def sink(self) -> frames.Sink | None:
-        """Where a chunk's payload goes."""
-        return None if self._open is None else _Chunk(self._open.recording)
+    def sink(self) -> frames.Sink:
+        """Returns the sink for a chunk's payload."""
+        return DISCARD if self._open is None else _Sink(self._open.audio.write)
 
     def ask(self, asked: Transcribe, options: Options) -> None:
-        # Until the recording comes, which may be never: without the hints, which may be long and
-        # are among the options.
+        # Kept until the stream begins, which may be never: without the hints, which may be long
+        # and are among the options already.
         self._next = replace(asked, transcript_names=(), transcript_terms=()), options
 
     def refuse(self) -> None:
-        """What was asked of the next recording can't be had."""
+        """Skips the next stream: its `transcribe` was refused."""
         self._next = None
 
     def start(self, event: AudioStart) -> None:
@@ -90,7 +93,7 @@ class Stream:
             raise FieldError("rate", "an audio-chunk must have its audio-start's rate and channels")
 
     def stop(self) -> Recorded | None:
-        """The recording, which is the caller's from here on; None at the end of a refused one.
+        """Returns what was recorded, and gives its audio away; None at the end of a skipped stream.
 
         Raises FieldError.
         """
@@ -105,12 +108,12 @@ class Stream:
             raise FieldError(kind, "came without an audio-start")
 
     def accepted(self) -> None:
-        """What `stop` gave away has become a job, which has answers of its own."""
+        """The stream that was stopped has become a request, which gets its own answer."""
         self._asked = Transcribe()
 
     def give_up(self, kind: str) -> Transcribe | None:
-        """An event of this kind was refused: returns what was asked, to answer it; None if the
-        recording has had its answer."""
+        """Ends the stream because an event of this kind was refused. Returns the request to be
+        answered; None if the stream has had its answer."""
         if kind == AudioStart.TYPE:
             self._begin()
         asked, self._asked = self._asked, Transcribe()
@@ -119,7 +122,7 @@ class Stream:
         return None if answered else asked
 
     def cancel(self, job_id: str) -> Transcribe | None:
-        """Give up the recording, begun or only asked for, if it is of this id: what was asked."""
+        """Gives up the stream with this id, begun or only asked for. Returns its request."""
         if self._open is not None and self._open.asked.job_id == job_id:
             return self.give_up(AudioChunk.TYPE)
         if self._next is not None and self._next[0].job_id == job_id:
@@ -130,5 +133,5 @@ class Stream:
 
     def drop(self) -> None:
         if self._open is not None:
-            self._open.recording.close()
+            self._open.audio.close()
             self._open = None

@@ -1,8 +1,9 @@
-"""The front's end of one worker: connect, hello, job, lost, and again for as long as its socket is.
+"""The front's connection to one worker, made again after each loss, as long as its socket is there.
 
-Connecting is what makes systemd start the worker, and end-of-file is how its death is noticed.
+Connecting makes systemd start the worker; the end of the connection reports its death.
 """
 
+import contextlib
 import errno
 import logging
 import socket
@@ -17,33 +18,27 @@ from anyio.abc import TaskGroup
 from asrd.errors import FieldError, ProtocolError
 from asrd.front.reporting.crashes import Crash, JobRef
 from asrd.front.scheduling.scheduler import UnknownKey
-from asrd.wire import frames
+from asrd.wire import frames, worker_events
 from asrd.wire.connection import Connection
 from asrd.wire.fdsocket import EXHAUSTED
 from asrd.wire.fields import dump, parse_event
 from asrd.wire.worker_events import (
-    FROM_WORKER,
-    PROTOCOL_VERSION,
     Alive,
     Bye,
-    CancelJob,
-    CannotLoad,
     Done,
     Failed,
     Hello,
     JobProgress,
     JobSegment,
     Loading,
-    RunJob,
-    StartJob,
 )
 
 log = logging.getLogger(__name__)
 
-# A worker's answer may be a transcript of many hours; asrd wrote it, so the fast parser will do.
+# A worker's answer may be a transcript of many hours. asrd wrote it, so the fast parser will do.
 _LIMITS = frames.FrameLimits(data=frames.MAX_TRANSCRIPT_DATA, strict=False, fds=0)
 _OUTPUT_MAX = 16 * 1024 * 1024
-# Seconds between tries, doubling. A worker that can't load asks for an admin, not for haste.
+# Seconds between tries, doubling. A worker that can't load needs an admin, not more tries.
 _RETRY_FIRST, _RETRY_LAST = 0.05, 5.0
 _FAILED_FIRST, _FAILED_LAST = 1.0, 60.0
 # Refused connections in a row that make a worker `down`: a restarting socket unit refuses a few.
@@ -53,7 +48,7 @@ _NOT_REFUSED = EXHAUSTED | {errno.EAGAIN}
 
 
 class Broken(Exception):
-    """The worker said something it must not; it is treated as crashed."""
+    """The worker sent an event that it must not; it is treated as crashed."""
 
 
 @dataclass(slots=True)
@@ -61,9 +56,9 @@ class WorkerInfo:
     """Facts about the process behind the socket, for `status`. `model` and `languages` outlive the
     process, because `info` needs them.
 
-    `loads`: it has loaded its model, and nothing has kept it from that since. `alive_seconds`: how
-    often it said it would give a sign of life. Of anyio's clock: `expected_at`, since when a
-    process should be there; `heard_at`, when it said something last.
+    `loads`: the last attempt to load the model succeeded. `alive_seconds`: the interval between its
+    signs of life. Times of anyio's clock: `found_at`, when its socket was found; `expected_at`,
+    since when a process should be there; `heard_at`, when its last event came.
     """
 
     pid: int | None = None
@@ -78,14 +73,13 @@ class WorkerInfo:
     loads: bool = False
     expected_at: float | None = None
     heard_at: float = 0.0
-    # Since when it is looked for.
     found_at: float | None = None
     alive_seconds: float | None = None
     stalled_seconds: float = 0.0
 
 
 class Owner(Protocol):
-    """What a link tells the front; each call happens at once, in the order of the events."""
+    """The front, as a connection reports to it: at once, and in the order of the events."""
 
     def worker_loading(self, link: "WorkerConnection", loading: Loading) -> None: ...
     def worker_ready(self, link: "WorkerConnection", hello: Hello) -> None: ...
@@ -107,11 +101,11 @@ class WorkerConnection:
         self._owner = owner
         self._tasks = tasks
         self._buffer = buffer
-        self._channel: Connection | None = None
+        self._connection: Connection | None = None
         self._woken = anyio.Event()
         self._ready = self._left = self._asleep = self._unexplained = False
         self._delay = _RETRY_FIRST
-        # What the process was given, by key, until it has answered: also what nobody waits for.
+        # The jobs that the process has not answered, by key, including cancelled ones.
         self._given: dict[int, JobRef] = {}
         self._scope = anyio.CancelScope()
         self._on_event: dict[type, Callable[[Any], None]] = {
@@ -124,24 +118,21 @@ class WorkerConnection:
             Failed: self._failed,
         }
 
-    def __repr__(self) -> str:
-        return f"<WorkerConnection {self.name} pid={self.info.pid} {self._channel!r}>"
+    # --- calls from the front -----------------------------------------------------------------
 
-    # --- what the front asks ------------------------------------------------------------------
-
-    def send_job(self, job: StartJob, fd: int, ran: JobRef) -> None:
-        if self._channel is not None:
+    def send_job(self, job: worker_events.StartJob, fd: int, ran: JobRef) -> None:
+        if self._connection is not None:
             self._given[job.key] = ran
-            self._channel.send(StartJob.TYPE, dump(job), [fd])
+            self._connection.send(worker_events.StartJob.TYPE, dump(job), [fd])
 
     def run_held(self, key: int, alone: bool, ran: JobRef) -> None:
-        if self._channel is not None:
+        if self._connection is not None:
             self._given[key] = ran
-            self._channel.send(RunJob.TYPE, dump(RunJob(key, alone)))
+            self._connection.send(worker_events.RunJob.TYPE, dump(worker_events.RunJob(key, alone)))
 
     def cancel(self, key: int) -> None:
-        if self._channel is not None:
-            self._channel.send(CancelJob.TYPE, {"key": key})
+        if self._connection is not None:
+            self._connection.send(worker_events.CancelJob.TYPE, {"key": key})
             if key in self._given and not self._given[key].attempt:
                 # It was held, and of those no more is heard.
                 del self._given[key]
@@ -151,20 +142,20 @@ class WorkerConnection:
         self._woken.set()
 
     def close(self) -> None:
-        """Leave the worker for good."""
+        """Leaves the worker for good."""
         self._scope.cancel()
 
     # --- the connection -------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Keep a connection to the worker until `close`."""
+        """Keeps a connection to the worker until `close`."""
         self.info.expected_at = self.info.found_at = anyio.current_time()
         with self._scope:
             while True:
                 try:
                     await self._live_once()
                 except Exception:
-                    # Our bug; it may cost this worker a while, but never the daemon.
+                    # Our bug: it may delay this worker, but never ends the daemon.
                     log.exception("worker %s: the front failed on it", self.name)
                     await anyio.sleep(_FAILED_FIRST)
 
@@ -202,22 +193,22 @@ class WorkerConnection:
         self._delay *= 2
 
     async def _serve(self, sock: socket.socket) -> str | None:
-        """One connection from beginning to end; returns why the worker can't load, if it said."""
+        """Serves one connection to its end. Returns the reason if the worker can't load."""
         self._ready = self._left = self._asleep = False
         self._woken = anyio.Event()
         decoder = frames.Decoder(_LIMITS)
-        channel = Connection(sock, decoder, self._tasks, self._buffer, output_max=_OUTPUT_MAX)
-        self._channel = channel
+        connection = Connection(sock, decoder, self._tasks, self._buffer, output_max=_OUTPUT_MAX)
+        self._connection = connection
         try:
-            reason = await self._read(channel)
+            reason = await self._read(connection)
         except (ProtocolError, FieldError, UnknownKey, Broken) as error:
             self._lost(f"it broke the protocol: {error}")
         except OSError as error:
             self._lost(f"its connection broke: {error.strerror}")
         except Exception:
-            # Our bug; it may cost this connection, but never the daemon.
-            log.exception("worker %s: the front failed on what it said", self.name)
-            self._lost("the front failed on what it said")
+            # Our bug: it costs this connection, but never the daemon.
+            log.exception("worker %s: the front failed on its event", self.name)
+            self._lost("the front failed on its event")
         else:
             if reason is not None:
                 self.info.loads = False
@@ -225,21 +216,19 @@ class WorkerConnection:
             if not self._left:
                 self._lost("it closed the connection without a word")
         finally:
-            self._channel = None
+            self._connection = None
             self._given.clear()
-            channel.close()
+            connection.close()
         return None
 
-    async def _read(self, channel: Connection) -> str | None:
+    async def _read(self, connection: Connection) -> str | None:
         while True:
-            framed = await channel.receive()
-            if framed is None:
+            frame = await connection.receive()
+            if frame is None:
                 return None
-            try:
-                event = parse_event(FROM_WORKER, framed.type, framed.data)
-            finally:
-                framed.close()
-            if isinstance(event, CannotLoad):
+            with contextlib.closing(frame):
+                event = parse_event(worker_events.FROM_WORKER, frame.type, frame.data)
+            if isinstance(event, worker_events.CannotLoad):
                 return event.text
             if isinstance(event, Bye):
                 self._bye(event)
@@ -253,7 +242,7 @@ class WorkerConnection:
             raise Broken(f"{event.TYPE} {'after' if self._ready else 'before'} hello")
         self._on_event[type(event)](event)
 
-    # --- what the worker says ---------------------------------------------------------------------
+    # --- the worker's events ----------------------------------------------------------------------
 
     def _loading(self, event: Loading) -> None:
         self._explain(event)
@@ -265,8 +254,9 @@ class WorkerConnection:
         self._owner.worker_loading(self, event)
 
     def _hello(self, event: Hello) -> None:
-        if event.version != PROTOCOL_VERSION:
-            raise Broken(f"it speaks version {event.version}, not {PROTOCOL_VERSION}")
+        ours = worker_events.PROTOCOL_VERSION
+        if event.version != ours:
+            raise Broken(f"it speaks version {event.version}, not {ours}")
         self._explain(event)
         info = self.info
         info.pid, info.model, info.languages = event.pid, event.model, event.languages
@@ -277,8 +267,8 @@ class WorkerConnection:
         self._owner.worker_ready(self, event)
 
     def _explain(self, event: Loading | Hello) -> None:
-        """The next process knows from its service manager how the one before it ended; that need
-        not be the one that we lost: more may have died before anybody heard of them."""
+        """The next process knows from its service manager how the one before it ended. That may be
+        another one than we lost: more may have died before they connected."""
         crash, last = self.info.last_death, event.last
         if self._unexplained and crash is not None and last is not None and crash.is_of(last):
             crash.explain(last)
@@ -293,7 +283,7 @@ class WorkerConnection:
 
     def _failed(self, event: Failed) -> None:
         self._owner.job_failed(self, event)
-        # Of a fatal one the end of the process follows, and it was this job's.
+        # A fatal failure ends the process, and the report of its death names this job.
         if not event.fatal:
             self._given.pop(event.key, None)
 

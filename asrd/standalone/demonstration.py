@@ -1,4 +1,4 @@
-"""`asrd demo`: the whole daemon in a private directory, and what a crash in it costs."""
+"""`asrd demo`: the whole daemon in a private directory, and the cost of a crash in it."""
 
 import argparse
 import os
@@ -9,30 +9,30 @@ from pathlib import Path
 
 import anyio
 
-from asrd.asrctl.table import page, read_snapshot
+from asrd.asrctl.snapshot import read_snapshot
+from asrd.asrctl.table import page
 from asrd.client.asyncclient import AsyncClient
 from asrd.config import FrontSettings
 from asrd.demo import SAMPLES, samples
 from asrd.errors import AsrdError
-from asrd.standalone.crew import WorkerPool, supervised, worker_environment
-from asrd.standalone.supervisor import Supervisor
-from asrd.wire.client_events import Transcript
+from asrd.standalone.pool import WorkerPool, supervised, worker_environment
+from asrd.standalone.supervisor import Supervisor, first_of
 
 _SHORT = "en-4.wav"
 _LONG = "en-minute.flac"
-_PATIENCE_SECONDS = 60.0
+_READY_SECONDS = 60.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--verbose", action="store_true", help="show the daemon's log, too")
+    parser.add_argument("--verbose", action="store_true", help="also show the daemon's log")
 
 
 def demo(args: argparse.Namespace) -> int:
-    # SIGTERM and a closed terminal as Ctrl-C: whatever ends it, nothing is left behind.
+    # SIGTERM and SIGHUP act like Ctrl-C, so that nothing is left behind.
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
-    # The traceback of a death that is part of the show would only be noise.
+    # The log would show the traceback of the crash that is part of the demo.
     with (
         tempfile.TemporaryDirectory(prefix="asrd-demo-") as directory,
         open(os.devnull, "wb") as nowhere,
@@ -53,10 +53,10 @@ def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 async def _demo(directory: Path, stderr: int | None) -> None:
     settings = FrontSettings(socket=str(directory / "asrd.sock"))
-    crew = WorkerPool(1, worker_environment("demo", "cpu", None), stderr=stderr)
+    pool = WorkerPool(1, worker_environment("demo", "cpu", None), stderr=stderr)
     print("Starting front and worker, without systemd, in a private directory …")
     started = time.monotonic()
-    async with supervised(settings, directory / "asrd.toml", crew) as supervisor:
+    async with supervised(settings, directory / "asrd.toml", pool) as supervisor:
         await _until_ready(supervisor)
         print(f"  ready after {time.monotonic() - started:.2f} s\n")
         async with AsyncClient(settings.socket) as client:
@@ -66,19 +66,12 @@ async def _demo(directory: Path, stderr: int | None) -> None:
 
 async def _until_ready(supervisor: Supervisor) -> None:
     """Raises AsrdError, ConfigError."""
-    with anyio.move_on_after(_PATIENCE_SECONDS):
-        async with anyio.create_task_group() as tasks:
-
-            async def give_up() -> None:
-                await supervisor.hopeless.wait()
-                tasks.cancel_scope.cancel()
-
-            tasks.start_soon(give_up)
-            await supervisor.units[-1].ready.wait()
-            tasks.cancel_scope.cancel()
-    if not supervisor.units[-1].ready.is_set():
-        why = AsrdError("the worker can't start; `asrd demo --verbose` shows why")
-        raise supervisor.hopeless_because or why
+    worker = supervisor.units[-1]
+    with anyio.move_on_after(_READY_SECONDS):
+        await first_of({"ready": worker.ready.wait, "failed": supervisor.hopeless.wait})
+    if not worker.ready.is_set():
+        reason = AsrdError("the worker can't start; `asrd demo --verbose` shows why")
+        raise supervisor.hopeless_because or reason
 
 
 async def _transcribe(client: AsyncClient) -> None:
@@ -112,14 +105,10 @@ async def _crash(client: AsyncClient, supervisor: Supervisor) -> None:
         async for _ in segments:
             pass
         transcript = segments.transcript
-    _report(transcript, undisturbed, time.monotonic() - started)
-    (row,) = (await client.status())["workers"]
-    print(f"  worker 0: {row['restarts']} restart; last death: {row['last_death']}")
-
-
-def _report(transcript: Transcript, undisturbed: Transcript, seconds: float) -> None:
     same = "the same text" if transcript.text == undisturbed.text else "ANOTHER text"
     print(
-        f"  the same request has its transcript after {seconds:.2f} s"
+        f"  the same request has its transcript after {time.monotonic() - started:.2f} s"
         f" ({transcript.attempts} attempts, {same})"
     )
+    (row,) = (await client.status())["workers"]
+    print(f"  worker 0: {row['restarts']} restart; last death: {row['last_death']}")

@@ -1,8 +1,8 @@
 """A small service manager for machines without systemd: as much of the units as asrd needs.
 
-It hands the very same programs their sockets (sd_listen_fds(3)), hears their notifications and
-keeps the descriptor that they store (sd_notify(3)), restarts them always, and kills those whose
-watchdog pings stop. This is the only place in asrd that starts processes.
+It passes the same programs their sockets (sd_listen_fds(3)), reads their notifications and keeps
+the descriptor that they store (sd_notify(3)), always restarts them, and kills those whose watchdog
+pings stop. No other part of asrd starts processes.
 """
 
 import contextlib
@@ -13,14 +13,17 @@ import signal
 import socket
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
 from asrd.errors import AsrdError, ConfigError
+from asrd.exitcodes import EXIT_CANNOT_LOAD, EXIT_IDLE
 from asrd.standalone import child
 from asrd.systemd import LISTEN_FDS_START
 from asrd.wire import fdsocket
@@ -28,14 +31,14 @@ from asrd.wire.fds import OwnedFd
 
 log = logging.getLogger(__name__)
 
-# Exit codes after which a unit is started again only when somebody connects (asrd.worker.worker).
-EXIT_IDLE, EXIT_CANNOT_LOAD = 77, 78
-# Seconds before a restart, doubling while the unit dies before it was ready. None after a crash in
-# service: recovery time is what asrd is for.
+T = TypeVar("T")
+
+# Seconds before a restart, doubled each time that the unit ends before it is ready. A unit that was
+# ready is restarted at once, since a short recovery is the purpose of asrd.
 _RESTART_FIRST, _RESTART_LAST = 0.1, 5.0
-# A front that ends so often without ever having been ready never will be.
+# After so many ends, a front that was never ready is given up.
 _HOPELESS_ENDS = 5
-# What SIGABRT leaves for a traceback before SIGKILL, as TimeoutAbortSec does.
+# Time to write a traceback between SIGABRT and SIGKILL, like TimeoutAbortSec=.
 _ABORT_SECONDS = 1.0
 
 _CAUGHT = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE}
@@ -43,8 +46,8 @@ _CAUGHT = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE}
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds: `start` until a program is ready, `watchdog` from one ping to the next after that
-    (TimeoutStartSec= and WatchdogSec= in the units)."""
+    """Seconds until a program is ready, and then from one ping to the next (TimeoutStartSec= and
+    WatchdogSec= in the units)."""
 
     start: float = 900.0
     watchdog: float = 10.0
@@ -52,17 +55,15 @@ class Timeouts:
 
 @dataclass
 class Unit:
-    """One program to keep alive; `sockets` are its listening sockets by name.
-
-    `stderr` is a descriptor, if not the supervisor's own; `on_demand` is to
-    start it when somebody connects, not before.
-    """
+    """One program to keep alive. `sockets` are its listening sockets by name; `stderr` is a
+    descriptor, or None for the supervisor's own. If `on_demand`, the next start waits for a
+    connection."""
 
     name: str
     argv: list[str]
     sockets: dict[str, socket.socket]
     environment: Mapping[str, str] = field(default_factory=dict)
-    patience: Timeouts = Timeouts()
+    timeouts: Timeouts = Timeouts()
     stderr: int | None = None
     on_demand: bool = False
     pid: int | None = None
@@ -72,25 +73,24 @@ class Unit:
     status: str = ""
     last_exit: str | None = None
     was_ready: bool = False
-    # Why it can't load, in its own words.
+    # The unit's reason for an exit with EXIT_CANNOT_LOAD.
     refusal: str | None = None
     early_ends: int = 0
     _pinged: float = 0.0
-    # Name and descriptor, as FileDescriptorStoreMax=1 keeps it.
+    # Name and descriptor, like FileDescriptorStoreMax=1.
     _stored: tuple[str, OwnedFd] | None = None
     _pidfd: OwnedFd | None = None
 
     def signal(self, number: int) -> None:
-        """To this very process, or to none: a pidfd can't hit a stranger with a recycled pid."""
+        """Signals the running process, if any. A pidfd never refers to another process that got the
+        same pid."""
         if self._pidfd is not None:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd.fileno(), number)
-            except ProcessLookupError:
-                return
 
     def replace_socket(self, name: str, fd: OwnedFd) -> None:
-        """Keep a socket that listens at the same path as the one of that name, and no other: the
-        process may have been taken over."""
+        """Keeps a socket that listens at the path of the one with that name. It ignores any other
+        descriptor: the process may be under an attacker's control."""
         if not stat.S_ISSOCK(os.fstat(fd.fileno()).st_mode):
             return
         new = socket.socket(fileno=os.dup(fd.fileno()))
@@ -118,9 +118,8 @@ class Supervisor:
             tasks.start_soon(self._keep_alive, unit)
 
     async def stop(self, grace: float) -> None:
-        """SIGTERM to one unit after the other, in their order; SIGKILL to those that need longer
-        than `grace` seconds each. Whose turn has not come is kept alive: the front's last jobs need
-        their workers."""
+        """Stops one unit after another: SIGTERM, and SIGKILL after `grace` seconds. The others are
+        kept alive until their turn, since the front's last jobs need the workers."""
         for unit in self.units:
             unit.stopping.set()
             unit.signal(signal.SIGTERM)
@@ -133,16 +132,17 @@ class Supervisor:
         try:
             notify = self._notify_socket(unit)
         except OSError as error:
-            # `stop` waits for each unit, also for one that never was.
+            # `stop` waits for each unit, also for one that never started.
             self._gone[unit.name].set()
-            why = f"{unit.name}: no socket for its notifications: {error.strerror or error}"
-            self._give_up(ConfigError(why))
+            problem = f"no socket for its notifications: {error.strerror or error}"
+            self._give_up(ConfigError(f"{unit.name}: {problem}"))
             return
         delay = 0.0
         try:
             while True:
                 if unit.on_demand:
-                    await self._somebody_connects(unit)
+                    connects = (partial(anyio.wait_readable, s) for s in unit.sockets.values())
+                    await first_of(dict(enumerate([unit.stopping.wait, *connects])))
                 with anyio.move_on_after(delay):
                     await unit.stopping.wait()
                 if unit.stopping.is_set():
@@ -159,11 +159,8 @@ class Supervisor:
             self._gone[unit.name].set()
 
     def _judge(self, unit: Unit, code: int | None) -> None:
-        """Give up if no client can ever be served.
-
-        All clients depend on the first unit. Of the others any can serve, so it is only hopeless
-        if none can load and none ever did.
-        """
+        """Gives up if no client can ever be served: the front (the first unit) was never ready, or
+        no worker can load its model and none ever could."""
         front, *others = self.units
         if unit.ready.is_set():
             unit.was_ready = True
@@ -172,8 +169,8 @@ class Supervisor:
         if unit is front and not unit.was_ready:
             unit.early_ends += 1
             if unit.early_ends >= _HOPELESS_ENDS:
-                why = f"the front never got ready, in {unit.early_ends} tries: it {unit.last_exit}"
-                self._give_up(AsrdError(why))
+                tries = f"in {unit.early_ends} tries: it {unit.last_exit}"
+                self._give_up(AsrdError(f"the front never got ready, {tries}"))
         elif others and all(other.refusal and not other.was_ready for other in others):
             self._give_up(ConfigError(str(others[0].refusal)))
 
@@ -181,23 +178,11 @@ class Supervisor:
         self.hopeless_because = self.hopeless_because or error
         self.hopeless.set()
 
-    async def _somebody_connects(self, unit: Unit) -> None:
-        async with anyio.create_task_group() as tasks:
-
-            async def watch(sock: socket.socket) -> None:
-                await anyio.wait_readable(sock)
-                tasks.cancel_scope.cancel()
-
-            for sock in unit.sockets.values():
-                tasks.start_soon(watch, sock)
-            await unit.stopping.wait()
-            tasks.cancel_scope.cancel()
-
     def _notify_socket(self, unit: Unit) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         sock.setblocking(False)
         try:
-            # No longer than the path of a worker's own socket, which was bound before this.
+            # This path is no longer than that of a worker's socket, which was bound before.
             sock.bind(str(self.directory / unit.name))
         except OSError:
             sock.close()
@@ -205,8 +190,8 @@ class Supervisor:
         return sock
 
     async def _try(self, unit: Unit, notify: socket.socket) -> int | None:
-        """One life of the program; returns its exit code, negative for a signal, None if it could
-        not be started."""
+        """Runs the program once; returns its exit code, negative for a signal, None if it could not
+        be started."""
         if unit.ready.is_set():
             unit.ready = anyio.Event()
         _forget(notify)
@@ -216,39 +201,24 @@ class Supervisor:
             log.error("%s: cannot be started: %s", unit.name, error.strerror)
             unit.last_exit = f"could not be started: {error.strerror}"
             return None
-        return await self._run(unit, notify, pidfd)
-
-    async def _run(self, unit: Unit, notify: socket.socket, pidfd: OwnedFd) -> int:
         unit.starts += 1
-        with pidfd:
-            unit._pidfd = pidfd
-            try:
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._listen, unit, notify)
-                    tasks.start_soon(self._watch, unit)
-                    await anyio.wait_readable(pidfd)
-                    tasks.cancel_scope.cancel()
-            finally:
-                unit._pidfd = None
-                code = await self._reap(unit, pidfd)
-        return code
-
-    async def _reap(self, unit: Unit, pidfd: OwnedFd) -> int:
-        result = os.waitid(os.P_PIDFD, pidfd.fileno(), os.WEXITED | os.WNOHANG)
-        if result is None:
-            # Cancelled in the middle: the child must not outlive us.
-            signal.pidfd_send_signal(pidfd.fileno(), signal.SIGKILL)
-            result = os.waitid(os.P_PIDFD, pidfd.fileno(), os.WEXITED)
-        unit.pid = None
-        if result is None:
-            raise ChildProcessError(f"{unit.name} was reaped by somebody else")
-        code, unit.last_exit = _describe(result)
+        unit._pidfd = pidfd
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._listen, unit, notify)
+                tasks.start_soon(self._watch, unit)
+                await anyio.wait_readable(pidfd)
+                tasks.cancel_scope.cancel()
+        finally:
+            code = _reap(unit.pid, pidfd)
+            unit.pid = unit._pidfd = None
+        unit.last_exit = _description(code)
         if not unit.stopping.is_set():
             log.warning("%s: %s", unit.name, unit.last_exit)
         return code
 
     def _spawn(self, unit: Unit, notify_path: str) -> tuple[int, OwnedFd]:
-        """The new process: its pid and a pidfd. Raises OSError."""
+        """Returns pid and pidfd of a new process. Raises OSError."""
         passed = {name: sock.fileno() for name, sock in unit.sockets.items()}
         if unit._stored is not None:
             passed[unit._stored[0]] = unit._stored[1].fileno()
@@ -258,14 +228,14 @@ class Supervisor:
             "LISTEN_FDS": str(len(passed)),
             "LISTEN_FDNAMES": ":".join(passed),
             "NOTIFY_SOCKET": notify_path,
-            "WATCHDOG_USEC": str(int(unit.patience.watchdog * 1_000_000)),
+            "WATCHDOG_USEC": str(int(unit.timeouts.watchdog * 1_000_000)),
             "ASRD_SUPERVISED": str(os.getpid()),
             "ASRD_LAST_EXIT": unit.last_exit or "",
             child.IMPORT_PATH: import_path(),
         }
         environment.pop("WATCHDOG_PID", None)
         environment.pop("LISTEN_PID", None)
-        # First out of the way of the numbers that they are to have.
+        # Copied above the numbers that they will get in the child, so that none is overwritten.
         above = LISTEN_FDS_START + len(passed)
         copies = [OwnedFd(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above)) for fd in passed.values()]
         try:
@@ -280,7 +250,7 @@ class Supervisor:
                     ),
                     (os.POSIX_SPAWN_DUP2, 2 if unit.stderr is None else unit.stderr, 2),
                 ],
-                # A group of its own: the terminal's Ctrl-C is for the supervisor alone.
+                # In its own process group, so that Ctrl-C on the terminal reaches only us.
                 setpgroup=0,
                 setsigmask=[],
                 setsigdef=_CAUGHT,
@@ -295,22 +265,23 @@ class Supervisor:
         buffer = memoryview(bytearray(4096))
         while True:
             await anyio.wait_readable(notify)
-            # Not socket.recv_fds: it drops its flags, and what is not close-on-exec would go on to
-            # every process that is started from here on.
+            # Not socket.recv_fds: it ignores MSG_CMSG_CLOEXEC, so that every process started later
+            # would inherit the descriptors.
             count, fds = fdsocket.receive_into(notify, buffer)
-            told = dict(line.partition("=")[::2] for line in _lines(bytes(buffer[:count])))
-            if "READY" in told or "WATCHDOG" in told:
+            lines = bytes(buffer[:count]).decode("utf-8", "replace").splitlines()
+            message = dict(line.partition("=")[::2] for line in lines)
+            if "READY" in message or "WATCHDOG" in message:
                 unit._pinged = anyio.current_time()
-            if "READY" in told:
+            if "READY" in message:
                 unit.ready.set()
-            unit.status = told.get("STATUS", unit.status)
+            unit.status = message.get("STATUS", unit.status)
             for fd in fds:
-                self._store(unit, told, fd)
+                self._store(unit, message, fd)
 
-    def _store(self, unit: Unit, told: Mapping[str, str], fd: OwnedFd) -> None:
-        """Keep a descriptor for the next process: a listening socket in the place of the one of
-        that name, which was removed from the file system, or the one that may be stored."""
-        name = told.get("FDNAME") if "FDSTORE" in told else None
+    def _store(self, unit: Unit, message: Mapping[str, str], fd: OwnedFd) -> None:
+        """Keeps a descriptor for the next process: a listening socket that replaces one whose file
+        was removed, or the one descriptor that a unit may store."""
+        name = message.get("FDNAME") if "FDSTORE" in message else None
         if name in unit.sockets:
             with fd, contextlib.suppress(OSError):
                 unit.replace_socket(name, fd)
@@ -320,24 +291,23 @@ class Supervisor:
             fd.close()
 
     async def _watch(self, unit: Unit) -> None:
-        """Kill the program once its pings stop; they count, as in systemd, from when it is ready,
-        for which it has a time of its own."""
-        patience = unit.patience
-        with anyio.move_on_after(patience.start) as starting:
+        """Kills the program if it is not ready in time, or if its pings stop after that."""
+        timeouts = unit.timeouts
+        with anyio.move_on_after(timeouts.start) as starting:
             await unit.ready.wait()
         if starting.cancelled_caught:
-            log.error("%s: not ready after %g s: killed", unit.name, patience.start)
+            log.error("%s: not ready after %g s: killed", unit.name, timeouts.start)
         else:
-            while (due := unit._pinged + patience.watchdog) > anyio.current_time():
+            while (due := unit._pinged + timeouts.watchdog) > anyio.current_time():
                 await anyio.sleep_until(due)
-            log.error("%s: no watchdog ping for %g s: killed", unit.name, patience.watchdog)
+            log.error("%s: no watchdog ping for %g s: killed", unit.name, timeouts.watchdog)
         unit.signal(signal.SIGABRT)
         await anyio.sleep(_ABORT_SECONDS)
         unit.signal(signal.SIGKILL)
 
 
 def _pidfd_of(child: int) -> OwnedFd:
-    """Raises OSError, and leaves no child of which nothing could be heard."""
+    """Raises OSError; the child is killed then, since nothing could watch it."""
     try:
         return OwnedFd(os.pidfd_open(child))
     except OSError:
@@ -347,31 +317,50 @@ def _pidfd_of(child: int) -> OwnedFd:
 
 
 def _forget(notify: socket.socket) -> None:
-    """What the last process said at its end is no word of the next one's."""
+    """Discards the notifications of the last process."""
     with contextlib.suppress(BlockingIOError):
         while True:
             notify.recv(4096)
 
 
-def _lines(text: bytes) -> list[str]:
-    return text.decode("utf-8", "replace").splitlines()
+def _reap(pid: int, pidfd: OwnedFd) -> int:
+    """Returns the exit code, negative for a signal."""
+    with pidfd:
+        # No effect on a process that has ended; one that still runs must not outlive us.
+        signal.pidfd_send_signal(pidfd.fileno(), signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
 
 
-def _describe(result: os.waitid_result) -> tuple[int, str]:
-    if result.si_code == os.CLD_EXITED:
-        return result.si_status, f"exited with {result.si_status}"
+def _description(code: int) -> str:
+    if code >= 0:
+        return f"exited with {code}"
     try:
-        name = signal.Signals(result.si_status).name
+        return f"killed by {signal.Signals(-code).name}"
     except ValueError:
-        name = f"signal {result.si_status}"
-    return -result.si_status, f"killed by {name}"
+        return f"killed by signal {-code}"
+
+
+async def first_of(waits: Mapping[T, Callable[[], Awaitable[object]]]) -> T:
+    """Waits for several things at once; returns the key of the first that happens."""
+    found: list[T] = []
+    async with anyio.create_task_group() as tasks:
+
+        async def wait(key: T, happens: Callable[[], Awaitable[object]]) -> None:
+            await happens()
+            found.append(key)
+            tasks.cancel_scope.cancel()
+
+        for key, happens in waits.items():
+            tasks.start_soon(wait, key, happens)
+    return found[0]
 
 
 def program(module: str, *arguments: str) -> list[str]:
-    """The command line that runs `main` of one of asrd's modules with this very interpreter.
+    """Returns the command line that runs `main` of one of asrd's modules with this interpreter.
 
-    -E and -P: nothing is imported because of PYTHONPATH and the like, nor from the working
-    directory. See asrd.standalone.child.
+    With -E and -P nothing is imported from PYTHONPATH or the working directory; see
+    asrd.standalone.child.
     """
     flags = ["-s"] * sys.flags.no_user_site + ["-S"] * sys.flags.no_site
     flags += ["-B"] * sys.flags.dont_write_bytecode
@@ -381,8 +370,8 @@ def program(module: str, *arguments: str) -> list[str]:
 
 
 def import_path() -> str:
-    """Returns our own import path for the children, without the working directory and what is
-    relative to it. (asrd itself needs no entry.)"""
+    """Returns our own import path for the children, without the working directory and relative
+    entries. (asrd itself needs no entry.)"""
     absolute = (entry for entry in sys.path if entry.startswith("/"))
     return os.pathsep.join(entry for entry in absolute if not _is_here(entry))
 

@@ -1,12 +1,11 @@
-"""Every event between client and front, one frozen dataclass each: what the wire's `data` may hold.
-asrd.wire.worker_events has those of the other hop, asrd.wire.records the objects inside them.
+"""The events between client and front, one frozen dataclass each, with the fields of `data`.
 
+asrd.wire.worker_events has the events of the other hop, asrd.wire.records the objects inside them.
 Names and Wyoming's own fields follow the Wyoming protocol; the rest is asrd's (docs/protocol.md).
-No I/O, and nothing a peer says gets further than `parse` without being checked.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 from asrd.wire.fields import (
     by_type,
@@ -39,8 +38,8 @@ _DAY_MS = 24 * 3600 * 1000
 
 @dataclass(frozen=True, slots=True)
 class Transcribe:
-    """A job. With `audio` it is one shot (the bytes are the payload or one descriptor), without
-    it a Wyoming stream follows. Whisper's options stand beside these fields: see `Options`."""
+    """A job. With `audio`, the recording is the payload or one descriptor; without it, a Wyoming
+    stream follows. The same object also has the fields of `Options`."""
 
     TYPE: ClassVar = "transcribe"
     name: str | None = field(string(NAME_MAX), None)
@@ -109,7 +108,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class SegmentDecoded:
-    """`index` counts a job's segments from 0: a retry repeats them under the same index."""
+    """A segment; `index` counts a job's segments from 0. A retry repeats an index."""
 
     TYPE: ClassVar = "segment"
     job_id: str = field(identifier())
@@ -119,7 +118,7 @@ class SegmentDecoded:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`audio_seconds` is absent while the length of a file is not known."""
+    """A job's progress. `audio_seconds` is absent if the length of a file is unknown."""
 
     TYPE: ClassVar = "progress"
     job_id: str = field(identifier())
@@ -129,7 +128,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """The answer. `text` and `language` are Wyoming's; durations in milliseconds."""
+    """The answer to a job. `text` and `language` are Wyoming's; durations in milliseconds."""
 
     TYPE: ClassVar = "transcript"
     text: str = field(string(TEXT_MAX))
@@ -149,7 +148,7 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """A failure. Without `job_id` it is about the connection or a malformed event."""
+    """A failure of a job; without `job_id`, of the connection or of a malformed event."""
 
     TYPE: ClassVar = "error"
     text: str = field(string(SENTENCE_MAX))
@@ -163,7 +162,7 @@ class Error:
 
 @dataclass(frozen=True, slots=True)
 class CancelAnswer:
-    """Answers a `cancel` that named a job of another connection; `jobs` is how many it ended."""
+    """The answer to a `cancel` for jobs of another connection; `jobs` is the number it ended."""
 
     TYPE: ClassVar = "cancelled"
     job_id: str = field(identifier())
@@ -181,7 +180,5 @@ ClientEvent = (
 )
 AnswerEvent = Accepted | SegmentDecoded | Progress | Transcript | Error | CancelAnswer | Pong
 
-FROM_CLIENT = by_type(
-    Transcribe, AudioStart, AudioChunk, AudioStop, Cancel, Describe, Ping, StatusRequest
-)
-TO_CLIENT = by_type(Accepted, SegmentDecoded, Progress, Transcript, Error, CancelAnswer, Pong)
+FROM_CLIENT = by_type(*get_args(ClientEvent))
+TO_CLIENT = by_type(*get_args(AnswerEvent))

@@ -1,10 +1,11 @@
-"""One connection of an anyio program: events in, events out, no write ever waited for.
+"""A connection of an anyio program: frames in both directions, without waiting for a write.
 
-Sending never blocks: what the kernel does not take at once is kept and written by a task of its
-own, up to a bound, past which the peer is cut off. So no peer can make another one wait, and no
-cancelled write can break the framing.
+`send` never blocks. The rest that the kernel does not take at once is buffered, and a task of its
+own writes it; a peer whose buffer grows above a bound is cut off. So no peer makes another one
+wait, and no cancelled write breaks the framing.
 """
 
+import contextlib
 import os
 import select
 import socket
@@ -21,41 +22,45 @@ from asrd.wire import fdsocket, frames
 from asrd.wire.fds import OwnedFd
 from asrd.wire.peer import User
 
-# Seconds for which one busy peer may have the event loop before the others get their turn.
+# How long one busy peer may occupy the event loop before the others get their turn.
 TURN_SECONDS = 0.002
 
 
 class BufferBudget:
-    """What is kept for the peers of all channels together, in bytes: answers that they have not
-    read yet, and events that have not arrived whole. Past `limit`, the owner for whom most is kept
-    loses the channel that keeps most."""
+    """The bytes buffered for all connections together: unread answers and incomplete events.
+
+    Above `limit`, the owner with the most buffered bytes loses the connection with the most.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.total = 0
         self._of_owner: Counter[User] = Counter()
-        self._channels: set[Connection] = set()
+        self._connections: set[Connection] = set()
 
-    def count(self, channel: "Connection", change: int) -> None:
+    def count(self, connection: "Connection", change: int) -> None:
         self.total += change
-        self._of_owner[channel.owner] += change
-        if not self._of_owner[channel.owner]:
-            del self._of_owner[channel.owner]
-        if channel.kept:
-            self._channels.add(channel)
+        self._of_owner[connection.owner] += change
+        if not self._of_owner[connection.owner]:
+            del self._of_owner[connection.owner]
+        if connection.buffered:
+            self._connections.add(connection)
         else:
-            self._channels.discard(channel)
+            self._connections.discard(connection)
         if self.total > self.limit and change > 0:
             owner = max(self._of_owner, key=self._of_owner.__getitem__)
-            theirs = (kept for kept in self._channels if kept.owner == owner)
-            max(theirs, key=lambda channel: channel.kept).cut_off()
+            theirs = [each for each in self._connections if each.owner == owner]
+            max(theirs, key=lambda each: each.buffered).cut_off()
 
 
 class Connection:
-    """Owns the socket. One task may receive; `send` may be called from anywhere in the loop.
+    """Owns the socket. One task may receive; any code of the event loop may send.
 
-    `buffer` is where reads go; channels of one event loop may share it, since what is read is
-    consumed, or copied, before anything else runs. `owner`: the peer's user.
+    buffer: the target of reads. The connections of one event loop may share it: received bytes are
+        decoded or copied before other code runs.
+    output_max: bytes of unread output above which the peer is cut off.
+    budget: the bound for all connections together; owner: the peer's user, by which it counts.
+    frame_timeout: seconds that one frame may take to arrive.
     """
 
     def __init__(
@@ -66,7 +71,7 @@ class Connection:
         buffer: memoryview,
         *,
         output_max: int,
-        kept: BufferBudget | None = None,
+        budget: BufferBudget | None = None,
         owner: User = -1,
         frame_timeout: float | None = None,
     ) -> None:
@@ -75,36 +80,38 @@ class Connection:
         self._decoder = decoder
         self._tasks = tasks
         self._buffer = buffer
-        # Bytes and the descriptors that go with the first of them.
+        # Bytes, and the descriptors to be sent with the first of them.
         self._output: deque[tuple[bytearray, list[OwnedFd]]] = deque()
         self._output_max = output_max
-        self._all_kept = kept
+        self._budget = budget
         self.owner = owner
         self.unread = 0
-        self._half = 0
+        self._incomplete = 0
         self._frame_timeout = frame_timeout
         self._frame_deadline: float | None = None
         self._turn_ends = 0.0
         self._flushed = anyio.Event()
-        self.overflowed = self._may_be_told = False
+        self.overflowed = self._can_answer = False
 
     def __repr__(self) -> str:
         return f"<Connection fd={self._sock.fileno()} unread={self.unread} {self._decoder!r}>"
 
     @property
     def in_event(self) -> bool:
-        """Whether an event has begun and is not complete."""
+        """True if an event has begun and is not complete."""
         return self._decoder.in_frame
 
     @property
-    def kept(self) -> int:
-        """Bytes that are kept for the peer: what it has not read, and its half event."""
-        return self.unread + self._half
+    def buffered(self) -> int:
+        """Bytes of the peer's unread answers and of its incomplete event."""
+        return self.unread + self._incomplete
 
     @property
     def half_closed(self) -> bool:
-        """After the end was received: whether the peer still reads (`shutdown(SHUT_WR)`). Other
-        sockets than Unix ones can't tell that from a peer that is gone: it counts as gone."""
+        """After the end was received: True if the peer still reads (it called `shutdown(SHUT_WR)`).
+
+        False for other than Unix sockets, which report no difference to a peer that is gone.
+        """
         if self._sock.family != socket.AF_UNIX:
             return False
         poll = select.poll()
@@ -112,53 +119,47 @@ class Connection:
         return not poll.poll(0)
 
     async def receive(self) -> frames.Frame | None:
-        """The next event, None at the end of the connection. The caller owns the event.
+        """Returns the next frame, None at the end of the connection. The caller owns the frame.
 
-        Raises ProtocolError, OSError; Busy if the peer was cut off, and can be told.
+        Raises ProtocolError and OSError, and Busy if the peer was cut off but can read an answer.
         """
         while True:
             if time.monotonic() >= self._turn_ends:
                 await self._give_way()
-            if self._may_be_told:
-                raise Busy("too much is kept for all clients, and most of it for you")
+            if self._can_answer:
+                raise Busy("the daemon's client buffers are full, and yours is the largest")
             if self.overflowed:
                 return None
-            event = self._decoder.next_frame()
-            if event is not None:
+            if (frame := self._decoder.next_frame()) is not None:
                 self._frame_deadline = None
-                self._count_half(0)
-                return event
+                self._count_incomplete(0)
+                return frame
             if not await self._read() and not self.overflowed:
-                # Says so if the end came in the middle of an event.
+                # `next_frame` raises if the end came in the middle of an event.
                 self._decoder.receive_eof()
                 return self._decoder.next_frame()
 
     async def _give_way(self) -> None:
-        # Whoever runs meanwhile may read into the same buffer.
+        # Another connection may read into the same buffer now.
         self._decoder.keep()
-        self._count_half(self._decoder.held)
+        self._count_incomplete(self._decoder.held)
         await anyio.lowlevel.checkpoint()
-        self._begin_turn()
-
-    def _begin_turn(self) -> None:
         self._turn_ends = time.monotonic() + TURN_SECONDS
 
     async def _read(self) -> int:
         while True:
             try:
-                count, fds = fdsocket.receive_into(
-                    self._sock, self._buffer, self._decoder.limits.fds
-                )
+                max_fds = self._decoder.limits.fds
+                count, fds = fdsocket.receive_into(self._sock, self._buffer, max_fds)
             except BlockingIOError:
                 await self._wait_readable()
-                self._begin_turn()
+                self._turn_ends = time.monotonic() + TURN_SECONDS
             else:
-                break
-        self._decoder.receive(self._buffer[:count], fds)
-        return count
+                self._decoder.receive(self._buffer[:count], fds)
+                return count
 
     async def _wait_readable(self) -> None:
-        self._count_half(self._decoder.held)
+        self._count_incomplete(self._decoder.held)
         if self._frame_timeout is None or not self._decoder.in_frame:
             self._frame_deadline = None
             await anyio.wait_readable(self._sock)
@@ -171,32 +172,34 @@ class Connection:
             raise ProtocolError(f"an event took longer than {self._frame_timeout:g} s to arrive")
 
     def send(self, kind: str, data: dict[str, Any] | None = None, fds: Sequence[int] = ()) -> None:
-        """Send an event, at once or as soon as the peer reads. Never raises: a peer that is gone
-        is noticed by `receive`. The descriptors stay the caller's."""
+        """Sends an event, at once or when the peer reads. The caller keeps the descriptors.
+
+        Never raises: `receive` reports a peer that is gone.
+        """
         message = frames.encode(kind, data, fds=len(fds))
         if self._output:
-            self._keep(message, fds)
+            self._enqueue(message, fds)
             return
         try:
             sent = fdsocket.send(self._sock, [message], fds)
         except BlockingIOError:
             sent = 0
         except OSError:
-            # Gone, or too many descriptors on their way (ETOOMANYREFS): `receive` must see it.
+            # The peer is gone, or too many descriptors are in flight (ETOOMANYREFS).
             self.shutdown()
             return
         if sent < len(message):
-            self._keep(memoryview(message)[sent:], () if sent else fds)
+            self._enqueue(memoryview(message)[sent:], () if sent else fds)
 
-    def _keep(self, rest: bytes | memoryview, fds: Sequence[int]) -> None:
-        # Before the event is added: however large, one answer may always wait.
+    def _enqueue(self, rest: bytes | memoryview, fds: Sequence[int]) -> None:
+        # Checked before the event is added: one answer may always wait, of any size.
         if self.unread > self._output_max:
             self.cut_off()
             return
         try:
             copies = _duplicates(fds)
         except OSError:
-            # No descriptor is left. What can't be sent must not seem sent: `receive` sees the end.
+            # Out of descriptors. The connection ends, since the event can't be sent.
             self.shutdown()
             return
         if not self._output:
@@ -207,15 +210,15 @@ class Connection:
         self._output[-1][0].extend(rest)
         self._count(len(rest))
 
-    def _count(self, unread: int, half: int = 0) -> None:
+    def _count(self, unread: int, incomplete: int = 0) -> None:
         self.unread += unread
-        self._half += half
-        if self._all_kept is not None and unread + half:
-            self._all_kept.count(self, unread + half)
+        self._incomplete += incomplete
+        if self._budget is not None and unread + incomplete:
+            self._budget.count(self, unread + incomplete)
 
-    def _count_half(self, held: int) -> None:
-        if held != self._half and not self.overflowed:
-            self._count(0, held - self._half)
+    def _count_incomplete(self, held: int) -> None:
+        if not self.overflowed:
+            self._count(0, held - self._incomplete)
 
     async def _flush(self) -> None:
         try:
@@ -243,26 +246,24 @@ class Connection:
             self._count(-sent)
 
     async def flush(self, seconds: float) -> None:
-        """Wait until the peer has read everything, for so long at most."""
+        """Waits until the peer has read everything, for `seconds` at most."""
         if self._output:
             with anyio.move_on_after(seconds):
                 await self._flushed.wait()
 
     def shutdown(self, how: int = socket.SHUT_RDWR) -> None:
-        """End the connection; `receive` sees it."""
-        try:
+        """Ends the connection: `receive` returns None."""
+        with contextlib.suppress(OSError):
             self._sock.shutdown(how)
-        except OSError:
-            return
 
     def cut_off(self) -> None:
-        """End the connection of a peer for which too much is kept."""
+        """Ends the connection of a peer with too many buffered bytes."""
         self.overflowed = True
-        # What it has not read is cut in the middle: no answer could follow.
-        self._may_be_told = not self._output
+        # After a part of an unread answer, no other answer could follow.
+        self._can_answer = not self._output
         self._drop_output()
         self._drop_input()
-        self.shutdown(socket.SHUT_RD if self._may_be_told else socket.SHUT_RDWR)
+        self.shutdown(socket.SHUT_RD if self._can_answer else socket.SHUT_RDWR)
 
     def close(self) -> None:
         if self._sock.fileno() >= 0:
@@ -273,7 +274,7 @@ class Connection:
 
     def _drop_input(self) -> None:
         self._decoder.close()
-        self._count(0, -self._half)
+        self._count(0, -self._incomplete)
 
     def _drop_output(self) -> None:
         while self._output:
@@ -283,7 +284,7 @@ class Connection:
 
 
 def _duplicates(fds: Sequence[int]) -> list[OwnedFd]:
-    """Raises OSError, and leaves none."""
+    """Returns copies of all descriptors. Raises OSError and leaves none open."""
     made: list[OwnedFd] = []
     try:
         for fd in fds:

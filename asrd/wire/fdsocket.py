@@ -1,6 +1,6 @@
-"""The only sendmsg and recvmsg: bytes and file descriptors over a Unix stream socket.
+"""Bytes and file descriptors over a Unix stream socket: sendmsg and recvmsg.
 
-Plain functions on the raw socket, shared by the async and the blocking side: anyio's own
+The asynchronous and the blocking side share these functions on the raw socket: anyio's own
 `receive_fds` ignores MSG_CTRUNC, and its `receive` drops descriptors silently (anyio 4.16).
 """
 
@@ -15,21 +15,24 @@ from asrd.wire.fds import OwnedFd
 from asrd.wire.frames import MAX_FDS
 from asrd.wire.peer import Peer
 
-# As much as a Unix socket holds by default (net.core.wmem_default, 208 KiB): one read empties it.
+# One read empties a Unix socket of the default size (net.core.wmem_default, 208 KiB).
 READ_SIZE = 256 * 1024
 _FD_SIZE = array.array("i").itemsize
-# What the kernel says when this machine, not the peer, is at fault.
+# Errors of this machine, not of the peer.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _UCRED = struct.Struct("iII")
-# The user id of a peer that left no credentials: (uid_t) -1.
+# The user id of a peer without credentials: (uid_t) -1.
 _NO_UID = 0xFFFF_FFFF
-# The bits of an IPv6 address that belong to one subscriber: the rest is theirs to vary.
+# One subscriber has the addresses of a /64, and can use any of them.
 _IPV6_PREFIX = 64
 
 
 def peer_of(sock: socket.socket, address: object) -> Peer:
-    """The peer of a connection that `accept` returned with this address. Only AF_UNIX has
-    credentials (SO_PEERCRED, unix(7)); of other sockets the kernel says pid 0 and uid -1."""
+    """Returns the peer of a connection that `accept` returned with this address.
+
+    Only AF_UNIX has credentials (SO_PEERCRED, unix(7)); for other sockets the kernel reports pid 0
+    and uid -1.
+    """
     if sock.family == socket.AF_UNIX:
         raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         pid, uid, gid = _UCRED.unpack(raw)
@@ -39,11 +42,11 @@ def peer_of(sock: socket.socket, address: object) -> Peer:
 
 
 def _shown(address: object) -> str:
-    """The part of a socket address that its quotas count by: all ports of one host."""
+    """Returns the part of a socket address that quotas count by: all ports of one host."""
     host = address[0] if isinstance(address, tuple) and address else "unknown"
     if not isinstance(host, str):
         return str(host)
-    # Imported here: most daemons never need it.
+    # Imported here: most processes never need it.
     import ipaddress
 
     try:
@@ -60,11 +63,10 @@ def _shown(address: object) -> str:
 def receive_into(
     sock: socket.socket, buffer: memoryview, max_fds: int = MAX_FDS
 ) -> tuple[int, list[OwnedFd]]:
-    """One recvmsg: how many bytes came (0 at the end), and the descriptors that came with them.
-    Of more than `max_fds` the kernel drops the rest, before they are ours.
+    """Calls recvmsg once. Returns the number of bytes (0 at the end) and the descriptors.
 
-    Raises ProtocolError if it were too many descriptors, OSError (EMFILE) if this process can take
-    no more, BlockingIOError.
+    Raises ProtocolError for more than `max_fds` descriptors, of which the kernel drops the rest,
+    OSError (EMFILE) if this process can have no more, BlockingIOError.
     """
     room = socket.CMSG_SPACE(max_fds * _FD_SIZE)
     count, ancillary, flags, _ = sock.recvmsg_into([buffer], room, socket.MSG_CMSG_CLOEXEC)
@@ -73,7 +75,7 @@ def receive_into(
         for fd in fds:
             fd.close()
         if len(fds) < max_fds:
-            raise OSError(errno.EMFILE, "no descriptor is left for one that came")
+            raise OSError(errno.EMFILE, "no descriptor number is left for a received one")
         raise ProtocolError(f"fds: more than {max_fds} descriptors came at once")
     return count, fds
 
@@ -87,9 +89,9 @@ def _rights(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
 
 
 def send(sock: socket.socket, buffers: Sequence[bytes | memoryview], fds: Sequence[int]) -> int:
-    """One sendmsg: how many bytes went. The descriptors go with the first of them.
+    """Calls sendmsg once. Returns the number of bytes sent; the first one carries the descriptors.
 
-    Raises BlockingIOError, OSError (BrokenPipeError once the peer is gone).
+    Raises BlockingIOError, OSError (BrokenPipeError if the peer is gone).
     """
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     return sock.sendmsg(buffers, ancillary, socket.MSG_NOSIGNAL)

@@ -1,8 +1,8 @@
-"""Typed fields: the one gate through which untrusted JSON becomes plain data.
+"""Typed fields: the only way from untrusted JSON to checked data.
 
-A frozen dataclass declares each field with `field(getter)`; `parse` runs the getters and names the
-key that is wrong, `dump` turns the object back into JSON-able data. The events and the settings
-both use it, so that a wrong value reads the same on the wire and in a file.
+A frozen dataclass declares each field with `field(getter)`. `parse` runs the getters and names the
+wrong key; `dump` turns the object back into JSON data. Events and settings share the getters, so
+an error reads the same for both.
 """
 
 import dataclasses
@@ -18,12 +18,12 @@ Getter = Callable[[str, object], Any]
 
 
 def field(getter: Getter, default: Any = dataclasses.MISSING, **metadata: Any) -> Any:
-    """A dataclass field that `parse` fills by `getter`; without a default it must be there."""
+    """Declares a dataclass field that `parse` fills by `getter`; required without a default."""
     return dataclasses.field(default=default, metadata={"get": getter, **metadata})
 
 
 def parse(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
-    """Build `cls` from untrusted `data`; null counts as absent, unknown keys are ignored.
+    """Returns a `cls` made from untrusted `data`. Null counts as absent; unknown keys are ignored.
 
     Raises FieldError with the dotted key (`audio.sample_rate`).
     """
@@ -39,7 +39,7 @@ def parse(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
 
 @functools.cache
 def _specs(cls: Any) -> tuple[tuple[str, Getter, bool], ...]:
-    """Each field's name, getter, and whether it must be there."""
+    """Returns name, getter and "is required" of each field."""
     return tuple(
         (spec.name, spec.metadata["get"], spec.default is dataclasses.MISSING)
         for spec in dataclasses.fields(cls)
@@ -56,7 +56,7 @@ def unknown_keys(cls: type, data: Mapping[str, Any]) -> list[str]:
 
 
 def dump(value: Any) -> Any:
-    """Plain JSON-able data; fields that are None are left out."""
+    """Returns JSON data; fields that are None are left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         pairs = ((name, getattr(value, name)) for name in _names(type(value)))
         return {name: dump(item) for name, item in pairs if item is not None}
@@ -77,7 +77,7 @@ def string(max_length: int) -> Getter:
 
 
 def identifier(max_length: int = 128) -> Getter:
-    """A name that is safe in a log line and a status table: printable, no spaces."""
+    """A getter for names that are safe in log lines and tables: printable, without spaces."""
     get_text = string(max_length)
 
     def get(key: str, raw: object) -> str:
@@ -151,20 +151,11 @@ def sequence(getter: Getter, max_length: int) -> Getter:
     return get
 
 
-def text_or(one: Getter, text: Getter) -> Getter:
-    """A string goes through `text`, all else through `one`."""
+def either(one: Getter, other: Getter, other_types: tuple[type, ...]) -> Getter:
+    """A getter for fields of two kinds: values of `other_types` go through `other`."""
 
     def get(key: str, raw: object) -> Any:
-        return (text if isinstance(raw, str) else one)(key, raw)
-
-    return get
-
-
-def either(one: Getter, many: Getter) -> Getter:
-    """A list goes through `many`, all else through `one` (Whisper's `temperature` is either)."""
-
-    def get(key: str, raw: object) -> Any:
-        return (many if isinstance(raw, (list, tuple)) else one)(key, raw)
+        return (other if isinstance(raw, other_types) else one)(key, raw)
 
     return get
 
@@ -174,7 +165,7 @@ def by_type(*classes: type) -> dict[str, type]:
 
 
 def parse_event(table: Mapping[str, type], kind: str, data: Mapping[str, Any]) -> Any:
-    """The event's dataclass, or None for a type that is not in `table` (to be ignored).
+    """Returns the event's dataclass, None for a type that is not in `table` (to be ignored).
 
     Raises FieldError naming the field.
     """

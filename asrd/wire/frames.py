@@ -1,18 +1,18 @@
-"""The codec of both hops: Wyoming's framing, and file descriptors that belong to an event.
+"""The codec of both hops: Wyoming's framing, with file descriptors attached to events.
 
     {"type": "...", "data": {...}, "data_length": N, "payload_length": N, "fds": N}\\n
     <data_length bytes: a JSON object, merged over "data">
     <payload_length bytes>
 
-Sans-I/O: bytes and descriptors go in by `receive`, events come out of `next_frame`. The rules:
+Without I/O: `receive` takes bytes and descriptors, `next_frame` returns the events. The rules:
 
 1. A decoder is in HEADER, DATA or PAYLOAD of one event; after a ProtocolError it is BROKEN.
 2. Descriptors queue in the order of their arrival. An event that declares N takes the first N when
-   it is complete; fewer there is an error.
-3. Descriptors come with the bytes of their own event, so whatever is queued when no byte is left
-   over after an event is one that nobody declared: an error.
-4. Payload bytes go to the sink that the owner's `open_sink` gave for this event, as they come.
-5. No event is begun before the one before it was handed out: a sink may depend on that one.
+   it is complete; fewer than N are an error.
+3. Descriptors arrive with the bytes of their own event. A descriptor that is still queued when no
+   byte is left after an event was not declared by any event: an error.
+4. Payload bytes go to the sink that `open_sink` returned for this event, as they arrive.
+5. A decoder begins no event before it has returned the previous one: a sink may depend on it.
 6. While an event waits for more bytes, its data is kept as JSON: as objects it may be forty times
    as large.
 """
@@ -30,17 +30,17 @@ from asrd.wire import strict_json
 
 # Long enough for Wyoming peers that put small data into the header line.
 MAX_HEADER = 16 * 1024
-# A client's data is names and prompts; a quarter of a megabyte is far above any honest request.
+# A client's data is names and prompts: far below a quarter of a megabyte.
 MAX_DATA = 256 * 1024
-# What asrd itself sends may hold the words of a recording of many hours.
+# A transcript may hold the words of a recording of many hours.
 MAX_TRANSCRIPT_DATA = 64 * 1024 * 1024
-# One job has one descriptor; a pipelining client may have the next one's queued behind it.
+# One job has one descriptor; a pipelining client may queue those of the next jobs.
 MAX_FDS = 4
 # Two levels are in use (`audio`, Wyoming's `context`); deeper JSON is an attack on the parser.
 MAX_DEPTH = 32
 MAX_TYPE = 64
-# Commas and opening brackets, for one that is nothing else takes the parser 150 ms and 20 MB. An
-# honest event has two thousand hints and the commas of two prompts.
+# Commas and opening brackets. A megabyte of them costs the parser 150 ms and 20 MB. The largest
+# useful event has two thousand hints and the commas of two prompts.
 MAX_VALUES = 8192
 _LINE_STEP = 512
 
@@ -50,31 +50,18 @@ class Closable(Protocol):
 
 
 class Sink(Protocol):
-    """Where a payload goes. `close` is called if the event is never completed."""
+    """The target of a payload. `close` is called if the event is never completed."""
 
     def write(self, data: memoryview, /) -> object: ...
 
     def close(self) -> None: ...
 
 
-class BytesSink:
-    """Keeps the payload in memory: for small ones."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-
-    def write(self, data: memoryview) -> None:
-        self.data += data
-
-    def close(self) -> None:
-        self.data.clear()
-
-
 @dataclass(slots=True)
 class Frame:
-    """One event as framed; `data` is a JSON object that nobody has checked yet.
+    """One event; `data` is a JSON object with unchecked fields.
 
-    Whoever takes the event owns `fds` and `payload` and closes them.
+    The receiver of the frame owns `fds` and `payload` and closes them.
     """
 
     type: str
@@ -102,8 +89,11 @@ class _State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FrameLimits:
-    """What one event may measure, in bytes, and how many descriptors it may have. `strict` also
-    refuses duplicate keys; off for what asrd itself wrote, where a faster parser matters more."""
+    """The largest data and payload of one event in bytes, and its largest number of descriptors.
+
+    `strict` also refuses duplicate keys and deep nesting. It is off for asrd's own answers, where a
+    faster parser matters more.
+    """
 
     data: int = MAX_DATA
     payload: int = 0
@@ -112,9 +102,9 @@ class FrameLimits:
 
 
 class Decoder:
-    def __init__(
-        self, limits: FrameLimits, open_sink: OpenSink = lambda event: BytesSink()
-    ) -> None:
+    """Decodes the bytes of one connection. Without `open_sink`, payloads are dropped."""
+
+    def __init__(self, limits: FrameLimits, open_sink: OpenSink | None = None) -> None:
         self.limits = limits
         self._open_sink = open_sink
         self._state = _State.HEADER
@@ -133,19 +123,18 @@ class Decoder:
 
     @property
     def in_frame(self) -> bool:
-        """Whether an event has begun and is not complete."""
+        """True if an event has begun and is not complete."""
         return bool(self._buffer) or self._state in (_State.DATA, _State.PAYLOAD)
 
     @property
     def held(self) -> int:
-        """Bytes that are kept of what has not become an event yet (after `keep`)."""
+        """Bytes kept for an incomplete event (after `keep`)."""
         return len(self._buffer) + len(self._parked or b"") + len(self._pending)
 
     def receive(self, data: memoryview | bytes, fds: Iterable[Closable] = ()) -> None:
-        """Take what one read brought; `data` must stay as it is until `next_frame` gives None, or
-        `keep` was called.
+        """Takes the result of one read. Never raises. The decoder owns the descriptors from now on.
 
-        Descriptors belong to the decoder from here on. Never raises.
+        `data` must not change before `next_frame` has returned None or `keep` was called.
         """
         self._fds.extend(fds)
         self._pending = memoryview(data)
@@ -153,13 +142,13 @@ class Decoder:
             self._drop()
 
     def keep(self) -> None:
-        """Copy what is left of the last read: its buffer is about to be used for another."""
+        """Copies the rest of the last read, so that its buffer can be used again."""
         self._pending = memoryview(bytes(self._pending))
 
     def next_frame(self) -> Frame | None:
-        """The next complete event, None if more bytes are needed.
+        """Returns the next complete event, None if more bytes are needed.
 
-        Raises ProtocolError, and from then on always.
+        Raises ProtocolError, and the same error in every later call.
         """
         if self._error is not None:
             raise self._error
@@ -175,12 +164,12 @@ class Decoder:
         return event
 
     def receive_eof(self) -> None:
-        """The peer closed its side; an event left in the middle is an error."""
+        """Notes that the peer closed its side: an incomplete event is an error."""
         if self._state is not _State.BROKEN and self.in_frame:
             self._break(ProtocolError("the connection ended in the middle of an event"))
 
     def close(self) -> None:
-        """Give up whatever was not taken."""
+        """Closes the descriptors and the sink that were not handed out."""
         self._break(self._error or ProtocolError("closed"))
 
     def _break(self, error: ProtocolError) -> None:
@@ -239,14 +228,11 @@ class Decoder:
         while self._pending and len(self._buffer) <= MAX_HEADER:
             step = bytes(self._pending[:_LINE_STEP])
             end = step.find(b"\n")
-            if end >= 0:
-                self._take(end + 1)
-                line = bytes(self._buffer) + step[:end]
+            self._buffer += self._take(len(step) if end < 0 else end + 1)
+            if end >= 0 and len(self._buffer) <= MAX_HEADER + 1:
+                line = bytes(self._buffer[:-1])
                 self._buffer.clear()
-                if len(line) <= MAX_HEADER:
-                    return line
-                raise ProtocolError(f"the header line is longer than {MAX_HEADER} bytes")
-            self._buffer += self._take(len(step))
+                return line
         if len(self._buffer) > MAX_HEADER:
             raise ProtocolError(f"the header line is longer than {MAX_HEADER} bytes")
         return None
@@ -272,7 +258,7 @@ class Decoder:
             raw = bytes(self._buffer)
             self._buffer.clear()
             self._event.data.update(_parse_object(raw, "data", self.limits.strict))
-        if self._missing:
+        if self._missing and self._open_sink is not None:
             self._event.payload = self._open_sink(self._event)
         self._state = _State.PAYLOAD
 
@@ -289,7 +275,7 @@ class Decoder:
 def encode(
     kind: str, data: dict[str, Any] | None = None, payload_length: int = 0, fds: int = 0
 ) -> bytes:
-    """Header line and data part of one event; the payload's bytes are the caller's to send next."""
+    """Returns the header line and the data part of one event. The caller sends the payload next."""
     header: dict[str, Any] = {"type": kind, "version": __version__}
     body = b""
     if data:
@@ -317,13 +303,13 @@ def _parse_object(raw: bytes, what: str, strict: bool) -> dict[str, Any]:
     if strict and sum(map(raw.count, (b",", b"[", b"{"))) > MAX_VALUES:
         raise ProtocolError(f"{what} has more than {MAX_VALUES} values")
     try:
-        # The fast one first: it refuses what is not JSON at all (NaN, bad UTF-8, lone surrogates).
+        # The fast parser first: it refuses invalid JSON (NaN, bad UTF-8, lone surrogates).
         value = strict_json.loads(raw)
         if strict:
             _STRICT.decode(raw.decode())
             _refuse_depth(value)
         else:
-            # Parsers stand deeper nesting than writers do, and this may have to be passed on.
+            # A parser accepts deeper nesting than a writer, and the value may be written again.
             strict_json.dumps(value)
     except (ValueError, TypeError, RecursionError) as error:
         raise ProtocolError(f"{what} is not acceptable JSON: {error}") from None
@@ -335,17 +321,16 @@ def _parse_object(raw: bytes, what: str, strict: bool) -> dict[str, Any]:
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        # Each key is looked up once: what compares all with all takes half a minute for the keys
-        # that fit into one event.
+        # Linear: comparing all pairs of the keys of one event would take half a minute.
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise ValueError(f"{key[:64]!r} stands there twice")
+                raise ValueError(f"{key[:64]!r} occurs twice")
             seen.add(key)
     return found
 
 
-# Made once: to make one takes as long as to use it.
+# Made once: making a decoder takes as long as using it.
 _STRICT = json.JSONDecoder(object_pairs_hook=_refuse_duplicates)
 
 

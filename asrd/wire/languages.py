@@ -1,7 +1,7 @@
-"""Whisper's languages, and the ways in which people write them. Pure.
+"""Whisper's languages and their spellings. Pure.
 
-`EN`, `en_US`, `en-GB.UTF-8` and `English` are all `en`; `auto` and an empty text mean that the
-language is to be detected.
+`EN`, `en_US`, `en-GB.UTF-8` and `English` are all `en`. `auto` and an empty text stand for
+detection.
 """
 
 import re
@@ -9,123 +9,37 @@ import re
 from asrd.errors import FieldError
 from asrd.wire.fields import string
 
+
+def _table(text: str) -> dict[str, str]:
+    return dict(pair.replace("_", " ").split("=") for pair in text.split())
+
+
 # In the order of Whisper's own list.
-NAMES = {
-    "en": "english",
-    "zh": "chinese",
-    "de": "german",
-    "es": "spanish",
-    "ru": "russian",
-    "ko": "korean",
-    "fr": "french",
-    "ja": "japanese",
-    "pt": "portuguese",
-    "tr": "turkish",
-    "pl": "polish",
-    "ca": "catalan",
-    "nl": "dutch",
-    "ar": "arabic",
-    "sv": "swedish",
-    "it": "italian",
-    "id": "indonesian",
-    "hi": "hindi",
-    "fi": "finnish",
-    "vi": "vietnamese",
-    "he": "hebrew",
-    "uk": "ukrainian",
-    "el": "greek",
-    "ms": "malay",
-    "cs": "czech",
-    "ro": "romanian",
-    "da": "danish",
-    "hu": "hungarian",
-    "ta": "tamil",
-    "no": "norwegian",
-    "th": "thai",
-    "ur": "urdu",
-    "hr": "croatian",
-    "bg": "bulgarian",
-    "lt": "lithuanian",
-    "la": "latin",
-    "mi": "maori",
-    "ml": "malayalam",
-    "cy": "welsh",
-    "sk": "slovak",
-    "te": "telugu",
-    "fa": "persian",
-    "lv": "latvian",
-    "bn": "bengali",
-    "sr": "serbian",
-    "az": "azerbaijani",
-    "sl": "slovenian",
-    "kn": "kannada",
-    "et": "estonian",
-    "mk": "macedonian",
-    "br": "breton",
-    "eu": "basque",
-    "is": "icelandic",
-    "hy": "armenian",
-    "ne": "nepali",
-    "mn": "mongolian",
-    "bs": "bosnian",
-    "kk": "kazakh",
-    "sq": "albanian",
-    "sw": "swahili",
-    "gl": "galician",
-    "mr": "marathi",
-    "pa": "punjabi",
-    "si": "sinhala",
-    "km": "khmer",
-    "sn": "shona",
-    "yo": "yoruba",
-    "so": "somali",
-    "af": "afrikaans",
-    "oc": "occitan",
-    "ka": "georgian",
-    "be": "belarusian",
-    "tg": "tajik",
-    "sd": "sindhi",
-    "gu": "gujarati",
-    "am": "amharic",
-    "yi": "yiddish",
-    "lo": "lao",
-    "uz": "uzbek",
-    "fo": "faroese",
-    "ht": "haitian creole",
-    "ps": "pashto",
-    "tk": "turkmen",
-    "nn": "nynorsk",
-    "mt": "maltese",
-    "sa": "sanskrit",
-    "lb": "luxembourgish",
-    "my": "myanmar",
-    "bo": "tibetan",
-    "tl": "tagalog",
-    "mg": "malagasy",
-    "as": "assamese",
-    "tt": "tatar",
-    "haw": "hawaiian",
-    "ln": "lingala",
-    "ha": "hausa",
-    "ba": "bashkir",
-    "jw": "javanese",
-    "su": "sundanese",
-    "yue": "cantonese",
-}
+NAMES = _table("""
+en=english zh=chinese de=german es=spanish ru=russian ko=korean fr=french ja=japanese
+pt=portuguese tr=turkish pl=polish ca=catalan nl=dutch ar=arabic sv=swedish it=italian
+id=indonesian hi=hindi fi=finnish vi=vietnamese he=hebrew uk=ukrainian el=greek ms=malay
+cs=czech ro=romanian da=danish hu=hungarian ta=tamil no=norwegian th=thai ur=urdu hr=croatian
+bg=bulgarian lt=lithuanian la=latin mi=maori ml=malayalam cy=welsh sk=slovak te=telugu
+fa=persian lv=latvian bn=bengali sr=serbian az=azerbaijani sl=slovenian kn=kannada et=estonian
+mk=macedonian br=breton eu=basque is=icelandic hy=armenian ne=nepali mn=mongolian bs=bosnian
+kk=kazakh sq=albanian sw=swahili gl=galician mr=marathi pa=punjabi si=sinhala km=khmer sn=shona
+yo=yoruba so=somali af=afrikaans oc=occitan ka=georgian be=belarusian tg=tajik sd=sindhi
+gu=gujarati am=amharic yi=yiddish lo=lao uz=uzbek fo=faroese ht=haitian_creole ps=pashto
+tk=turkmen nn=nynorsk mt=maltese sa=sanskrit lb=luxembourgish my=myanmar bo=tibetan tl=tagalog
+mg=malagasy as=assamese tt=tatar haw=hawaiian ln=lingala ha=hausa ba=bashkir jw=javanese
+su=sundanese yue=cantonese
+""")
 # Other names (Whisper's own, and some that speakers use), and codes that ISO 639 or BCP 47 have for
 # the same language.
-_OTHER = {
-    **{"burmese": "my", "valencian": "ca", "flemish": "nl", "haitian": "ht", "castilian": "es"},
-    **{"letzeburgesch": "lb", "pushto": "ps", "panjabi": "pa", "moldavian": "ro"},
-    **{"moldovan": "ro", "sinhalese": "si", "mandarin": "zh", "farsi": "fa", "filipino": "tl"},
-    **{"norwegian nynorsk": "nn", "norwegian bokmål": "no", "bokmål": "no"},
-    **{"deutsch": "de", "français": "fr"},
-    **{"español": "es", "italiano": "it", "português": "pt", "nederlands": "nl"},
-    **{"iw": "he", "in": "id", "ji": "yi", "jv": "jw", "nb": "no", "mo": "ro", "fil": "tl"},
-    **{"cmn": "zh", "zh yue": "yue"},
-}
+_OTHER = _table("""
+burmese=my valencian=ca flemish=nl haitian=ht castilian=es letzeburgesch=lb pushto=ps panjabi=pa
+moldavian=ro moldovan=ro sinhalese=si mandarin=zh farsi=fa filipino=tl norwegian_nynorsk=nn
+norwegian_bokmål=no bokmål=no deutsch=de français=fr español=es italiano=it português=pt
+nederlands=nl iw=he in=id ji=yi jv=jw nb=no mo=ro fil=tl cmn=zh zh_yue=yue
+""")
 # ISO 639-2, bibliographic and terminological: the codes of media files, and of some people.
-_ISO_639_2 = """
+_ISO_639_2 = _table("""
 afr=af amh=am ara=ar asm=as aze=az bak=ba bel=be bul=bg ben=bn tib=bo bod=bo bre=br bos=bs
 cat=ca cze=cs ces=cs wel=cy cym=cy dan=da ger=de deu=de gre=el ell=el eng=en spa=es est=et
 baq=eu eus=eu per=fa fas=fa fin=fi fao=fo fre=fr fra=fr glg=gl guj=gu hau=ha heb=he hin=hi
@@ -136,19 +50,19 @@ nno=nn nor=no nob=no oci=oc pan=pa pol=pl pus=ps por=pt rum=ro ron=ro rus=ru san
 sin=si slo=sk slk=sk slv=sl sna=sn som=so alb=sq sqi=sq srp=sr scc=sr sun=su swe=sv swa=sw
 tam=ta tel=te tgk=tg tha=th tuk=tk tgl=tl tur=tr tat=tt ukr=uk urd=ur uzb=uz vie=vi yid=yi
 yor=yo chi=zh zho=zh
-"""
-_BY_NAME = {name: code for code, name in NAMES.items()} | _OTHER | {code: code for code in NAMES}
-_BY_NAME |= dict(pair.split("=") for pair in _ISO_639_2.split())
+""")
+_BY_NAME = {name: code for code, name in NAMES.items()} | _OTHER | _ISO_639_2
+_BY_NAME |= {code: code for code in NAMES}
 _DETECT = "auto"
-# Stands between a language, its script, region and encoding.
+# The separators of a language, its script, region and encoding.
 _BETWEEN = re.compile(r"[\W_]+")
-# One language with a region or an encoding, not several, nor a sentence that begins with a code.
+# One language with a region or an encoding, neither several nor a sentence after a code.
 _ONE = re.compile(r"\s*[^\W_]+([-_.@][^\W_]+)*\s*(\(.*\)\s*)?")
 _get_text = string(64)
 
 
 def language(key: str, raw: object) -> str | None:
-    """A getter (see fields): Whisper's code of the language, or None if it is to be detected."""
+    """A getter (see fields). Returns Whisper's code of the language, None for detection."""
     text: str = _get_text(key, raw)
     parts = _parts(text)
     if not text.strip() or parts[:1] == [_DETECT]:
@@ -161,8 +75,10 @@ def language(key: str, raw: object) -> str | None:
 
 
 def same_language(one: str, other: str) -> bool:
-    """True for two names of one language, such as `de`, `GER`, `deu`, `de-AT` and `German`; also
-    of one that Whisper does not know, by their first part."""
+    """Returns True for two names of one language, such as `de`, `GER`, `deu`, `de-AT` and `German`.
+
+    Languages that Whisper does not know are compared by their first part.
+    """
     first, second = _parts(one), _parts(other)
     if not first or not second:
         return False
@@ -180,7 +96,7 @@ def _code(text: str) -> str | None:
 
 
 def language_or_empty(key: str, raw: object) -> str:
-    """The same for settings, where an empty text stands for detection."""
+    """A getter for settings: like `language`, but an empty text for detection."""
     return language(key, raw) or ""
 
 

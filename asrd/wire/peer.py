@@ -1,23 +1,25 @@
-"""The peer of a connection: what its quotas count by, and whose jobs it may see. Pure.
+"""The peer of a connection: the key of its quotas, and the jobs that it may see. Pure.
 
-The kernel vouches for the user of a Unix socket's peer (SO_PEERCRED). Any other peer, as of a TCP
-socket, is known by nothing but its connection and the address that it came from.
+The kernel reports the user of a Unix socket's peer (SO_PEERCRED). Other peers, for example of a TCP
+socket, are known only by their connection and their address.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# The key of quotas and turns: a user id, or the address of a peer without credentials.
+# The key of quotas and of fair turns: a user id, or the address of a peer without credentials.
 User = int | str
 
-# The id that the kernel gives for a user without a number in our namespace (user_namespaces(7)).
+# The kernel's id for a user without a number in our namespace (user_namespaces(7)).
 _OVERFLOW_UID = 65534
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Peer:
-    """One for each connection; two are never equal. `uid` is None without credentials, and
-    `address` tells then where the connection came from."""
+    """The peer of one connection; two peers are never equal.
+
+    Without credentials, `uid` is None and `address` is where the connection comes from.
+    """
 
     pid: int | None
     uid: int | None
@@ -33,9 +35,11 @@ class Peer:
         return self.uid == 0
 
     def may_see(self, owner: "Peer") -> bool:
-        """True if this peer may see and cancel the owner's jobs: root may for everybody's, a user
-        for those of all its own connections. A peer without credentials, or with the id that
-        users of other namespaces share, may only for its own connection."""
+        """Returns True if this peer may see and cancel the owner's jobs.
+
+        Root may see all jobs, a user those of all its connections. A peer without credentials, or
+        with the id that users of other namespaces share, may see those of its own connection.
+        """
         known = self.uid is not None and self.uid != _OVERFLOW_UID
         return self is owner or self.is_root or (known and self.uid == owner.uid)
 
@@ -47,5 +51,5 @@ class Peer:
 
 
 def named(user: User) -> str:
-    """`user 1000`, `address 192.0.2.1`: as error texts name them."""
+    """Returns `user 1000` or `address 192.0.2.1`, for error texts."""
     return f"address {user}" if isinstance(user, str) else f"user {user}"

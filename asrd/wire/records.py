@@ -1,4 +1,4 @@
-"""What events carry: one frozen dataclass for each kind of object inside them. No I/O."""
+"""The objects inside events, one frozen dataclass each. Pure."""
 
 from dataclasses import dataclass
 
@@ -14,23 +14,24 @@ from asrd.wire.fields import (
     number,
     sequence,
     string,
-    text_or,
 )
 from asrd.wire.languages import language
 
-# Whisper's prompt has 223 tokens: longer prompts are cut by the engine anyway.
+# Whisper's prompt has 223 tokens: the engine cuts longer prompts.
 PROMPT_MAX = 4096
 WEEK_S = 7 * 24 * 3600.0
 NAME_MAX = 256
 SENTENCE_MAX = 4096
-# A transcript's text: the largest data part is the true bound.
+# A transcript's text. The limit of the data part is lower.
 TEXT_MAX = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
 class AudioFormat:
-    """How the bytes of a one-shot job are to be read. `file`: any container that PyAV decodes,
-    which then says rate and channels itself."""
+    """The format of a one-shot job's bytes: rate in Hz, interleaved channels.
+
+    `file` is any container that PyAV decodes; the container states its own rate and channels.
+    """
 
     encoding: str = field(choice("pcm_s16le", "pcm_f32le", "file"))
     sample_rate: int = field(integer(1000, 384_000), 16_000)
@@ -38,13 +39,13 @@ class AudioFormat:
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of one sample of all channels; 0 where only the decoder knows (`file`)."""
+        """Bytes of one sample of all channels; 0 for `file`."""
         return {"pcm_s16le": 2, "pcm_f32le": 4, "file": 0}[self.encoding] * self.channels
 
     def seconds(self, size: int) -> float | None:
-        """Length of `size` bytes; None for `file`.
+        """Returns the length of `size` bytes in seconds, None for `file`.
 
-        Raises FieldError where PCM is empty or does not end on a whole frame.
+        Raises FieldError for PCM that is empty or does not end on a whole frame.
         """
         if self.encoding == "file":
             return None
@@ -61,11 +62,11 @@ class AudioFormat:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """faster-whisper's options of the same names; absent means the worker's default.
+    """faster-whisper's options of the same names; the worker's defaults apply to absent ones.
 
-    asrd's own: `audio_track` chooses a file's audio track, by its number among the audio tracks
-    (from 0) or by language (`ger`, `de`); `require_complete` makes a recording that was broken off
-    `bad-audio` instead of a warning; `split_channels` transcribes each channel by itself.
+    asrd's own options: `audio_track` chooses a file's audio track by number among the audio tracks
+    (from 0) or by language (`ger`, `de`). With `require_complete`, an incomplete recording is
+    `bad-audio` instead of a warning. `split_channels` transcribes each channel separately.
     """
 
     language: str | None = field(language, None)
@@ -75,18 +76,18 @@ class Options:
     condition_on_previous_text: bool | None = field(flag, None)
     hotwords: str | None = field(string(PROMPT_MAX), None)
     temperature: float | tuple[float, ...] | None = field(
-        either(number(0, 2), sequence(number(0, 2), 16)), None
+        either(number(0, 2), sequence(number(0, 2), 16), (list, tuple)), None
     )
     vad_filter: bool | None = field(flag, None)
     word_timestamps: bool | None = field(flag, None)
-    audio_track: int | str | None = field(text_or(integer(0, 1000), identifier(16)), None)
+    audio_track: int | str | None = field(either(integer(0, 1000), identifier(16), (str,)), None)
     require_complete: bool | None = field(flag, None)
     split_channels: bool | None = field(flag, None)
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """Times in seconds from the start of the recording; probability 0 to 1."""
+    """A word: times in seconds from the start of the recording, probability 0 to 1."""
 
     start: float = field(number(0, WEEK_S))
     end: float = field(number(0, WEEK_S))
@@ -96,7 +97,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One of Whisper's segments; times in seconds from the start of the recording."""
+    """A segment of Whisper: times in seconds from the start of the recording."""
 
     id: int = field(integer(0, 1 << 31))
     start: float = field(number(0, WEEK_S))
@@ -112,8 +113,10 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class JobWarning:
-    """Something that a client should know about a good transcript. `code` is one of WarningCode;
-    `claimed_seconds` is the length that the file states, `read_seconds` what was read of it."""
+    """A warning about a good transcript: `code` is one of WarningCode.
+
+    `claimed_seconds` is the length that the file states, `read_seconds` the length that was read.
+    """
 
     code: str = field(identifier(64))
     text: str = field(string(SENTENCE_MAX))
@@ -121,14 +124,14 @@ class JobWarning:
     read_seconds: float | None = field(number(0, WEEK_S), None)
 
 
-# A transcript carries no more than this many warnings.
+# The most warnings of one transcript.
 WARNINGS_MAX = 32
 
 
 @dataclass(frozen=True, slots=True)
 class LastProcess:
-    """Of the process that a worker comes after, what the service manager knows: how it ended, and
-    the last that the engine wrote to stderr."""
+    """The worker's previous process, as the service manager reports it: how it exited, and the last
+    line that the engine wrote to stderr."""
 
     exit: str | None = field(string(NAME_MAX), None)
     pid: int | None = field(integer(1, 1 << 31), None)

@@ -1,6 +1,6 @@
-"""JSON by orjson; by the standard library, as strictly, where a client's Python lacks it.
+"""JSON by orjson, or by the standard library, equally strict, if orjson is not installed.
 
-Debian 12 has no package of orjson, and python3-asrd must not bring compiled code of its own.
+Debian 12 has no package of orjson, and python3-asrd must not contain compiled code.
 """
 
 import json
@@ -12,18 +12,18 @@ __all__ = ["dumps", "loads"]
 
 
 def plain_dumps(value: Any) -> bytes:
-    """Raises ValueError or TypeError for what JSON does not have."""
+    """Raises ValueError or TypeError for values that JSON does not have."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.encode()
 
 
 def plain_loads(raw: bytes) -> Any:
-    """Raises ValueError, also for NaN and for what is not UTF-8."""
+    """Raises ValueError, also for NaN and for invalid UTF-8."""
     value = json.loads(
         raw.decode(), parse_float=_finite, parse_int=_integer, parse_constant=_refuse
     )
     if b"\\u" in raw:
-        # Half of a surrogate pair is no character: what can't be written again is refused.
+        # Refuses half of a surrogate pair, which can't be written again.
         plain_dumps(value)
     return value
 
@@ -39,7 +39,7 @@ def _finite(digits: str) -> float:
 
 def _integer(digits: str) -> int | float:
     value = int(digits)
-    # As orjson has it.
+    # The range of orjson.
     return value if -(1 << 63) <= value < 1 << 64 else _finite(digits)
 
 

@@ -1,7 +1,7 @@
-"""Every event between front and worker; see asrd.wire.client_events for the other hop.
+"""The events between front and worker; asrd.wire.client_events has those of the other hop.
 
-`key` is the front's own number for one attempt at one job, never used twice, so that
-an answer that comes late can't be taken for another job's.
+`key` is the front's number for one attempt at one job. It is never used twice, so that a late
+answer is never taken for another job's.
 """
 
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ class RunJob:
 
 @dataclass(frozen=True, slots=True)
 class CancelJob:
-    """The front no longer wants the answer."""
+    """The front no longer needs the answer."""
 
     TYPE: ClassVar = "cancel"
     key: int = field(integer(0, 1 << 53))
@@ -76,8 +76,8 @@ class CancelJob:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """The worker lives and has begun to load its model. Sent again with what the model's files say
-    of its skills (see Hello), as soon as they were looked at; without `languages` before that."""
+    """The worker has started to load its model. Sent a second time, with `languages` and the other
+    skills (see Hello), after the worker has read the model's files."""
 
     TYPE: ClassVar = "loading"
     pid: int = field(integer(1, 1 << 31))
@@ -113,9 +113,11 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """A sign of life, whatever the engine does, every `alive_seconds` once it is loaded. `key`: the
-    job at hand, `audio_seconds` its audio's length if known, `stalled_seconds` how long it has not
-    moved if that is too long."""
+    """A sign of life every `alive_seconds` after the model is loaded, also while the engine runs.
+
+    `key` is the running job, `audio_seconds` the length of its audio if known, `stalled_seconds`
+    the time without progress if it is too long.
+    """
 
     TYPE: ClassVar = "alive"
     key: int | None = field(integer(0, 1 << 53), None)
@@ -148,14 +150,14 @@ class Done:
     language_probability: float = field(number(0, 1.001))
     audio_seconds: float = field(number(0, WEEK_S))
     run_seconds: float = field(number(0, WEEK_S))
-    # Passed on as it is: the front has no use for a segment, the client's library checks them.
+    # Passed on unchecked: the client's library checks segments.
     segments: tuple[dict[str, Any], ...] = field(sequence(mapping, 1 << 20), ())
     warnings: tuple[JobWarning, ...] = field(sequence(nested(JobWarning), WARNINGS_MAX), ())
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """`fatal`: the process is poisoned (a CUDA error) and ends after this; counts as a crash."""
+    """A failed job. `fatal`: the process is unusable (a CUDA error) and ends: a crash."""
 
     TYPE: ClassVar = "failed"
     key: int = field(integer(0, 1 << 53))
@@ -166,7 +168,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class CannotLoad:
-    """The worker can never serve as it is configured; it exits with 78 (EX_CONFIG) after this."""
+    """The model can't be loaded. The worker exits: with 78 if it is configured wrong, else 70."""
 
     TYPE: ClassVar = "cannot-load"
     text: str = field(string(SENTENCE_MAX))
@@ -174,7 +176,7 @@ class CannotLoad:
 
 @dataclass(frozen=True, slots=True)
 class Bye:
-    """The worker ends of its own will and has started no job that it has not answered."""
+    """The worker exits on its own; it has answered every job that it has started."""
 
     TYPE: ClassVar = "bye"
     reason: str = field(choice("idle", "stopping"))

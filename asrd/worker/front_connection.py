@@ -1,24 +1,23 @@
-"""The worker's end of the connection from the front; no read or write of it ever blocks."""
+"""The worker's end of the connection from the front. No read or write blocks."""
 
 import select
 import socket
 import time
-from typing import Any
 
 from asrd.errors import Code, ProtocolError
 from asrd.wire import fdsocket, frames
 from asrd.wire.fds import OwnedFd
 from asrd.wire.fields import dump, parse_event
-from asrd.wire.worker_events import TO_WORKER, Done, Failed, StartJob
+from asrd.wire.worker_events import TO_WORKER, Done, Failed, FrontEvent, StartJob, WorkerEvent
 
-# A front that reads nothing while this much waits for it is as good as gone.
+# A front that leaves more than this unread counts as gone.
 _UNSENT_MAX = 128 * 1024 * 1024
-# What a client takes, less what the front adds to it.
+# The limit of the client's hop, less room for what the front adds.
 _ANSWER_MAX = frames.MAX_TRANSCRIPT_DATA - 64 * 1024
 
 
 class FrontGone(Exception):
-    """The front closed the connection, or it broke; the worker waits for the next."""
+    """The connection was closed or broke; the worker waits for the next one."""
 
 
 class FrontConnection:
@@ -40,15 +39,15 @@ class FrontConnection:
     def wants_write(self) -> bool:
         return bool(self._unsent)
 
-    def send(self, event: Any) -> None:
-        """Send one of worker_events' dataclasses, now or by a later `flush`. Raises FrontGone."""
+    def send(self, event: WorkerEvent) -> None:
+        """Sends an event, now or by a later `flush`. Raises FrontGone."""
         self._unsent += _encoded(event)
         if len(self._unsent) > _UNSENT_MAX:
             raise FrontGone("the front does not read")
         self.flush()
 
     def flush(self) -> None:
-        """Write what the kernel takes. Raises FrontGone."""
+        """Writes as much as the kernel takes. Raises FrontGone."""
         try:
             while self._unsent:
                 piece = bytes(self._unsent[: fdsocket.READ_SIZE])
@@ -59,7 +58,7 @@ class FrontConnection:
             raise FrontGone(str(error)) from None
 
     def finish(self, seconds: float) -> None:
-        """Wait until everything is written, for so long at most. Raises FrontGone."""
+        """Writes everything, within a time limit. Raises FrontGone."""
         poll = select.poll()
         poll.register(self, select.POLLOUT)
         until = time.monotonic() + seconds
@@ -67,13 +66,13 @@ class FrontConnection:
             poll.poll(1000 * left)
             self.flush()
 
-    def receive(self) -> tuple[Any, OwnedFd | None] | None:
-        """The next event that has come, a job with its descriptor, which is the caller's; None if
-        there is no more for now.
+    def receive(self) -> tuple[FrontEvent | None, OwnedFd | None] | None:
+        """Returns the next event that has arrived, None if there is none.
 
-        Raises FrontGone, ProtocolError, FieldError.
+        A job comes with its descriptor, which is the caller's to close. An event of unknown type
+        is None. Raises FrontGone, ProtocolError, FieldError.
         """
-        while (framed := self._decoder.next_frame()) is None:
+        while (frame := self._decoder.next_frame()) is None:
             try:
                 count, fds = fdsocket.receive_into(self._sock, self._buffer)
             except BlockingIOError:
@@ -83,28 +82,28 @@ class FrontConnection:
             if count == 0:
                 raise FrontGone("the front closed the connection")
             self._decoder.receive(self._buffer[:count], fds)
-        return _unpack(framed)
+        return _unpack(frame)
 
     def close(self) -> None:
         self._decoder.close()
         self._sock.close()
 
 
-def _encoded(event: Any) -> bytes:
+def _encoded(event: WorkerEvent) -> bytes:
     message = frames.encode(event.TYPE, dump(event))
     if isinstance(event, Done) and len(message) > _ANSWER_MAX:
-        text = f"its transcript takes {len(message)} bytes, over the limit of {_ANSWER_MAX}"
+        text = f"the transcript takes {len(message)} bytes, over the limit of {_ANSWER_MAX}"
         return _encoded(Failed(event.key, Code.TOO_LARGE, text))
     return message
 
 
-def _unpack(framed: frames.Frame) -> tuple[Any, OwnedFd | None]:
+def _unpack(frame: frames.Frame) -> tuple[FrontEvent | None, OwnedFd | None]:
     try:
-        event = parse_event(TO_WORKER, framed.type, framed.data)
+        event = parse_event(TO_WORKER, frame.type, frame.data)
         if not isinstance(event, StartJob):
             return event, None
-        if len(framed.fds) != 1:
+        if len(frame.fds) != 1:
             raise ProtocolError("a job needs exactly one descriptor")
-        return event, framed.fds.pop()
+        return event, frame.fds.pop()
     finally:
-        framed.close()
+        frame.close()

@@ -1,12 +1,10 @@
-"""The worker's threads: two that take turns in serving the front and running jobs, one that reads.
+"""The engine's thread: it loads the model, then runs one job after another.
 
-Who serves (asrd.worker.worker) and gets a job runs it at once, and lets the other one serve. The
-third reads the next job meanwhile (decoding, resampling, features), so that the model need not wait
-for it. Whoever is inside a C extension may hang or crash there; the one that serves sees no
-progress, and draws its conclusion. Nothing but plain data crosses to it.
+It may hang or crash in a C extension at any moment. The main thread (asrd.worker.worker) goes on
+serving the front, sees that the job makes no progress, and no longer pings the watchdog. Between
+the two go tasks one way and plain data the other.
 """
 
-import contextlib
 import logging
 import os
 import queue
@@ -15,258 +13,157 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
 
+from asrd.engine.interface import Engine, Prepared, Transcription
 from asrd.errors import BadAudio, Code, JobError, LoadError, Poisoned
+from asrd.safe_text import one_line
+from asrd.wire import worker_events
 from asrd.wire.fds import OwnedFd
 from asrd.wire.fields import dump
 from asrd.wire.records import SENTENCE_MAX, Segment
-from asrd.wire.worker_events import Done, Failed, JobProgress, JobSegment, StartJob
+from asrd.wire.worker_events import Done, Failed, StartJob
 from asrd.worker.trimming import Trimmer
 
 log = logging.getLogger(__name__)
 
-# How long a signal may wait to be handled.
-_SIGNALS_SECONDS = 0.25
-
 
 class _Cancelled(Exception):
-    """Raised between two segments or windows of a job that nobody wants any more."""
+    """Raised between two segments or windows of a job that the front cancelled."""
 
 
-def sentence(problem: object) -> str:
-    """As much of it as an event takes, and of characters that JSON has."""
-    text = str(problem).encode("utf-8", "backslashreplace").decode()
-    return text[:SENTENCE_MAX]
+def _sentence(problem: object) -> str:
+    """Returns a problem as text that fits an event."""
+    return one_line(str(problem))[:SENTENCE_MAX]
 
 
 @dataclass(eq=False)
 class Task:
-    """One job on its way through the engine; owns its descriptor. `moved_at` (monotonic seconds) is
-    its last progress; `audio_seconds` the length of its audio, once known; `cancelled_at` is set by
-    the thread that serves and obeyed at the next window."""
+    """A job on its way through the engine; owns the descriptor of its audio.
+
+    `progress_at` is the time of its last progress in monotonic seconds, `audio_seconds` the length
+    of its audio once that is known. The main thread sets `cancelled_at`.
+    """
 
     job: StartJob
     fd: OwnedFd
-    moved_at: float = field(default_factory=time.monotonic)
+    progress_at: float = field(default_factory=time.monotonic)
     cancelled_at: float | None = None
     audio_seconds: float | None = None
-    alone: bool = False
-    closed: bool = False
-    _prepared: Any = None
-    _problem: BaseException | None = None
-    _claim: threading.Lock = field(default_factory=threading.Lock)
-    _is_prepared: threading.Event = field(default_factory=threading.Event)
 
-    def moved(self, done: float = 0.0, total: float | None = None) -> None:
-        """In seconds of the audio. Raises _Cancelled if nobody wants it any more."""
-        self.moved_at = time.monotonic()
+    def cancel(self) -> None:
+        """Stops the job at its next progress."""
+        if self.cancelled_at is None:
+            self.cancelled_at = time.monotonic()
+
+    def note_progress(self, done: float = 0.0, total: float | None = None) -> None:
+        """Takes positions in seconds of audio. Raises _Cancelled if the job was cancelled."""
+        self.progress_at = time.monotonic()
         self.audio_seconds = total or self.audio_seconds
         if self.cancelled_at is not None:
             raise _Cancelled
 
-    def prepare(self, engine: Any) -> None:
-        """By the thread that comes first; another one waits here until it is done. What goes wrong
-        is told when the job runs."""
-        if not self._claim.acquire(blocking=False):
-            self._is_prepared.wait()
-            return
-        try:
-            self._prepared = engine.prepare(
-                self.fd.fileno(),
-                self.job.audio,
-                self.job.options,
-                max_audio_seconds=self.job.max_audio_seconds,
-                on_progress=self.moved,
-            )
-        except BaseException as error:
-            self._problem = error
-        self._is_prepared.set()
-
-    def take_prepared(self, engine: Any) -> Any:
-        """Raises what `engine.prepare` raised."""
-        self.prepare(engine)
-        if self._problem is not None:
-            raise self._problem
-        return self._prepared
-
-    def close(self) -> None:
-        """Not while another thread prepares it."""
-        if self._prepared is not None:
-            self._prepared.close()
-        # Minutes of audio; the threads keep their last task until the next one comes.
-        self._prepared = self._problem = None
-        self.fd.close()
-        self.closed = True
-
-
-@dataclass(frozen=True, slots=True)
-class Skills:
-    """Abilities of a model, read from its files; all plain data."""
-
-    languages: tuple[str, ...]
-    translate: bool
-    word_timestamps: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """The model is loaded and warm; all plain data."""
-
-    model: str
-    skills: Skills
-    device: str
-    compute_type: str
-    load_seconds: float
-
 
 @dataclass(frozen=True, slots=True)
 class LoadFailed:
-    """`permanent`: as configured it can never load; else it is our bug, and worth a restart."""
+    """Message: the model can't be loaded. `permanent`: nor after a restart with these settings."""
 
     reason: str
     permanent: bool
 
 
-Message = Skills | Loaded | LoadFailed | JobSegment | JobProgress | Done | Failed
+@dataclass(frozen=True, slots=True)
+class Panic:
+    """Message: the engine's thread has ended; the process must end too."""
+
+    error: BaseException
+
+
+# Gets `loading` with what the model's files say, before the engine is imported.
+Announce = Callable[[worker_events.Loading], None]
+Message = worker_events.WorkerEvent | LoadFailed | Panic
 
 
 class Inference:
-    """Loads the engine and runs one task after another; prepares others beside it.
+    """Owns the engine's thread. `fileno` is readable while `take_messages` has something new."""
 
-    Two threads are Leader/Followers (Schmidt et al., 2000): a job that had to wait until another
-    thread wakes would wait for as long as two processes take to exchange a message.
-
-    `fileno` becomes readable when `messages` has something new.
-    """
-
-    def __init__(self, load: Callable[[], Any]) -> None:
-        self.messages: deque[Message] = deque()
-        self._load = load
-        self._engine: Any = None
-        self._trimmer: Trimmer | None = None
-        self._turn = threading.Lock()
-        # What is to be done, one after another, by the thread that prepares.
-        self._beside: queue.Queue[Callable[[], None]] = queue.Queue()
+    def __init__(self) -> None:
+        self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+        self._messages: deque[Message] = deque()
         self._wake = OwnedFd(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
 
     def fileno(self) -> int:
         return self._wake.fileno()
 
-    def run(self, lead: Callable[[], Task | int]) -> int:
-        """Run each task that `lead` returns, until it returns an exit code, which is returned.
+    def start(self, load: Callable[[Announce], Engine[Prepared]]) -> None:
+        """Loads the engine, then runs the submitted tasks."""
+        # A daemon: a hang in a C extension must not keep the process alive.
+        threading.Thread(target=self._work, args=(load,), daemon=True).start()
 
-        `lead` is called by one thread at a time, also while a task runs; answers come as messages.
-        Raises what `lead` raises.
-        """
-        over: queue.SimpleQueue[int | BaseException] = queue.SimpleQueue()
-
-        def take_turns(first: Callable[[], None]) -> None:
-            try:
-                first()
-                over.put(self._take_turns(lead))
-            except BaseException as error:
-                # A panic of a library in Rust is no Exception; nothing may end one thread alone.
-                over.put(error)
-
-        targets: list[Callable[[], None]] = [self._prefetch]
-        targets += [partial(take_turns, first) for first in (self._load_engine, _nothing)]
-        for target in targets:
-            # Daemons: one that hangs in a C extension must not keep the process alive.
-            threading.Thread(target=target, daemon=True).start()
-        # This thread only waits, for Python handles signals in no other. It must wake now and then:
-        # a signal that the kernel gives to another thread does not wake it.
-        end: int | BaseException | None = None
-        while end is None:
-            with contextlib.suppress(queue.Empty):
-                end = over.get(timeout=_SIGNALS_SECONDS)
-        if isinstance(end, BaseException):
-            raise end
-        return end
-
-    def announce(self, skills: Skills) -> None:
-        """Tell what the model can do, before it is loaded."""
-        self._post(skills)
-
-    def prepare(self, task: Task) -> None:
-        """Prepare it beside the one that runs. It must be run later, or discarded."""
-        self._beside.put(lambda: task.prepare(self._engine))
-
-    def discard(self, task: Task) -> None:
-        """Close a cancelled task that was to be prepared, once the thread is done with it."""
-        self._beside.put(task.close)
+    def submit(self, task: Task) -> None:
+        """Runs a task, once the model is loaded. Its answer, Done or Failed, comes as a message."""
+        self._tasks.put(task)
 
     def take_messages(self) -> list[Message]:
-        try:
-            os.eventfd_read(self._wake.fileno())
-        except BlockingIOError:
-            return []
-        found = []
-        while self.messages:
-            found.append(self.messages.popleft())
-        return found
+        """Returns the new messages. Call it when `fileno` is readable."""
+        os.eventfd_read(self._wake.fileno())
+        return [self._messages.popleft() for _ in range(len(self._messages))]
 
     def _post(self, message: Message) -> None:
-        self.messages.append(message)
+        self._messages.append(message)
         os.eventfd_write(self._wake.fileno(), 1)
 
-    def _take_turns(self, lead: Callable[[], Task | int]) -> int:
-        while True:
-            with self._turn:
-                task = lead()
-            if isinstance(task, int):
-                return task
-            if task.alone:
-                # What is read beside it may crash the process, and this is its last attempt.
-                self._beside.join()
-            answer = self._run(self._engine, task)
-            task.close()
-            self._post(answer)
-            if self._trimmer is not None:
-                self._trimmer.after_job()
-
-    def _prefetch(self) -> None:
-        while True:
-            work = self._beside.get()
-            work()
-            self._beside.task_done()
-
-    def _load_engine(self) -> None:
+    def _work(self, load: Callable[[Announce], Engine[Prepared]]) -> None:
         try:
-            self._engine = self._load()
-            self._trimmer = Trimmer()
+            engine = self._load_engine(load)
+            if engine is None:
+                return
+            trimmer = Trimmer()
+            self._post(_hello(engine))
+            while True:
+                # No variable keeps the task while the thread waits for the next one.
+                self._post(self._run(engine, self._tasks.get()))
+                trimmer.after_job()
+        except BaseException as error:
+            # A panic in a Rust library is no Exception. It must not end this thread alone.
+            self._post(Panic(error))
+
+    def _load_engine(self, load: Callable[[Announce], Engine[Prepared]]) -> Engine[Prepared] | None:
+        try:
+            return load(self._post)
         except LoadError as error:
-            self._post(LoadFailed(sentence(error), permanent=True))
+            failure = LoadFailed(_sentence(error), permanent=True)
         except ImportError as error:
             reason = f"{error}: `pip install 'asrd[worker]'` brings what a worker needs"
-            self._post(LoadFailed(sentence(reason), permanent=True))
+            failure = LoadFailed(_sentence(reason), permanent=True)
         except Exception as error:
             log.exception("loading the model failed")
-            reason = f"{type(error).__name__}: {error}"
-            self._post(LoadFailed(sentence(reason), permanent=False))
-        else:
-            # Not before: a job may come at once, and what is read ahead needs the engine, too.
-            self._post(_loaded(self._engine))
+            failure = LoadFailed(_sentence(f"{type(error).__name__}: {error}"), permanent=False)
+        self._post(failure)
+        return None
 
-    def _run(self, engine: Any, task: Task) -> Done | Failed:
-        """Every way in which a job can end inside the process, as its one answer."""
+    def _run(self, engine: Engine[Prepared], task: Task) -> Done | Failed:
+        """Returns the job's one answer, and closes its descriptor.
+
+        The front may send the next job as soon as it has the answer; the worker holds nothing of
+        this one by then.
+        """
         key = task.job.key
         started = time.monotonic()
         try:
-            result = self._transcribe(engine, task)
+            with task.fd:
+                result = self._transcribe(engine, task)
         except _Cancelled:
             return Failed(key, Code.CANCELLED, "it was cancelled")
         except JobError as error:
-            return Failed(key, error.code, sentence(error.text))
+            return Failed(key, error.code, _sentence(error.text))
         except MemoryError:
             return Failed(key, Code.OUT_OF_MEMORY, "the worker ran out of memory for this job")
         except Poisoned as error:
             log.error("job %s poisoned the engine: %s", task.job.job_id, error)
-            return Failed(key, Code.INTERNAL, sentence(error), fatal=True)
+            return Failed(key, Code.INTERNAL, _sentence(error), fatal=True)
         except Exception as error:
             log.exception("job %s failed in the engine", task.job.job_id)
-            return Failed(key, Code.INTERNAL, sentence(f"{type(error).__name__}: {error}"))
+            return Failed(key, Code.INTERNAL, _sentence(f"{type(error).__name__}: {error}"))
         return Done(
             key=key,
             text=result.text,
@@ -278,38 +175,45 @@ class Inference:
             warnings=result.warnings,
         )
 
-    def _transcribe(self, engine: Any, task: Task) -> Any:
+    def _transcribe(self, engine: Engine[Prepared], task: Task) -> Transcription:
         job, index = task.job, 0
 
         def on_segment(segment: Segment) -> None:
             nonlocal index
-            task.moved()
+            task.note_progress()
             if job.stream:
-                self._post(JobSegment(job.key, index, dump(segment)))
+                self._post(worker_events.JobSegment(job.key, index, dump(segment)))
             index += 1
 
         def on_progress(done: float, total: float | None) -> None:
-            task.moved(done, total)
+            task.note_progress(done, total)
             if job.stream:
-                self._post(JobProgress(job.key, done, total))
+                self._post(worker_events.JobProgress(job.key, done, total))
 
-        result = engine.run(task.take_prepared(engine), on_progress, on_segment)
-        # Looked at last: a client may cut its file short at any time, and what was left of it
-        # would pass for the whole.
+        with engine.prepare(
+            task.fd.fileno(),
+            job.audio,
+            job.options,
+            max_audio_seconds=job.max_audio_seconds,
+            on_progress=task.note_progress,
+        ) as prepared:
+            result = engine.run(prepared, on_progress, on_segment)
+        # Checked last: a client may shorten its file at any time, and the transcript of what is
+        # left would pass for the whole.
         if os.fstat(task.fd.fileno()).st_size < job.size:
             raise BadAudio("audio: was truncated after it was sent")
         return result
 
 
-def _nothing() -> None:
-    pass
-
-
-def _loaded(engine: Any) -> Loaded:
-    return Loaded(
-        engine.model,
-        Skills(tuple(engine.languages), engine.translate, engine.word_timestamps),
-        engine.device,
-        engine.compute_type,
-        engine.load_seconds,
+def _hello(engine: Engine[Prepared]) -> worker_events.Hello:
+    return worker_events.Hello(
+        version=worker_events.PROTOCOL_VERSION,
+        pid=os.getpid(),
+        model=engine.model,
+        languages=engine.languages,
+        translate=engine.translate,
+        word_timestamps=engine.word_timestamps,
+        device=engine.device,
+        compute_type=engine.compute_type,
+        load_seconds=round(engine.load_seconds, 3),
     )

@@ -1,4 +1,4 @@
-"""`asr-worker`: how the service manager, or `asrd run`, starts a worker (asrd.worker.worker)."""
+"""The `asr-worker` program: systemd or `asrd run` starts it, one process for each worker."""
 
 import argparse
 import faulthandler
@@ -11,34 +11,47 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from asrd import systemd
 from asrd.config import WorkerSettings, config_path, load_worker
 from asrd.engine import models
 from asrd.errors import ConfigError, LoadError
+from asrd.exitcodes import EXIT_BROKEN, EXIT_CANNOT_LOAD
 from asrd.journal import setup_logging
 from asrd.version import __version__
 from asrd.wire.fds import OwnedFd
-from asrd.worker.inference import Inference, Skills
+from asrd.wire.worker_events import Loading
+from asrd.worker.inference import Announce, Inference
 from asrd.worker.stderr_capture import STORED, CapturedStderr, keep_real_stderr
-from asrd.worker.worker import EXIT_BROKEN, EXIT_CANNOT_LOAD, Worker
+from asrd.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from asrd.engine.whisper import WhisperEngine
+
+_Load: TypeAlias = "Callable[[Announce], WhisperEngine]"
 
 log = logging.getLogger(__name__)
 
 
-def _load_engine(settings: WorkerSettings, announce: Callable[[Skills], None]) -> Any:
-    """`announce` is called before the engine is imported."""
+def _load_engine(settings: WorkerSettings, announce: Announce) -> "WhisperEngine":
     started = time.monotonic()
     found = models.find(settings)
     looked, (_, facts) = time.monotonic() - started, found
-    announce(Skills(facts.languages, facts.multilingual, facts.word_timestamps))
-    # Imported in the thread that loads: it takes a tenth of a second and pulls in C extensions.
+    loading = Loading(
+        pid=os.getpid(),
+        model=settings.model or "demo",
+        languages=facts.languages,
+        translate=facts.multilingual,
+        word_timestamps=facts.word_timestamps,
+    )
+    announce(loading)
+    # Imported in the engine's thread: it takes a tenth of a second and pulls in C extensions.
     from asrd.engine.whisper import load_engine
 
     engine = load_engine(settings, found)
     engine.load_seconds += looked
-    # What is there now stays: no collection need look at it again.
+    # These objects stay: no collection needs to visit them.
     gc.freeze()
     gc.enable()
     return engine
@@ -49,8 +62,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="asr-worker",
         description="One isolated Faster Whisper worker, as systemd or `asrd run` starts it.",
     )
-    parser.add_argument("name", metavar="NAME", help="the worker's name: its settings' file too")
-    parser.add_argument("--config", metavar="FILE", help="the settings' file (asrd.toml)")
+    parser.add_argument("name", metavar="NAME", help="the worker's name, also in worker-NAME.toml")
+    parser.add_argument("--config", metavar="FILE", help="the settings file (asrd.toml)")
     parser.add_argument("--version", action="version", version=f"asr-worker {__version__}")
     return parser
 
@@ -66,7 +79,7 @@ def _listener(name: str, passed: list[int]) -> socket.socket:
 
 
 def _captured_stderr(stored: list[int], notifier: systemd.Notifier) -> CapturedStderr | None:
-    """None where no service manager would keep it, or there is no memory for it."""
+    """Returns None if there is no service manager to keep it, or no memory for it."""
     if not notifier.managed:
         return None
     try:
@@ -76,17 +89,17 @@ def _captured_stderr(stored: list[int], notifier: systemd.Notifier) -> CapturedS
         return None
 
 
-def _configure(
-    args: argparse.Namespace,
-) -> tuple[WorkerSettings, Callable[[Callable[[Skills], None]], Any]]:
-    """The settings, and what loads the engine. Wrong settings are told where a model that can't be
-    loaded is told: to the front, too."""
+def _configure(args: argparse.Namespace) -> tuple[WorkerSettings, _Load]:
+    """Returns the settings, and the function that loads the engine.
+
+    Where the settings are wrong that function raises LoadError, so the front gets the reason too.
+    """
     try:
         settings = load_worker(config_path(args.config), args.name)
     except ConfigError as error:
         reason = str(error)
 
-        def refuse(announce: Callable[[Skills], None]) -> Any:
+        def refuse(announce: Announce) -> NoReturn:
             raise LoadError(reason)
 
         return WorkerSettings(), refuse
@@ -94,7 +107,7 @@ def _configure(
 
 
 def main() -> int:
-    # A seventh of the time until a worker is ready goes to a collector that finds nothing.
+    # The collector finds nothing before the model is loaded, and takes a seventh of that time.
     gc.disable()
     args = _parser().parse_args()
     faulthandler.enable(2)
@@ -109,17 +122,18 @@ def main() -> int:
         log.error("%s", error)
         return EXIT_CANNOT_LOAD
     stderr = _captured_stderr(passed.get(STORED, []), notifier)
-    inference = Inference(lambda: load(inference.announce))
+    inference = Inference()
     worker = Worker(settings, listener, notifier, inference, stderr)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     try:
+        inference.start(load)
         code = worker.run()
     except BaseException:
         log.exception("the worker failed")
         code = EXIT_BROKEN
     logging.shutdown()
-    # The engine's threads may be anywhere in the C extension: no interpreter shutdown for them.
+    # The engine's thread may be anywhere in a C extension: no interpreter shutdown.
     os._exit(code)
 
 

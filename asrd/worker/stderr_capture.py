@@ -1,11 +1,11 @@
-"""What the engine's C code writes to stderr, kept where it outlives the process.
+"""Keeps what the engine's C code writes to stderr, so that it outlives the process.
 
-The reason of a crash (`terminate called ...`, CUDA's words, faulthandler's traceback) is written to
-descriptor 2 in the last instant, and read by nobody here. So descriptor 2 is a memfd, which the
-service manager keeps from one process to the next (the file descriptor store of sd_notify(3)): the
-next one passes on what its predecessor no longer could, and tells the front the line that matters.
-No restart waits for it. While the process lives, it passes on what comes, a few times a second;
-Python's own sys.stderr and the log write to the real stderr at once.
+The reason for a crash (`terminate called ...`, CUDA's message, faulthandler's traceback) is written
+to descriptor 2 in the last instant, when nothing in this process can read it. So descriptor 2 is a
+memfd, which the service manager keeps from one process to the next (the file descriptor store of
+sd_notify(3)). The next process passes on what its predecessor could not, and reports the line that
+matters to the front. No restart waits for this. While a process lives, it passes on new text a few
+times a second; Python's own sys.stderr and the log write to the real stderr at once.
 """
 
 import os
@@ -21,50 +21,50 @@ from asrd.wire.fds import OwnedFd
 STORED = "stderr"
 WORDS_MAX = 300
 
-# At the memfd's beginning: up to which byte it was passed on, and the pid of who writes.
+# The start of the memfd: the offset up to which it was passed on, and the writer's pid.
 _HEADER = struct.Struct("<QQ")
-# As much as is passed on at once, and looked at for the last words.
+# The most that is passed on at once, and the part that is searched for the last words.
 _PIECE = 64 * 1024
 _TAIL = 8 * 1024
-# A library that floods stderr loses some of it beyond this.
+# A library that floods stderr loses text beyond this size.
 _ROOM = 1024 * 1024
-# The first words of faulthandler's traceback, and of the thread in it that is at fault.
+# How faulthandler's traceback begins, and in it the stack of the thread that crashed.
 _DUMP, _FAULTY_THREAD = "Fatal Python error: ", "Current thread "
 
 
 def last_words(text: bytes) -> str | None:
-    """The line that says most about an end; None if there is none.
+    """Returns the text that explains best how a process ended, on one line; None if there is none.
 
-    That is the last one. Of faulthandler's traceback it is the first, with where the thread at
-    fault was; and, where the process aborted itself, with what stood before: that is the reason.
+    It is the last line; of faulthandler's traceback the first line and the innermost frame of the
+    thread that crashed. Where the process aborted, the line before the traceback is the reason.
     """
     lines = [line.strip() for line in text.decode("utf-8", "replace").splitlines()]
     lines = [line for line in lines if line]
     dumps = [index for index, line in enumerate(lines) if line.startswith(_DUMP)]
-    told = lines[-1:]
+    chosen = lines[-1:]
     if dumps:
         dump, trace = lines[dumps[-1]], lines[dumps[-1] + 1 :]
         reason = lines[: dumps[-1]][-1:] if dump == f"{_DUMP}Aborted" else []
         where = [after for line, after in pairwise(trace) if line.startswith(_FAULTY_THREAD)]
-        told = [*reason, dump, *where]
-    return one_line(" / ".join(told))[:WORDS_MAX] if told else None
+        chosen = [*reason, dump, *where]
+    return one_line(" / ".join(chosen))[:WORDS_MAX] if chosen else None
 
 
 def keep_real_stderr() -> None:
-    """From here on sys.stderr has a descriptor of its own, and 2 may become another."""
+    """Gives sys.stderr a descriptor of its own, so that descriptor 2 can be replaced."""
     sys.stderr = open(  # noqa: SIM115
         os.dup(2), "w", encoding="utf-8", errors="backslashreplace", buffering=1
     )
 
 
 class CapturedStderr:
-    """Descriptor 2 of this process. `last_pid` and `last_words` are of the process before it.
+    """Replaces descriptor 2; made once, after `keep_real_stderr`.
 
-    To be made once, after `keep_real_stderr`.
+    `last_pid` and `last_words` describe the process before this one.
     """
 
     def __init__(self, stored: OwnedFd | None, notifier: Notifier) -> None:
-        """Takes over what the service manager had stored, if it had. Raises OSError."""
+        """Takes over `stored`, the memfd of the process before, if there is one. Raises OSError."""
         self._real = sys.stderr.fileno()
         self.last_pid: int | None = None
         self.last_words: str | None = None
@@ -77,7 +77,7 @@ class CapturedStderr:
             os.dup2(stored.fileno(), 2)
 
     def _inherit(self, fd: int) -> None:
-        """Whoever wrote it may have been taken over: it is read with care, and told as hearsay."""
+        """Reads the text of the process before, which is not trusted: it may have been hijacked."""
         header, size = os.pread(fd, _HEADER.size, 0), os.fstat(fd).st_size
         if len(header) < _HEADER.size:
             return
@@ -89,7 +89,7 @@ class CapturedStderr:
     def _start_over(self, fd: int = 2) -> None:
         os.ftruncate(fd, 0)
         self._mark(_HEADER.size, fd)
-        # Whoever writes to it shares this offset.
+        # All writers share this offset.
         os.lseek(fd, _HEADER.size, os.SEEK_SET)
 
     def _mark(self, passed_on: int, fd: int = 2) -> None:
@@ -97,7 +97,7 @@ class CapturedStderr:
         os.pwrite(fd, _HEADER.pack(passed_on, os.getpid()), 0)
 
     def pass_on(self) -> None:
-        """What came since the last time, as far as the real stderr takes it; never waits."""
+        """Copies new text to the real stderr, as much as that takes without waiting."""
         size = os.fstat(2).st_size
         if size <= self._passed_on:
             return

@@ -22,11 +22,11 @@ from asrd.asrctl.cells import cells, cut, cut_start, ljust
         ("\u2764\ufe0f", 2),
     ],
 )
-def test_cells(text: str, width: int) -> None:
+def test_width_in_cells(text: str, width: int) -> None:
     assert cells(text) == width
 
 
-def test_padding_counts_cells() -> None:
+def test_ljust_pads_to_cells() -> None:
     assert [ljust(text, 4) + "|" for text in ("ab", "\u4f1a", "abcde")] == [
         "ab  |",
         "\u4f1a  |",
@@ -34,7 +34,7 @@ def test_padding_counts_cells() -> None:
     ]
 
 
-def test_no_half_character() -> None:
+def test_cuts_never_split_a_character() -> None:
     assert cut("\u4f1a\u8b70", 3) == "\u4f1a"
     assert cut("ae\u0301x", 2) == "ae\u0301"
     assert cut_start("\u4f1a\u8b70.wav", 8) == "\u4f1a\u8b70.wav"
@@ -44,7 +44,7 @@ def test_no_half_character() -> None:
 
 
 @given(st.text(st.characters() | st.sampled_from("\u4f1a\u0301\u200d")), st.integers(0, 20))
-def test_whatever_is_cut_fits(text: str, width: int) -> None:
+def test_every_cut_fits(text: str, width: int) -> None:
     assert cells(cut(text, width)) <= width
     assert cells(cut_start(text, width)) <= width
     assert text.startswith(cut(text, width))

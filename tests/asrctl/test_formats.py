@@ -7,9 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asrd.asrctl.formats import FORMATS, render
+from asrd.asrctl.formats import FORMATS
 from asrd.wire.client_events import Transcript
 from asrd.wire.records import JobWarning, Segment, Word
+
+
+def render(format: str, name: str, transcript: Transcript) -> str:
+    return FORMATS[format](name).whole(transcript)
 
 
 def spoken(*segments: tuple[float, float, str]) -> Transcript:
@@ -22,26 +26,28 @@ def spoken(*segments: tuple[float, float, str]) -> Transcript:
 TALK = spoken((0.0, 1.25, " Hello you."), (1.25, 3661.5, " A & B <i>--> C\x1b[2J "))
 
 
-def test_text_is_a_line_per_segment() -> None:
-    assert render("txt", "a.wav", TALK) == "Hello you.\nA & B <i>--> C\\x1b[2J\n"
+@pytest.mark.parametrize(
+    ("format", "shown"),
+    [
+        ("txt", "Hello you.\nA & B <i>--> C\\x1b[2J\n"),
+        (
+            "srt",
+            "1\n00:00:00,000 --> 00:00:01,250\nHello you.\n\n"
+            "2\n00:00:01,250 --> 01:01:01,500\nA & B <i>-> C\\x1b[2J\n\n",
+        ),
+        (
+            "vtt",
+            "WEBVTT\n\n"
+            "00:00:00.000 --> 00:00:01.250\nHello you.\n\n"
+            "00:00:01.250 --> 01:01:01.500\nA &amp; B &lt;i&gt;--&gt; C\\x1b[2J\n\n",
+        ),
+    ],
+)
+def test_each_format(format: str, shown: str) -> None:
+    assert render(format, "a.wav", TALK) == shown
 
 
-def test_srt() -> None:
-    assert render("srt", "a.wav", TALK) == (
-        "1\n00:00:00,000 --> 00:00:01,250\nHello you.\n\n"
-        "2\n00:00:01,250 --> 01:01:01,500\nA & B <i>-> C\\x1b[2J\n\n"
-    )
-
-
-def test_vtt() -> None:
-    assert render("vtt", "a.wav", TALK) == (
-        "WEBVTT\n\n"
-        "00:00:00.000 --> 00:00:01.250\nHello you.\n\n"
-        "00:00:01.250 --> 01:01:01.500\nA &amp; B &lt;i&gt;--&gt; C\\x1b[2J\n\n"
-    )
-
-
-def test_marks_of_direction_are_written() -> None:
+def test_direction_marks_of_a_transcript_are_kept() -> None:
     talk = spoken((0.0, 1.0, "\u202b\u05e9\u05dc\u05d5\u05dd"), (1.0, 2.0, "\u05d4\u200f!"))
     first, second = "\u202b\u05e9\u05dc\u05d5\u05dd\u202c", "\u05d4\u200f!"
     assert render("txt", "a.wav", talk) == f"{first}\n{second}\n"
@@ -63,7 +69,7 @@ CALL = Transcript(
 )
 
 
-def test_channels_are_labelled_and_in_the_order_of_time() -> None:
+def test_split_channels_are_labelled_and_ordered_by_time() -> None:
     assert render("txt", "a.wav", CALL) == (
         "[channel 1] Hello <you>?\n[channel 2] yes\n[channel 1] more\n[channel 2] bye\n"
     )
@@ -82,46 +88,36 @@ def test_channels_are_labelled_and_in_the_order_of_time() -> None:
     assert channels == [0, 0, 1, 1]
 
 
-def test_json_carries_warnings() -> None:
+def test_json_is_one_line_with_file_words_and_warnings() -> None:
+    segment = Segment(0, 0.0, 0.5, "Hi", words=(Word(0.0, 0.5, "Hi", 0.9),))
     warning = JobWarning("audio-incomplete", "half of it", 60.0, 30.0)
-    (found,) = json.loads(render("json", "a.wav", Transcript("", warnings=(warning,))))["warnings"]
-    assert found == {
-        "code": "audio-incomplete",
-        "text": "half of it",
-        "claimed_seconds": 60.0,
-        "read_seconds": 30.0,
-    }
-
-
-def test_json_is_one_line_that_names_its_file() -> None:
-    word = Word(0.0, 0.5, "Hi", 0.9)
-    transcript = Transcript("Hi", job_id="j", segments=(Segment(0, 0.0, 0.5, "Hi", words=(word,)),))
+    transcript = Transcript("Hi", job_id="j", segments=(segment,), warnings=(warning,))
     line = render("json", "a\udc80.wav", transcript)
     assert line.count("\n") == 1
     found = json.loads(line)
-    assert found["file"] == "a\\udc80.wav"
-    assert (found["text"], found["job_id"]) == ("Hi", "j")
+    assert (found["file"], found["text"], found["job_id"]) == ("a\\udc80.wav", "Hi", "j")
     assert found["segments"][0]["words"] == [
         {"start": 0.0, "end": 0.5, "word": "Hi", "probability": 0.9}
+    ]
+    assert found["warnings"] == [
+        {
+            "code": "audio-incomplete",
+            "text": "half of it",
+            "claimed_seconds": 60.0,
+            "read_seconds": 30.0,
+        }
     ]
 
 
 @pytest.mark.parametrize(("format", "empty"), [("txt", ""), ("srt", ""), ("vtt", "WEBVTT\n\n")])
-def test_silence(format: str, empty: str) -> None:
+def test_silence_has_at_most_a_header(format: str, empty: str) -> None:
     assert render(format, "a.wav", spoken()) == empty
 
 
-def test_a_cue_without_text_is_none() -> None:
+def test_segment_without_text_is_no_cue() -> None:
     assert render("srt", "a.wav", spoken((0.0, 1.0, "  "), (1.0, 2.0, "x"))).startswith(
         "1\n00:00:01,000"
     )
-
-
-def test_every_piece_makes_the_whole() -> None:
-    for format, cls in FORMATS.items():
-        writer = cls("a.wav")
-        pieces = [writer.begin(), *map(writer.segment, TALK.segments), writer.end(TALK)]
-        assert "".join(pieces) == render(format, "a.wav", TALK)
 
 
 _CUE = re.compile(r"(\d+):(\d\d):(\d\d)[,.](\d{3}) --> (\d+):(\d\d):(\d\d)[,.](\d{3})\n(.+)\n\n")

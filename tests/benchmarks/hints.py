@@ -18,9 +18,9 @@ from asrd.engine.audio.opening import Samples
 from asrd.engine.whisper import WhisperEngine
 from tests.benchmarks.measure import as_a_worker, machine, table
 from tests.real.conftest import load
+from tests.support.engine_jobs import ENGLISH, transcribe
 from tests.support.real import weights
 from tests.support.real.hinting import KINDS
-from tests.support.real.running import transcribe
 from tests.support.real.speech import joined, sentences, word_error_rate
 
 # How hints are given; faster-whisper's arguments of the same names.
@@ -60,7 +60,7 @@ class _Material:
 
 
 def _asrd(engine: WhisperEngine, audio: Samples, **options: Any) -> str:
-    return transcribe(engine, audio, **options).text
+    return transcribe(engine, audio, ENGLISH, **options).text
 
 
 def _library(model: WhisperModel, audio: Samples, **options: Any) -> str:

@@ -1,7 +1,7 @@
 """A load generator that takes little of the cores it shares: one thread, epoll, requests encoded
 once, answers parsed no further than needed.
 
-    python -m tests.benchmarks.loadgen asrd|wyoming|seed SOCKET CLIENTS SECONDS AUDIO
+    python -m tests.benchmarks.loadgen asrd|wyoming SOCKET CLIENTS SECONDS AUDIO
 
 Each client asks, waits for the answer, and asks again; who is refused comes back after
 `retry_after_ms`. Prints a Tally as JSON, its own processor time included.
@@ -17,7 +17,6 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,12 +62,9 @@ class Answer(NamedTuple):
 
 
 class Protocol(NamedTuple):
-    """`parse` takes a whole answer from the front of the buffer, if there is one."""
-
     request: bytes
     fds: list[int]
     one_request_a_connection: bool
-    parse: Callable[[bytearray], Answer | None]
 
 
 def protocol(name: str, audio: Path) -> Protocol:
@@ -76,11 +72,8 @@ def protocol(name: str, audio: Path) -> Protocol:
     if name == "asrd":
         request = frames.encode("transcribe", _REQUEST, fds=1)
         # Open for as long as the program runs; each request sends it again.
-        return Protocol(request, [os.open(audio, os.O_RDONLY)], False, _parse_event)
-    if name == "wyoming":
-        return Protocol(_stream(data), [], True, _parse_event)
-    head = f"POST /transcribe HTTP/1.1\r\nHost: seed\r\nContent-Length: {len(data)}\r\n\r\n"
-    return Protocol(head.encode() + data, [], False, _parse_http)
+        return Protocol(request, [os.open(audio, os.O_RDONLY)], False)
+    return Protocol(_stream(data), [], True)
 
 
 def _stream(data: bytes) -> bytes:
@@ -114,15 +107,6 @@ def _parse_event(buffer: bytearray) -> Answer | None:
 def _retry_after(error: dict[str, Any]) -> float | None:
     busy = error["code"] == Code.BUSY
     return float(error["retry_after_ms"]) / 1000 if busy else None
-
-
-def _parse_http(buffer: bytearray) -> Answer | None:
-    head, found, body = bytes(buffer).partition(b"\r\n\r\n")
-    length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or 0)
-    if not found or len(body) < length:
-        return None
-    del buffer[: len(head) + 4 + length]
-    return Answer(head.split()[1] == b"200")
 
 
 class _Client:
@@ -222,7 +206,7 @@ class Load:
         except OSError:
             data = b""
         client.received += data
-        answer = self._protocol.parse(client.received)
+        answer = _parse_event(client.received)
         if answer is not None:
             self._take(client, answer)
         elif not data:
@@ -245,7 +229,7 @@ class Load:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("protocol", choices=["asrd", "wyoming", "seed"])
+    parser.add_argument("protocol", choices=["asrd", "wyoming"])
     parser.add_argument("socket")
     parser.add_argument("clients", type=int)
     parser.add_argument("seconds", type=float)

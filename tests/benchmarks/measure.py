@@ -185,7 +185,7 @@ def machine() -> str:
 
 def versions() -> str:
     names = ["faster-whisper", "ctranslate2", "onnxruntime", "numpy", "anyio", "wyoming"]
-    names += ["wyoming-faster-whisper", "fastapi", "uvicorn"]
+    names += ["wyoming-faster-whisper"]
     found = []
     for name in names:
         try:

@@ -5,7 +5,7 @@
 A client that is refused waits for as long as `retry_after_ms` says and asks again. Throughput is
 compared with a bare in-process loop over the same audio, before and after each row; the generator
 (loadgen.py) is a process of its own on the same cores, and what it takes of them is told, too. A
-peer is asked for what it calls health: `describe`, `/health`. An answer that comes after the end of
+peer is asked to `describe` itself. An answer that comes after the end of
 the load is not counted, which flatters a peer that lets its clients wait for long.
 """
 
@@ -38,9 +38,8 @@ from tests.benchmarks.measure import (
     speech,
     table,
 )
-from tests.benchmarks.peers import SEED, WYOMING, missing, serving
+from tests.benchmarks.peers import WYOMING, missing, serving
 
-_PROTOCOLS = {WYOMING: "wyoming", SEED: "seed"}
 _STATUS_EVERY = 0.05
 # Of a row's time, before and after the load.
 _BASE_SHARE = 0.15
@@ -65,12 +64,11 @@ def main() -> None:
     arguments = made.parse_args()
     as_a_worker("tests.benchmarks.overload")
     print(machine())
-    count = len(arguments.clients) + len(_PROTOCOLS) * len(arguments.peer_clients)
+    count = len(arguments.clients) + len(arguments.peer_clients)
     with tempfile.TemporaryDirectory() as directory:
         bench = _Bench(Path(directory), arguments.seconds / max(1, count))
         rows = [bench.row("asrd", clients) for clients in arguments.clients]
-        for name in _PROTOCOLS:
-            rows += [bench.row(name, clients) for clients in arguments.peer_clients]
+        rows += [bench.row(WYOMING, clients) for clients in arguments.peer_clients]
     header = ["", "clients", "jobs/s", "÷ in process", "answer p50 / p99 ms", "refused"]
     header += [
         "first second's `busy`",
@@ -94,7 +92,7 @@ class _Bench:
         self._in_process(1)
 
     def row(self, name: str, clients: int) -> list[str]:
-        if name != "asrd" and (told := missing(name)):
+        if name != "asrd" and (told := missing()):
             return [name, str(clients), told, *[""] * 11]
         with contextlib.ExitStack() as stack:
             load = self._asrd if name == "asrd" else self._peer
@@ -128,9 +126,9 @@ class _Bench:
 
         return run
 
-    def _peer(self, name: str, clients: int, stack: contextlib.ExitStack) -> Callable[[], Under]:
-        peer = stack.enter_context(serving(name))
-        return lambda: self._load(_PROTOCOLS[name], peer.path, clients, peer.question)
+    def _peer(self, _: str, clients: int, stack: contextlib.ExitStack) -> Callable[[], Under]:
+        peer = stack.enter_context(serving())
+        return lambda: self._load("wyoming", peer.path, clients, peer.question)
 
     def _load(
         self, protocol: str, path: str, clients: int, question: Callable[[], object]

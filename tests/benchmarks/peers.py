@@ -1,12 +1,7 @@
-"""What asrd is compared with: wyoming-faster-whisper as its users get it, and the original design
-(tests/benchmarks/seed). Both are in the extra `bench`; who is not installed is told in the tables.
-"""
+"""The server that asrd is compared with: wyoming-faster-whisper, of the extra `bench`."""
 
 import asyncio
-import http.client
 import importlib.util
-import json
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
 
 from wyoming.asr import Transcribe
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
@@ -24,47 +18,25 @@ from wyoming.info import Describe
 from asrd.demo import MODEL
 from tests.benchmarks.measure import RATE
 
-WYOMING, SEED, REPAIRED = "wyoming-faster-whisper", "seed design", "seed design, repaired"
-PEERS = (WYOMING, SEED, REPAIRED)
-_NEEDS = {WYOMING: ["wyoming_faster_whisper"], SEED: ["fastapi", "uvicorn"]}
-_NEEDS[REPAIRED] = _NEEDS[SEED]
+WYOMING = "wyoming-faster-whisper"
 _START_SECONDS = 60.0
 # As Restart=always does with systemd's own RestartSec.
 _RESTART_SECONDS = 0.1
 
 
-class Peer(Protocol):
-    path: str
-
-    def ask(self, data: bytes, timeout: float | None = None) -> str:
-        """The text of 16-bit PCM. Raises OSError or RuntimeError where there is none."""
-
-    def question(self) -> None:
-        """What its kind asks for a sign of life."""
-
-    def worker_pid(self) -> int: ...
-
-    def another(self) -> "Peer":
-        """A second client of the same server, for another thread."""
-
-    def close(self) -> None: ...
-
-
-def missing(name: str) -> str | None:
-    """What a table says of a peer that can't be started here."""
-    absent = [need for need in _NEEDS[name] if importlib.util.find_spec(need) is None]
-    if not absent:
-        return None
-    return "NOT INSTALLED: .[bench]"
+def missing() -> str | None:
+    """The cell of a table that replaces figures of a peer that is not installed; else None."""
+    installed = importlib.util.find_spec("wyoming_faster_whisper") is not None
+    return None if installed else "NOT INSTALLED: .[bench]"
 
 
 @contextmanager
-def serving(name: str) -> Iterator[Peer]:
-    """That peer with the demo model, warm."""
+def serving() -> Iterator["Wyoming"]:
+    """The peer with the demo model, warm."""
     with tempfile.TemporaryDirectory() as directory:
         path = f"{directory}/peer.sock"
-        process = _Restarting(_command(name, path, directory))
-        peer: Peer = Wyoming(path, process) if name == WYOMING else _Http(path)
+        process = _Restarting(_command(path, directory))
+        peer = Wyoming(path, process)
         try:
             _wait_until_it_answers(peer)
             yield peer
@@ -73,23 +45,20 @@ def serving(name: str) -> Iterator[Peer]:
             process.stop()
 
 
-def _command(name: str, path: str, directory: str) -> list[str]:
-    if name != WYOMING:
-        argv = [sys.executable, "-m", "tests.benchmarks.seed", path, str(MODEL)]
-        return argv + ["--repaired"] * (name == REPAIRED)
+def _command(path: str, directory: str) -> list[str]:
     argv = [sys.executable, "-m", "wyoming_faster_whisper", "--uri", f"unix://{path}"]
     argv += ["--model", str(MODEL), "--data-dir", directory, "--local-files-only"]
     argv += ["--stt-library", "faster-whisper", "--device", "cpu", "--cpu-threads", "1"]
     return [*argv, "--beam-size", "1", "--language", "en"]
 
 
-def _wait_until_it_answers(peer: Peer) -> None:
+def _wait_until_it_answers(peer: "Wyoming") -> None:
     deadline = time.monotonic() + _START_SECONDS
     while True:
         try:
             peer.ask(bytes(2 * RATE))
             return
-        except (OSError, RuntimeError, http.client.HTTPException):
+        except (OSError, RuntimeError):
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
@@ -179,56 +148,3 @@ async def describe(path: str) -> None:
         await client.write_event(Describe().event())
         if await client.read_event() is None:
             raise RuntimeError("no info")
-
-
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout: float | None) -> None:
-        super().__init__("localhost")
-        self._path = path
-        self._patience = timeout
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self._patience)
-        self.sock.connect(self._path)
-
-
-class _Http:
-    """HTTP over the Unix socket, one connection kept open."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._connection: _Connection | None = None
-
-    def ask(self, data: bytes, timeout: float | None = None) -> str:
-        return str(self._request("POST", "/transcribe", data, timeout)["text"])
-
-    def question(self) -> None:
-        self._request("GET", "/health", b"", 10)
-
-    def worker_pid(self) -> int:
-        return int(self._request("GET", "/health", b"", 10)["worker"])
-
-    def another(self) -> "_Http":
-        return _Http(self.path)
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _request(self, method: str, path: str, data: bytes, timeout: float | None) -> Any:
-        if self._connection is None:
-            self._connection = _Connection(self.path, timeout)
-            self._connection.connect()
-        self._connection.sock.settimeout(timeout)
-        try:
-            self._connection.request(method, path, data)
-            answer = self._connection.getresponse()
-            body = answer.read()
-        except BaseException:
-            self.close()
-            raise
-        if answer.status != 200:
-            raise RuntimeError(f"HTTP {answer.status}")
-        return json.loads(body)

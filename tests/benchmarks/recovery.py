@@ -36,12 +36,10 @@ from tests.benchmarks.measure import (
     table,
     wait_until_ready,
 )
-from tests.benchmarks.peers import PEERS, SEED, Peer, missing, serving
+from tests.benchmarks.peers import WYOMING, Wyoming, missing, serving
 
 _CONFIG = f"[front]\nqueue_max = 4\n{CONFIG}"
 _SPARES = "--spares"
-# The seed design does not come back from these: each takes the whole patience.
-_SEED_IDLE_KILLS = 2
 
 
 class Scenario(Protocol):
@@ -114,8 +112,9 @@ class Asrd:
 class Other:
     """A peer; who asks it again and again gets an answer, or gives up after `patience` seconds."""
 
-    def __init__(self, name: str, patience: float) -> None:
-        self.name = name
+    name = WYOMING
+
+    def __init__(self, patience: float) -> None:
         self._patience = patience
         self._audio = pcm(speech(3))
         self._outcomes: Counter[str] = Counter()
@@ -125,7 +124,7 @@ class Other:
 
     def _start(self) -> None:
         self._stack.close()
-        self._peer: Peer = self._stack.enter_context(serving(self.name))
+        self._peer = self._stack.enter_context(serving())
 
     def close(self) -> None:
         for thread in self._hanging:
@@ -157,7 +156,7 @@ class Other:
             thread.join()
         return ", ".join(f"{count} {what}" for what, count in self._outcomes.items())
 
-    def _until_success(self, peer: Peer) -> float:
+    def _until_success(self, peer: Wyoming) -> float:
         start = time.monotonic()
         while (left := start + self._patience - time.monotonic()) > 0:
             with contextlib.suppress(OSError, RuntimeError):
@@ -207,8 +206,8 @@ class _Bench:
         if run_takes(_SPARES):
             name = "asrd, 1 worker and a hot spare"
             self._asrd.append(self._start_asrd(stack, name, "1", _SPARES, "1"))
-        self._absent = {name: told for name in PEERS if (told := missing(name))}
-        self._others = [Other(name, patience) for name in PEERS if name not in self._absent]
+        self._absent = missing()
+        self._others = [] if self._absent else [Other(patience)]
         for other in self._others:
             stack.callback(other.close)
         self._scenarios: list[Scenario] = [*self._asrd, *self._others]
@@ -225,8 +224,7 @@ class _Bench:
         self._bare.append(bare(MODEL, self._audio))
         for scenario in self._scenarios:
             self._measure(scenario, "undisturbed", scenario.undisturbed)
-            if scenario.name != SEED:
-                self._measure(scenario, "killed idle", scenario.idle)
+            self._measure(scenario, "killed idle", scenario.idle)
             self._measure(scenario, "killed in a request", scenario.busy)
 
     def _measure(self, scenario: Scenario, how: str, call: Callable[[], float]) -> None:
@@ -234,14 +232,11 @@ class _Bench:
         self._times.setdefault(f"{scenario.name}, {how}", []).append(call())
 
     def report(self, patience: float) -> None:
-        for other in self._others:
-            if other.name == SEED:
-                for _ in range(_SEED_IDLE_KILLS):
-                    self._measure(other, "killed idle", other.idle)
         whole = [stages.whole for stages in self._bare]
         rows = [_row("bare process, to its first answer", whole, whole, patience)]
         rows += [_row(name, times, whole, patience) for name, times in self._times.items()]
-        rows += [[name, told, "", "", "", ""] for name, told in self._absent.items()]
+        if self._absent:
+            rows.append([WYOMING, self._absent, "", "", "", ""])
         header = ["3 s of audio", "n", "p50 ms", "p95 ms", "max ms", "÷ bare, paired p50"]
         table("From the kill to the next success", header, rows)
         told = [[scenario.name, scenario.in_flight()] for scenario in self._scenarios]

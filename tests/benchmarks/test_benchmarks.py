@@ -16,7 +16,7 @@ from asrd.wire import frames
 from tests.benchmarks.__main__ import NAMES
 from tests.benchmarks.deathlog import DeathLog
 from tests.benchmarks.floor import floor
-from tests.benchmarks.loadgen import Answer, Load, protocol
+from tests.benchmarks.loadgen import Load, protocol
 from tests.benchmarks.longfiles import FORMATS, LongFiles
 from tests.benchmarks.measure import (
     differences,
@@ -87,18 +87,8 @@ def test_the_generator_tells_answers_from_refusals_and_losses(
 def test_the_generator_counts_connections_that_it_can_not_make(tmp_path: Path) -> None:
     audio = tmp_path / "audio.pcm"
     audio.write_bytes(b"")
-    tally = Load(str(tmp_path / "nobody"), protocol("seed", audio), clients=2).run(0.01)
+    tally = Load(str(tmp_path / "nobody"), protocol("wyoming", audio), clients=2).run(0.01)
     assert tally.unconnected == 2
-
-
-def test_the_generator_reads_http() -> None:
-    parse = protocol("seed", Path(os.devnull)).parse
-    buffer = bytearray(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{")
-    assert parse(buffer) is None
-    buffer += b"}HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
-    assert parse(buffer) == Answer(True)
-    assert parse(buffer) == Answer(False)
-    assert not buffer
 
 
 def test_the_parts_of_a_recovery_add_up() -> None:

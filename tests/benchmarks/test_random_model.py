@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from faster_whisper import WhisperModel
 
-from asrd.engine.models import check
+from asrd.engine.model_check import check
 from tests.benchmarks.random_model import make
 from tests.support.speech import long_recording
 

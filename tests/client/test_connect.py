@@ -1,4 +1,4 @@
-"""Where the socket is, and what is said when nobody answers there."""
+"""The search for the socket, and the errors of a connection."""
 
 import os
 import socket
@@ -11,14 +11,7 @@ from asrd.client import connect
 from asrd.errors import ConnectionLost
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "asrd.sock"
-
-
-def test_which_socket_and_what_is_wrong_with_it(path: Path) -> None:
-    with pytest.raises(ConnectionLost, match=f"the socket {path} is missing"):
-        Client(str(path)).ping()
+def test_error_names_socket_and_problem(path: Path) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.close()
@@ -28,8 +21,8 @@ def test_which_socket_and_what_is_wrong_with_it(path: Path) -> None:
         Client("/" + "x" * 200).ping()
 
 
-def test_permission_denied_points_to_the_group(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Tests may run as root, whom no mode keeps out.
+def test_permission_error_names_the_group(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Tests may run as root, whom file modes do not restrict.
     def refuse(self: socket.socket, address: str) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -39,7 +32,7 @@ def test_permission_denied_points_to_the_group(path: Path, monkeypatch: pytest.M
     assert isinstance(error.value.__cause__, PermissionError)
 
 
-def test_the_socket_is_the_argument_or_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_socket_is_the_argument_or_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASRD_SOCKET", "/from/env")
     assert Client("/named").socket == "/named"
     assert Client().socket == "/from/env"
@@ -50,7 +43,7 @@ def test_the_socket_is_the_argument_or_the_variable(monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the system's socket would be; neither it nor its directory is there."""
+    """The path of the system's socket; neither it nor its directory exists."""
     path = tmp_path / "system" / "asrd.sock"
     monkeypatch.delenv("ASRD_SOCKET", raising=False)
     monkeypatch.setattr(connect, "DEFAULT_SOCKET", str(path))
@@ -59,7 +52,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where this user's own socket is to be; its directory is there."""
+    """The path of this user's own socket; only its directory exists."""
     runtime = tmp_path / "run"
     runtime.mkdir(mode=0o700)
     (runtime / "asrd").mkdir(mode=0o700)
@@ -73,7 +66,7 @@ def listen(path: Path) -> None:
         listener.bind(str(path))
 
 
-def test_the_system_s_socket_comes_first_and_then_the_user_s_own(system: Path, own: Path) -> None:
+def test_system_socket_comes_before_the_users_own(system: Path, own: Path) -> None:
     assert Client().socket == str(own)
     listen(own)
     assert Client().socket == str(own)
@@ -83,27 +76,25 @@ def test_the_system_s_socket_comes_first_and_then_the_user_s_own(system: Path, o
     assert Client().socket == str(system)
 
 
-def test_where_the_system_s_daemon_is_installed_its_socket_is_the_one_that_is_missing(
-    system: Path, own: Path
-) -> None:
+def test_missing_socket_of_an_installed_daemon_is_the_default(system: Path, own: Path) -> None:
     system.parent.mkdir()
     assert Client().socket == str(system)
     listen(own)
     assert Client().socket == str(own)
 
 
-def test_a_system_socket_that_this_user_may_not_use_is_left_for_the_own(
+def test_system_socket_without_permission_is_skipped(
     system: Path, own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listen(system)
-    # Tests may run as root, whom no mode keeps out.
+    # Tests may run as root, whom file modes do not restrict.
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert Client().socket == str(system)
     listen(own)
     assert Client().socket == str(own)
 
 
-def test_a_directory_that_another_user_can_write_to_is_not_trusted(system: Path, own: Path) -> None:
+def test_directory_that_others_can_write_is_not_trusted(system: Path, own: Path) -> None:
     listen(own)
     for mode in (0o777, 0o770, 0o1777):
         own.parent.chmod(mode)
@@ -114,7 +105,7 @@ def test_a_directory_that_another_user_can_write_to_is_not_trusted(system: Path,
     assert Client().socket == str(system)
 
 
-def test_a_place_where_another_user_may_put_a_socket_is_not_waited_for(
+def test_directory_that_others_can_make_is_not_the_default(
     system: Path, own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own.parent.rmdir()
@@ -124,7 +115,7 @@ def test_a_place_where_another_user_may_put_a_socket_is_not_waited_for(
     assert Client().socket == str(system)
 
 
-def test_a_link_or_a_directory_of_another_user_is_not_trusted(
+def test_link_or_directory_of_another_user_is_not_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
@@ -135,7 +126,7 @@ def test_a_link_or_a_directory_of_another_user_is_not_trusted(
     assert not connect.is_private(tmp_path)
 
 
-def test_without_a_runtime_directory_it_is_a_private_one(
+def test_without_runtime_directory_tmp_is_used(
     system: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
@@ -144,7 +135,7 @@ def test_without_a_runtime_directory_it_is_a_private_one(
         assert connect.own_directories() == [Path("/tmp/asrd-12345")]
 
 
-def test_a_place_in_tmp_that_another_user_took_over_gets_no_audio(
+def test_tmp_directory_of_another_user_gets_no_audio(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "asrd-1000"
@@ -153,14 +144,8 @@ def test_a_place_in_tmp_that_another_user_took_over_gets_no_audio(
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(place / "asrd.sock"))
         listener.listen()
-        connect_once(place)
-        # As if it had been removed, and made by somebody else: others may write to it now.
+        Client(str(place / "asrd.sock"))._acquire(None).close()
+        # As if it had been removed, and another user had made it.
         place.chmod(0o777)
         with pytest.raises(ConnectionLost, match="is in a directory of another user"):
             Client(str(place / "asrd.sock")).transcribe(b"secret")
-
-
-def connect_once(place: Path) -> None:
-    found = connect.connect(str(place / "asrd.sock"))
-    assert found is not None
-    found.close()

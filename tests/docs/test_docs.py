@@ -10,9 +10,9 @@ from asrd.errors import WarningCode
 from asrd.front.reporting import snapshot
 from asrd.wire import frames
 from asrd.wire.peer import Peer
-from tests.front.reporting.test_snapshot import front
 from tests.support.docs import pages, written
 from tests.support.paths import ROOT
+from tests.support.reporting import front
 
 DOCS = ROOT / "docs"
 PROTOCOL = (DOCS / "protocol.md").read_text()

@@ -168,6 +168,14 @@ def test_a_folder_imports_only_folders_below_it() -> None:
     assert not wrong
 
 
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Imports for types only count: a reader follows them, too."""
+    graph = {name: own(imports(tree)) - {name} for name, tree in TREES.items()}
+    while free := {name for name, others in graph.items() if not others & graph.keys()}:
+        graph = {name: others for name, others in graph.items() if name not in free}
+    assert not graph
+
+
 def test_the_wire_imports_nothing_but_errors_and_the_version() -> None:
     for name in TREES:
         if folder(name) == "wire":

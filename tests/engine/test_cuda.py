@@ -1,13 +1,12 @@
-"""What is missing for CUDA is named; a library that is there is loaded where it lies.
+"""A missing part of CUDA is named; a library is loaded from its package's folder.
 
-The driver and the GPU are pretended; that cuBLAS is really in the process is not.
+The driver and the GPU are faked; a real library takes the place of cuBLAS.
 """
 
 import ctypes
 import importlib.util
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from tests.support.subprocesses import run_python
 
 
 class Driver:
-    """libcuda: what cuDriverGetVersion and cuInit say."""
+    """A libcuda with the results of cuDriverGetVersion and cuInit."""
 
     def __init__(self, version: int, error: int) -> None:
         self.version = version
@@ -33,96 +32,91 @@ class Driver:
 
 
 class Loader:
-    """Loads what it was told exists; keeps what it was asked for."""
+    """Loads every library but those `missing`; keeps the names that it was asked for."""
 
-    def __init__(self, *missing: str, driver: Driver | None = None) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *missing: str, driver: Any = None) -> None:
         self.missing = missing
         self.driver = driver
         self.asked: list[str] = []
+        monkeypatch.setattr(cuda, "_load", self._load)
 
-    def __call__(self, name: str) -> object:
+    def _load(self, name: str) -> object:
         self.asked.append(name)
         if Path(name).name in self.missing:
             raise OSError(f"{name}: cannot open shared object file")
         return self.driver if name == cuda.DRIVER else None
 
 
-def devices(count: int) -> Callable[[], int]:
-    return lambda: count
-
-
-def test_all_there() -> None:
-    loader = Loader()
-    assert cuda.why_not(1, devices(2), loader) is None
-    assert loader.asked == ["libcuda.so.1", "libcublasLt.so.12", "libcublas.so.12"]
-
-
-def test_no_driver() -> None:
-    reason = cuda.why_not(0, devices(0), Loader("libcuda.so.1"))
-    assert reason == "no NVIDIA driver is installed (libcuda.so.1 can't be loaded)"
+def test_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    Loader(monkeypatch, "libcuda.so.1")
+    reason = "no NVIDIA driver is installed (libcuda.so.1 can't be loaded)"
+    assert cuda.why_not(0, 0) == reason
 
 
 @pytest.mark.parametrize(
-    ("version", "error", "visible", "said"),
+    ("version", "error", "visible", "text"),
     [
-        (11_040, 0, None, "is too old: it knows CUDA 11.4, and 12.8 (R570) is wanted"),
-        (12_080, 100, None, "shows no GPU to this process: none is there"),
-        (12_080, 100, "", "shows no GPU to this process (CUDA_VISIBLE_DEVICES=''): none is"),
-        (13_000, 0, "1", "shows no GPU to this process (CUDA_VISIBLE_DEVICES='1'): none is"),
+        (11_040, 0, None, "is too old: it supports CUDA 11.4, 12.8 (R570) is needed"),
+        (12_080, 100, None, "shows no GPU to this process: there is none"),
+        (13_000, 0, "", "shows no GPU to this process (CUDA_VISIBLE_DEVICES=''): there is none"),
         (13_000, 999, None, "can't be started (cuInit: error 999): nvidia_uvm is not loaded"),
-        (12_080, 803, None, "can't be started (cuInit: error 803)"),
     ],
 )
-def test_no_gpu(
-    monkeypatch: pytest.MonkeyPatch, version: int, error: int, visible: str | None, said: str
+def test_driver_without_a_gpu_says_why(
+    monkeypatch: pytest.MonkeyPatch, version: int, error: int, visible: str | None, text: str
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert said in str(cuda.why_not(0, devices(0), Loader(driver=Driver(version, error))))
+    Loader(monkeypatch, driver=Driver(version, error))
+    assert text in str(cuda.why_not(0, 0))
 
 
-def test_no_such_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert cuda.why_not(2, devices(2), Loader()) == "there is no GPU number 2, the driver shows 2"
+def test_number_of_a_missing_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    Loader(monkeypatch)
     # As in a worker's unit: the one GPU that it is given has the number 0.
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1b")
-    assert "shows 1 (CUDA_VISIBLE_DEVICES='MIG-1b')" in str(cuda.why_not(1, devices(1), Loader()))
+    assert cuda.why_not(1, 1) == (
+        "there is no GPU number 1, the driver shows 1 (CUDA_VISIBLE_DEVICES='MIG-1b')"
+    )
 
 
-@pytest.mark.parametrize("name", ["libcublas.so.12", "libcublasLt.so.12"])
-def test_no_cublas(name: str) -> None:
-    reason = str(cuda.why_not(0, devices(1), Loader(name)))
+@pytest.mark.parametrize("name", cuda.LIBRARIES)
+def test_missing_cublas_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    Loader(monkeypatch, name)
+    reason = str(cuda.why_not(0, 1))
     assert reason.startswith(f"{name} can't be loaded")
     assert "pip install 'asrd[cuda]'" in reason
-
-
-def test_the_next_cublas_alone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A newer one does not help.
     place = tmp_path / "nvidia" / "cu13" / "lib"
     place.mkdir(parents=True)
     (place / "libcublas.so.13").touch()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    reason = str(cuda.why_not(0, devices(1), Loader("libcublasLt.so.12")))
-    assert reason.endswith("packages bring it, libcublas.so.13 does not do")
+    assert str(cuda.why_not(0, 1)) == f"{reason} (libcublas.so.13 does not work)"
 
 
-@pytest.mark.parametrize("directory", ["nvidia/cublas/lib", "nvidia/cu12/lib", "ctranslate2.libs"])
-def test_libraries_are_taken_from_where_packages_put_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directory: str
+@pytest.mark.parametrize("directory", ["nvidia/cublas/lib", "ctranslate2.libs", None])
+def test_libraries_are_loaded_from_the_folders_of_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directory: str | None
 ) -> None:
-    place = tmp_path / directory
-    place.mkdir(parents=True)
-    for name in cuda.LIBRARIES:
-        (place / name).touch()
+    expected = list(cuda.LIBRARIES)
+    if directory is not None:
+        place = tmp_path / directory
+        place.mkdir(parents=True)
+        expected = [str(place / name) for name in cuda.LIBRARIES]
+        for path in expected:
+            Path(path).touch()
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
-    loader = Loader()
-    assert cuda.why_not(0, devices(1), loader) is None
-    assert loader.asked == ["libcuda.so.1", *(str(place / name) for name in cuda.LIBRARIES)]
+    loader = Loader(monkeypatch)
+    assert cuda.why_not(1, 2) is None
+    assert loader.asked == ["libcuda.so.1", *expected]
 
 
-def test_a_library_that_was_loaded_is_found_by_its_name(tmp_path: Path) -> None:
-    # As CTranslate2's dlopen("libcublas.so.12") will find it, whatever the search path says. No
-    # cuBLAS here: a small library of onnxruntime's plays it, under the name it was linked with.
+def test_loaded_library_is_found_by_its_name(tmp_path: Path) -> None:
+    # As CTranslate2's dlopen("libcublas.so.12") will find it with any search path. A small library
+    # of onnxruntime's plays cuBLAS, under the name it was linked with.
     package = importlib.util.find_spec("onnxruntime")
     assert package is not None and package.origin is not None
     library = Path(package.origin).parent / "capi" / "libonnxruntime_providers_shared.so"
@@ -139,7 +133,7 @@ try:
     ctypes.CDLL({library.name!r})
 except OSError:
     print("not found")
-print(cuda.why_not(0, lambda: 1))
+print(cuda.why_not(0, 1))
 ctypes.CDLL({library.name!r})
 print(open("/proc/self/maps").read().count({str(place / library.name)!r}) > 0)
 """

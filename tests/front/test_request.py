@@ -1,17 +1,17 @@
-"""One job as it was asked for, and its answers as they are told."""
+"""A request, and the data of its answers."""
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from asrd.errors import BadAudio, Code, TooLarge
-from asrd.front import request as answers
-from asrd.front.request import Request, make_request, with_hints
+from asrd.front.request import Request, error, make_request, transcript, with_hints
 from asrd.front.scheduling.actions import Failure
 from asrd.front.scheduling.needs import Needs
 from asrd.wire.client_events import TO_CLIENT, Error, Transcribe, Transcript
-from asrd.wire.fields import parse
+from asrd.wire.fields import dump, parse
 from asrd.wire.peer import Peer
 from asrd.wire.records import AudioFormat, JobWarning, Options
 from asrd.wire.worker_events import Done
@@ -20,20 +20,21 @@ PCM = AudioFormat("pcm_s16le")
 
 
 def made(
-    asked: Transcribe, format_: AudioFormat = PCM, size: int = 64_000, **given: Any
+    asked: Transcribe, format_: AudioFormat = PCM, size: int = 64_000, options: Any = None
 ) -> Request:
-    session: Any = SimpleNamespace(peer=Peer(pid=7, uid=1000, gid=100))
+    client: Any = SimpleNamespace(peer=Peer(pid=7, uid=1000, gid=100))
     audio: Any = SimpleNamespace(size=size)
-    options = given.get("options", Options())
     return make_request(
-        session, asked, options, format_, audio, fresh_id="fresh", now=50.0, max_audio_seconds=10.0
+        client, asked, options or Options(), format_, audio, now=50.0, max_audio_seconds=10.0
     )
 
 
-def test_a_request_has_the_job_that_the_scheduler_sees() -> None:
-    request = made(Transcribe(name="tiny", job_id="j", trace_id="t", timeout_ms=1500))
+def test_request_has_the_job_that_the_scheduler_sees() -> None:
+    options = Options(language="de", task="translate", word_timestamps=True)
+    asked = Transcribe(name="tiny", job_id="j", trace_id="t", timeout_ms=1500)
+    request = made(asked, options=options)
     job = request.job
-    assert (job.user, job.arrival, job.needs) == (1000, 50.0, Needs("tiny"))
+    assert (job.user, job.arrival, job.needs) == (1000, 50.0, Needs("tiny", "de", True, True))
     assert (job.size, job.seconds, job.timeout) == (64_000, 2.0, 1.5)
     assert job.request is request
     assert request.log_fields == {
@@ -44,15 +45,11 @@ def test_a_request_has_the_job_that_the_scheduler_sees() -> None:
     }
 
 
-def test_a_job_needs_what_its_options_ask_of_a_model() -> None:
-    options = Options(language="de", task="translate", word_timestamps=True)
-    assert made(Transcribe(), options=options).job.needs == Needs(None, "de", True, True)
-
-
-def test_a_job_without_an_id_gets_a_fresh_one() -> None:
+def test_request_without_an_id_gets_a_fresh_one() -> None:
     request = made(Transcribe())
-    assert request.job_id == "fresh"
+    assert re.fullmatch("[0-9a-f]{16}", request.job_id)
     assert "ASRD_TRACE_ID" not in request.log_fields
+    assert "trace_id" not in transcript(request, Done(9, "", "en", 1, 2, 1), None, 52.0)
     assert request.job.timeout is None
 
 
@@ -66,11 +63,11 @@ def test_a_job_without_an_id_gets_a_fresh_one() -> None:
         (Transcribe(audio=PCM), False),
     ],
 )
-def test_a_pure_wyoming_conversation_is_plain(asked: Transcribe, plain: bool) -> None:
+def test_request_with_wyomings_fields_only_is_plain(asked: Transcribe, plain: bool) -> None:
     assert made(asked).plain == plain
 
 
-def test_the_length_is_checked_against_format_and_limit() -> None:
+def test_length_is_checked_against_format_and_limit() -> None:
     assert made(Transcribe(), size=320_000).job.seconds == 10.0
     with pytest.raises(TooLarge, match="audio: 11 s are over the limit of 10 s"):
         made(Transcribe(), size=352_000)
@@ -78,14 +75,12 @@ def test_the_length_is_checked_against_format_and_limit() -> None:
         made(Transcribe(), size=3)
     with pytest.raises(BadAudio, match="audio: is empty"):
         made(Transcribe(), size=0)
+    # The worker finds out the length of a file.
+    job = made(Transcribe(), AudioFormat("file"), size=3).job
+    assert (job.seconds, job.size) == (0.0, 3)
 
 
-def test_the_length_of_a_file_is_for_the_worker_to_find_out() -> None:
-    request = made(Transcribe(), AudioFormat("file"), size=3)
-    assert (request.job.seconds, request.job.size) == (0.0, 3)
-
-
-def test_wyomings_hints_are_whispers_hotwords() -> None:
+def test_wyomings_hints_become_hotwords() -> None:
     asked = Transcribe(transcript_names=("Ada", "Grace"), transcript_terms=("COBOL",))
     assert with_hints(asked, Options()).hotwords == "Ada, Grace, COBOL"
     own = Options(hotwords="mine")
@@ -93,21 +88,21 @@ def test_wyomings_hints_are_whispers_hotwords() -> None:
     assert with_hints(Transcribe(transcript_names=("",)), Options()).hotwords is None
 
 
-def test_wyomings_hints_are_cut_between_names() -> None:
+def test_only_whole_hints_become_hotwords() -> None:
     many = Transcribe(transcript_terms=tuple(f"{n} " + "x" * 100 for n in range(1000)))
     hotwords = with_hints(many, Options()).hotwords or ""
     assert 4096 - 110 < len(hotwords) <= 4096
     assert hotwords.split(", ") == list(many.transcript_terms[: hotwords.count(",") + 1])
 
 
-def test_the_transcript_says_what_was_done() -> None:
+def test_data_of_a_transcript() -> None:
     request = made(Transcribe(job_id="j", trace_id="t"))
     job = request.job
     job.started_at, job.worker, job.attempts = 50.25, "0", 2
     segment = {"id": 1, "start": 0.0, "end": 2.0, "text": " one"}
     warning = JobWarning("hints-cut", "hotwords: cut to 20 of 60 tokens")
     done = Done(9, " one", "en", 0.5, 2.0, 1.0, (segment,), (warning,))
-    data = answers.transcript(request, done, "tiny", now=52.0)
+    data = transcript(request, done, "tiny", now=52.0)
     assert data == {
         "text": " one",
         "language": "en",
@@ -127,21 +122,15 @@ def test_the_transcript_says_what_was_done() -> None:
     assert (read.text, read.attempts, read.segments[0].text) == (" one", 2, " one")
 
 
-def test_a_transcript_without_a_trace_has_none() -> None:
-    request = made(Transcribe())
-    assert "trace_id" not in answers.transcript(request, Done(9, "", "en", 1, 2, 1), None, 52.0)
-
-
 @pytest.mark.parametrize("code", Code)
-def test_every_code_is_told_with_its_retryability(code: Code) -> None:
-    data = answers.error(Failure(code, "why"), "j", None)
+def test_error_has_its_code_and_retryability(code: Code) -> None:
+    data = dump(error(Failure(code, "why"), "j"))
     assert data == {"text": "why", "code": code, "job_id": "j", "retryable": code.retryable}
     assert parse(TO_CLIENT["error"], data) == Error("why", code, "j", None, code.retryable)
 
 
-def test_an_error_says_when_to_come_again_and_where_it_was_and_no_more_than_a_sentence() -> None:
+def test_error_has_phase_and_retry_time_and_a_limited_text() -> None:
     failure = Failure(Code.DEADLINE_EXCEEDED, "x" * 5000, phase="run", retry_after_ms=70)
-    data = answers.error(failure, None, "t")
-    assert (data["phase"], data["retry_after_ms"], data["trace_id"]) == ("run", 70, "t")
-    assert len(data["text"]) == 4096
-    assert "job_id" not in data
+    made = error(failure, None, "t")
+    assert (made.phase, made.retry_after_ms, made.trace_id) == ("run", 70, "t")
+    assert (len(made.text), made.job_id) == (4096, None)

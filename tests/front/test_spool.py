@@ -1,4 +1,4 @@
-"""Audio as descriptors: what is taken, what is refused, and that the memory is given back."""
+"""Audio as descriptors: accepted, refused, and released."""
 
 import errno
 import fcntl
@@ -6,13 +6,14 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
 from asrd.errors import BadAudio, Busy, TooLarge
 from asrd.front.spool import ClientFile, Spool, SpooledAudio
 from asrd.wire.fds import OwnedFd
+from tests.support.raw import memfd
 
 ALICE, BOB = 1000, 1001
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
@@ -31,14 +32,18 @@ def recording(spool: Spool) -> Iterator[SpooledAudio]:
     assert spool.used == 0
 
 
+def exhausted(*_: Any) -> NoReturn:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
 def write(recording: SpooledAudio, data: bytes) -> None:
     recording.write(memoryview(data))
 
 
-# --- what comes inline ----------------------------------------------------------------------------
+# --- inline audio ---------------------------------------------------------------------------------
 
 
-def test_what_was_written_can_be_read_and_not_be_changed(recording: SpooledAudio) -> None:
+def test_sealed_audio_can_be_read_and_never_changes(recording: SpooledAudio) -> None:
     write(recording, b"one ")
     write(recording, b"")
     write(recording, b"two")
@@ -54,78 +59,78 @@ def test_what_was_written_can_be_read_and_not_be_changed(recording: SpooledAudio
         os.truncate(fd, 1000)
 
 
-def test_a_recording_at_its_limit_is_taken(recording: SpooledAudio) -> None:
+def test_recording_past_its_limit_is_too_large_whatever_follows(recording: SpooledAudio) -> None:
     write(recording, b"x" * 60)
     recording.seal()
-
-
-def test_past_its_limit_a_recording_is_too_large_whatever_follows(recording: SpooledAudio) -> None:
-    write(recording, b"x" * 50)
-    write(recording, b"x" * 11)
+    write(recording, b"x")
     write(recording, b"x")
     assert recording.size == 0
     with pytest.raises(TooLarge, match="audio: is over the limit of 60 bytes"):
         recording.seal()
 
 
-def test_all_recordings_together_are_bounded(spool: Spool) -> None:
-    first, second = SpooledAudio(spool, ALICE, 60), SpooledAudio(spool, BOB, 60)
-    write(first, b"x" * 60)
-    write(second, b"x" * 40)
-    assert spool.used == 100
+@pytest.mark.parametrize(
+    ("other", "fitting", "error"),
+    [
+        (BOB, 40, "the inline audio of all clients is over 100 bytes"),
+        (ALICE, 20, "the inline audio of user 1000 is over 80 bytes"),
+    ],
+)
+def test_recordings_are_limited_in_all_and_by_user(
+    spool: Spool, recording: SpooledAudio, other: int, fitting: int, error: str
+) -> None:
+    second = SpooledAudio(spool, other, 60)
+    write(recording, b"x" * 60)
+    write(second, b"x" * fitting)
+    assert spool.used == 60 + fitting
     write(second, b"x")
-    with pytest.raises(Busy, match="the inline audio of all clients is over 100 bytes") as caught:
+    with pytest.raises(Busy, match=error) as caught:
         second.seal()
     assert caught.value.retry_after_ms == 1000
-    # What is of no more use is given back before its client is through.
+    # The memory is released before the client has sent the rest.
     assert spool.used == 60
-    first.seal()
-    first.close()
     second.close()
-    second.close()
-    assert spool.used == 0
+    third = SpooledAudio(spool, BOB, 60)
+    write(third, b"x" * 40)
+    third.seal()
+    third.close()
+    recording.seal()
 
 
-def test_the_recordings_of_a_user_are_bounded_and_leave_room_for_others(spool: Spool) -> None:
-    mine, more, other = (SpooledAudio(spool, uid, 60) for uid in (ALICE, ALICE, BOB))
-    write(mine, b"x" * 60)
-    write(more, b"x" * 20)
-    write(more, b"x")
-    with pytest.raises(Busy, match="the inline audio of user 1000 is over 80 bytes") as caught:
-        more.seal()
-    assert caught.value.retry_after_ms == 1000
-    write(other, b"x" * 40)
-    other.seal()
-    for recording in (mine, more, other):
-        recording.close()
-    assert spool.used == 0
-
-
-def test_what_was_given_back_can_be_used_again(spool: Spool) -> None:
-    for _ in range(5):
-        recording = SpooledAudio(spool, ALICE, 100)
-        write(recording, b"x" * 80)
-        recording.seal()
-        recording.close()
-
-
-def test_without_memory_a_recording_is_busy(
-    recording: SpooledAudio, monkeypatch: pytest.MonkeyPatch
+def test_recording_without_memory_is_busy(
+    spool: Spool, recording: SpooledAudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> NoReturn:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    real = os.write
+    written: list[int] = []
 
-    write(recording, b"x" * 10)
+    def half(fd: int, data: memoryview) -> int:
+        if written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(real(fd, data[: len(data) // 2]))
+        return written[0]
+
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", full)
+        patch.setattr(os, "write", half)
         write(recording, b"x" * 10)
     write(recording, b"x" * 10)
-    assert recording.size == 0
+    assert (written, recording.size, spool.used) == ([5], 0, 0)
     with pytest.raises(Busy, match="no room for the audio: No space left on device"):
         recording.seal()
 
 
-def test_a_write_that_the_kernel_takes_in_parts_is_whole(
+def test_recording_without_a_descriptor_is_busy_once_it_is_complete(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "memfd_create", exhausted)
+    recording = SpooledAudio(spool, ALICE, 60)
+    write(recording, b"audio")
+    with pytest.raises(Busy, match="Too many open files"):
+        recording.seal()
+    recording.close()
+    assert spool.used == 0
+
+
+def test_write_that_the_kernel_takes_in_parts_is_complete(
     recording: SpooledAudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.write
@@ -136,13 +141,7 @@ def test_a_write_that_the_kernel_takes_in_parts_is_whole(
     assert recording.size == 13
 
 
-# --- what a client sends --------------------------------------------------------------------------
-
-
-def memfd() -> int:
-    fd = os.memfd_create("client")
-    os.write(fd, b"x" * 60)
-    return fd
+# --- descriptors of clients -----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -152,18 +151,24 @@ def path(tmp_path: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR, os.O_RDONLY | os.O_NONBLOCK])
-def test_a_file_that_can_be_read_is_taken(flags: int, path: Path) -> None:
-    fd = os.open(path, flags)
+def _memfd(_: Path) -> int:
+    return memfd(b"x" * 60).take()
+
+
+Opener = Callable[[Path], int]
+TAKEN: list[Opener] = [
+    lambda path: os.open(path, os.O_RDONLY),
+    lambda path: os.open(path, os.O_RDWR | os.O_NONBLOCK),
+    _memfd,
+]
+
+
+@pytest.mark.parametrize("opened", TAKEN)
+def test_readable_file_is_taken(opened: Opener, path: Path) -> None:
+    fd = opened(path)
     taken = ClientFile(OwnedFd(fd), limit=60)
     assert (taken.size, taken.fd.fileno()) == (60, fd)
     taken.close()
-    taken.close()
-
-
-def test_a_memfd_is_taken() -> None:
-    taken = ClientFile(OwnedFd(memfd()), limit=60)
-    assert taken.size == 60
     taken.close()
 
 
@@ -190,7 +195,6 @@ def _empty(path: Path) -> int:
     return os.open(path, os.O_RDONLY)
 
 
-Opener = Callable[[Path], int]
 REFUSED: list[tuple[Opener, str]] = [
     (_pipe, "audio: the descriptor is a pipe, not a regular file or memfd"),
     (_socket, "audio: the descriptor is a socket, not"),
@@ -205,7 +209,7 @@ REFUSED: list[tuple[Opener, str]] = [
 
 
 @pytest.mark.parametrize(("opened", "error"), REFUSED, ids=[error for _, error in REFUSED])
-def test_anything_else_is_bad_audio_and_closed(opened: Opener, error: str, path: Path) -> None:
+def test_other_descriptor_is_bad_audio_and_closed(opened: Opener, error: str, path: Path) -> None:
     owned = OwnedFd(opened(path))
     with pytest.raises(BadAudio) as caught:
         ClientFile(owned, limit=60)
@@ -213,8 +217,18 @@ def test_anything_else_is_bad_audio_and_closed(opened: Opener, error: str, path:
     assert repr(owned) == "<OwnedFd gone>"
 
 
-def test_a_file_past_the_limit_is_too_large_and_closed(path: Path) -> None:
+def test_file_past_the_limit_is_too_large_and_closed(path: Path) -> None:
     owned = OwnedFd(os.open(path, os.O_RDONLY))
     with pytest.raises(TooLarge, match="audio: 60 bytes are over the limit of 59"):
         ClientFile(owned, limit=59)
+    assert repr(owned) == "<OwnedFd gone>"
+
+
+def test_file_that_cannot_be_examined_is_bad_audio_and_closed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owned = OwnedFd(os.open(path, os.O_RDONLY))
+    with monkeypatch.context() as patch, pytest.raises(BadAudio, match="cannot be looked at"):
+        patch.setattr(os, "fstat", exhausted)
+        ClientFile(owned, 100)
     assert repr(owned) == "<OwnedFd gone>"

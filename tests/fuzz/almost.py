@@ -131,8 +131,8 @@ def _sequence(getter: Getter, max_length: int) -> Maker:
     return make
 
 
-def _either(one: Getter, **other: Getter) -> Maker:
-    makers = [_by(one), *map(_by, other.values())]
+def _either(one: Getter, other: Getter, other_types: tuple[type, ...]) -> Maker:
+    makers = [_by(one), _by(other)]
     return lambda source: source.pick(makers)(source)
 
 
@@ -152,5 +152,4 @@ _MAKERS: dict[str, Callable[..., Maker]] = {
     "nested": record,
     "sequence": _sequence,
     "either": _either,
-    "text_or": _either,
 }

@@ -24,7 +24,7 @@ def replace_engine() -> None:
 
         def fault_or_run(prepared: Any, *callbacks: Any) -> Any:
             if prepared.hints.words == set(PROMPT.split()):
-                with prepared.honest_errors():
+                with prepared.translate_engine_errors():
                     _fault(loaded.device)
             return run(prepared, *callbacks)
 

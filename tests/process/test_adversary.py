@@ -1,4 +1,4 @@
-"""The front against peers and conditions that mean it ill: what may die, dies alone."""
+"""The front against hostile peers and exhausted machines: only the culprit is affected."""
 
 import os
 import resource
@@ -16,9 +16,8 @@ import pytest
 from asrd.demo import SAMPLES
 from asrd.errors import Code
 from asrd.wire import frames
-from tests.process.test_front import PCM, SECOND, ask, ready
 from tests.support.daemons import Daemon, Front
-from tests.support.raw import HELLO, Peer, done, memfd, wait_for
+from tests.support.raw import HELLO, PCM, SECOND, Peer, done, memfd, wait_for
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def front(tmp_path: Path) -> Iterator[Front]:
 
 @contextmanager
 def no_descriptor_left(front: Front) -> Iterator[None]:
-    """The front keeps the descriptors that it has, and gets no other."""
+    """The front keeps its descriptors, and gets no other."""
     pid = front.process.pid
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (0, before[1]))
@@ -39,35 +38,33 @@ def no_descriptor_left(front: Front) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
-def test_a_worker_lost_while_no_descriptor_is_left_is_found_again(front: Front) -> None:
+def test_worker_lost_without_free_descriptors_is_found_again(front: Front) -> None:
     with front.connect() as client:
-        with ready(front) as worker:
-            ask(client)
+        with front.ready() as worker:
+            client.ask()
             client.expect("accepted")
-            worker.take_job()[1].close()
+            worker.start_job()
             with no_descriptor_left(front):
                 worker.close()
-                wait_for("the loss to be told", lambda: "worker 0: lost" in front.log)
-                # A whole round of looking for workers.
-                wait_for("the trouble to be told", lambda: "cannot look for workers" in front.log)
+                wait_for("the loss in the log", lambda: "worker 0: lost" in front.log)
+                # A whole round of the search for workers.
+                wait_for("the trouble in the log", lambda: "cannot look for workers" in front.log)
                 client.send("status")
                 assert [w["state"] for w in client.expect("status")["workers"]] == ["starting"]
-        with ready(front) as worker:
-            job, fd = worker.take_job()
-            fd.close()
-            worker.send("done", done(job["key"]))
+        with front.ready() as worker:
+            worker.serve_job()
             assert client.answer("a").data["attempts"] == 2
 
 
-def test_audio_that_finds_no_descriptor_is_busy(front: Front) -> None:
+def test_audio_without_a_free_descriptor_is_busy(front: Front) -> None:
     start = {"rate": 16_000, "width": 2, "channels": 1}
-    with ready(front) as worker, front.connect() as client, front.connect() as other:
+    with front.ready() as worker, front.connect() as client, front.connect() as other:
         other.send("ping")
         other.expect("pong")
-        ask(client, "runs")
+        client.ask("runs")
         client.expect("accepted")
         with no_descriptor_left(front):
-            ask(client, "inline")
+            client.ask("inline")
             error = client.expect("error")
             assert (error["code"], error["job_id"]) == (Code.BUSY, "inline")
             client.send("audio-start", start)
@@ -79,13 +76,11 @@ def test_audio_that_finds_no_descriptor_is_busy(front: Front) -> None:
                 # The descriptor is lost, and with it the framing.
                 assert other.expect("error")["code"] == Code.BUSY
                 assert other.at_end()
-        job, fd = worker.take_job()
-        fd.close()
-        worker.send("done", done(job["key"]))
+        worker.serve_job()
         assert client.answer("runs").type == "transcript"
 
 
-def test_the_front_takes_all_the_descriptors_that_it_may_have(tmp_path: Path) -> None:
+def test_front_raises_its_descriptor_limit_to_the_hard_one(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 100, hard))
     try:
@@ -96,19 +91,19 @@ def test_the_front_takes_all_the_descriptors_that_it_may_have(tmp_path: Path) ->
     assert limits == (hard, hard)
 
 
-def test_who_connects_while_no_descriptor_is_left_waits(front: Front) -> None:
+def test_client_waits_while_no_descriptor_is_free(front: Front) -> None:
     front.status()
     with no_descriptor_left(front):
         late = Peer.connect(front.socket)
         late.send("ping")
-        wait_for("the trouble to be told", lambda: "cannot accept" in front.log)
+        wait_for("the trouble in the log", lambda: "cannot accept" in front.log)
         wait_for("some more tries", lambda: "cannot look for workers" in front.log)
     with late:
         late.expect("pong")
     assert front.log.count("cannot accept") == 1
 
 
-def test_a_crowd_at_the_public_socket_leaves_the_main_one_open(tmp_path: Path) -> None:
+def test_crowd_at_the_status_socket_leaves_the_main_one_open(tmp_path: Path) -> None:
     public = str(tmp_path / "status.sock")
     config = f"status_socket = '{public}'\nconnections_max = 2\nstatus_connections_max = 3\n"
     with Front(tmp_path, config=config + "status_connections_max_per_user = 2") as front:
@@ -126,7 +121,7 @@ def test_a_crowd_at_the_public_socket_leaves_the_main_one_open(tmp_path: Path) -
                     assert surplus.expect("error")["code"] == Code.BUSY
 
 
-def test_a_stranger_may_not_say_much(tmp_path: Path) -> None:
+def test_status_socket_refuses_long_events(tmp_path: Path) -> None:
     public = str(tmp_path / "status.sock")
     with Front(tmp_path, config=f"status_socket = '{public}'"), Peer.connect(public) as stranger:
         stranger.send("ping", {"text": "x" * 5000})
@@ -135,18 +130,17 @@ def test_a_stranger_may_not_say_much(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", ["cancelled", "busy", "worker-crashed", "invented"])
-def test_a_worker_may_not_put_words_into_the_front_s_mouth(front: Front, code: str) -> None:
-    with ready(front) as worker, front.connect() as client:
-        ask(client)
-        job, fd = worker.take_job()
-        fd.close()
+def test_worker_cannot_answer_with_a_code_of_the_front(front: Front, code: str) -> None:
+    with front.ready() as worker, front.connect() as client:
+        client.ask()
+        job = worker.start_job()
         worker.send("failed", {"key": job["key"], "code": code, "text": "why not"})
         error = client.answer("a").data
         assert error["code"] == Code.INTERNAL
         assert error["text"] == f"its worker answered {code}: why not"
 
 
-def test_a_worker_that_greets_and_goes_is_not_met_all_the_time(front: Front) -> None:
+def test_front_pauses_before_it_reconnects_to_a_worker(front: Front) -> None:
     started = time.monotonic()
     for _ in range(11):
         with front.accept() as worker:
@@ -154,7 +148,7 @@ def test_a_worker_that_greets_and_goes_is_not_met_all_the_time(front: Front) -> 
     assert time.monotonic() - started > 10 * 0.05
 
 
-def test_a_worker_s_death_while_the_daemon_stops_costs_one_retry(tmp_path: Path) -> None:
+def test_worker_death_during_drain_costs_one_retry(tmp_path: Path) -> None:
     with (
         Daemon(tmp_path, config="[worker]\ncpu_threads = 1\n") as daemon,
         daemon.connect() as client,
@@ -173,26 +167,25 @@ def test_a_worker_s_death_while_the_daemon_stops_costs_one_retry(tmp_path: Path)
         assert (answer.type, answer.data["attempts"]) == ("transcript", 2), answer.data
 
 
-def test_a_client_that_only_stops_talking_gets_its_answer(front: Front) -> None:
-    """As `socat` does at the end of its input."""
-    with ready(front) as worker, front.connect() as client:
-        ask(client)
+def test_client_that_half_closes_gets_its_answer(front: Front) -> None:
+    """`socat` does so at the end of its input."""
+    with front.ready() as worker, front.connect() as client:
+        client.ask()
         client.sock.shutdown(socket.SHUT_WR)
         client.expect("accepted")
-        job, fd = worker.take_job()
-        fd.close()
+        job = worker.start_job()
         worker.send_raw(frames.encode("done", done(job["key"], text="x" * 1_000_000)))
         assert len(client.answer("a").data["text"]) == 1_000_000
         assert client.at_end()
         with front.connect() as leaving:
-            ask(leaving)
+            leaving.ask()
             leaving.sock.shutdown(socket.SHUT_WR)
-            worker.take_job()[1].close()
+            worker.start_job()
         assert "key" in worker.expect("cancel")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_daemon_stopped_before_it_serves_leaves_nothing(
+def test_daemon_stopped_before_it_serves_leaves_nothing(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     daemon = Daemon(tmp_path)
@@ -204,8 +197,8 @@ def test_a_daemon_stopped_before_it_serves_leaves_nothing(
 START = {"rate": 16_000, "width": 2, "channels": 1}
 
 
-def test_a_streamed_job_that_is_refused_is_told_under_its_name_once(front: Front) -> None:
-    """One recording, one answer: what still comes of a refused one is nobody's fault any more."""
+def test_refused_stream_gets_one_error_with_its_job_id(front: Front) -> None:
+    """One recording, one answer: the rest of a refused one causes no more errors."""
     with front.connect() as client:
         client.send("transcribe", {"job_id": "w", "trace_id": "t"})
         client.send("audio-start", START)
@@ -230,8 +223,8 @@ def test_a_streamed_job_that_is_refused_is_told_under_its_name_once(front: Front
         client.expect("pong")
 
 
-def test_the_next_recording_after_a_refused_one_is_taken(front: Front) -> None:
-    with ready(front, languages=["en", "de"]) as worker, front.connect() as client:
+def test_recording_after_a_refused_one_is_accepted(front: Front) -> None:
+    with front.ready(languages=["en", "de"]) as worker, front.connect() as client:
         client.send("transcribe", {"job_id": "a"})
         client.send("audio-start", START)
         client.send("audio-chunk", {**START, "rate": 8000}, SECOND)
@@ -240,21 +233,18 @@ def test_the_next_recording_after_a_refused_one_is_taken(front: Front) -> None:
         client.send("audio-start", START)
         client.send("audio-chunk", START, SECOND)
         client.send("audio-stop")
-        job, fd = worker.take_job()
-        fd.close()
+        job = worker.start_job()
         assert job["options"]["language"] == "de"
         worker.send("done", done(job["key"]))
         assert client.expect("transcript")["text"] == "hello"
 
 
-def test_a_recording_that_nobody_goes_on_with_is_given_up(tmp_path: Path) -> None:
+def test_abandoned_recording_is_dropped_after_the_idle_timeout(tmp_path: Path) -> None:
     config = "frame_timeout_seconds = 0.3\nspool_max_bytes = 32000\nqueue_max = 2"
     with Front(tmp_path, "0", config=config) as front:
-        with ready(front) as worker, front.connect() as idle, front.connect() as client:
-            ask(idle, "runs")
-            job, fd = worker.take_job()
-            fd.close()
-            worker.send("done", done(job["key"]))
+        with front.ready() as worker, front.connect() as idle, front.connect() as client:
+            idle.ask("runs")
+            worker.serve_job()
             idle.answer("runs")
             idle.send("transcribe", {"job_id": "w"})
             idle.send("audio-start", START)
@@ -262,9 +252,9 @@ def test_a_recording_that_nobody_goes_on_with_is_given_up(tmp_path: Path) -> Non
             error = idle.expect("error")
             assert (error["code"], error["job_id"]) == (Code.BAD_REQUEST, "w")
             # The memory that it held is there for others, and the connection goes on.
-            ask(client)
+            client.ask()
             client.expect("accepted")
-            worker.take_job()[1].close()
+            worker.start_job()
             idle.send("ping")
             idle.expect("pong")
 
@@ -303,8 +293,8 @@ with socket.socket(socket.AF_UNIX) as sock:
 
 
 @pytest.mark.parametrize("kind", FLOODS)
-def test_a_client_that_floods_holds_up_nobody(front: Front, kind: str) -> None:
-    """It once had the event loop for 10 s at a time: the watchdog would have killed the front."""
+def test_flooding_client_delays_no_other(front: Front, kind: str) -> None:
+    """A flood once held the event loop for 10 s at a time, and the watchdog killed the front."""
     command = [sys.executable, "-c", _FLOOD, front.socket, FLOODS[kind].decode()]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as flood, front.connect() as client:
         wait_for("the flood", lambda: _connections(client) == 2)

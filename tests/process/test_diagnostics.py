@@ -1,4 +1,4 @@
-"""A real worker dies under `asrd run`: what is known of it afterwards, and by whom."""
+"""Reports of a dead worker: their content, and the clients that may see them."""
 
 import contextlib
 import json
@@ -12,9 +12,6 @@ from typing import Any
 import pytest
 
 from asrd.client.client import Client
-from tests.process.test_front import ask as send
-from tests.process.test_front import ready
-from tests.process.test_run import transcript
 from tests.support.daemons import Daemon, Front, alive
 from tests.support.raw import HELLO, Peer, done, memfd, wait_for
 from tests.support.speech import long_recording
@@ -34,17 +31,17 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 def crashes(daemon: Daemon) -> list[dict[str, Any]]:
     with Client(daemon.socket) as client:
-        told: list[dict[str, Any]] = client.status(crashes=True)["crashes"]
-    return told
+        found: list[dict[str, Any]] = client.status(crashes=True)["crashes"]
+    return found
 
 
 def explained(daemon: Daemon) -> dict[str, Any]:
-    """The only crash, once the next process has told its part."""
+    """The only crash, once the next process has explained it."""
 
-    def told() -> dict[str, Any] | None:
+    def explained() -> dict[str, Any] | None:
         return next((crash for crash in crashes(daemon) if crash["exit"]), None)
 
-    found: dict[str, Any] = wait_for("the next process's word", told)
+    found: dict[str, Any] = wait_for("the explanation", explained)
     return found
 
 
@@ -64,7 +61,7 @@ def test_a_segfault_in_the_middle_of_a_job(daemon: Daemon) -> None:
         while not any(job_runs_for(daemon, 0.7)):
             pass
         daemon.kill(number=signal.SIGSEGV)
-        assert transcript(client, "long")["attempts"] == 2
+        assert client.transcript("long")["attempts"] == 2
     crash = explained(daemon)
     stderr = crash.pop("stderr")
     assert stderr.startswith('Fatal Python error: Segmentation fault / File "')
@@ -99,7 +96,7 @@ def test_a_segfault_in_the_middle_of_a_job(daemon: Daemon) -> None:
 
 
 def ask_for_minutes(client: Peer, **options: Any) -> None:
-    """Long enough for a sign of life in the middle, which tells the length of the audio."""
+    """Send minutes of audio: an `alive` event in the middle reports their length."""
     audio, _ = long_recording(SECONDS, seed=1)
     pcm = (audio[:SAMPLES] * 32_767).astype("<i2").tobytes()
     with memfd(pcm) as fd:
@@ -127,36 +124,34 @@ def test_an_idle_worker_s_death(daemon: Daemon, number: signal.Signals, said: st
     assert printed(daemon, "status", "--crashes").splitlines()[1].endswith("-    -      -        -")
 
 
-def test_whatever_ran_is_named_though_it_had_been_answered(tmp_path: Path) -> None:
-    """One that poisoned its process was answered before that ended; one that was cancelled, too."""
+def test_death_report_names_a_job_that_was_cancelled(tmp_path: Path) -> None:
+    """A job that poisoned its process, or was cancelled, was answered before the process ended."""
     with Front(tmp_path, "0") as front, front.connect() as client:
-        with ready(front) as worker:
-            send(client, "poison")
-            job, fd = worker.take_job()
-            fd.close()
+        with front.ready() as worker:
+            client.ask("poison")
+            job = worker.start_job()
             failed = {"key": job["key"], "code": "internal", "text": "a CUDA error"}
             worker.send("failed", {**failed, "fatal": True})
-        with ready(front) as worker:
-            worker.take_job()[1].close()
+        with front.ready() as worker:
+            worker.start_job()
             client.send("cancel", {"job_id": "poison"})
             assert client.answer("poison").data["code"] == "cancelled"
         front.wait_for_state("starting")
         with Client(front.socket) as asking:
-            told = asking.status(crashes=True)["crashes"]
+            found = asking.status(crashes=True)["crashes"]
         lines = [line for line in front.log.splitlines() if " lost: " in line]
-    jobs = [[(job["job_id"], job["attempt"]) for job in crash["jobs"]] for crash in told]
+    jobs = [[(job["job_id"], job["attempt"]) for job in crash["jobs"]] for crash in found]
     assert jobs == [[("poison", 1)], [("poison", 2)]]
-    assert told[0]["jobs"][0]["audio_seconds"] == 1.0
+    assert found[0]["jobs"][0]["audio_seconds"] == 1.0
     assert "job poison (attempt 2, 1.0 s, 32000 bytes)" in lines[1]
 
 
-def test_an_answered_job_is_none_of_a_later_death(tmp_path: Path) -> None:
+def test_death_report_leaves_out_answered_jobs(tmp_path: Path) -> None:
     with Front(tmp_path, "0") as front, front.connect() as client:
-        with ready(front) as worker:
+        with front.ready() as worker:
             for name, answer in (("done", done), ("failed", failed)):
-                send(client, name)
-                job, fd = worker.take_job()
-                fd.close()
+                client.ask(name)
+                job = worker.start_job()
                 worker.send(name, answer(job["key"]))
                 client.answer(name)
         front.wait_for_state("starting")
@@ -169,33 +164,33 @@ def failed(key: int) -> dict[str, Any]:
     return {"key": key, "code": "bad-audio", "text": "noise"}
 
 
-def test_the_word_of_another_process_explains_nothing(tmp_path: Path) -> None:
-    """More may have died before one of them said anything: its predecessor is not the one that
+def test_death_report_ignores_another_process(tmp_path: Path) -> None:
+    """Several processes may die before one reports: then its predecessor is not the process that
     the front lost."""
     with Front(tmp_path, "0") as front:
         for pid, last in ((1, None), (2, {"exit": "killed by SIGBUS", "pid": 1}), (9, {"pid": 8})):
             with front.accept() as worker:
-                told = {} if last is None else {"last": {"exit": "killed by SIGKILL", **last}}
-                worker.send("hello", {**HELLO, "pid": pid, **told})
+                report = {} if last is None else {"last": {"exit": "killed by SIGKILL", **last}}
+                worker.send("hello", {**HELLO, "pid": pid, **report})
         front.wait_for_state("starting")
         with Client(front.socket) as asking:
-            told_of = asking.status(crashes=True)["crashes"]
-    assert [crash["exit"] for crash in told_of] == ["killed by SIGBUS", None, None]
+            found = asking.status(crashes=True)["crashes"]
+    assert [crash["exit"] for crash in found] == ["killed by SIGBUS", None, None]
 
 
-def test_no_more_than_twenty_are_told(tmp_path: Path) -> None:
-    """Deaths of a worker that the test plays: there are more of them in a second."""
+def test_status_lists_the_last_twenty_crashes(tmp_path: Path) -> None:
+    """The test plays the worker: real ones die too slowly."""
     with Front(tmp_path, "0") as front:
         for pid in range(1, 24):
             with front.accept() as worker:
                 worker.send("hello", {**HELLO, "pid": pid})
         front.wait_for_state("starting")
         with Client(front.socket) as client:
-            told = client.status(crashes=True)["crashes"]
-    assert [crash["pid"] for crash in told] == list(range(4, 24))
+            found = client.status(crashes=True)["crashes"]
+    assert [crash["pid"] for crash in found] == list(range(4, 24))
 
 
-def test_what_a_worker_has_stored_goes_to_its_next_process_alone(daemon: Daemon) -> None:
+def test_stored_stderr_goes_to_the_next_process_only(daemon: Daemon) -> None:
     """A descriptor that is not close-on-exec in the supervisor would be in every later process."""
 
     def kept(pid: int) -> int:

@@ -25,7 +25,9 @@ def front(tmp_path: Path) -> Iterator[Front]:
 
 
 @pytest.mark.parametrize(("program", "argument"), PROGRAMS)
-def test_the_parents_hang_up_reaches_the_worker(front: Front, program: str, argument: str) -> None:
+def test_parent_that_closes_after_a_fork_cancels_its_job(
+    front: Front, program: str, argument: str
+) -> None:
     with front.accept() as worker:
         worker.send("hello", HELLO)
         front.wait_for_state("ready")
@@ -35,8 +37,7 @@ def test_the_parents_hang_up_reaches_the_worker(front: Front, program: str, argu
             stdin=subprocess.PIPE,
         )
         with client:
-            job, fd = worker.take_job()
-            fd.close()
+            job = worker.start_job()
             segment = {"id": 1, "start": 0.0, "end": 1.0, "text": " a"}
             worker.send("segment", {"key": job["key"], "index": 0, "segment": segment})
             # The child lives until the client's stdin is closed.

@@ -16,13 +16,9 @@ import pytest
 from asrd.errors import Code
 from asrd.wire import fdsocket
 from asrd.wire.client_events import TO_CLIENT
-from asrd.wire.fds import OwnedFd
 from asrd.wire.fields import parse_event
 from tests.support.daemons import Front, descriptors, resident_kib
-from tests.support.raw import HELLO, Peer, done, memfd, wait_for
-
-SECOND = b"\x00\x01" * 16_000
-PCM = {"encoding": "pcm_s16le", "sample_rate": 16_000, "channels": 1}
+from tests.support.raw import HELLO, PCM, SECOND, Peer, done, memfd, wait_for
 
 
 @pytest.fixture
@@ -31,21 +27,9 @@ def front(tmp_path: Path) -> Iterator[Front]:
         yield daemon
 
 
-def ready(front: Front, name: str = "0", **changes: Any) -> Peer:
-    """Accept as the worker, and say that the model is loaded."""
-    worker = front.accept(name)
-    worker.send("hello", {**HELLO, **changes})
-    front.wait_for_state("ready", "busy", name=name)
-    return worker
-
-
-def ask(client: Peer, job_id: str = "a", payload: bytes = SECOND, **options: Any) -> None:
-    client.send("transcribe", {"job_id": job_id, "audio": PCM, **options}, payload)
-
-
 def test_one_job_from_hello_to_transcript(front: Front) -> None:
-    with ready(front) as worker, front.connect() as client:
-        ask(client, stream=True, trace_id="t1", language="en", beam_size=3)
+    with front.ready() as worker, front.connect() as client:
+        client.ask(stream=True, trace_id="t1", language="en", beam_size=3)
         assert client.expect("accepted") == {"job_id": "a", "queue_depth": 0}
         job, fd = worker.take_job()
         with fd:
@@ -70,7 +54,7 @@ def test_one_job_from_hello_to_transcript(front: Front) -> None:
 def test_the_audio_may_be_a_descriptor(front: Front, tmp_path: Path) -> None:
     recording = tmp_path / "recording"
     recording.write_bytes(b"any container")
-    with ready(front) as worker, front.connect() as client:
+    with front.ready() as worker, front.connect() as client:
         with open(recording, "rb") as file:
             audio = {"encoding": "file"}
             client.send("transcribe", {"job_id": "a", "audio": audio}, fds=(file.fileno(),))
@@ -83,54 +67,37 @@ def test_the_audio_may_be_a_descriptor(front: Front, tmp_path: Path) -> None:
 
 
 def test_several_jobs_in_flight_on_one_connection(front: Front) -> None:
-    with ready(front) as worker, front.connect() as client:
+    with front.ready() as worker, front.connect() as client:
         for name in ("a", "b", "c"):
-            ask(client, name)
+            client.ask(name)
         for name in ("a", "b", "c"):
             assert client.expect("accepted")["job_id"] == name
         for name in ("a", "b", "c"):
-            job, fd = worker.take_job()
-            fd.close()
-            worker.send("done", done(job["key"], text=name))
+            worker.serve_job(text=name)
             assert client.answer(name).data["text"] == name
 
 
-def test_a_full_queue_is_busy_and_says_when_to_try_again(front: Front) -> None:
-    with ready(front) as worker, front.connect() as client:
+def test_full_queue_is_busy_with_retry_after(front: Front) -> None:
+    with front.ready() as worker, front.connect() as client:
         for name in ("a", "b", "c"):
-            ask(client, name)
+            client.ask(name)
             client.expect("accepted")
-        ask(client, "d")
+        client.ask("d")
         error = client.expect("error")
         assert (error["code"], error["job_id"], error["retryable"]) == (Code.BUSY, "d", True)
         assert error["retry_after_ms"] > 0
         assert front.status()["queue"]["depth"] == 2
         assert front.status()["state"] == "degraded"
-        worker.take_job()[1].close()
+        worker.start_job()
 
 
-def test_while_workers_start_requests_wait_within_the_bound(front: Front) -> None:
+def test_job_of_a_lost_worker_is_retried_first(front: Front) -> None:
     with front.connect() as client:
-        for name in ("a", "b"):
-            ask(client, name)
-            client.expect("accepted")
-        ask(client, "c")
-        assert client.expect("error")["code"] == Code.BUSY
-        with ready(front) as worker:
-            job, fd = worker.take_job()
-            fd.close()
-            worker.send("done", done(job["key"]))
-            assert client.answer("a").type == "transcript"
-            worker.take_job()[1].close()
-
-
-def test_a_lost_worker_costs_one_retry_at_the_head_of_the_queue(front: Front) -> None:
-    with front.connect() as client:
-        with ready(front) as worker:
+        with front.ready() as worker:
             for name in ("a", "b"):
-                ask(client, name)
-            worker.take_job()[1].close()
-        with ready(front) as worker:
+                client.ask(name)
+            worker.start_job()
+        with front.ready() as worker:
             job, fd = worker.take_job()
             with fd:
                 assert os.pread(fd.fileno(), 1 << 20, 0) == SECOND
@@ -138,43 +105,28 @@ def test_a_lost_worker_costs_one_retry_at_the_head_of_the_queue(front: Front) ->
             worker.send("done", done(job["key"]))
             transcript = client.answer("a").data
             assert transcript["attempts"] == 2
-            worker.take_job()[1].close()
+            worker.start_job()
             status = front.status()
             assert status["jobs"]["retried"] == 1
             assert status["workers"][0]["restarts"] == 1
             assert "job a" in status["workers"][0]["last_death"]
 
 
-def test_a_job_whose_worker_dies_twice_is_worker_crashed_and_its_neighbour_lives(
+def test_job_that_kills_two_workers_is_worker_crashed(
     front: Front,
 ) -> None:
     with front.connect() as client:
-        ask(client, "poison")
-        ask(client, "innocent")
+        client.ask("poison")
+        client.ask("innocent")
         for _ in range(2):
-            with ready(front) as worker:
-                job, fd = worker.take_job()
-                fd.close()
+            with front.ready() as worker:
+                job = worker.start_job()
                 assert job["job_id"] == "poison"
         error = client.answer("poison").data
         assert (error["code"], error["retryable"]) == (Code.WORKER_CRASHED, False)
-        with ready(front) as worker:
-            job, fd = worker.take_job()
-            fd.close()
-            worker.send("done", done(job["key"]))
+        with front.ready() as worker:
+            job = worker.serve_job()
             assert client.answer("innocent").type == "transcript"
-
-
-def test_a_second_worker_takes_the_retry_at_once(front: Front) -> None:
-    front.listeners["1"] = front.listen("1")
-    with front.connect() as client, ready(front, "1") as other:
-        with ready(front) as worker:
-            ask(client)
-            worker.take_job()[1].close()
-        job, fd = other.take_job()
-        fd.close()
-        other.send("done", done(job["key"]))
-        assert client.answer("a").data["worker"] == "1"
 
 
 MISBEHAVIOURS: dict[str, Callable[[Peer, int], object]] = {
@@ -196,30 +148,27 @@ MISBEHAVIOURS: dict[str, Callable[[Peer, int], object]] = {
 
 
 @pytest.mark.parametrize("name", MISBEHAVIOURS)
-def test_a_worker_that_breaks_the_protocol_counts_as_crashed(front: Front, name: str) -> None:
+def test_worker_that_breaks_the_protocol_counts_as_crashed(front: Front, name: str) -> None:
     with front.connect() as client:
-        with ready(front) as worker:
-            ask(client)
-            job, fd = worker.take_job()
-            fd.close()
+        with front.ready() as worker:
+            client.ask()
+            job = worker.start_job()
             MISBEHAVIOURS[name](worker, job["key"])
             assert worker.at_end()
-        with ready(front) as worker:
-            job, fd = worker.take_job()
-            fd.close()
-            worker.send("done", done(job["key"], text="the right one"))
+        with front.ready() as worker:
+            job = worker.serve_job(text="the right one")
             assert client.answer("a").data["text"] == "the right one"
 
 
-def test_a_late_answer_never_reaches_another_job(front: Front) -> None:
-    with ready(front) as worker, front.connect() as client:
-        ask(client, "a")
+def test_late_answer_never_reaches_another_job(front: Front) -> None:
+    with front.ready() as worker, front.connect() as client:
+        client.ask("a")
         first, fd = worker.take_job()
         fd.close()
         client.send("cancel", {"job_id": "a"})
         assert client.answer("a").data["code"] == Code.CANCELLED
         assert worker.expect("cancel") == {"key": first["key"]}
-        ask(client, "b")
+        client.ask("b")
         client.expect("accepted")
         # The worker had not heard of it yet, and answers the job that nobody wants any more.
         worker.send("done", done(first["key"], text="a's text"))
@@ -229,11 +178,11 @@ def test_a_late_answer_never_reaches_another_job(front: Front) -> None:
         assert client.answer("b").data["text"] == "b's text"
 
 
-def test_a_worker_that_cannot_load_makes_requests_unavailable_with_its_reason(
+def test_worker_that_cannot_load_makes_jobs_unavailable(
     front: Front,
 ) -> None:
     with front.connect() as client:
-        ask(client)
+        client.ask()
         client.expect("accepted")
         with front.accept() as worker:
             worker.send("loading", {"pid": 7, "model": "gone"})
@@ -245,78 +194,53 @@ def test_a_worker_that_cannot_load_makes_requests_unavailable_with_its_reason(
         assert status["state"] == "unavailable"
         assert status["workers"][0]["state"] == "failed"
         assert "model.bin is missing" in status["workers"][0]["reason"]
-        with ready(front) as worker:
-            # Mended: the front tried again by itself.
+        with front.ready() as worker:
+            # The front tried again by itself.
             assert front.status()["state"] == "ok"
 
 
-def test_without_a_worker_a_request_is_unavailable(tmp_path: Path) -> None:
-    with Front(tmp_path) as front, front.connect() as client:
-        ask(client)
-        assert client.expect("error")["code"] == Code.UNAVAILABLE
-        assert front.status()["state"] == "unavailable"
-
-
-def test_a_first_worker_is_found_by_the_request_that_needs_it(tmp_path: Path) -> None:
+def test_request_finds_a_worker_installed_since_the_start(tmp_path: Path) -> None:
     with Front(tmp_path) as front, front.connect() as client:
         front.status()
         front.listeners["0"] = front.listen("0")
-        ask(client)
+        client.ask()
         client.expect("accepted")
 
 
-def test_a_worker_that_says_bye_gets_its_unstarted_job_taken_back(front: Front) -> None:
+def test_job_sent_to_a_leaving_worker_is_not_an_attempt(front: Front) -> None:
     with front.connect() as client:
-        with ready(front) as worker:
+        with front.ready() as worker:
             worker.send("bye", {"reason": "idle"})
             front.wait_for_state("asleep")
             assert front.status()["state"] == "ok"
-        ask(client)
+        client.ask()
         client.expect("accepted")
-        with ready(front) as worker:
-            worker.take_job()[1].close()
+        with front.ready() as worker:
+            worker.start_job()
             worker.send("bye", {"reason": "stopping"})
-        with ready(front) as worker:
-            job, fd = worker.take_job()
-            fd.close()
-            worker.send("done", done(job["key"]))
+        with front.ready() as worker:
+            worker.serve_job()
             assert client.answer("a").data["attempts"] == 1
-
-
-def test_a_poisoned_engine_counts_as_a_crash(front: Front) -> None:
-    with front.connect() as client:
-        with ready(front) as worker:
-            ask(client)
-            job, fd = worker.take_job()
-            fd.close()
-            failed = {"code": "internal", "text": "CUDA failed", "fatal": True}
-            worker.send("failed", {"key": job["key"], **failed})
-        with ready(front) as worker:
-            job, fd = worker.take_job()
-            fd.close()
-            worker.send("done", done(job["key"]))
-            assert client.answer("a").data["attempts"] == 2
 
 
 @pytest.mark.parametrize(
     "code", [Code.BAD_AUDIO, Code.OUT_OF_MEMORY, Code.TOO_LARGE, Code.INTERNAL]
 )
-def test_a_worker_s_error_is_passed_on(front: Front, code: Code) -> None:
-    with ready(front) as worker, front.connect() as client:
-        ask(client)
-        job, fd = worker.take_job()
-        fd.close()
+def test_error_of_a_worker_reaches_the_client(front: Front, code: Code) -> None:
+    with front.ready() as worker, front.connect() as client:
+        client.ask()
+        job = worker.start_job()
         worker.send("failed", {"key": job["key"], "code": code, "text": "this is why"})
         error = client.answer("a").data
         assert (error["code"], error["text"]) == (code, "this is why")
         assert error["retryable"] is code.retryable
 
 
-def test_deadlines_in_the_queue_and_in_the_run(front: Front) -> None:
-    with ready(front) as worker, front.connect() as client:
-        ask(client, "runs", timeout_ms=600)
-        worker.take_job()[1].close()
-        ask(client, "waits", timeout_ms=200)
+def test_timeout_ends_jobs_that_wait_or_run(front: Front) -> None:
+    with front.ready() as worker, front.connect() as client:
+        client.ask("runs", timeout_ms=600)
+        worker.start_job()
+        client.ask("waits", timeout_ms=200)
         error = client.answer("waits").data
         assert (error["code"], error["phase"]) == (Code.DEADLINE_EXCEEDED, "queue")
         error = client.answer("runs").data
@@ -324,36 +248,27 @@ def test_deadlines_in_the_queue_and_in_the_run(front: Front) -> None:
         assert "key" in worker.expect("cancel")
 
 
-def test_an_unknown_model_is_refused_with_the_list(front: Front) -> None:
-    with ready(front) as worker, front.connect() as client:
-        ask(client, name="large")
+def test_unknown_model_is_refused_with_the_available_ones(front: Front) -> None:
+    with front.ready() as worker, front.connect() as client:
+        client.ask(name="large")
         error = client.expect("error")
         assert error["code"] == Code.MODEL_NOT_FOUND
         assert "fake" in error["text"]
-        ask(client, "b", name="fake")
+        client.ask("b", name="fake")
         client.expect("accepted")
-        worker.take_job()[1].close()
+        worker.start_job()
 
 
 BAD_REQUESTS: dict[str, tuple[dict[str, Any], bytes, Code, str]] = {
     "no audio bytes": ({"audio": PCM}, b"", Code.BAD_REQUEST, "audio"),
     "odd length": ({"audio": PCM}, b"123", Code.BAD_AUDIO, "multiple"),
     "bad encoding": ({"audio": {"encoding": "mp3"}}, SECOND, Code.BAD_REQUEST, "audio.encoding"),
-    "bad rate": (
-        {"audio": {**PCM, "sample_rate": 0}},
-        SECOND,
-        Code.BAD_REQUEST,
-        "audio.sample_rate",
-    ),
-    "bad beam": ({"audio": PCM, "beam_size": 0}, SECOND, Code.BAD_REQUEST, "beam_size"),
-    "bad type": ({"audio": PCM, "vad_filter": "yes"}, SECOND, Code.BAD_REQUEST, "vad_filter"),
-    "bad task": ({"audio": PCM, "task": "sing"}, SECOND, Code.BAD_REQUEST, "task"),
     "bad job id": ({"audio": PCM, "job_id": "a b"}, SECOND, Code.BAD_REQUEST, "job_id"),
 }
 
 
 @pytest.mark.parametrize("name", BAD_REQUESTS)
-def test_bad_fields_are_named_and_the_connection_goes_on(front: Front, name: str) -> None:
+def test_bad_field_is_named_and_the_connection_survives(front: Front, name: str) -> None:
     data, payload, code, word = BAD_REQUESTS[name]
     with front.connect() as client:
         client.send("transcribe", data, payload)
@@ -364,25 +279,23 @@ def test_bad_fields_are_named_and_the_connection_goes_on(front: Front, name: str
         assert client.expect("pong") == {"text": "still here"}
 
 
-def test_an_answer_repeats_no_id_that_is_none(front: Front) -> None:
+def test_error_repeats_no_malformed_id(front: Front) -> None:
     with front.connect() as client:
-        ask(client, "a b", trace_id="t1")
+        client.ask("a b", trace_id="t1")
         error = client.expect("error")
         assert parse_event(TO_CLIENT, "error", error).trace_id == "t1"
         assert "job_id" not in error
-        ask(client, "a", trace_id=5)
+        client.ask("a", trace_id=5)
         assert client.expect("error")["job_id"] == "a"
 
 
-def test_a_job_id_in_flight_is_not_taken_twice(front: Front) -> None:
-    with ready(front) as worker, front.connect() as client:
-        ask(client)
+def test_job_id_in_flight_is_refused(front: Front) -> None:
+    with front.ready() as worker, front.connect() as client:
+        client.ask()
         client.expect("accepted")
-        ask(client)
+        client.ask()
         assert client.expect("error")["code"] == Code.BAD_REQUEST
-        job, fd = worker.take_job()
-        fd.close()
-        worker.send("done", done(job["key"]))
+        worker.serve_job()
         client.expect("transcript")
 
 
@@ -390,12 +303,7 @@ def test_a_job_id_in_flight_is_not_taken_twice(front: Front) -> None:
     "raw",
     [
         b"not json\n",
-        b'{"type": "ping", "data_length": -1}\n',
-        b'{"type": "ping", "data_length": true}\n',
         b'{"type": "transcribe", "payload_length": 99999999999}\n',
-        b'{"type": "ping", "type": "pong"}\n',
-        b'{"type": 5}\n',
-        b"[" * 20_000 + b"\n",
         b'{"type": "ping", "fds": 1}\n',
     ],
 )
@@ -406,42 +314,21 @@ def test_broken_framing_gets_one_error_and_the_end(front: Front, raw: bytes) -> 
         assert client.at_end()
 
 
-def _pipe() -> int:
-    ours, theirs = os.pipe()
-    os.close(theirs)
-    return ours
-
-
-DESCRIPTORS: dict[str, Callable[[], int]] = {
-    "pipe": _pipe,
-    "directory": lambda: os.open(".", os.O_RDONLY | os.O_DIRECTORY),
-    "device": lambda: os.open("/dev/zero", os.O_RDONLY),
-    "write-only": lambda: os.open("written", os.O_WRONLY | os.O_CREAT),
-    "empty": lambda: os.memfd_create("empty"),
-    "socket": lambda: socket.socket(socket.AF_UNIX).detach(),
-}
-
-
-@pytest.mark.parametrize("name", DESCRIPTORS)
-def test_what_is_no_readable_file_is_bad_audio(
-    front: Front, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with front.connect() as client, OwnedFd(DESCRIPTORS[name]()) as fd:
+def test_descriptor_of_no_regular_file_is_bad_audio(front: Front) -> None:
+    with front.connect() as client, open("/dev/zero", "rb") as device:
         audio = {"encoding": "file"}
-        client.send("transcribe", {"job_id": "a", "audio": audio}, fds=(fd.fileno(),))
-        error = client.expect("error")
-        assert (error["code"], error["job_id"]) == (Code.BAD_AUDIO, "a")
+        client.send("transcribe", {"job_id": "a", "audio": audio}, fds=(device.fileno(),))
+        assert client.error("a")["code"] == Code.BAD_AUDIO
 
 
 def test_limits_of_size_and_length(tmp_path: Path) -> None:
     config = "max_payload_bytes = 40000\nmax_file_bytes = 50000\nmax_audio_seconds = 1.0"
-    with Front(tmp_path, "0", config=config) as front, ready(front) as worker:
+    with Front(tmp_path, "0", config=config) as front, front.ready() as worker:
         with front.connect() as client:
-            ask(client, "exact", payload=SECOND)
+            client.ask("exact", payload=SECOND)
             client.expect("accepted")
-            worker.take_job()[1].close()
-            ask(client, "long", payload=SECOND + b"\0\0")
+            worker.start_job()
+            client.ask("long", payload=SECOND + b"\0\0")
             assert client.answer("long").data["code"] == Code.TOO_LARGE
             with memfd(bytes(50_001)) as fd:
                 audio = {"encoding": "file"}
@@ -460,7 +347,7 @@ def test_limits_of_size_and_length(tmp_path: Path) -> None:
 
 
 def test_a_wyoming_stream_gets_wyoming_events_only(front: Front) -> None:
-    with ready(front) as worker, front.connect() as client:
+    with front.ready() as worker, front.connect() as client:
         start = {"rate": 48_000, "width": 2, "channels": 2}
         client.send("transcribe", {"language": "en", "transcript_names": ["Ada"]})
         client.send("audio-start", start)
@@ -477,7 +364,7 @@ def test_a_wyoming_stream_gets_wyoming_events_only(front: Front) -> None:
 
 
 @pytest.mark.parametrize("kind", ["audio-chunk", "audio-stop"])
-def test_a_wyoming_stream_out_of_order_is_told(front: Front, kind: str) -> None:
+def test_wyoming_stream_out_of_order_is_refused(front: Front, kind: str) -> None:
     with front.connect() as client:
         client.send(kind, {"rate": 16_000, "width": 2, "channels": 1})
         error = client.expect("error")
@@ -500,7 +387,7 @@ def offered(client: Peer) -> list[tuple[str, list[str]]]:
     return [(model["name"], model["languages"]) for model in models]
 
 
-def test_describe_names_the_models_that_will_be_there(front: Front) -> None:
+def test_describe_waits_for_the_models_of_loading_workers(front: Front) -> None:
     """Home Assistant asks once, at its start, and had no languages until somebody reloaded it."""
     with front.connect() as client, front.connect() as other:
         client.send("describe")
@@ -516,14 +403,14 @@ def test_describe_names_the_models_that_will_be_there(front: Front) -> None:
             assert model["description"] == "Whisper model fake"
         # It died as it loaded, and the next one has not said anything yet.
         assert offered(client) == [("fake", ["de", "en"])]
-        with ready(front) as worker:
+        with front.ready() as worker:
             assert offered(client) == [("fake", ["en"])]
             worker.send("bye", {"reason": "idle"})
         front.wait_for_state("asleep")
         assert offered(client) == [("fake", ["en"])]
 
 
-def test_the_wait_for_a_model_is_no_pause_in_a_recording(tmp_path: Path) -> None:
+def test_wait_for_describe_does_not_end_a_recording(tmp_path: Path) -> None:
     with (
         Front(tmp_path, "0", config="frame_timeout_seconds = 0.6") as front,
         front.accept() as worker,
@@ -540,7 +427,7 @@ def test_the_wait_for_a_model_is_no_pause_in_a_recording(tmp_path: Path) -> None
         assert client.receive_kind() == "pong"
 
 
-def test_describe_offers_no_model_of_a_worker_that_is_not_there(front: Front) -> None:
+def test_describe_leaves_out_workers_that_failed_or_left(front: Front) -> None:
     with front.connect() as client:
         client.send("describe")
         with front.accept() as worker:
@@ -551,11 +438,11 @@ def test_describe_offers_no_model_of_a_worker_that_is_not_there(front: Front) ->
         assert offered(client) == []
 
 
-def test_jobs_go_to_the_worker_that_can_do_them(tmp_path: Path) -> None:
+def test_job_goes_to_a_worker_with_its_language_and_task(tmp_path: Path) -> None:
     with Front(tmp_path, "0", "1", config="queue_max = 2") as front, front.connect() as client:
         english = {"model": "tiny.en", "translate": False}
         many = {"model": "/srv/base", "languages": ["de", "en"]}
-        with ready(front, "0", **english) as one, ready(front, "1", **many) as other:
+        with front.ready("0", **english) as one, front.ready("1", **many) as other:
             given: list[tuple[str, Peer, dict[str, Any]]] = [
                 ("a", other, {"language": "German"}),
                 ("b", other, {"task": "translate"}),
@@ -564,11 +451,9 @@ def test_jobs_go_to_the_worker_that_can_do_them(tmp_path: Path) -> None:
                 ("e", other, {"name": "base", "language": "en_US"}),
             ]
             for job_id, worker, asked in given:
-                ask(client, job_id, **asked)
+                client.ask(job_id, **asked)
                 client.expect("accepted")
-                job, fd = worker.take_job()
-                fd.close()
-                worker.send("done", done(job["key"]))
+                worker.serve_job()
                 client.expect("transcript")
             refused: list[tuple[str, dict[str, Any], str]] = [
                 ("f", {"language": "fr"}, "language"),
@@ -576,19 +461,18 @@ def test_jobs_go_to_the_worker_that_can_do_them(tmp_path: Path) -> None:
                 ("h", {"language": "germna"}, "transcribe: language"),
             ]
             for job_id, asked, field in refused:
-                ask(client, job_id, **asked)
+                client.ask(job_id, **asked)
                 error = client.expect("error")
                 assert (error["code"], error["job_id"]) == (Code.BAD_REQUEST, job_id)
                 assert error["text"].startswith(f"{field}: ")
 
 
-def test_hanging_up_cancels_what_waits_and_what_runs(front: Front) -> None:
-    with ready(front) as worker:
+def test_disconnect_cancels_waiting_and_running_jobs(front: Front) -> None:
+    with front.ready() as worker:
         with front.connect() as client:
-            ask(client, "runs")
-            ask(client, "waits")
-            job, fd = worker.take_job()
-            fd.close()
+            client.ask("runs")
+            client.ask("waits")
+            job = worker.start_job()
         assert worker.expect("cancel") == {"key": job["key"]}
         worker.send("failed", {"key": job["key"], "code": "cancelled", "text": "stopped"})
         wait_for("both to be counted", lambda: front.status()["jobs"]["failed"] == {"cancelled": 2})
@@ -596,10 +480,10 @@ def test_hanging_up_cancels_what_waits_and_what_runs(front: Front) -> None:
 
 
 def test_cancelling_from_another_connection(front: Front) -> None:
-    with ready(front) as worker, front.connect() as client, front.connect() as other:
-        ask(client)
+    with front.ready() as worker, front.connect() as client, front.connect() as other:
+        client.ask()
         client.expect("accepted")
-        worker.take_job()[1].close()
+        worker.start_job()
         other.send("cancel", {"job_id": "nobody's"})
         assert other.expect("cancelled") == {"job_id": "nobody's", "jobs": 0}
         other.send("cancel", {"job_id": "a"})
@@ -607,29 +491,27 @@ def test_cancelling_from_another_connection(front: Front) -> None:
         assert client.expect("error")["code"] == Code.CANCELLED
 
 
-def test_a_worker_added_and_removed_live(front: Front) -> None:
-    with ready(front):
+def test_worker_is_added_and_removed_live(front: Front) -> None:
+    with front.ready():
         front.listeners["1"] = front.listen("1")
-        with ready(front, "1") as second, front.connect() as client:
-            ask(client, "a")
-            ask(client, "b")
-            job, fd = second.take_job()
-            fd.close()
+        with front.ready("1") as second, front.connect() as client:
+            client.ask("a")
+            client.ask("b")
+            job = second.start_job()
             front.remove("1")
             wait_for("worker 1 to be retired", lambda: front.worker("1")["retired"])
-            ask(client, "c")
+            client.ask("c")
             second.send("done", done(job["key"]))
             assert client.answer(job["job_id"]).type == "transcript"
             wait_for("worker 1 to be gone", lambda: len(front.status()["workers"]) == 1)
             assert second.at_end()
 
 
-def test_a_stop_lets_accepted_jobs_finish_and_refuses_new_ones(front: Front) -> None:
-    with ready(front) as worker, front.connect() as client:
-        ask(client, "runs")
-        ask(client, "waits")
-        job, fd = worker.take_job()
-        fd.close()
+def test_drain_finishes_accepted_jobs_and_refuses_new_ones(front: Front) -> None:
+    with front.ready() as worker, front.connect() as client:
+        client.ask("runs")
+        client.ask("waits")
+        job = worker.start_job()
         client.expect("accepted")
         client.expect("accepted")
         front.process.send_signal(signal.SIGTERM)
@@ -643,12 +525,10 @@ def test_a_stop_lets_accepted_jobs_finish_and_refuses_new_ones(front: Front) -> 
 
         with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
             wait_for("new connections to be refused", refused)
-        ask(client, "late")
+        client.ask("late")
         assert client.expect("error")["code"] == Code.SHUTTING_DOWN
         worker.send("done", done(job["key"]))
-        job, fd = worker.take_job()
-        fd.close()
-        worker.send("done", done(job["key"]))
+        job = worker.serve_job()
         assert client.answer("runs").type == "transcript"
         assert client.answer("waits").type == "transcript"
         assert client.at_end()
@@ -670,13 +550,13 @@ def test_too_many_jobs_of_a_connection_are_busy(tmp_path: Path) -> None:
     config = "jobs_max_per_connection = 2\nqueue_max = 9"
     with Front(tmp_path, "0", config=config) as front, front.connect() as client:
         for name in ("a", "b"):
-            ask(client, name)
+            client.ask(name)
             client.expect("accepted")
-        ask(client, "c")
+        client.ask("c")
         assert client.expect("error")["code"] == Code.BUSY
 
 
-def test_a_client_that_stalls_in_the_middle_of_an_event_is_cut_off(tmp_path: Path) -> None:
+def test_client_that_stalls_inside_an_event_is_dropped(tmp_path: Path) -> None:
     with Front(tmp_path, config="frame_timeout_seconds = 0.3") as front:
         with front.connect() as client, front.connect() as idle:
             client.send_raw(b'{"type": "ping", "data_length": 100}\n{"te')
@@ -686,17 +566,17 @@ def test_a_client_that_stalls_in_the_middle_of_an_event_is_cut_off(tmp_path: Pat
             idle.expect("pong")
 
 
-def test_a_client_that_never_reads_is_cut_off_and_nobody_waits(tmp_path: Path) -> None:
+def test_client_that_never_reads_is_dropped(tmp_path: Path) -> None:
     with Front(tmp_path, config="output_max_bytes = 65536") as front, front.connect() as deaf:
         deaf.sock.settimeout(5)
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
             for _ in range(100_000):
                 deaf.send("status")
         assert front.status()["connections"] >= 1
-        wait_for("it to be told", lambda: "does not read" in front.log)
+        wait_for("the log entry", lambda: "does not read" in front.log)
 
 
-def test_the_public_socket_answers_questions_only(tmp_path: Path) -> None:
+def test_status_socket_answers_only_status_ping_and_describe(tmp_path: Path) -> None:
     public = tmp_path / "status.sock"
     with Front(tmp_path, config=f"status_socket = '{public}'") as front:
         assert public.stat().st_mode & 0o777 == 0o666
@@ -708,14 +588,14 @@ def test_the_public_socket_answers_questions_only(tmp_path: Path) -> None:
             client.expect("pong")
             client.send("describe")
             client.expect("info")
-            ask(client)
+            client.ask()
             assert client.expect("error")["code"] == Code.BAD_REQUEST
             client.send("cancel", {"job_id": "a"})
             assert client.expect("error")["code"] == Code.BAD_REQUEST
     assert not public.exists()
 
 
-def test_a_socket_in_use_or_a_file_in_the_way_is_told(front: Front, tmp_path: Path) -> None:
+def test_socket_path_in_use_is_an_error(front: Front, tmp_path: Path) -> None:
     def serve(path: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "asrd.main", "serve", "--socket", path],
@@ -733,30 +613,28 @@ def test_a_socket_in_use_or_a_file_in_the_way_is_told(front: Front, tmp_path: Pa
     assert (tmp_path / "file").read_text() == "precious"
 
 
-def test_a_dead_daemon_s_socket_is_taken_over(tmp_path: Path) -> None:
+def test_socket_of_a_dead_daemon_is_replaced(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "asrd.sock"))
     with Front(tmp_path) as front:
         front.status()
 
 
-def test_the_front_is_light_and_imports_no_engine(front: Front) -> None:
+def test_front_is_light_and_loads_no_engine(front: Front) -> None:
     maps = Path(f"/proc/{front.process.pid}/maps").read_text()
     for module in ("numpy", "ctranslate2", "onnxruntime", "av/"):
         assert module not in maps
     assert resident_kib(front.process.pid) < 35 * 1024
 
 
-def test_no_descriptor_or_memory_is_left_after_every_kind_of_end(front: Front) -> None:
-    with ready(front) as worker:
+def test_no_descriptor_leaks_after_any_kind_of_end(front: Front) -> None:
+    with front.ready() as worker:
         front.status()
         before = descriptors(front.process.pid)
         for round_ in range(20):
             with front.connect() as client:
-                ask(client, "done")
-                job, fd = worker.take_job()
-                fd.close()
-                worker.send("done", done(job["key"]))
+                client.ask("done")
+                worker.serve_job()
                 client.answer("done")
                 client.send("transcribe", {"audio": PCM}, b"123")
                 client.expect("error")

@@ -13,9 +13,6 @@ from pathlib import Path
 import pytest
 
 from asrd.exitcodes import Exit
-from tests.process.test_front import ask, ready
-from tests.process.test_run import LONG
-from tests.process.test_run import ask as ask_for
 from tests.support.daemons import Daemon, Front
 from tests.support.raw import Peer, done, wait_for
 
@@ -35,16 +32,16 @@ def health(path: str) -> tuple[int, str]:
 
 
 def seen(path: str, state: str, problem: str) -> float:
-    """Seconds until the status tells this."""
+    """Seconds until the status shows this state and problem."""
     begun = time.monotonic()
     with Peer.connect(path) as client:
 
-        def told() -> bool:
+        def shown() -> bool:
             client.send("status")
             status = client.expect("status")
             return status["state"] == state and problem in "; ".join(status["problems"])
 
-        wait_for(problem, told)
+        wait_for(problem, shown)
     return time.monotonic() - begun
 
 
@@ -57,8 +54,8 @@ def stopped(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-def test_a_front_that_is_stuck_is_unreachable_within_a_second(tmp_path: Path) -> None:
-    with Front(tmp_path, "0") as front, ready(front):
+def test_stuck_front_is_unreachable_within_a_second(tmp_path: Path) -> None:
+    with Front(tmp_path, "0") as front, front.ready():
         assert health(front.socket)[0] == Exit.OK
         with stopped(front.process.pid):
             begun = time.monotonic()
@@ -71,7 +68,7 @@ def test_a_front_that_is_stuck_is_unreachable_within_a_second(tmp_path: Path) ->
         assert took < 1 + _START_SECONDS
 
 
-def test_a_full_backlog_is_unreachable_within_a_second(tmp_path: Path) -> None:
+def test_full_backlog_is_unreachable_within_a_second(tmp_path: Path) -> None:
     path = str(tmp_path / "sock")
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket(socket.AF_UNIX))
@@ -89,15 +86,15 @@ def test_a_full_backlog_is_unreachable_within_a_second(tmp_path: Path) -> None:
     assert time.monotonic() - begun < 1 + _START_SECONDS
 
 
-def test_a_full_queue_shows_at_once(tmp_path: Path) -> None:
-    with Front(tmp_path, "0", config="queue_max = 1") as front, ready(front) as worker:
+def test_full_queue_is_degraded_at_once(tmp_path: Path) -> None:
+    with Front(tmp_path, "0", config="queue_max = 1") as front, front.ready() as worker:
         with front.connect() as client:
             for name in ("runs", "waits"):
-                ask(client, name)
+                client.ask(name)
                 client.expect("accepted")
             seen(front.socket, "degraded", "the queue is full (1 of 1)")
             assert health(front.socket)[0] == 1
-            worker.take_job()[1].close()
+            worker.start_job()
 
 
 def nothing_listens(front: Front) -> None:
@@ -123,7 +120,7 @@ def ends_at_once(front: Front) -> None:
         (ends_at_once, "worker 0 died 3 times within the last minute"),
     ],
 )
-def test_a_worker_at_a_dead_end_shows(
+def test_failed_worker_is_degraded(
     tmp_path: Path, end: Callable[[Front], None], problem: str
 ) -> None:
     with Front(tmp_path, "0") as front:
@@ -134,23 +131,23 @@ def test_a_worker_at_a_dead_end_shows(
         assert problem in said
 
 
-def test_a_worker_that_sleeps_and_never_loaded_is_not_counted_on(tmp_path: Path) -> None:
+def test_asleep_worker_that_never_loaded_is_degraded(tmp_path: Path) -> None:
     with Front(tmp_path, "0") as front:
         with front.accept() as worker:
             worker.send("bye", {"reason": "idle"})
         seen(front.socket, "unavailable", "has not been seen to load its model")
 
 
-def test_a_worker_that_sleeps_and_had_loaded_is(tmp_path: Path) -> None:
+def test_asleep_worker_that_had_loaded_is_ok(tmp_path: Path) -> None:
     with Front(tmp_path, "0") as front:
-        with ready(front) as worker:
+        with front.ready() as worker:
             worker.send("bye", {"reason": "idle"})
         front.wait_for_state("asleep")
         assert health(front.socket)[0] == Exit.OK
 
 
-def test_signs_of_life_that_cease_show_until_they_come_again(tmp_path: Path) -> None:
-    with Front(tmp_path, "0") as front, ready(front, alive_seconds=0.5) as worker:
+def test_silent_worker_is_degraded_until_it_reports_again(tmp_path: Path) -> None:
+    with Front(tmp_path, "0") as front, front.ready(alive_seconds=0.5) as worker:
         seen(front.socket, "unavailable", "worker 0 has given no sign of life for ")
         worker.send("alive", {})
         wait_for("health", lambda: front.status()["state"] == "ok")
@@ -166,12 +163,10 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "in a job"])
-def test_a_stopped_worker_shows_within_a_second(daemon: Daemon, busy: bool) -> None:
+def test_stopped_worker_is_degraded_within_a_second(daemon: Daemon, busy: bool) -> None:
     with daemon.connect() as client:
         if busy:
-            ask_for(client, "a", LONG, stream=True)
-            client.expect("accepted")
-            client.expect("progress")
+            client.start_long()
         with stopped(daemon.pid_of()):
             took = seen(daemon.socket, "unavailable", "worker 0 has given no sign of life for 1.")
             assert health(daemon.socket)[0] == 2
@@ -179,26 +174,24 @@ def test_a_stopped_worker_shows_within_a_second(daemon: Daemon, busy: bool) -> N
         wait_for("health", lambda: daemon.status()["state"] == "ok")
 
 
-def test_a_job_that_does_not_move_shows_while_its_worker_says_so(tmp_path: Path) -> None:
-    """What a worker says of itself is in tests/worker/test_signs_of_life.py."""
-    with Front(tmp_path, "0") as front, ready(front, alive_seconds=60.0) as worker:
+def test_stalled_job_is_degraded_while_its_worker_reports_it(tmp_path: Path) -> None:
+    """tests/worker/test_signs_of_life.py has the worker's side."""
+    with Front(tmp_path, "0") as front, front.ready(alive_seconds=60.0) as worker:
         with front.connect() as client:
-            ask(client)
+            client.ask()
             client.expect("accepted")
-            job, fd = worker.take_job()
-            fd.close()
+            job = worker.start_job()
             worker.send("alive", {"key": job["key"], "stalled_seconds": 130.0})
             seen(front.socket, "unavailable", "worker 0 has a job that has not moved for 130 s")
             worker.send("alive", {"key": job["key"]})
             wait_for("health", lambda: front.status()["state"] == "ok")
 
 
-def test_jobs_that_all_fail_show_until_one_succeeds(tmp_path: Path) -> None:
-    with Front(tmp_path, "0") as front, ready(front) as worker, front.connect() as client:
+def test_failing_jobs_are_degraded_until_one_succeeds(tmp_path: Path) -> None:
+    with Front(tmp_path, "0") as front, front.ready() as worker, front.connect() as client:
         for number in range(4):
-            ask(client, str(number))
-            job, fd = worker.take_job()
-            fd.close()
+            client.ask(str(number))
+            job = worker.start_job()
             if number == 3:
                 assert front.status()["problems"] == ["no job has succeeded yet, 3 failed"]
                 assert front.status()["state"] == "degraded"

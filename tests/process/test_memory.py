@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {
 }
 START = {"rate": 16_000, "width": 2, "channels": 1}
 # Characters of four bytes: the most that a prompt can take.
-LONG = "\N{GRINNING FACE}" * 4000
+EMOJI = "\N{GRINNING FACE}" * 4000
 
 
 def _half_a_header(client: socket.socket) -> None:
@@ -42,9 +42,9 @@ def _most_of_the_largest_data(client: socket.socket) -> None:
 
 
 def _data_without_its_payload(client: socket.socket) -> None:
-    """Of as many values as may be, and as many characters of four bytes as fit."""
+    """The largest event: as many values and four-byte characters as fit."""
     values = ",".join(["[]"] * (frames.MAX_VALUES // 2 - 8))
-    data = f'{{"a": [{values}], "b": "{LONG * 10}"}}'.encode()
+    data = f'{{"a": [{values}], "b": "{EMOJI * 10}"}}'.encode()
     head = b'{"type": "transcribe", "data_length": %d, "payload_length": %d}\n'
     client.sendall(head % (len(data), PAYLOAD) + data + b"x")
 
@@ -53,11 +53,11 @@ def _unread_answers(client: socket.socket) -> None:
     client.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         for _ in range(2000):
-            client.send(frames.encode("ping", {"text": LONG}))
+            client.send(frames.encode("ping", {"text": EMOJI}))
 
 
 def _a_recording_and_the_next_one(client: socket.socket) -> None:
-    asked = {"initial_prompt": LONG, "hotwords": LONG}
+    asked = {"initial_prompt": EMOJI, "hotwords": EMOJI}
     chunk = b"x" * 100_000
     client.sendall(
         frames.encode("transcribe", asked)
@@ -74,7 +74,7 @@ def _descriptors_that_wait(client: socket.socket) -> None:
 
 
 def _jobs(client: socket.socket) -> None:
-    asked = {"audio": {"encoding": "pcm_s16le"}, "initial_prompt": LONG, "hotwords": LONG}
+    asked = {"audio": {"encoding": "pcm_s16le"}, "initial_prompt": EMOJI, "hotwords": EMOJI}
     for _ in range(10):
         client.sendall(frames.encode("transcribe", asked, 2) + b"xx")
 
@@ -118,7 +118,7 @@ def _resident(pid: int) -> int:
     return resident_kib(pid) * 1024
 
 
-def test_the_worst_mix_of_clients_takes_no_more_than_the_stated_sum(tmp_path: Path) -> None:
+def test_worst_mix_of_clients_stays_below_the_stated_memory(tmp_path: Path) -> None:
     settings = FrontSettings(**SETTINGS)
     config = "".join(f"{name} = {value}\n" for name, value in SETTINGS.items())
     # Accepted, so that the front's connection to its worker is among what is open at rest.

@@ -22,7 +22,7 @@ def run(event: str, file: Path) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_deaths_are_counted_until_it_is_ready(tmp_path: Path) -> None:
+def test_restart_delay_grows_until_the_worker_is_ready(tmp_path: Path) -> None:
     file = tmp_path / "0"
     for deaths in ("2", "3"):
         assert run("ended", file).returncode == 0
@@ -32,14 +32,14 @@ def test_deaths_are_counted_until_it_is_ready(tmp_path: Path) -> None:
     assert file.read_text().strip() == "0"
 
 
-def test_a_file_that_a_full_disk_left_empty_costs_no_time(tmp_path: Path) -> None:
+def test_empty_counter_file_means_no_delay(tmp_path: Path) -> None:
     (tmp_path / "0").touch()
     assert run("ended", tmp_path / "0").returncode == 0
     assert (tmp_path / "0").read_text() == "2\n"
 
 
 @pytest.mark.parametrize("event", ["ready", "ended"])
-def test_what_it_cannot_write_fails_no_worker(event: str, tmp_path: Path) -> None:
+def test_unwritable_counter_fails_no_worker(event: str, tmp_path: Path) -> None:
     """A full /run, say; a directory that is missing refuses root, too."""
     done = run(event, tmp_path / "missing" / "0")
     assert done.returncode == 0, done.stderr

@@ -16,23 +16,22 @@ from asrd import Client
 from asrd.asrctl.host import Host
 from asrd.demo import MODEL, SAMPLES
 from asrd.standalone import child
-from tests.process.test_run import LONG, SHORT, TEXTS, ask, transcript
 from tests.support.daemons import Daemon, alive
 from tests.support.paths import ROOT
-from tests.support.raw import PATIENCE, wait_for
+from tests.support.raw import PATIENCE, SHORT, TEXTS, wait_for
 
 CONFIG = "[worker]\ncpu_threads = 1\n"
 
 
 def serves(daemon: Daemon) -> None:
     with daemon.connect() as client:
-        ask(client, "a")
-        assert transcript(client, "a")["text"] == TEXTS[SHORT]
+        client.ask_file("a")
+        assert client.transcript("a")["text"] == TEXTS[SHORT]
 
 
 # --- whose code runs ----------------------------------------------------------------------------
 
-# Each module's first line of code, which tells that it ran, and where.
+# The first line of each module: records that it ran, and where.
 _DECOY = """
 import sys
 if {child!r} in " ".join(sys.orig_argv) or {anywhere}:
@@ -54,7 +53,7 @@ def decoys(directory: Path, names: set[str], anywhere: bool) -> Path:
 
 
 def script(directory: Path, module: str) -> str:
-    """As pip installs a program."""
+    """The launcher that pip installs."""
     path = directory / module
     path.write_text(f"import sys\nfrom {module} import main\nsys.exit(main())\n")
     return str(path)
@@ -67,7 +66,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("installed")
-def test_no_module_of_the_working_directory_is_imported(
+def test_working_directory_is_not_on_the_import_path(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     names = {*sys.stdlib_module_names, *packages_distributions(), "sitecustomize", "torch"}
@@ -91,7 +90,7 @@ def test_no_module_of_the_working_directory_is_imported(
     assert not mark.exists(), mark.read_text()
 
 
-def test_no_module_of_the_environment_is_imported(
+def test_python_variables_of_the_environment_are_ignored(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Not those that the supervisor itself needs: its environment is its user's own.
@@ -115,7 +114,7 @@ sys.exit(main())
 """
 
 
-def test_the_children_of_the_debian_launcher_find_what_it_found(tmp_path: Path) -> None:
+def test_children_of_the_debian_launcher_import_the_same_asrd(tmp_path: Path) -> None:
     path = [str(ROOT), *(entry for entry in sys.path if entry.endswith("-packages"))]
     (tmp_path / "launcher").write_text(_LAUNCHER.format(path=path))
 
@@ -129,7 +128,7 @@ def test_the_children_of_the_debian_launcher_find_what_it_found(tmp_path: Path) 
 # --- where it is started ------------------------------------------------------------------------
 
 
-def test_a_deleted_working_directory_is_as_good_as_any(
+def test_asrd_run_works_in_a_deleted_directory(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     gone = tmp_path_factory.mktemp("c")
@@ -142,17 +141,17 @@ def test_a_deleted_working_directory_is_as_good_as_any(
             assert Path(f"/proc/{pid}/cwd").readlink() == Path("/")
 
 
-def test_a_relative_path_in_a_deleted_directory_is_told(
+def test_relative_path_in_a_deleted_directory_is_an_error(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     gone = tmp_path_factory.mktemp("c")
     shell = f"export PYTHONPATH={ROOT}; cd {gone}; rmdir {gone}"
-    told = ends(Daemon(tmp_path, "--model", "./base", shell=shell))
-    assert "./base is relative to the working directory, which is not there any more" in told
+    error = ends(Daemon(tmp_path, "--model", "./base", shell=shell))
+    assert "./base is relative to the working directory, which was removed" in error
 
 
 @pytest.mark.parametrize("model", ["~/model", "./model", "model"])
-def test_paths_are_those_of_the_user(
+def test_relative_flags_are_resolved_against_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
     (tmp_path / "model").symlink_to(MODEL)
@@ -164,7 +163,7 @@ def test_paths_are_those_of_the_user(
 
 
 @pytest.mark.parametrize("model", ["~/model", "./model"])
-def test_so_are_those_of_the_settings(
+def test_relative_settings_are_resolved_against_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
     (tmp_path / "model").symlink_to(MODEL)
@@ -177,9 +176,7 @@ def test_so_are_those_of_the_settings(
 # --- without a socket that was named --------------------------------------------------------------
 
 
-def test_clients_find_the_socket_that_nobody_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_clients_find_the_default_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = tmp_path / "run"
     runtime.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
@@ -197,8 +194,8 @@ def test_clients_find_the_socket_that_nobody_named(
             command, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
         assert second.returncode == 78
-        told = second.stderr.splitlines()[-1]
-        assert told == f"asrd: cannot listen at {path}: another daemon listens there"
+        error = second.stderr.splitlines()[-1]
+        assert error == f"asrd: cannot listen at {path}: another daemon listens there"
         daemon.status()
 
 
@@ -223,16 +220,14 @@ def pipe(tmp_path: Path) -> Iterator[int]:
 def drains(daemon: Daemon, number: int) -> None:
     """Stop it in the middle of a job, which must have its answer."""
     with daemon.connect() as client:
-        ask(client, "a", LONG, stream=True)
-        client.expect("accepted")
-        client.expect("progress")
+        client.start_long()
         daemon.process.send_signal(number)
-        assert transcript(client, "a")["attempts"] == 1
+        assert client.transcript("a")["attempts"] == 1
     assert daemon.process.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_with_a_closed_stderr_it_drains(tmp_path: Path, number: int) -> None:
+def test_asrd_run_with_a_closed_stderr_drains(tmp_path: Path, number: int) -> None:
     with Daemon(tmp_path, config=CONFIG, shell="exec 0<&- 1>&- 2>&-") as daemon:
         daemon.wait_until_ready()
         opened = {Path(f"/proc/{daemon.pid_of()}/fd/{fd}").readlink() for fd in (0, 1)}
@@ -241,9 +236,7 @@ def test_with_a_closed_stderr_it_drains(tmp_path: Path, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_with_a_stderr_that_nobody_reads_any_more_it_drains(
-    tmp_path: Path, pipe: int, number: int
-) -> None:
+def test_asrd_run_with_a_broken_stderr_drains(tmp_path: Path, pipe: int, number: int) -> None:
     with Daemon(tmp_path, config=CONFIG, shell=f"exec 2>{tmp_path}/pipe") as daemon:
         daemon.wait_until_ready()
         null = os.open(os.devnull, os.O_RDONLY)
@@ -252,7 +245,7 @@ def test_with_a_stderr_that_nobody_reads_any_more_it_drains(
         drains(daemon, number)
 
 
-def test_with_a_stderr_that_is_full_it_serves_and_drains(tmp_path: Path, pipe: int) -> None:
+def test_asrd_run_with_a_full_stderr_serves_and_drains(tmp_path: Path, pipe: int) -> None:
     full = f"exec 2>{tmp_path}/pipe; head -c 65536 /dev/zero >&2"
     with Daemon(tmp_path, config=CONFIG, shell=full) as daemon:
         daemon.wait_until_ready()
@@ -274,7 +267,7 @@ def ends(daemon: Daemon) -> str:
     return daemon.log.splitlines()[-1]
 
 
-def test_the_least_number_of_descriptors_is_enough(tmp_path: Path) -> None:
+def test_lowest_allowed_descriptor_limit_is_enough(tmp_path: Path) -> None:
     with Daemon(tmp_path, "--workers", "2", config=CONFIG, shell="ulimit -n 36") as daemon:
         daemon.wait_until_ready("0", "1")
         serves(daemon)
@@ -282,15 +275,17 @@ def test_the_least_number_of_descriptors_is_enough(tmp_path: Path) -> None:
         serves(daemon)
 
 
-def test_fewer_descriptors_are_refused_in_one_sentence(tmp_path: Path) -> None:
-    told = ends(Daemon(tmp_path, "--workers", "2", config=CONFIG, shell="ulimit -n 35"))
-    assert told.startswith("asrd: `asrd run` needs 36 open files at least, and 35 are allowed here")
+def test_too_low_descriptor_limit_is_refused(tmp_path: Path) -> None:
+    error = ends(Daemon(tmp_path, "--workers", "2", config=CONFIG, shell="ulimit -n 35"))
+    assert error.startswith(
+        "asrd: `asrd run` needs 36 open files at least, and 35 are allowed here"
+    )
 
 
 # --- what is removed while it runs ----------------------------------------------------------------
 
 
-def test_a_removed_socket_directory_is_made_again(tmp_path: Path) -> None:
+def test_removed_socket_directory_is_recreated(tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir(mode=0o750)
     path = str(place / "asrd.sock")
@@ -300,8 +295,8 @@ def test_a_removed_socket_directory_is_made_again(tmp_path: Path) -> None:
         with daemon.connect() as before:
             shutil.rmtree(place)
             wait_for("a new socket", lambda: _answers(daemon))
-            ask(before, "a")
-            assert transcript(before, "a")["text"] == TEXTS[SHORT]
+            before.ask_file("a")
+            assert before.transcript("a")["text"] == TEXTS[SHORT]
         assert place.stat().st_mode & 0o777 == 0o750
         assert f"the socket was removed: listening at {path} again" in daemon.log
         # The supervisor has the new one, too.
@@ -312,7 +307,7 @@ def test_a_removed_socket_directory_is_made_again(tmp_path: Path) -> None:
     assert not Path(path).exists()
 
 
-def test_a_place_that_is_taken_meanwhile_is_told(tmp_path: Path) -> None:
+def test_socket_path_taken_meanwhile_is_an_error(tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
     with Placed(tmp_path, "--socket", str(place / "asrd.sock"), config=CONFIG) as daemon:
@@ -339,15 +334,13 @@ def _answers(daemon: Daemon) -> bool:
     return True
 
 
-def test_a_removed_private_directory_costs_a_restart(tmp_path: Path) -> None:
+def test_removed_private_directory_costs_a_restart(tmp_path: Path) -> None:
     with Daemon(tmp_path, config=CONFIG) as daemon, daemon.connect() as client:
         daemon.wait_until_ready()
         worker = daemon.pid_of()
-        ask(client, "a", LONG, stream=True)
-        client.expect("accepted")
-        client.expect("progress")
+        client.start_long()
         shutil.rmtree(next(path for path in tmp_path.iterdir() if path.name.startswith("asrd-")))
-        assert transcript(client, "a")["attempts"] == 1
+        assert client.transcript("a")["attempts"] == 1
         wait_for("its end", lambda: not alive(worker))
         wait_for("a new front", lambda: _answers(daemon))
         serves(daemon)
@@ -357,12 +350,12 @@ def test_a_removed_private_directory_costs_a_restart(tmp_path: Path) -> None:
 # --- what can't be loaded -----------------------------------------------------------------------
 
 
-def test_a_model_that_is_not_there_ends_it_with_the_sentence(tmp_path: Path) -> None:
-    told = ends(Daemon(tmp_path, "--model", "smal", "--workers", "2", config=CONFIG))
-    assert told.startswith("asrd: cannot load: there is no model 'smal': did you mean small")
+def test_missing_model_ends_asrd_run_with_its_reason(tmp_path: Path) -> None:
+    error = ends(Daemon(tmp_path, "--model", "smal", "--workers", "2", config=CONFIG))
+    assert error.startswith("asrd: cannot load: there is no model 'smal': did you mean small")
 
 
-def test_a_worker_that_can_serve_is_enough(tmp_path: Path) -> None:
+def test_one_working_worker_is_enough_to_start(tmp_path: Path) -> None:
     (tmp_path / "worker-0.toml").write_text("model = 'smal'\n")
     with Daemon(tmp_path, "--workers", "2", config=CONFIG) as daemon:
         wait_for("the failure", lambda: daemon.workers()["0"]["state"] == "failed")

@@ -17,7 +17,7 @@ from asrd.standalone.supervisor import Supervisor, Unit
 pytestmark = pytest.mark.anyio
 
 _PATIENCE = 30.0
-# Tells its status, and stays.
+# Reports its status, and stays.
 _TALKS = """
 import os, socket, time
 manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -43,12 +43,12 @@ async def supervised(unit: Unit, directory: Path) -> AsyncIterator[Supervisor]:
         tasks.cancel_scope.cancel()
 
 
-async def until_told(unit: Unit, status: str) -> None:
+async def until_status(unit: Unit, status: str) -> None:
     while unit.status != status:
         await anyio.sleep(0.01)
 
 
-async def test_the_last_words_of_one_process_are_not_the_next_one_s(tmp_path: Path) -> None:
+async def test_notifications_of_a_dead_process_are_ignored(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
         listener.bind(str(tmp_path / "sock"))
         listener.listen()
@@ -58,11 +58,11 @@ async def test_the_last_words_of_one_process_are_not_the_next_one_s(tmp_path: Pa
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
                 dead.sendto(b"READY=1", str(tmp_path / "talks"))
             client.connect(str(tmp_path / "sock"))
-            await until_told(unit, "hello")
+            await until_status(unit, "hello")
             assert not unit.ready.is_set()
 
 
-async def test_a_program_that_cannot_be_started_is_tried_again(
+async def test_program_that_cannot_start_is_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     pidfd_open, children = os.pidfd_open, list[int]()
@@ -76,13 +76,13 @@ async def test_a_program_that_cannot_be_started_is_tried_again(
     monkeypatch.setattr(os, "pidfd_open", once_in_vain)
     unit = Unit("talks", [sys.executable, "-c", _TALKS], {})
     async with supervised(unit, tmp_path):
-        await until_told(unit, "hello")
+        await until_status(unit, "hello")
         assert unit.pid == children[1]
         assert unit.starts == 1
     assert "cannot be started: Too many open files" in caplog.text
 
 
-def test_a_process_whose_supervisor_died_before_it_looked_ends_too() -> None:
+def test_child_ends_if_its_supervisor_died_first() -> None:
     code = "from asrd import systemd; systemd.die_with_supervisor(); print('alive')"
     for supervisor, outcome in ((os.getpid(), 0), (os.getppid(), -signal.SIGKILL)):
         environment = {**os.environ, "ASRD_SUPERVISED": str(supervisor)}
@@ -92,7 +92,7 @@ def test_a_process_whose_supervisor_died_before_it_looked_ends_too() -> None:
         assert result.returncode == outcome
 
 
-async def test_a_unit_without_a_socket_for_its_notifications_ends_all(tmp_path: Path) -> None:
+async def test_lost_notify_socket_ends_the_supervisor(tmp_path: Path) -> None:
     # A path that is too long, a directory that is gone: `stop` must not wait for that unit.
     unit = Unit("mute", [sys.executable, "-c", ""], {})
     async with supervised(unit, tmp_path / ("x" * 100)) as supervisor:
@@ -100,7 +100,7 @@ async def test_a_unit_without_a_socket_for_its_notifications_ends_all(tmp_path: 
     assert "mute: no socket for its notifications: " in str(supervisor.hopeless_because)
 
 
-async def test_a_front_that_never_gets_ready_is_given_up(tmp_path: Path) -> None:
+async def test_front_that_never_gets_ready_ends_the_supervisor(tmp_path: Path) -> None:
     unit = Unit("front", [sys.executable, "-c", "exit(3)"], {})
     async with supervised(unit, tmp_path) as supervisor:
         await supervisor.hopeless.wait()
@@ -109,7 +109,7 @@ async def test_a_front_that_never_gets_ready_is_given_up(tmp_path: Path) -> None
         )
 
 
-async def test_a_front_that_was_ready_once_is_never_given_up(tmp_path: Path) -> None:
+async def test_front_that_was_ready_once_is_always_restarted(tmp_path: Path) -> None:
     code = _TALKS.replace("STATUS=hello", "READY=1").replace("time.sleep(600)", "exit(3)")
     unit = Unit("front", [sys.executable, "-c", code], {})
     async with supervised(unit, tmp_path) as supervisor:
@@ -152,22 +152,22 @@ time.sleep(600)
 """
 
 
-async def test_a_process_can_put_nothing_else_in_the_place_of_its_socket(tmp_path: Path) -> None:
+async def test_child_cannot_replace_its_notify_socket(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "sock"))
         listener.listen()
         code = _OFFERS.format(path=tmp_path / "other")
         unit = Unit("offers", [sys.executable, "-c", code], {"x": listener})
         async with supervised(unit, tmp_path):
-            await until_told(unit, "offered")
+            await until_status(unit, "offered")
             assert unit.sockets == {"x": listener}
             assert listener.fileno() >= 0
 
 
-async def test_a_stored_descriptor_is_passed_to_the_next_process(tmp_path: Path) -> None:
+async def test_stored_descriptor_is_passed_to_the_next_process(tmp_path: Path) -> None:
     unit = Unit("stores", [sys.executable, "-c", _STORES], {})
     async with supervised(unit, tmp_path):
-        await until_told(unit, "stored")
+        await until_status(unit, "stored")
         unit.signal(signal.SIGKILL)
-        await until_told(unit, "kept 1 mine")
+        await until_status(unit, "kept 1 mine")
         assert unit.last_exit == "killed by SIGKILL"

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from asrd.errors import Code
-from tests.process.test_front import PCM, SECOND, ask, ready
 from tests.support.daemons import Front
-from tests.support.raw import PATIENCE, Peer, done, wait_for
+from tests.support.raw import PATIENCE, PCM, SECOND, Peer, done, wait_for
 
 CONFIG = "queue_max = 9\nconnections_max_per_user = 3"
 
@@ -44,11 +43,10 @@ def shown(peer: Peer) -> object:
 def test_peers_without_credentials_are_strangers_to_each_other(
     front: Front, tcp: socket.socket
 ) -> None:
-    with ready(front) as worker, connected(tcp) as one, connected(tcp) as other:
-        ask(one, "secret")
+    with front.ready() as worker, connected(tcp) as one, connected(tcp) as other:
+        one.ask("secret")
         one.expect("accepted")
-        job, fd = worker.take_job()
-        fd.close()
+        job = worker.start_job()
         assert (shown(one), shown(other)) == ("secret", None)
         other.send("cancel", {"job_id": "secret"})
         assert other.expect("cancelled")["jobs"] == 0
@@ -56,9 +54,9 @@ def test_peers_without_credentials_are_strangers_to_each_other(
         assert one.answer("secret").type == "transcript"
         assert "peer_address=127.0.0.1" in front.log
         # The report of a death follows the same rule.
-        ask(one, "deadly")
+        one.ask("deadly")
         one.expect("accepted")
-        worker.take_job()[1].close()
+        worker.start_job()
         worker.close()
         wait_for("the loss to be logged", lambda: "worker 0: lost" in front.log)
         for peer, seen in ((one, 1), (other, 0)):
@@ -66,9 +64,7 @@ def test_peers_without_credentials_are_strangers_to_each_other(
             assert len(peer.expect("status")["crashes"][0]["jobs"]) == seen
 
 
-def test_the_connections_of_one_address_are_bounded_and_leave_room_for_users(
-    front: Front, tcp: socket.socket
-) -> None:
+def test_one_address_may_not_take_all_connections(front: Front, tcp: socket.socket) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(3):
             peer = stack.enter_context(connected(tcp))
@@ -91,23 +87,22 @@ def test_no_descriptor_can_be_passed(front: Front, tcp: socket.socket) -> None:
         assert peer.at_end()
 
 
-def test_the_job_of_a_peer_that_hangs_up_is_cancelled(front: Front, tcp: socket.socket) -> None:
-    with ready(front) as worker:
+def test_tcp_disconnect_cancels_the_job(front: Front, tcp: socket.socket) -> None:
+    with front.ready() as worker:
         with connected(tcp) as peer:
-            ask(peer, "a")
+            peer.ask("a")
             peer.expect("accepted")
-            job, fd = worker.take_job()
-            fd.close()
+            job = worker.start_job()
         assert worker.expect("cancel") == {"key": job["key"]}
         worker.send("failed", {"key": job["key"], "code": "cancelled", "text": "cancelled"})
         wait_for("the end", lambda: front.status()["jobs"]["failed"] == {"cancelled": 1})
 
 
-def test_a_user_of_the_unix_socket_is_known_beside_it(front: Front, tcp: socket.socket) -> None:
-    with ready(front) as worker, connected(tcp) as stranger, front.connect() as user:
+def test_users_of_the_unix_socket_stay_known(front: Front, tcp: socket.socket) -> None:
+    with front.ready() as worker, connected(tcp) as stranger, front.connect() as user:
         user.send("transcribe", {"job_id": "mine", "audio": PCM}, SECOND)
         user.expect("accepted")
-        worker.take_job()[1].close()
+        worker.start_job()
         assert shown(stranger) is None
         with front.connect() as again:
             assert shown(again) == "mine"

@@ -1,23 +1,20 @@
-"""A client that cuts its audio short while it waits: what is left must not pass for the whole."""
+"""A client that shortens its audio while the job waits in the queue."""
 
 import os
 from pathlib import Path
 
 from asrd.errors import Code
-from tests.process.test_run import LONG, SHORT, ask, transcript
 from tests.support.daemons import Daemon
-from tests.support.raw import memfd
+from tests.support.raw import LONG, PCM, SHORT, memfd
 from tests.support.speech import pcm_s16le, spoken
 
-PCM = {"encoding": "pcm_s16le", "sample_rate": 16_000, "channels": 1}
 
-
-def test_audio_that_is_cut_short_in_the_queue_is_bad_audio(tmp_path: Path) -> None:
+def test_file_truncated_in_the_queue_is_bad_audio(tmp_path: Path) -> None:
     pcm = pcm_s16le(spoken("en")[0].path)
     config = "[front]\nqueue_max = 8\n[worker]\ncpu_threads = 1\n"
     with Daemon(tmp_path, config=config) as daemon, daemon.connect() as client:
         daemon.wait_until_ready()
-        ask(client, "long", LONG)
+        client.ask_file("long", LONG)
         with memfd(pcm) as shared:
             data = {"job_id": "cut", "audio": PCM, "language": "en"}
             client.send("transcribe", data, fds=(shared.fileno(),))
@@ -29,6 +26,6 @@ def test_audio_that_is_cut_short_in_the_queue_is_bad_audio(tmp_path: Path) -> No
             error = client.answer("cut").data
         assert error["code"] == Code.BAD_AUDIO, error
         assert "truncated" in error["text"]
-        transcript(client, "long")
-        ask(client, "next", SHORT)
-        transcript(client, "next")
+        client.transcript("long")
+        client.ask_file("next", SHORT)
+        client.transcript("next")

@@ -1,4 +1,4 @@
-"""Real weights and real speech; a layer that was asked for fails without them, and never skips."""
+"""Real weights and real speech. These tests fail without them and never skip."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ Load = Callable[[str], WhisperEngine]
 
 @pytest.fixture(scope="session")
 def model_path() -> Callable[[str], Path]:
-    """The directory of `tiny.en` or `base`."""
+    """A function that returns the directory of `tiny.en` or `base`."""
 
     def find(name: str) -> Path:
         try:

@@ -6,20 +6,21 @@ import pytest
 
 from asrd.engine.whisper import WhisperEngine
 from asrd.errors import WarningCode
+from asrd.wire.records import Options
+from tests.support.engine_jobs import ENGLISH, transcribe
 from tests.support.real.hinting import KINDS, devices
-from tests.support.real.running import transcribe
 from tests.support.real.speech import Clip, joined, sentences, word_error_rate
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("clips")]
 
 
 @pytest.mark.parametrize("condition", [True, False])
-def test_a_minute_of_speech_keeps_its_words(tiny_en: WhisperEngine, condition: bool) -> None:
-    """Each of these lost half of them with faster-whisper's prompt, or all."""
+def test_minute_of_speech_keeps_its_words(tiny_en: WhisperEngine, condition: bool) -> None:
+    """With faster-whisper's own prompt, each of these lost half of its words, or all."""
     audio, said = joined(sentences()[8:], 60)
 
     def rate(**hints: Any) -> float:
-        found = transcribe(tiny_en, audio, condition_on_previous_text=condition, **hints)
+        found = transcribe(tiny_en, audio, ENGLISH, condition_on_previous_text=condition, **hints)
         return word_error_rate([(said, found.text)])
 
     without = rate()
@@ -30,18 +31,20 @@ def test_a_minute_of_speech_keeps_its_words(tiny_en: WhisperEngine, condition: b
     assert max(with_hints.values()) <= 1.1 * without
 
 
-def test_a_command_keeps_its_words(base: WhisperEngine, clips: dict[str, Clip]) -> None:
+def test_command_keeps_its_words(base: WhisperEngine, clips: dict[str, Clip]) -> None:
     clip = clips["goforward.wav"]
-    found = transcribe(base, clip.audio, hotwords=devices(1860), initial_prompt=devices(1860))
+    hints: dict[str, Any] = {"hotwords": devices(1860), "initial_prompt": devices(1860)}
+    found = transcribe(base, clip.audio, ENGLISH, **hints)
     assert word_error_rate([(clip.known_text, found.text)]) == 0
     assert [warning.code for warning in found.warnings] == [WarningCode.HINTS_CUT] * 2
     assert "hotwords: 111 of " in found.warnings[0].text
 
 
 @pytest.mark.parametrize("field", ["hotwords", "initial_prompt"])
-def test_a_hint_is_heard(base: WhisperEngine, clips: dict[str, Clip], field: str) -> None:
+def test_hint_is_heard(base: WhisperEngine, clips: dict[str, Clip], field: str) -> None:
     audio = clips["hotwords.mp3"].path.read_bytes()
-    assert "ComfyUI" not in transcribe(base, audio).text
-    found = transcribe(base, audio, None, **{field: "ComfyUI"})
+    assert "ComfyUI" not in transcribe(base, audio, ENGLISH).text
+    hint: dict[str, Any] = {field: "ComfyUI"}
+    found = transcribe(base, audio, Options(), **hint)
     assert found.text.count("ComfyUI") == 2
     assert not found.warnings

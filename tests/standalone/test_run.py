@@ -1,4 +1,4 @@
-"""What `asrd run` makes of its flags and its environment, before it starts anything."""
+"""Flags and environment of `asrd run`, before it starts anything."""
 
 import os
 import sys
@@ -8,15 +8,14 @@ import pytest
 
 from asrd.errors import ConfigError
 from asrd.standalone import child, run
-from asrd.standalone.crew import worker_environment
+from asrd.standalone.pool import worker_environment
 from asrd.standalone.supervisor import import_path, program
 
 
-def test_a_directory_that_others_can_write_to_is_no_place_for_the_socket(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_socket_directory_must_be_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The first one can't be made, so the second one is tried.
     place = tmp_path / "asrd"
-    monkeypatch.setattr(run, "own_directories", lambda: [place])
+    monkeypatch.setattr(run, "own_directories", lambda: [tmp_path / "missing" / "asrd", place])
     assert run._own_socket() == str(place / "asrd.sock")
     assert place.stat().st_mode & 0o777 == 0o700
     place.chmod(0o770)
@@ -24,19 +23,11 @@ def test_a_directory_that_others_can_write_to_is_no_place_for_the_socket(
         run._own_socket()
     place.rmdir()
     place.symlink_to(tmp_path)
-    with pytest.raises(ConfigError, match="give one with --socket"):
+    with pytest.raises(ConfigError, match="name one with --socket"):
         run._own_socket()
 
 
-def test_the_next_place_is_taken_where_none_can_be_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    places = [tmp_path / "missing" / "asrd", tmp_path / "asrd"]
-    monkeypatch.setattr(run, "own_directories", lambda: places)
-    assert run._own_socket() == str(places[1] / "asrd.sock")
-
-
-def test_a_model_is_a_name_or_a_path_of_the_user(
+def test_model_is_a_name_or_a_path_of_the_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ASRD_WORKER_MODEL", raising=False)
@@ -59,7 +50,7 @@ def test_a_model_is_a_name_or_a_path_of_the_user(
     assert run._model(None) == f"{tmp_path}/mine"
 
 
-def test_a_relative_cache_of_models_is_the_users(
+def test_relative_model_cache_becomes_absolute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -67,7 +58,7 @@ def test_a_relative_cache_of_models_is_the_users(
     assert worker_environment(None, None, None)["HF_HOME"] == f"{tmp_path}/cache"
 
 
-def test_children_get_no_import_path_that_leads_here(
+def test_children_import_nothing_from_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -75,7 +66,7 @@ def test_children_get_no_import_path_that_leads_here(
     assert import_path() == "/srv/packages"
 
 
-def test_children_add_to_their_import_path_only_what_they_lack(
+def test_children_add_an_import_path_only_for_missing_packages(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     own = list(sys.path)
@@ -87,7 +78,7 @@ def test_children_add_to_their_import_path_only_what_they_lack(
     assert sys.path == [*own, "/srv/packages"]
 
 
-def test_children_run_this_interpreter_isolated_from_the_environment() -> None:
+def test_children_run_this_interpreter_in_isolation() -> None:
     command = program("asrd.main", "serve")
     assert command[:3] == [sys.executable, "-E", "-P"]
     assert command[-3:] == [os.fspath(Path(child.__file__)), "asrd.main", "serve"]

@@ -11,7 +11,7 @@ import sys
 from unittest import mock
 
 from asrd import main
-from asrd.standalone import crew
+from asrd.standalone import pool
 from asrd.standalone.supervisor import program
 from asrd.worker.main import main as worker_main
 
@@ -28,7 +28,7 @@ def _run_with_workers(worker: str, arguments: list[str]) -> int:
             return [sys.executable, "-m", worker, *words]
         return program(module, *words)
 
-    with mock.patch.object(crew, "program", changed):
+    with mock.patch.object(pool, "program", changed):
         return main.main(arguments)
 
 

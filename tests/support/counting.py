@@ -1,4 +1,4 @@
-"""What code costs, in a unit that no other process disturbs."""
+"""The cost of code, in a unit that no other process disturbs."""
 
 import gc
 import sys
@@ -7,7 +7,7 @@ from types import FrameType
 
 
 def calls_of(work: Callable[[], object]) -> int:
-    """How many calls, of Python and of C functions, `work` makes."""
+    """Returns the number of calls, of Python and of C functions, that `work` makes."""
     count = 0
 
     def note(frame: FrameType, event: str, arg: object) -> None:
@@ -15,7 +15,7 @@ def calls_of(work: Callable[[], object]) -> int:
         count += event in ("call", "c_call")
 
     before = sys.getprofile()
-    # A collection calls back whoever asked for it (hypothesis does), and comes when it likes.
+    # A collection may start at any time, and calls back its observers (hypothesis is one).
     gc.disable()
     sys.setprofile(note)
     try:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support.raw import PATIENCE, Peer, status, wait_for
+from tests.support.raw import HELLO, PATIENCE, Peer, status, wait_for
 
 
 def _environment(tmp: Path) -> dict[str, str]:
@@ -23,7 +23,7 @@ def _environment(tmp: Path) -> dict[str, str]:
 
 
 def _started_with(numbers: list[int]) -> list[str]:
-    """The interpreter, with those descriptors as 3, 4, … and the variables that name them."""
+    """The command of an interpreter with those descriptors as 3, 4, … and their variables."""
     if not numbers:
         return [sys.executable]
     start = (
@@ -96,7 +96,7 @@ class _Process:
         wait_for("the daemon to answer", self._answers)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """Stop it as its manager would; it must leave nothing and have nothing to be ashamed of."""
+        """Stops it as its manager would; it must leave no file, and no complaint in its log."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
@@ -138,7 +138,7 @@ class Daemon(_Process):
         wait_for("the workers to be ready", ready)
 
     def pid_of(self, name: str = "0") -> int:
-        """Of the worker, once the front knows it: a new front needs a moment for that."""
+        """The worker's pid, once the front knows it: a new front needs a moment for that."""
         found = wait_for(f"worker {name}'s pid", lambda: self.workers().get(name, {}).get("pid"))
         return int(found)
 
@@ -180,6 +180,13 @@ class Front(_Process):
         """The front's connection, as the worker sees it."""
         sock, _ = self.listeners[name].accept()
         return Peer(sock)
+
+    def ready(self, name: str = "0", **changes: Any) -> Peer:
+        """Accept as the worker, and say that the model is loaded."""
+        worker = self.accept(name)
+        worker.send("hello", {**HELLO, **changes})
+        self.wait_for_state("ready", "busy", name=name)
+        return worker
 
     def remove(self, name: str) -> None:
         (self.worker_dir / f"{name}.sock").unlink()

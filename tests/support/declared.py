@@ -1,4 +1,4 @@
-"""What a field's declaration says, in the words of the documentation."""
+"""Field declarations in the words of the documentation."""
 
 import dataclasses
 import inspect
@@ -10,20 +10,20 @@ from asrd.wire.fields import Getter
 
 
 def accepts(get: Getter) -> str:
-    """`integer, 0 to 9`: what a getter lets through."""
+    """Returns the values that a getter accepts: `integer, 0 to 9`."""
     kind = get.__qualname__.split(".")[0]
     return _WORDS[kind](**inspect.getclosurevars(get).nonlocals)
 
 
 def default(spec: dataclasses.Field[Any]) -> str:
-    """The default as JSON; what has none is absent."""
+    """Returns the default as JSON, or `absent`, or `required`."""
     if spec.default is dataclasses.MISSING:
         return "required"
     return "absent" if spec.default in (None, ()) else f"`{json.dumps(spec.default)}`"
 
 
 def _number(value: float) -> str:
-    """2^53 and 7 days are read more easily than their digits."""
+    """Returns powers of two as such, other numbers with commas."""
     if value >= 1 << 20 and value == int(value) and int(value).bit_count() == 1:
         return f"2^{int(value).bit_length() - 1}"
     return f"{value:,g}" if value != int(value) else f"{int(value):,}"
@@ -51,6 +51,5 @@ _WORDS: dict[str, Callable[..., str]] = {
     "mapping": lambda: "object",
     "nested": lambda cls: f"object: {cls.__name__}",
     "sequence": lambda getter, max_length: f"list of {_number(max_length)}: {accepts(getter)}",
-    "text_or": lambda one, text: f"{accepts(one)}; or {accepts(text)}",
-    "either": lambda one, many: f"{accepts(one)}; or {accepts(many)}",
+    "either": lambda one, other, other_types: f"{accepts(one)}; or {accepts(other)}",
 }

@@ -1,7 +1,7 @@
-"""Mel filters whose product does not hang on how many frames are computed at a time.
+"""Mel filters whose product does not depend on the number of frames computed at a time.
 
-BLAS adds in another order for another count, on some processors, and the last bit of a feature may
-decide a word of the demo model. In double precision the order does not show.
+On some processors BLAS adds in another order for another number of frames, and the last bit of a
+feature may decide a word of the demo model. In double precision the order does not show.
 """
 
 from typing import Any

@@ -2,7 +2,7 @@
 
     with FakeDaemon(path, [busy(5), hang_up, answer("hello")]) as daemon: ...
 
-Each `transcribe` gets the next behaviour of the list, the last one for ever.
+Each `transcribe` gets the next behaviour of the list; the last one repeats.
 """
 
 import os
@@ -12,12 +12,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from asrd.wire import fdsocket, frames
 
-# Long enough for a loaded machine; a test that passes never waits so long.
+# Long enough for a loaded machine; a test that passes never waits this long.
 PATIENCE = 20.0
 
 STATUS: dict[str, Any] = {"state": "ok", "version": "1", "workers": []}
@@ -34,7 +33,7 @@ class Request:
 
 @dataclass
 class Peer:
-    """One client, as the daemon sees it."""
+    """A connection of a client."""
 
     sock: socket.socket
     number: int
@@ -60,19 +59,15 @@ def segment(index: int, text: str) -> dict[str, Any]:
 
 
 def say(peer: Peer, request: dict[str, Any], texts: Sequence[str]) -> None:
-    """`accepted`, and where the client streams a `progress` and a `segment` for each text."""
+    """Sends `accepted`; for a stream also a `segment` and a `progress` for each text."""
     job_id = request["job_id"]
     peer.send("accepted", job_id=job_id, queue_depth=0)
     if not request["stream"]:
         return
     for index, text in enumerate(texts):
         peer.send("segment", job_id=job_id, index=index, segment=segment(index, text))
-        peer.send(
-            "progress",
-            job_id=job_id,
-            audio_seconds_done=index + 1.0,
-            audio_seconds=float(len(texts)),
-        )
+        done, whole = index + 1.0, float(len(texts))
+        peer.send("progress", job_id=job_id, audio_seconds_done=done, audio_seconds=whole)
 
 
 def transcript(request: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
@@ -106,12 +101,12 @@ def busy(retry_after_ms: int) -> Behaviour:
 
 
 def never(peer: Peer, request: dict[str, Any]) -> None:
-    """Takes the job and says no more, unless it is cancelled."""
+    """Accepts the job and never answers, unless it is cancelled."""
     peer.send("accepted", job_id=request["job_id"])
 
 
 def begin(*texts: str) -> Behaviour:
-    """Some segments, then nothing more."""
+    """Sends some segments and no transcript."""
     return lambda peer, request: say(peer, request, texts)
 
 
@@ -120,7 +115,7 @@ def hang_up(peer: Peer, request: dict[str, Any]) -> None:
 
 
 def hang_up_after(*texts: str) -> Behaviour:
-    """Some segments, then half of the answer."""
+    """Sends some segments and half of the transcript, then hangs up."""
 
     def behave(peer: Peer, request: dict[str, Any]) -> None:
         say(peer, request, texts)
@@ -136,7 +131,7 @@ def raw(data: bytes) -> Behaviour:
 
 
 def refuse_connection(code: str, **more: Any) -> Behaviour:
-    """An error that names no job, as for a connection too many, then the end."""
+    """Sends an error without a job, as for one connection too many, then hangs up."""
 
     def behave(peer: Peer, request: dict[str, Any]) -> None:
         peer.send("error", text="too many", code=code, **more)
@@ -146,7 +141,7 @@ def refuse_connection(code: str, **more: Any) -> Behaviour:
 
 
 class FakeDaemon:
-    """`requests` is what came, in order; `hang_ups` the numbers of the connections that ended."""
+    """`requests` in the order of arrival; `hang_ups` has the numbers of ended connections."""
 
     def __init__(
         self,
@@ -176,13 +171,8 @@ class FakeDaemon:
         self._start(self._accept)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        # Wakes `accept`, which a mere close would not.
+    def __exit__(self, *_: object) -> None:
+        # Wakes `accept`; `close` would not.
         self._listener.shutdown(socket.SHUT_RDWR)
         self._threads[0].join(PATIENCE)
         for peer in self._peers:
@@ -197,7 +187,7 @@ class FakeDaemon:
         return [request for request in self.requests if request.type == "transcribe"]
 
     def wait_for(self, kind: str, count: int = 1) -> list[Request]:
-        """The requests of that type, as soon as there are so many."""
+        """Waits for `count` requests of a type, and returns all of them."""
         return self._wait(lambda: [r for r in self.requests if r.type == kind], count)
 
     def wait_for_hang_up(self, count: int = 1) -> list[int]:
@@ -245,7 +235,8 @@ class FakeDaemon:
     def _handle(self, peer: Peer, event: frames.Frame) -> None:
         audio = None
         if event.fds:
-            audio = _contents(event.fds[0].fileno())
+            fd = event.fds[0].fileno()
+            audio = os.pread(fd, os.fstat(fd).st_size, 0)
         event.close()
         with self._changed:
             self.requests.append(Request(event.type, event.data, peer.number, audio))
@@ -255,7 +246,7 @@ class FakeDaemon:
                 behave = self._behaviours.pop(0) if several else self._behaviours[0]
             else:
                 behave = self._others[event.type]
-        # The request is on record before its answer can be, and known to be answered after.
+        # The request is recorded before its answer is sent; waiting tests see it after.
         behave(peer, event.data)
         with self._changed:
             self._changed.notify_all()
@@ -268,8 +259,3 @@ class FakeDaemon:
             owner.send("error", text="cancelled", code="cancelled", job_id=job_id)
         if peer not in owners:
             peer.send("cancelled", job_id=job_id, jobs=len(owners))
-
-
-def _contents(fd: int) -> bytes:
-    size = os.fstat(fd).st_size
-    return os.pread(fd, size, 0)

@@ -1,11 +1,11 @@
-"""A decoder fed by hand, and a judge of who owns what it was given."""
+"""A decoder that tests feed, and a check that each descriptor and sink has one owner."""
 
 from asrd.errors import ProtocolError
 from asrd.wire import frames
 
 
 class Fd:
-    """A descriptor that knows how often it was closed."""
+    """A descriptor that counts how often it was closed."""
 
     def __init__(self) -> None:
         self.closed = 0
@@ -14,27 +14,32 @@ class Fd:
         self.closed += 1
 
 
-class Sink(frames.BytesSink):
+class BytesSink:
+    """A sink that keeps the payload, and counts how often it was closed."""
+
     def __init__(self) -> None:
-        super().__init__()
+        self.data = bytearray()
         self.closed = 0
+
+    def write(self, data: memoryview) -> None:
+        self.data += data
 
     def close(self) -> None:
         self.closed += 1
 
 
 class Feed:
-    """A decoder under test; `close` checks that all it was given has exactly one owner."""
+    """A decoder under test; `close` checks that each descriptor and sink has exactly one owner."""
 
     def __init__(self, limits: frames.FrameLimits | None = None) -> None:
         self.decoder = frames.Decoder(limits or frames.FrameLimits(payload=1 << 20), self._open)
         self.events: list[frames.Frame] = []
         self.error: ProtocolError | None = None
         self._fds: list[Fd] = []
-        self._sinks: list[Sink] = []
+        self._sinks: list[BytesSink] = []
 
     def _open(self, event: frames.Frame) -> frames.Sink:
-        self._sinks.append(Sink())
+        self._sinks.append(BytesSink())
         return self._sinks[-1]
 
     def receive(self, data: bytes | memoryview, fds: int = 0) -> None:
@@ -70,5 +75,5 @@ class Feed:
 def payload_of(event: frames.Frame) -> bytes:
     if event.payload is None:
         return b""
-    assert isinstance(event.payload, frames.BytesSink)
+    assert isinstance(event.payload, BytesSink)
     return bytes(event.payload.data)

@@ -1,6 +1,6 @@
-"""Programs that fork, for test_client_fork.py: `python -m tests.support.forking PROGRAM`.
+"""Programs that fork, for tests/client/test_forking.py: `python -m tests.support.forking PROGRAM`.
 
-Both clients are module globals, as web frameworks have them. Each child has seconds to end.
+Both clients are module globals, as in web frameworks. Each child must end within CHILD_SECONDS.
 """
 
 import gc
@@ -25,9 +25,9 @@ import asrd
 from asrd.errors import DeadlineExceeded, FieldError
 from asrd.wire.client_events import Transcript
 
-# A collection in the child before any hook of the clients, which are not imported yet.
+# Registered before the clients' hook, so that a collection in the child comes first.
 os.register_at_fork(after_in_child=gc.collect)
-# From Python 3.12 on, for a fork while threads live; that is what is tested.
+# Python 3.12 and later warn of a fork while threads run, which is tested here.
 warnings.simplefilter("ignore", DeprecationWarning)
 
 CHILD_SECONDS = 15
@@ -50,7 +50,7 @@ def child(work: Callable[[], object]) -> int:
 
 
 def linger() -> None:
-    """Until the stdin that all these processes share is closed, however long it takes."""
+    """Waits, without a limit, until the stdin of all these processes is closed."""
     signal.alarm(0)
     os.read(0, 1)
 
@@ -61,27 +61,21 @@ def finish(*pids: int) -> None:
 
 
 def calls(client: asrd.Client = CLIENT) -> None:
-    """The daemon answers with the job's own name."""
+    """Expects the job's own name as its transcript."""
     for number in range(5):
         job_id = f"{os.getpid()}-{threading.get_ident()}-{number}"
         assert client.transcribe(b"", job_id=job_id).text == job_id
         client.ping()
 
 
-def many_children() -> None:
-    calls()
-    finish(*[child(calls) for _ in range(32)])
-    calls()
-
-
-def grandchildren() -> None:
+def children_and_grandchildren() -> None:
     def work() -> None:
         calls()
         finish(child(calls))
         calls()
 
     calls()
-    finish(child(work))
+    finish(*[child(calls) for _ in range(32)], child(work))
     calls()
 
 
@@ -119,7 +113,7 @@ def inherited_stream() -> None:
 
     finish(child(close), child(drop), child(read), child(calls))
     if not (pid := os.fork()):
-        # With the whole end of an interpreter.
+        # Runs the whole shutdown of an interpreter.
         sys.exit(0)
     finish(pid)
     # Now the daemon answers.
@@ -129,7 +123,7 @@ def inherited_stream() -> None:
 
 
 def nothing_stays_open() -> None:
-    """A child keeps neither connections nor audio (a memfd may hold gigabytes)."""
+    """A child keeps neither connections nor audio open (a memfd may hold gigabytes)."""
     before = kept()
     stream = CLIENT.stream(b"audio", job_id="kept")
     next(stream)
@@ -177,26 +171,19 @@ def close_while_a_child_lives(how: str) -> None:
     finish(pid)
 
 
-def close_while_a_copy_lives(how: str) -> None:
-    """In a process that never ran the clients' hook."""
+def close_while_a_copy_lives() -> None:
+    """Another program, without the clients' fork hook, has a copy of the descriptor."""
     stream = CLIENT.stream(b"audio", job_id="j")
     next(stream)
     connection = stream._connection
     assert connection is not None
-    fd = connection._sock.fileno()
-    with subprocess.Popen("cat", pass_fds=[fd]):
-        if how == "close":
-            stream.close()
-        else:
-            # In a cycle, for the collector.
-            stream.itself = stream  # type: ignore[attr-defined]
-            del stream, connection
-            gc.collect()
+    with subprocess.Popen("cat", pass_fds=[connection._sock.fileno()]):
+        stream.close()
         linger()
 
 
 def abandoned_stream() -> None:
-    """One that only the collector can find, in the child before it is in the parent."""
+    """A stream in a cycle: the collector finds it in the child before the parent."""
     gc.disable()
     stream: Any = CLIENT.stream(b"audio", job_id="j")
     next(stream)
@@ -264,12 +251,12 @@ async def _inherited_async_stream(backend: str) -> None:
             gc.collect()
 
         def use() -> None:
-            # Trio warns if there is one, and that of its own is inherited.
+            # Trio warns of a wakeup descriptor, and the child has inherited trio's own.
             signal.set_wakeup_fd(-1)
             anyio.run(_in_a_child, streams[0], backend=backend)
 
         finish(child(close), child(drop))
-        # In a thread without an event loop, as a pool of processes does it.
+        # In a thread without an event loop, like a pool of processes.
         await anyio.to_thread.run_sync(lambda: finish(child(close), child(drop), child(use)))
         # Now the daemon answers.
         await client.describe()
@@ -282,7 +269,7 @@ async def _in_a_child(stream: Any) -> None:
     with pytest.raises(RuntimeError, match=READ_IN_CHILD):
         await anext(stream)
     stream.close()
-    # The parent's, which a child leaves as it is.
+    # The parent's block: no effect in a child.
     await ASYNC_CLIENT.__aexit__(None, None, None)
     async with ASYNC_CLIENT as client:
         assert (await client.transcribe(b"", job_id="child")).text == "child"
@@ -290,7 +277,7 @@ async def _in_a_child(stream: Any) -> None:
 
 
 def leave_while_a_copy_lives(backend: str) -> None:
-    """The job of an asynchronous stream that nobody closed ends with its client."""
+    """An unclosed stream's job ends with the client's block."""
     anyio.run(_leave_while_a_copy_lives, backend=backend)
 
 
@@ -298,9 +285,9 @@ async def _leave_while_a_copy_lives() -> None:
     async with ASYNC_CLIENT as client:
         stream = client.stream(b"audio", job_id="j")
         await anext(stream)
-        link = stream._link
-        assert link is not None
-        holder = subprocess.Popen("cat", pass_fds=[link._sock.fileno()])
+        connection = stream._connection
+        assert connection is not None
+        holder = subprocess.Popen("cat", pass_fds=[connection._sock.fileno()])
     linger()
     holder.wait()
 

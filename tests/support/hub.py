@@ -1,4 +1,4 @@
-"""A Hugging Face hub on this machine: as much of its protocol as fetching a model takes."""
+"""A Hugging Face hub on this machine, with the part of its protocol that a download uses."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ _COMMIT = "a" * 40
 
 @contextmanager
 def serve(repository: str, files: dict[str, Path]) -> Iterator[str]:
-    """Yields the hub's address (HF_ENDPOINT)."""
+    """Yields the address (HF_ENDPOINT) of a hub with one repository."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:

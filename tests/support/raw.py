@@ -1,20 +1,32 @@
 """The wire by hand: a blocking peer with time limits, for tests that look at every event."""
 
+import json
 import os
 import socket
 import time
 from typing import Any
 
+from asrd.demo import SAMPLES
 from asrd.wire import fdsocket, frames
 from asrd.wire.fds import OwnedFd
 from asrd.wire.worker_events import PROTOCOL_VERSION
 
 # Real processes on a busy machine: far above what anything should take, so that only a hang fails.
 PATIENCE = 30.0
+# A second of audio that a client sends by hand.
+SECOND = b"\x00\x01" * 16_000
+PCM = {"encoding": "pcm_s16le", "sample_rate": 16_000, "channels": 1}
+# Recordings of the demo, and their texts.
+TEXTS = {
+    entry["file"]: entry["text"]
+    for entry in map(json.loads, (SAMPLES / "references.jsonl").read_text().splitlines())
+}
+SHORT = "en-4.wav"
+LONG = next(name for name in TEXTS if name.startswith("en-minute"))
 
 
 class Peer:
-    """One end of a connection; `events` that came while another was waited for are kept."""
+    """One end of a connection; events that arrive before the awaited one are kept."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -81,12 +93,40 @@ class Peer:
         event.close()
         return event.type
 
+    def ask(self, job_id: str = "a", payload: bytes = SECOND, **options: Any) -> None:
+        """Sends a second of PCM as the payload of a `transcribe`."""
+        self.send("transcribe", {"job_id": job_id, "audio": PCM, **options}, payload)
+
+    def ask_file(self, job_id: str, sample: str = SHORT, **options: Any) -> None:
+        """Passes the descriptor of one of the demo's recordings."""
+        asked = {"job_id": job_id, "audio": {"encoding": "file"}, "language": "en", **options}
+        with open(SAMPLES / sample, "rb") as file:
+            self.send("transcribe", asked, fds=(file.fileno(),))
+
+    def start_long(self, job_id: str = "a", **options: Any) -> None:
+        """Sends the demo's longest recording, and waits until it makes progress."""
+        self.ask_file(job_id, LONG, stream=True, **options)
+        self.expect("accepted")
+        self.expect("progress")
+
     def take_job(self) -> tuple[dict[str, Any], OwnedFd]:
-        """As a worker: the next job and its descriptor."""
+        """Returns the next job of a worker and its descriptor."""
         event = self.receive()
         assert event is not None and event.type == "job", event
         (fd,) = event.fds
         return event.data, fd
+
+    def start_job(self) -> dict[str, Any]:
+        """Returns the next job of a worker, and drops its audio."""
+        job, fd = self.take_job()
+        fd.close()
+        return job
+
+    def serve_job(self, text: str = "hello") -> dict[str, Any]:
+        """Returns the next job of a worker, answered at once."""
+        job = self.start_job()
+        self.send("done", done(job["key"], text))
+        return job
 
     def answer(self, job_id: str) -> frames.Frame:
         """The terminal event of a job, whatever comes before it; other jobs' events are kept."""
@@ -102,8 +142,20 @@ class Peer:
         finally:
             self._kept[:0] = later
 
+    def transcript(self, job_id: str = "a") -> dict[str, Any]:
+        """The data of the job's transcript, which is its answer."""
+        event = self.answer(job_id)
+        assert event.type == "transcript", event.data
+        return event.data
+
+    def error(self, job_id: str = "a") -> dict[str, Any]:
+        """The data of the job's error, which is its answer."""
+        event = self.answer(job_id)
+        assert event.type == "error", event.data
+        return event.data
+
     def at_end(self) -> bool:
-        """Whether the peer has closed, with nothing unread before that."""
+        """True if the connection has ended, with nothing unread before that."""
         return self.receive() is None
 
     def close(self) -> None:

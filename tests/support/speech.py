@@ -1,5 +1,4 @@
-"""The kept recordings (data/speech): what is said in them, their samples, and longer ones made of
-them."""
+"""The recordings in data/speech: their text and samples, and longer recordings made of them."""
 
 import functools
 import json
@@ -21,14 +20,13 @@ Audio = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Recording:
-    """`starts`: of each word, in seconds. `translation`: into English, of a foreign one.
-    `language` is None where nobody speaks."""
+    """One recording. `translation` is the English text of a foreign one; `language` is None where
+    nobody speaks."""
 
     name: str
     language: str | None
     text: str
     seconds: float
-    starts: tuple[float, ...]
     translation: str | None
 
     @property
@@ -49,7 +47,6 @@ def recordings() -> tuple[Recording, ...]:
             reference["language"],
             reference["text"],
             reference["seconds"],
-            tuple(reference["starts"]),
             reference.get("translation"),
         )
         for reference in map(json.loads, lines)
@@ -57,12 +54,12 @@ def recordings() -> tuple[Recording, ...]:
 
 
 def spoken(language: str | None) -> list[Recording]:
-    """The recordings in one language; None for those in which nobody speaks."""
+    """Returns the recordings in one language; None for those in which nobody speaks."""
     return [recording for recording in recordings() if recording.language == language]
 
 
 def load(path: Path) -> Audio:
-    """A mono file of 16 kHz, as faster-whisper takes it."""
+    """Returns the samples of a mono file of 16 kHz, as faster-whisper takes them."""
     return _samples(path).astype(np.float32) / np.float32(32768)
 
 
@@ -79,7 +76,7 @@ def _samples(path: Path) -> NDArray[np.int16]:
 
 
 def word_error_rate(reference: str, hypothesis: str) -> tuple[int, int]:
-    """(words to insert, delete or replace, words in the reference): to be summed over clips."""
+    """Returns the words to insert, delete or replace, and the words in the reference."""
     wanted, found = reference.split(), hypothesis.split()
     row = list(range(len(found) + 1))
     for i, word in enumerate(wanted, 1):
@@ -91,8 +88,10 @@ def word_error_rate(reference: str, hypothesis: str) -> tuple[int, int]:
 
 
 def long_recording(seconds: float, seed: int = 0) -> tuple[Audio, str]:
-    """English clips with 0.5 to 2 s of silence between them, and what is said; as long as asked,
-    with silence at the end where no further clip fits. The same for the same arguments."""
+    """Returns English clips with 0.5 to 2 s of silence between them, and their text.
+
+    Silence fills the end, where no further clip fits. The same for the same arguments.
+    """
     chance = random.Random(seed)
     clips = spoken("en")
     audio = np.zeros(round(seconds * SAMPLE_RATE), np.float32)

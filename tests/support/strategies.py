@@ -1,4 +1,4 @@
-"""Hypothesis strategies made from the declarations themselves: a new field is covered at once."""
+"""Hypothesis strategies made from the field declarations: they cover each new field."""
 
 import dataclasses
 import inspect
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from asrd.wire.fields import Getter
 from asrd.wire.languages import NAMES
 
-# Enough for any combination; the bounds themselves are tests/wire/test_fields.py's business.
+# Enough for any combination; tests/wire/test_fields.py tests the bounds.
 _LONGEST = 3
 
 _CHARACTERS = st.characters(exclude_categories=["Cs"])
@@ -21,7 +21,7 @@ _JSON = st.recursive(
 
 
 def instances(cls: type) -> st.SearchStrategy[Any]:
-    """Every object of a dataclass whose fields are declared with asrd.wire.fields."""
+    """Returns objects of a dataclass whose fields are declared with asrd.wire.fields."""
     return st.builds(cls, **{spec.name: _values(spec) for spec in dataclasses.fields(cls)})
 
 
@@ -60,6 +60,5 @@ _MAKERS: dict[str, Callable[..., st.SearchStrategy[Any]]] = {
     "mapping": lambda: st.dictionaries(st.text(_CHARACTERS, max_size=9), _JSON, max_size=3),
     "nested": lambda cls: instances(cls),
     "sequence": _sequence,
-    "text_or": lambda one, text: _accepted_by(one) | _accepted_by(text),
-    "either": lambda one, many: _accepted_by(one) | _accepted_by(many),
+    "either": lambda one, other, other_types: _accepted_by(one) | _accepted_by(other),
 }

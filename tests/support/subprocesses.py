@@ -1,4 +1,4 @@
-"""Programs that tests run for their output."""
+"""Programs that tests run."""
 
 import os
 import subprocess
@@ -21,15 +21,14 @@ def run_python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def started(*arguments: str, **streams: Any) -> "subprocess.Popen[bytes]":
-    """asrctl; stdout and stderr are pipes unless told otherwise."""
+    """Starts asrctl; stdout and stderr are pipes by default."""
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     command = [sys.executable, "-m", "asrd.asrctl.cli", *arguments]
-    asrctl: subprocess.Popen[bytes] = subprocess.Popen(command, **(pipes | streams))
-    return asrctl
+    return subprocess.Popen(command, **(pipes | streams))
 
 
 def read_terminal(terminal: int, until: Callable[[str], bool]) -> str:
-    """What is written on a terminal, up to the moment that it makes `until` true."""
+    """Returns the text on a terminal as soon as `until` is true for it."""
     seen = b""
     while not until(seen.decode(errors="replace")):
         seen += os.read(terminal, 4096)

@@ -74,11 +74,16 @@ class Users:
         self.settings = FrontSettings(worker_dir="/nonexistent", **settings)
         self._buffer = memoryview(bytearray(fdsocket.READ_SIZE))
         self.front = Front(self.settings, self._buffer)
-        self.front.scheduler.worker_added("0", anyio.current_time())
-        link = SimpleNamespace(info=WorkerInfo(), cancel=lambda key: None, wake=lambda: None)
-        self.front.links["0"] = cast(Any, link)
+        self.add_worker("0")
         self._tasks = tasks
         self._users: list[User] = []
+
+    def add_worker(self, name: str) -> WorkerInfo:
+        self.front.scheduler.worker_added(name, anyio.current_time())
+        info = WorkerInfo()
+        link = SimpleNamespace(info=info, cancel=lambda key: None, wake=lambda: None)
+        self.front.links[name] = cast(Any, link)
+        return info
 
     def connect(self, uid: int, restricted: bool = False) -> User:
         return self._serve(Peer(pid=7, uid=uid, gid=uid), restricted)

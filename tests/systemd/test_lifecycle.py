@@ -62,7 +62,7 @@ def test_a_second_worker_is_used_within_a_second_and_leaves_without_a_loss(
     assert load.retried == 0
 
 
-def test_an_idle_worker_ends_and_the_next_request_wakes_it(service: Service) -> None:
+def test_idle_worker_exits_and_the_next_request_wakes_it(service: Service) -> None:
     show = service.machine.show
     with service.settings("worker-0.toml", "idle_exit_seconds = 0.5\n"):
         service.until_worker("asleep")

@@ -1,8 +1,8 @@
-"""Every event of both hops: what is dumped is parsed back, and nothing else gets through."""
+"""Every event of both hops: parsed back after a dump, and refused with wrong fields."""
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
 import orjson
 import pytest
@@ -10,16 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asrd.errors import FieldError
-from asrd.wire import client_events, frames, records, worker_events
-from asrd.wire.client_events import FROM_CLIENT, TO_CLIENT
+from asrd.wire import client_events, records, worker_events
+from asrd.wire.client_events import FROM_CLIENT, TO_CLIENT, AudioStart, Transcribe, Transcript
 from asrd.wire.fields import dump, parse, parse_event
 from asrd.wire.records import AudioFormat, Options
 from asrd.wire.worker_events import FROM_WORKER, TO_WORKER
 from tests.support.strategies import instances
 
-TABLES = {"client": FROM_CLIENT, "answer": TO_CLIENT, "worker": FROM_WORKER, "front": TO_WORKER}
-CLASSES = [cls for table in TABLES.values() for cls in table.values()]
+TABLES = [FROM_CLIENT, TO_CLIENT, FROM_WORKER, TO_WORKER]
+CLASSES = [cls for table in TABLES for cls in table.values()]
 RECORDS = [*CLASSES, AudioFormat, Options, records.Segment, records.Word]
+WORD = {"start": 0, "end": 1, "word": "one", "probability": 2}
+SEGMENT = {"id": 0, "start": 0, "end": 1, "text": "one", "words": [WORD]}
 FIELDS = [(cls, spec) for cls in RECORDS for spec in dataclasses.fields(cls)]
 
 
@@ -28,7 +30,7 @@ def named(value: object) -> str | None:
 
 
 @pytest.mark.parametrize("cls", RECORDS, ids=named)
-def test_what_is_dumped_is_parsed_back(cls: type) -> None:
+def test_parse_reverses_dump(cls: type) -> None:
     @settings(max_examples=25)
     @given(instances(cls))
     def check(value: Any) -> None:
@@ -39,14 +41,10 @@ def test_what_is_dumped_is_parsed_back(cls: type) -> None:
 
 
 @pytest.mark.parametrize(("cls", "spec"), FIELDS, ids=named)
-def test_a_field_of_the_wrong_type_is_named(cls: type, spec: dataclasses.Field[Any]) -> None:
+def test_missing_or_wrong_field_is_named(cls: type, spec: dataclasses.Field[Any]) -> None:
     with pytest.raises(FieldError) as caught:
         parse(cls, least(cls) | {spec.name: object()})
     assert caught.value.field == spec.name
-
-
-@pytest.mark.parametrize(("cls", "spec"), FIELDS, ids=named)
-def test_a_field_without_a_default_must_be_there(cls: type, spec: dataclasses.Field[Any]) -> None:
     data = least(cls) | {spec.name: None}
     if spec.default is dataclasses.MISSING:
         with pytest.raises(FieldError, match=f"^{spec.name}: is missing$"):
@@ -99,20 +97,7 @@ SAMPLES: Mapping[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("direction", TABLES)
-def test_a_table_has_each_class_under_its_own_name(direction: str) -> None:
-    union = {
-        "client": client_events.ClientEvent,
-        "answer": client_events.AnswerEvent,
-        "worker": worker_events.WorkerEvent,
-        "front": worker_events.FrontEvent,
-    }[direction]
-    table = TABLES[direction]
-    assert {cls.TYPE: cls for cls in get_args(union)} == table
-    assert all(0 < len(kind) <= frames.MAX_TYPE for kind in table)
-
-
-def test_an_event_is_parsed_by_its_direction() -> None:
+def test_event_is_parsed_by_its_direction() -> None:
     assert parse_event(FROM_CLIENT, "cancel", {"job_id": "j"}) == client_events.Cancel("j")
     assert parse_event(TO_WORKER, "cancel", {"key": 7}) == worker_events.CancelJob(7)
     assert parse_event(FROM_CLIENT, "transcript", {"text": ""}) is None
@@ -122,55 +107,25 @@ def test_an_event_is_parsed_by_its_direction() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "data", "error"),
+    ("cls", "data", "error"),
     [
-        ("transcribe", {"audio": {"encoding": "mp3"}}, "audio.encoding: must be one of pcm_s16le"),
-        ("transcribe", {"audio": {"encoding": "file", "sample_rate": 0}}, "audio.sample_rate: mus"),
-        ("transcribe", {"audio": {"encoding": "file", "channels": 65}}, "audio.channels: must be"),
-        ("transcribe", {"audio": "file"}, "audio: must be an object"),
-        ("transcribe", {"job_id": "a b"}, "job_id: must be a non-empty printable string"),
-        ("transcribe", {"job_id": "x" * 129}, "job_id: is longer than 128 characters"),
-        ("transcribe", {"timeout_ms": 0}, "timeout_ms: must be between 1 and"),
-        ("transcribe", {"timeout_ms": 1.5}, "timeout_ms: must be an integer"),
-        ("transcribe", {"transcript_terms": ["a", 1]}, "transcript_terms[1]: must be a string"),
-        ("audio-start", {"rate": 16000, "width": 4, "channels": 1}, "width: must be 2"),
-        ("audio-chunk", {"rate": 16000, "width": 2}, "channels: is missing"),
-        ("ping", {"text": 1}, "text: must be a string"),
+        (Transcribe, {"audio": {"encoding": "mp3"}}, "audio.encoding: must be one of pcm_s16le"),
+        (Transcribe, {"audio": {"encoding": "file", "channels": 65}}, "audio.channels: must be"),
+        (Transcribe, {"job_id": "x" * 129}, "job_id: is longer than 128 characters"),
+        (Transcribe, {"timeout_ms": 0}, "timeout_ms: must be between 1 and"),
+        (Transcribe, {"transcript_terms": ["a", 1]}, "transcript_terms[1]: must be a string"),
+        (AudioStart, {"rate": 16000, "width": 4, "channels": 1}, "width: must be 2"),
+        (Options, {"temperature": "hot"}, "temperature: must be a number"),
+        (Options, {"temperature": [0, 3]}, "temperature[1]: must be between 0 and 2"),
+        (Options, {"beam_size": 0}, "beam_size: must be between 1 and 32"),
+        (Options, {"task": "sing"}, "task: must be one of transcribe, translate"),
+        (Transcript, {"text": "", "segments": [SEGMENT]}, "segments[0].words[0].probability: mus"),
     ],
 )
-def test_what_a_client_got_wrong_is_named(kind: str, data: dict[str, Any], error: str) -> None:
+def test_value_out_of_range_is_named(cls: type, data: dict[str, Any], error: str) -> None:
     with pytest.raises(FieldError) as caught:
-        parse_event(FROM_CLIENT, kind, data)
+        parse(cls, data)
     assert str(caught.value).startswith(error)
-
-
-@pytest.mark.parametrize(
-    ("data", "error"),
-    [
-        ({"temperature": "hot"}, "temperature: must be a number"),
-        ({"temperature": [0, 3]}, "temperature[1]: must be between 0 and 2"),
-        ({"beam_size": 0}, "beam_size: must be between 1 and 32"),
-        ({"task": "sing"}, "task: must be one of transcribe, translate"),
-        ({"language": 3}, "language: must be a string"),
-    ],
-)
-def test_what_is_wrong_with_an_option_is_named(data: dict[str, Any], error: str) -> None:
-    with pytest.raises(FieldError) as caught:
-        parse(Options, data)
-    assert str(caught.value).startswith(error)
-
-
-def test_temperature_is_a_number_or_a_list() -> None:
-    assert parse(Options, {"temperature": 0}).temperature == 0.0
-    assert parse(Options, {"temperature": [0, 0.2]}).temperature == (0.0, 0.2)
-
-
-def test_a_nested_segment_is_named_with_its_index() -> None:
-    word = {"start": 0, "end": 1, "word": "one", "probability": 2}
-    segment = {"id": 0, "start": 0, "end": 1, "text": "one", "words": [word]}
-    with pytest.raises(FieldError) as caught:
-        parse_event(TO_CLIENT, "transcript", {"text": "one", "segments": [segment]})
-    assert caught.value.field == "segments[0].words[0].probability"
 
 
 @pytest.mark.parametrize(
@@ -183,14 +138,14 @@ def test_a_nested_segment_is_named_with_its_index() -> None:
         (AudioFormat("file"), 0, 0, None),
     ],
 )
-def test_the_length_of_audio_follows_from_its_format(
+def test_length_of_audio_follows_from_its_format(
     format_: AudioFormat, frame_bytes: int, size: int, seconds: float | None
 ) -> None:
     assert format_.frame_bytes == frame_bytes
     assert format_.seconds(size) == seconds
 
 
-def test_audio_must_end_on_a_whole_frame() -> None:
+def test_pcm_must_end_on_a_whole_frame() -> None:
     with pytest.raises(FieldError, match=r"^audio: is 6 bytes, not a multiple of 4 \(pcm_s16le, 2"):
         AudioFormat("pcm_s16le", 16_000, 2).seconds(6)
     with pytest.raises(FieldError, match="audio: is empty"):
@@ -204,7 +159,7 @@ JSON = st.recursive(
 
 
 @given(st.data())
-def test_anything_parses_or_is_a_field_error(data: st.DataObject) -> None:
+def test_any_data_parses_or_is_a_field_error(data: st.DataObject) -> None:
     cls = data.draw(st.sampled_from(RECORDS))
     keys = st.sampled_from([spec.name for spec in dataclasses.fields(cls)] or ["text"])
     try:

@@ -1,4 +1,4 @@
-"""What people type for a language, and what Whisper calls it."""
+"""The spellings of Whisper's languages."""
 
 import pytest
 from hypothesis import given
@@ -24,17 +24,17 @@ from asrd.wire.languages import NAMES, language, language_or_empty
         *(("", None), ("  ", None), ("auto", None), ("Auto", None), ("auto-detect", None)),
     ],
 )
-def test_what_people_type_is_understood(typed: str, code: str | None) -> None:
+def test_common_spellings_are_accepted(typed: str, code: str | None) -> None:
     assert language("language", typed) == code
     assert language_or_empty("language", typed) == (code or "")
 
 
-@pytest.mark.parametrize("code", NAMES)
-def test_every_code_and_name_is_itself(code: str) -> None:
-    assert language("language", code) == language("language", NAMES[code]) == code
+def test_every_code_and_name_is_accepted() -> None:
+    for code, name in NAMES.items():
+        assert language("language", code) == language("language", name) == code
 
 
-def test_the_codes_are_whispers() -> None:
+def test_codes_are_whispers() -> None:
     from faster_whisper.tokenizer import _LANGUAGE_CODES
 
     assert set(NAMES) == set(_LANGUAGE_CODES)
@@ -44,19 +44,16 @@ def test_the_codes_are_whispers() -> None:
     ("typed", "hint"),
     [
         ("germna", "did you mean 'german' (de)?"),
-        ("germ", "did you mean 'german' (de)?"),
         ("portugese", "did you mean 'portuguese' (pt)?"),
         ("norweigan", "did you mean 'norwegian' (no)"),
         ("xx", "give a code such as 'de', a name such as 'german', or 'auto'"),
-        ("klingon", "give a code"),
         ("!!", "give a code"),
         ("de, en", "give a code"),
-        ("de/en", "give a code"),
         ("is it german?", "give a code"),
         ("english or german", "give a code"),
     ],
 )
-def test_a_wrong_one_is_refused_with_what_is_near(typed: str, hint: str) -> None:
+def test_error_suggests_similar_names(typed: str, hint: str) -> None:
     with pytest.raises(FieldError) as refused:
         language("language", typed)
     text = str(refused.value)
@@ -64,13 +61,13 @@ def test_a_wrong_one_is_refused_with_what_is_near(typed: str, hint: str) -> None
 
 
 @pytest.mark.parametrize("raw", [3, ["en"], "x" * 65])
-def test_what_is_no_text_or_too_long_is_refused(raw: object) -> None:
+def test_other_types_and_long_texts_are_refused(raw: object) -> None:
     with pytest.raises(FieldError):
         language("language", raw)
 
 
 @given(st.text(max_size=64))
-def test_any_text_is_a_code_or_nothing_or_refused_in_a_line(text: str) -> None:
+def test_any_text_is_a_code_or_refused_in_one_line(text: str) -> None:
     try:
         found = language("language", text)
     except FieldError as refused:

@@ -1,4 +1,4 @@
-"""Who may see whose jobs, and what the quotas of each count by."""
+"""The jobs that a peer may see, and the key of its quotas."""
 
 import pytest
 
@@ -20,16 +20,16 @@ ALL = (ALICE, BOB, ROOT, ONE, OTHER, FAR, SHARED, ALSO_SHARED)
 
 
 @pytest.mark.parametrize("owner", ALL)
-def test_root_sees_all(owner: Peer) -> None:
+def test_root_sees_all_jobs(owner: Peer) -> None:
     assert ROOT.may_see(owner)
 
 
 @pytest.mark.parametrize("peer", [ALICE, BOB, ONE, OTHER, FAR, SHARED, ALSO_SHARED])
-def test_everybody_else_sees_their_own_alone(peer: Peer) -> None:
+def test_other_peers_see_only_their_own_jobs(peer: Peer) -> None:
     assert [owner for owner in ALL if peer.may_see(owner)] == [peer]
 
 
-def test_a_user_sees_the_jobs_of_all_its_connections() -> None:
+def test_user_sees_jobs_of_all_its_connections() -> None:
     assert user(1000).may_see(ALICE)
 
 
@@ -39,6 +39,6 @@ def test_quotas_count_by_user_or_address() -> None:
     assert (named(ALICE.user), named(ONE.user)) == ("user 1000", "address 192.0.2.1")
 
 
-def test_the_log_names_user_and_process_or_the_address() -> None:
+def test_log_names_user_and_process_or_address() -> None:
     assert ALICE.log_fields == {"ASRD_PEER_UID": 1000, "ASRD_PEER_PID": 7}
     assert ONE.log_fields == {"ASRD_PEER_ADDRESS": "192.0.2.1"}

@@ -1,15 +1,15 @@
-"""What makes a worker fast is the same under systemd and under `asrd run`."""
+"""The variables that make a worker fast, under systemd and under `asrd run`."""
 
 import pytest
 
-from asrd.standalone.crew import worker_environment
+from asrd.standalone.pool import worker_environment
 from asrd.worker.environment import WORKER_ENVIRONMENT
 from tests.support.paths import ROOT
 
 UNIT = ROOT / "systemd" / "asr-worker@.service"
 
 
-def test_the_unit_sets_the_same_environment() -> None:
+def test_unit_file_sets_the_workers_environment() -> None:
     words = {
         word
         for line in UNIT.read_text().splitlines()
@@ -19,7 +19,7 @@ def test_the_unit_sets_the_same_environment() -> None:
     assert {f"{key}={value}" for key, value in WORKER_ENVIRONMENT.items()} <= words
 
 
-def test_what_the_admin_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_set_by_the_admin_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "4")
     environment = worker_environment("demo", None, None)
     assert environment["OPENBLAS_NUM_THREADS"] == "4"

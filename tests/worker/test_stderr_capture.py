@@ -1,4 +1,4 @@
-"""What a process that dies wrote to stderr, as the next one finds it. The dead are real."""
+"""The stderr of processes that really die, as the next process finds it."""
 
 import os
 import signal
@@ -31,9 +31,7 @@ Extension modules: numpy._core._multiarray_umath (total: 1)
     ("text", "words"),
     [
         (b"", None),
-        (b"\n \n", None),
         (b"one\ntwo\n\n", "two"),
-        (b"half a line", "half a line"),
         (DUMP, 'Fatal Python error: Segmentation fault / File "engine.py", line 5 in encode'),
         (b"a warning\n" + DUMP.splitlines()[0], "Fatal Python error: Segmentation fault"),
         (
@@ -45,13 +43,13 @@ Extension modules: numpy._core._multiarray_umath (total: 1)
         (b"x" * 5000, "x" * WORDS_MAX),
     ],
 )  # fmt: skip
-def test_the_line_that_says_most(text: bytes, words: str | None) -> None:
+def test_last_words_explain_the_end(text: bytes, words: str | None) -> None:
     assert last_words(text) == words
 
 
 # --- one process after another --------------------------------------------------------------------
 
-# As the worker's main does it; what is stored comes as descriptor 3.
+# As in the worker's main; the stored memfd comes as descriptor 3.
 PROLOGUE = """
 import ctypes, faulthandler, os, sys
 from asrd.wire.fds import OwnedFd
@@ -68,7 +66,7 @@ libc = ctypes.CDLL(None)
 
 
 class Manager:
-    """As much of a service manager as keeps a descriptor between two processes."""
+    """A service manager that only keeps a descriptor between two processes."""
 
     def __init__(self, directory: Path) -> None:
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -108,7 +106,7 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     manager.close()
 
 
-def test_a_crash_is_told_by_the_next_process_and_its_traceback_passed_on(manager: Manager) -> None:
+def test_next_process_reports_a_crash_and_passes_its_traceback_on(manager: Manager) -> None:
     first = manager.run("ctypes.string_at(0)")
     assert first.returncode == -signal.SIGSEGV
     assert (first.stdout, first.stderr) == ("None None\n", "")
@@ -123,7 +121,7 @@ def test_a_crash_is_told_by_the_next_process_and_its_traceback_passed_on(manager
     assert third.stderr == ""
 
 
-def test_what_was_passed_on_is_remembered_and_not_told_twice(manager: Manager) -> None:
+def test_text_that_was_passed_on_is_not_passed_on_twice(manager: Manager) -> None:
     said = "libc.perror(b'engine')\nos.write(2, b'bad\\n')\nstderr.pass_on()\nos._exit(70)"
     first = manager.run(said)
     assert first.stderr.endswith("bad\n")
@@ -134,13 +132,13 @@ def test_what_was_passed_on_is_remembered_and_not_told_twice(manager: Manager) -
     assert "bad" not in last.stderr
 
 
-def test_python_itself_writes_to_the_real_stderr_at_once(manager: Manager) -> None:
+def test_python_writes_to_the_real_stderr_at_once(manager: Manager) -> None:
     first = manager.run("print('from python', file=sys.stderr)\nos._exit(1)")
     assert first.stderr == "from python\n"
     assert manager.run("").stderr == ""
 
 
-def test_a_flood_keeps_its_end_and_takes_bounded_memory(manager: Manager) -> None:
+def test_flood_keeps_its_end_in_bounded_memory(manager: Manager) -> None:
     flood = """
 for number in range(300):
     os.write(2, b"x" * 9999 + b"\\n")
@@ -158,8 +156,7 @@ os._exit(1)
     assert second.stdout.endswith(" the end\n")
 
 
-def test_a_stderr_that_nobody_reads_holds_nobody_up(manager: Manager) -> None:
-    """A pipe that is full: what does not fit waits in the memfd."""
+def test_full_stderr_blocks_nobody_and_loses_nothing(manager: Manager) -> None:
     code = """
 reader, writer = os.pipe()
 os.set_blocking(writer, False)
@@ -182,16 +179,13 @@ os._exit(0)
 @pytest.mark.parametrize(
     "forged",
     [
-        b"",
         b"short",
         b"\xff" * 16 + b"lies\n",
         b"\0" * 16 + b"lies\n",
         (1 << 40).to_bytes(8, "little") + b"\0" * 8,
     ],
 )
-def test_a_predecessor_that_was_taken_over_forges_no_more_than_its_words(
-    manager: Manager, forged: bytes
-) -> None:
+def test_hijacked_predecessor_can_forge_only_its_words(manager: Manager, forged: bytes) -> None:
     manager.run("os._exit(1)")
     assert manager.stored is not None
     os.ftruncate(manager.stored.fileno(), 0)
@@ -201,7 +195,7 @@ def test_a_predecessor_that_was_taken_over_forges_no_more_than_its_words(
     assert " Aborted" in manager.run("").stdout
 
 
-def test_what_is_no_memfd_is_refused_and_stderr_stays_what_it_was(manager: Manager) -> None:
+def test_stored_descriptor_that_is_no_memfd_is_refused(manager: Manager) -> None:
     reader, writer = os.pipe()
     manager.stored = OwnedFd(reader)
     done = manager.run("")

@@ -6,6 +6,7 @@ import os
 import stat
 
 from asrd.errors import BadAudio
+from asrd.wire.fds import kind_of_file
 
 _SEARCHED = 1 << 20
 
@@ -28,7 +29,7 @@ class PreadFile:
         except OSError as error:
             raise BadAudio(f"audio: {error.strerror}") from None
         if not stat.S_ISREG(status.st_mode):
-            raise BadAudio(f"audio: is {_kind(status.st_mode)}, not a file")
+            raise BadAudio(f"audio: is {kind_of_file(status.st_mode)}, not a file")
         if mode == os.O_WRONLY:
             raise BadAudio("audio: the descriptor is open for writing only")
         if not status.st_size:
@@ -104,14 +105,3 @@ class PreadFile:
 
     def tell(self) -> int:
         return self._offset
-
-
-def _kind(mode: int) -> str:
-    names = {
-        stat.S_IFDIR: "a directory",
-        stat.S_IFIFO: "a pipe",
-        stat.S_IFSOCK: "a socket",
-        stat.S_IFCHR: "a character device",
-        stat.S_IFBLK: "a block device",
-    }
-    return names.get(stat.S_IFMT(mode), "something else")

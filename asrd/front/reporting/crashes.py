@@ -1,16 +1,14 @@
-"""How workers died: the last deaths, what ran then, and what is known of the cause. Pure."""
+"""The workers' last crashes: when, what ran, and what is known of the cause."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asrd.safe_text import one_line
+from asrd.wire.peer import Peer
 from asrd.wire.records import LastProcess
-
-if TYPE_CHECKING:
-    from asrd.wire.peer import Peer
 
 KEPT = 20
 
@@ -19,12 +17,11 @@ KEPT = 20
 class JobRef:
     """A job that a worker was given; attempt 0: only to be read, beside the one that ran.
 
-    `audio_seconds` is None as long as nobody knows them; `log_fields` is what each log line about
-    it carries.
+    `audio_seconds` is None until the length is known. `log_fields` go into each log entry about it.
     """
 
     job_id: str
-    owner: "Peer"
+    owner: Peer
     audio_bytes: int = 0
     audio_seconds: float | None = None
     attempt: int = 1
@@ -39,11 +36,10 @@ class JobRef:
 
 @dataclass(eq=False, slots=True)
 class Crash:
-    """The end of one process that did not take its leave.
+    """The end of a worker process that sent no `bye`.
 
-    `noticed` is how it looked from here, at once; `exit` and `stderr` come from the next process,
-    which heard them from its service manager. `time` is of the wall clock, `at` of the
-    scheduler's.
+    `noticed` is how the front noticed it. `exit` and `stderr` come from the next process, which has
+    them from its service manager. `time` is of the wall clock, `at` of the scheduler's.
     """
 
     worker: str
@@ -57,12 +53,12 @@ class Crash:
     stderr: str | None = None
 
     def is_of(self, last: LastProcess) -> bool:
-        """Whether it is this end of which that tells something."""
+        """Returns True if `last` describes this crash."""
         same = None in (last.pid, self.pid) or last.pid == self.pid
         return same and (last.exit or last.stderr) is not None
 
     def explain(self, last: LastProcess) -> None:
-        """In a peer's words, which are made fit for a line."""
+        """Adds the worker's report. The texts are a peer's, so they are made safe for a line."""
         self.exit = None if last.exit is None else one_line(last.exit)
         self.stderr = None if last.stderr is None else one_line(last.stderr)
 
@@ -70,17 +66,17 @@ class Crash:
     def how(self) -> str:
         return self.noticed if self.exit is None else f"{self.exit}, {self.noticed}"
 
-    def told_to(self, peer: "Peer") -> str:
-        """One line. Root may know every job, anybody else their own: others are only counted."""
+    def summary(self, peer: Peer) -> str:
+        """Returns one line. It names the jobs that `peer` may see; others are only counted."""
         ran = [job for job in self.jobs if job.attempt]
         seen = [job for job in ran if peer.may_see(job.owner)]
         others = len(ran) - len(seen)
-        told = [f"job {job.job_id}" for job in seen] + [f"{others} of others"] * bool(others)
-        return f"{self.how}, " + (f"running {', '.join(told)}" if told else "idle")
+        jobs = [f"job {job.job_id}" for job in seen] + [f"{others} of others"] * bool(others)
+        return f"{self.how}, " + (f"running {', '.join(jobs)}" if jobs else "idle")
 
-    def as_data(self, peer: "Peer", outsider: bool) -> dict[str, Any]:
-        """As `status` tells it. What the engine wrote may name files: root knows it, and who may
-        send audio, but no `outsider`."""
+    def as_data(self, peer: Peer, outsider: bool) -> dict[str, Any]:
+        """The crash in the answer to `status`. The engine's stderr may name files, so an `outsider`
+        (a client of the public socket, other than root) does not see it."""
         seen = [job for job in self.jobs if peer.may_see(job.owner)]
         return {
             "time": rfc3339(self.time),
@@ -106,7 +102,7 @@ class Crash:
 
 
 class Crashes:
-    """The last of them, oldest first."""
+    """The last crashes, oldest first."""
 
     def __init__(self) -> None:
         self._kept: deque[Crash] = deque(maxlen=KEPT)
@@ -118,11 +114,11 @@ class Crashes:
         self._kept.append(crash)
 
     def since(self, worker: str, at: float) -> int:
-        """How often that worker died from then on, as far as it is remembered."""
+        """Returns how often that worker has crashed since, as far as it is remembered."""
         return sum(crash.worker == worker and crash.at >= at for crash in self._kept)
 
 
 def rfc3339(time: float) -> str:
-    """2026-01-31T12:00:00.123Z, as RFC 3339 has it."""
+    """Returns a time as RFC 3339 writes it: 2026-01-31T12:00:00.123Z."""
     moment = datetime.fromtimestamp(time, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

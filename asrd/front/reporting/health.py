@@ -1,28 +1,25 @@
-"""Whether a request could be served now, and what an admin should look at if not."""
+"""The daemon's health: its state in a word, and its problems in a sentence each."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from asrd.front.front import Front
 from asrd.front.scheduling.scheduler import Scheduler
 from asrd.front.scheduling.workers import Worker, WorkerState
 from asrd.front.worker_connection import WorkerInfo
 
-if TYPE_CHECKING:
-    from asrd.front.front import Front
-
-# A worker that dies so often within a minute is in a loop.
+# So many crashes of a worker in so many seconds are a crash loop.
 _LOOP_CRASHES, _LOOP_SECONDS = 3, 60.0
-# A job may fail by its own fault; so many in a row are ours.
+# One job may fail by its own fault; so many in a row are the daemon's fault.
 _FAILURES = 3
-# A start that takes so many seconds is worth telling how long it takes.
+# A start that takes so many seconds is reported with its duration.
 _LONG = 10.0
-# Signs of life may come a little late: a worker is silent once so many are due.
+# Signs of life may be a little late: a worker is silent once so many are due.
 _MISSED = 2.0
 
 
-def state(front: "Front", now: float) -> str:
-    """`ok` if a request could be served now by every worker there is, `degraded` if by some,
-    `unavailable` if by none."""
+def state(front: Front, now: float) -> str:
+    """Returns `ok` if all workers could serve a request now, `degraded` if some could,
+    `unavailable` if none."""
     workers = front.scheduler.workers.values()
     serving = any(_serves(worker, front.links[worker.name].info, now) for worker in workers)
     if front.scheduler.draining or not serving:
@@ -30,8 +27,8 @@ def state(front: "Front", now: float) -> str:
     return "degraded" if problems(front, now) else "ok"
 
 
-def problems(front: "Front", now: float) -> list[str]:
-    """What an admin should look at, one sentence each."""
+def problems(front: Front, now: float) -> list[str]:
+    """Returns the problems that an admin should look at, one sentence each."""
     scheduler = front.scheduler
     found = ["asrd is shutting down"] if scheduler.draining else []
     if not scheduler.workers:
@@ -56,7 +53,7 @@ def _of_queue(scheduler: Scheduler) -> Iterator[str]:
 
 
 def _serves(worker: Worker, info: WorkerInfo, now: float) -> bool:
-    """Whether it runs a job now, or would take one."""
+    """Returns True if the worker runs a job, or would take one."""
     if worker.retired:
         return False
     if worker.state is WorkerState.ASLEEP:
@@ -66,7 +63,7 @@ def _serves(worker: Worker, info: WorkerInfo, now: float) -> bool:
 
 
 def _silent_seconds(worker: Worker, info: WorkerInfo, now: float) -> float:
-    """How long it has said nothing, if it should have; a stopped process, say. Else 0."""
+    """Returns for how long the worker has owed a sign of life (as a stopped process does), or 0."""
     if worker.state is not WorkerState.READY or info.alive_seconds is None:
         return 0.0
     silent = now - info.heard_at

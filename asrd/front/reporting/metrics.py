@@ -1,13 +1,13 @@
-"""Counts and recent timings of jobs; what the status snapshot is made of. Pure."""
+"""Counters and recent timings of jobs, for the status snapshot."""
 
 from collections import Counter, deque
 from collections.abc import Iterable
 
 from asrd.errors import Code
 
-# Percentiles speak of the last thousand jobs: recent, and enough for a 99th.
+# Percentiles are of the last thousand jobs: recent, and enough for a 99th.
 _RECENT = 1000
-# Failures that say something of the daemon, not of the request.
+# Failures that may be the daemon's fault, not the request's.
 _OURS = frozenset(
     {
         Code.DEADLINE_EXCEEDED,
@@ -20,32 +20,32 @@ _OURS = frozenset(
 
 
 def percentiles(values: Iterable[float], scale: float = 1.0, digits: int = 1) -> dict[str, float]:
-    """p50, p95 and p99 by the nearest-rank method, 0 where there are no values."""
+    """Returns p50, p95 and p99 by the nearest-rank method; 0 without values."""
     ordered = sorted(values) or [0.0]
     return {
-        # In whole numbers: 0.95 of 20 must be the nineteenth, whatever floats make of it.
+        # In whole numbers: with floats, 0.95 of 20 might not be the nineteenth.
         f"p{percent}": round(ordered[-(-percent * len(ordered) // 100) - 1] * scale, digits)
         for percent in (50, 95, 99)
     }
 
 
 class _Recent:
-    """The last values of a measure. Sorted once after each change, not for each who asks: anybody
-    may ask, and often."""
+    """The last values of a measure. They are sorted once after a change, not for each question:
+    anybody may ask, and often."""
 
     def __init__(self, scale: float = 1.0, digits: int = 1) -> None:
         self._values: deque[float] = deque(maxlen=_RECENT)
         self._scale, self._digits = scale, digits
-        self._told: dict[str, float] | None = None
+        self._percentiles: dict[str, float] | None = None
 
     def add(self, value: float) -> None:
         self._values.append(value)
-        self._told = None
+        self._percentiles = None
 
     def percentiles(self) -> dict[str, float]:
-        if self._told is None:
-            self._told = percentiles(self._values, self._scale, self._digits)
-        return self._told
+        if self._percentiles is None:
+            self._percentiles = percentiles(self._values, self._scale, self._digits)
+        return self._percentiles
 
 
 class Metrics:
@@ -56,14 +56,14 @@ class Metrics:
         self.failed: Counter[str] = Counter()
         self.ignored_events = 0
         self.audio_seconds = 0.0
-        # In seconds of the scheduler's clock; and what the daemon could not do since then.
+        # In seconds of the scheduler's clock, and the daemon's failures since then.
         self.last_success: float | None = None
         self.failures_in_a_row = 0
         self._waits, self._runs = _Recent(scale=1000), _Recent(scale=1000)
         self._factors = _Recent(digits=4)
 
     def job_done(self, wait: float, run: float, audio_seconds: float, now: float) -> None:
-        """All in seconds."""
+        """All arguments are in seconds."""
         self.done += 1
         self.last_success, self.failures_in_a_row = now, 0
         self.audio_seconds += audio_seconds
@@ -73,7 +73,7 @@ class Metrics:
             self._factors.add(run / audio_seconds)
 
     def job_failed(self, code: Code, own_timeout: bool) -> None:
-        """`own_timeout`: the client itself said how long it would wait."""
+        """`own_timeout`: the client set the deadline itself."""
         self.failed[code.value] += 1
         hasty = code is Code.DEADLINE_EXCEEDED and own_timeout
         self.failures_in_a_row += code in _OURS and not hasty

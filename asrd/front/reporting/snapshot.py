@@ -1,32 +1,25 @@
-"""One snapshot of how the daemon stands: for `status`, for `systemctl status`, and for `health`."""
+"""The daemon's state as data: for `status`, for `systemctl status`, and Wyoming's `info`."""
 
-import math
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from asrd.front.front import Front
 from asrd.front.reporting import health
 from asrd.front.scheduling.workers import Worker, WorkerState
 from asrd.front.worker_connection import WorkerConnection
 from asrd.version import __version__
 from asrd.wire.peer import Peer
 
-if TYPE_CHECKING:
-    from asrd.front.front import Front
-
-# The time within which a worker's process reports what its model can do, also on a slow and busy
-# machine. Shorter than the library waits for an answer (10 s).
-_ANNOUNCED_SECONDS = 5.0
-
 
 def shown_state(worker: Worker) -> str:
-    """The scheduler's state, with `busy` for a ready worker that has no slot left."""
+    """Returns the scheduler's state, with `busy` for a ready worker that runs a job."""
     if worker.state is WorkerState.READY and not worker.free:
         return "busy"
     return worker.state.value
 
 
-def snapshot(front: "Front", peer: Peer, now: float) -> dict[str, Any]:
-    """The `status` event's data, as `peer` may see it: other users' job ids are left out."""
+def snapshot(front: Front, peer: Peer, now: float) -> dict[str, Any]:
+    """Returns the data of the `status` event, without other users' job ids."""
     scheduler, metrics = front.scheduler, front.metrics
     oldest = scheduler.queue.oldest_arrival()
     return {
@@ -35,7 +28,7 @@ def snapshot(front: "Front", peer: Peer, now: float) -> dict[str, Any]:
         "version": __version__,
         "uptime_s": round(now - front.started_at, 3),
         "pid": os.getpid(),
-        "connections": front.connections,
+        "connections": len(front.clients),
         "queue": {
             "depth": len(scheduler.queue),
             "max": scheduler.limits.queue_max,
@@ -72,12 +65,12 @@ def _worker(worker: Worker, link: WorkerConnection, peer: Peer, now: float) -> d
         "jobs_done": info.jobs_done,
         "restarts": info.restarts,
         "load_seconds": info.load_seconds,
-        "last_death": info.last_death.told_to(peer) if info.last_death is not None else None,
+        "last_death": info.last_death.summary(peer) if info.last_death is not None else None,
     }
 
 
-def status_line(front: "Front", now: float) -> str:
-    """What `systemctl status` shows: ok · 2/2 workers ready · queue 0/1 · 1234 done · 3 failed …"""
+def status_line(front: Front, now: float) -> str:
+    """Returns `ok · 2/2 workers ready · queue 0/1 · 1234 done · 3 failed …` for systemctl."""
     scheduler, metrics = front.scheduler, front.metrics
     workers = scheduler.workers.values()
     ready = sum(w.state is WorkerState.READY for w in workers)
@@ -94,22 +87,9 @@ def status_line(front: "Front", now: float) -> str:
     return " · ".join(parts + health.problems(front, now))
 
 
-def unknown_until(front: "Front") -> float:
-    """When it is no longer worth waiting to hear what each model can do; long ago if all is known.
-
-    A worker says so as soon as its process runs, unless that hangs or dies.
-    """
-    waits = [-math.inf]
-    for worker in front.scheduler.workers.values():
-        info = front.links[worker.name].info
-        if worker.hopeful and not info.languages and info.found_at is not None:
-            waits.append(info.found_at + _ANNOUNCED_SECONDS)
-    return max(waits)
-
-
-def info(front: "Front") -> dict[str, Any]:
-    """Wyoming's `info`: the models that the workers have, or had when they were last heard of. A
-    client may ask only once, while a worker loads, sleeps or is replaced."""
+def info(front: Front) -> dict[str, Any]:
+    """Returns the data of Wyoming's `info`: the models that the workers have, or had at last. A
+    client may ask only once, perhaps while a worker loads, sleeps or is replaced."""
     attribution = {"name": "asrd", "url": ""}
     models = {}
     for name, worker in sorted(front.scheduler.workers.items()):
@@ -133,12 +113,5 @@ def info(front: "Front") -> dict[str, Any]:
         "models": list(models.values()),
         "supports_transcript_streaming": False,
     }
-    return {
-        "asr": [program],
-        "tts": [],
-        "handle": [],
-        "intent": [],
-        "wake": [],
-        "mic": [],
-        "snd": [],
-    }
+    others = ("tts", "handle", "intent", "wake", "mic", "snd")
+    return {"asr": [program], **dict.fromkeys(others, ())}

@@ -9,53 +9,33 @@ from hypothesis import strategies as st
 from asrd.front.reporting.metrics import Metrics, percentiles
 
 
-def test_no_values_are_zero() -> None:
-    assert percentiles([]) == {"p50": 0.0, "p95": 0.0, "p99": 0.0}
-
-
 @pytest.mark.parametrize(
     ("count", "expected"),
     [
+        (0, {"p50": 0.0, "p95": 0.0, "p99": 0.0}),
         (1, {"p50": 1, "p95": 1, "p99": 1}),
-        (2, {"p50": 1, "p95": 2, "p99": 2}),
         (20, {"p50": 10, "p95": 19, "p99": 20}),
-        (100, {"p50": 50, "p95": 95, "p99": 99}),
         (1000, {"p50": 500, "p95": 950, "p99": 990}),
     ],
 )
-def test_percentiles_of_one_two_three(count: int, expected: dict[str, int]) -> None:
+def test_percentiles_of_known_values(count: int, expected: dict[str, int]) -> None:
     assert percentiles(range(count, 0, -1)) == expected
 
 
 @given(st.lists(st.integers(0, 50), min_size=1))
-def test_nearest_rank(values: list[int]) -> None:
+def test_percentile_is_the_nearest_rank(values: list[int]) -> None:
     """The smallest value that at least p per cent of all are not above."""
     for name, found in percentiles(values).items():
         needed = math.ceil(int(name[1:]) * len(values) / 100 - 1e-9)
         assert found == min(v for v in values if sum(w <= v for w in values) >= needed)
 
 
-def test_scale_and_digits() -> None:
+def test_percentiles_are_scaled_and_rounded() -> None:
     assert percentiles([0.0123456], 1000)["p50"] == 12.3
     assert percentiles([0.0123456], digits=4)["p50"] == 0.0123
 
 
-def test_a_new_daemon_has_done_nothing() -> None:
-    metrics = Metrics()
-    nothing = {"p50": 0.0, "p95": 0.0, "p99": 0.0}
-    assert metrics.jobs(0, 0) == {
-        "accepted": 0,
-        "done": 0,
-        "retried": 0,
-        "prefetched": 0,
-        "failed": {},
-        "refused": {},
-    }
-    assert metrics.latency_ms() == {"wait": nothing, "run": nothing}
-    assert metrics.real_time_factor() == nothing
-
-
-def test_what_was_done_is_counted() -> None:
+def test_metrics_count_jobs() -> None:
     metrics = Metrics()
     metrics.accepted = 3
     metrics.failed["bad-audio"] += 1
@@ -75,14 +55,14 @@ def test_what_was_done_is_counted() -> None:
     assert metrics.real_time_factor()["p95"] == 0.2
 
 
-def test_a_recording_of_no_length_has_no_real_time_factor() -> None:
+def test_audio_of_no_length_has_no_real_time_factor() -> None:
     metrics = Metrics()
     metrics.job_done(wait=0.0, run=1.0, audio_seconds=0.0, now=1.0)
     assert metrics.real_time_factor()["p50"] == 0.0
     assert metrics.latency_ms()["run"]["p50"] == 1000.0
 
 
-def test_percentiles_speak_of_the_last_thousand_jobs() -> None:
+def test_percentiles_are_of_the_last_thousand_jobs() -> None:
     metrics = Metrics()
     for run in (100.0, 1.0):
         for _ in range(1000):
@@ -91,7 +71,7 @@ def test_percentiles_speak_of_the_last_thousand_jobs() -> None:
     assert metrics.done == 2000
 
 
-def test_percentiles_are_made_anew_after_a_job_and_not_for_each_who_asks() -> None:
+def test_percentiles_are_computed_once_after_a_job() -> None:
     metrics = Metrics()
     metrics.job_done(0.1, 0.2, 2.0, now=1.0)
     first = metrics.latency_ms()["wait"]

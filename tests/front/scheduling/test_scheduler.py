@@ -526,6 +526,16 @@ def test_a_job_on_its_way_to_a_worker_that_left_has_not_been_tried() -> None:
     assert (mine.attempts, it.retried, list(it.queue)) == (0, 0, [mine])
 
 
+def test_job_that_its_worker_returns_again_and_again_still_reaches_its_deadline() -> None:
+    it, mine = scheduler("0", max_wait_seconds=30), job()
+    it.submit(mine, 0.0)
+    for now in (10.0, 20.0):
+        it.worker_left("0", False, now)
+        it.worker_ready("0", "tiny", 1, now)
+    it.worker_left("0", False, 29.0)
+    assert told(it.tick(30.0)) == ["Finish deadline-exceeded"]
+
+
 def test_a_sleeper_is_woken_for_a_job() -> None:
     it, mine = scheduler("0"), job()
     it.worker_left("0", True, 0.0)

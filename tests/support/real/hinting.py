@@ -1,10 +1,10 @@
-"""Hints of so many characters, of the kinds that clients send."""
+"""Hints of a given number of characters, of the kinds that clients send."""
 
 from collections.abc import Callable
 
 
 def terms(length: int) -> str:
-    """Words that the recordings hold."""
+    """Words that occur in the recordings."""
     words = (
         "John Dashwood, prudently, ill disposed, cold hearted, selfish, fellow Americans, "
         "formal review of activities, ten of clubs, eight of spades, seven of hearts, yellow pad, "

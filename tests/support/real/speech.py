@@ -1,4 +1,4 @@
-"""Recordings of real people with what they say, and the word error rate of a transcript.
+"""Recordings of real people with their text, and the word error rate of a transcript.
 
 The recordings are read from `../shared/speech` beside the checkout, or from $ASRD_TEST_SPEECH.
 """
@@ -28,7 +28,7 @@ _normalize = EnglishTextNormalizer()
 
 @dataclass(frozen=True)
 class Clip:
-    """`text` is None where nobody wrote it down."""
+    """One recording. `text` is None if there is no reference."""
 
     path: Path
     language: str
@@ -47,7 +47,7 @@ class Clip:
 
 
 def clips() -> dict[str, Clip]:
-    """All recordings, by file name. Raises Missing."""
+    """Returns all recordings, by file name. Raises Missing."""
     directory = Path(os.environ.get("ASRD_TEST_SPEECH") or ROOT.parent / "shared" / "speech")
     try:
         lines = (directory / "references.jsonl").read_text(encoding="utf-8").splitlines()
@@ -64,7 +64,7 @@ def clips() -> dict[str, Clip]:
 
 
 def sentences() -> list[Clip]:
-    """The English recordings of two words and more with a reference."""
+    """Returns the English recordings of two words and more with a reference."""
     return [
         clip
         for clip in clips().values()
@@ -73,7 +73,7 @@ def sentences() -> list[Clip]:
 
 
 def joined(parts: Iterable[Clip], seconds: float, pause: float = 0.5) -> tuple[Samples, str]:
-    """The clips one after the other, again and again, for at most `seconds`; and what is said."""
+    """Returns the clips one after another, repeated up to `seconds`, and their text."""
     said = [(clip.audio, clip.known_text) for clip in parts]
     gap = np.zeros(round(pause * RATE), np.float32)
     samples: list[Samples] = []
@@ -90,7 +90,8 @@ def joined(parts: Iterable[Clip], seconds: float, pause: float = 0.5) -> tuple[S
 
 
 def word_error_rate(pairs: Iterable[tuple[str, str]]) -> float:
-    """Of all (reference, transcript) together, after Whisper's normalisation of English."""
+    """Returns the rate of all (reference, transcript) pairs together, after Whisper's
+    normalisation of English."""
     references, found = zip(
         *((_normalize(wanted), _normalize(text)) for wanted, text in pairs), strict=True
     )

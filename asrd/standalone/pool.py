@@ -1,7 +1,6 @@
-"""Front and workers as the supervisor's units, in a private directory."""
+"""Front and workers as units of the supervisor, in a private directory."""
 
 import os
-import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -17,64 +16,55 @@ from asrd.listener import PUBLIC_MODE, bind, unbind
 from asrd.standalone.supervisor import Supervisor, Timeouts, Unit, program
 from asrd.worker.environment import WORKER_ENVIRONMENT
 
-# Time for the workers to stop; the front drains for as long as its jobs may run.
+# Time for a worker to stop. The front may take as long as its jobs may run.
 WORKER_GRACE_SECONDS = 10.0
 _FRONT_START_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class WorkerPool:
-    """Which workers there are, and how they are kept. `spares` stand in reserve beside `workers`;
-    `stderr` is a descriptor for their logs and the front's, if not this process's own."""
+    """The number of workers and spares, and how they run. `stderr` is a descriptor for their logs
+    and the front's, or None for this process's own."""
 
     workers: int
     environment: Mapping[str, str]
-    patience: Timeouts = Timeouts()
+    timeouts: Timeouts = Timeouts()
     stderr: int | None = None
     spares: int = 0
 
     def names(self) -> list[str]:
         return [str(index) for index in range(self.workers + self.spares)]
 
-    def unit(self, name: str, listener: socket.socket, shared: Mapping[str, str]) -> Unit:
-        environment = {**shared, **self.environment}
-        if int(name) >= self.workers:
-            environment["ASRD_WORKER_SPARE"] = "true"
-        return Unit(
-            f"asr-worker@{name}",
-            program("asrd.worker.main", name),
-            {"worker": listener},
-            environment,
-            self.patience,
-            self.stderr,
-        )
-
 
 def worker_environment(
     model: str | None, device: str | None, compute_type: str | None
 ) -> dict[str, str]:
-    """Flags, as the worker reads them, and what makes its libraries fast unless it is set."""
-    # The workers have another working directory.
+    """Returns the flags as the worker's variables, and defaults for variables of its libraries."""
+    # The workers run in another working directory.
     homes = {name: os.environ.get(name, "/") for name in ("HF_HOME", "HF_HUB_CACHE")}
     moved = {name: absolute(path) for name, path in homes.items() if not path.startswith("/")}
     flags = {"MODEL": model, "DEVICE": device, "COMPUTE_TYPE": compute_type}
-    told = {f"ASRD_WORKER_{key}": value for key, value in flags.items() if value}
+    settings = {f"ASRD_WORKER_{key}": value for key, value in flags.items() if value}
     fast = {key: os.environ.get(key, value) for key, value in WORKER_ENVIRONMENT.items()}
-    return {**fast, **moved, **told}
+    return {**fast, **moved, **settings}
 
 
 @asynccontextmanager
 async def supervised(
-    front: FrontSettings, config: Path, crew: WorkerPool
+    front: FrontSettings, config: Path, pool: WorkerPool
 ) -> AsyncIterator[Supervisor]:
-    """Front and workers, alive until the block ends; nothing of them is left behind.
+    """Keeps front and workers alive until the block ends; then nothing of them is left behind.
 
-    Raises ConfigError if the socket can't be listened at, or there is no room for their own ones.
+    Raises ConfigError if a socket or the private directory can't be made.
     """
     with ExitStack() as stack:
-        directory = _private_directory()
-        stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        worker_dir = directory / "worker"
+        try:
+            private = tempfile.TemporaryDirectory(prefix="asrd-", ignore_cleanup_errors=True)
+            directory = Path(stack.enter_context(private))
+            worker_dir = directory / "worker"
+            worker_dir.mkdir(mode=0o700)
+        except OSError as error:
+            raise ConfigError(f"can't make a private directory: {error}") from None
 
         def listen(path: str, *mode: int) -> socket.socket:
             listener = bind(path, *mode)
@@ -85,13 +75,18 @@ async def supervised(
         if front.status_socket:
             front_sockets["status"] = listen(front.status_socket, PUBLIC_MODE)
         shared = {"ASRD_CONFIG": str(config), "ASRD_FRONT_WORKER_DIR": str(worker_dir)}
-        # The front loads nothing that takes long.
-        prompt = replace(crew.patience, start=min(crew.patience.start, _FRONT_START_SECONDS))
+        # The front has no model to load.
+        timeouts = replace(pool.timeouts, start=min(pool.timeouts.start, _FRONT_START_SECONDS))
         serve = program("asrd.main", "serve")
-        units = [Unit("asrd", serve, front_sockets, shared, prompt, crew.stderr)]
-        for name in crew.names():
-            units.append(crew.unit(name, listen(str(worker_dir / f"{name}.sock"), 0o600), shared))
-        # They may be others by then.
+        units = [Unit("asrd", serve, front_sockets, shared, timeouts, pool.stderr)]
+        for index, name in enumerate(pool.names()):
+            run = program("asrd.worker.main", name)
+            sockets = {"worker": listen(str(worker_dir / f"{name}.sock"), 0o600)}
+            spare = {"ASRD_WORKER_SPARE": "true"} if index >= pool.workers else {}
+            environment = {**shared, **pool.environment, **spare}
+            unit = Unit(f"asr-worker@{name}", run, sockets, environment, pool.timeouts, pool.stderr)
+            units.append(unit)
+        # `unit.sockets` may hold other sockets by then.
         for unit in units:
             stack.callback(unit.close_sockets)
         supervisor = Supervisor(units, directory)
@@ -103,13 +98,3 @@ async def supervised(
                 with anyio.CancelScope(shield=True):
                     await supervisor.stop(WORKER_GRACE_SECONDS)
                 tasks.cancel_scope.cancel()
-
-
-def _private_directory() -> Path:
-    """For the sockets between front, workers and supervisor. Raises ConfigError."""
-    try:
-        directory = Path(tempfile.mkdtemp(prefix="asrd-"))
-        (directory / "worker").mkdir(mode=0o700)
-    except OSError as error:
-        raise ConfigError(f"no private directory can be made: {error}") from None
-    return directory

@@ -1,0 +1,112 @@
+"""The daemon's status, checked; a missing key has a default."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from asrd.wire.fields import field, flag, integer, mapping, nested, number, parse, sequence, string
+
+# Numbers by error code.
+Counts = tuple[tuple[str, int], ...]
+
+_COUNT = integer(0, 1 << 62)
+_NUMBER = number(0, 1e15)
+_TEXT = string(4096)
+
+
+def _counts(key: str, raw: object) -> Counts:
+    found = mapping(key, raw).items()
+    return tuple((code, count) for code, count in found if isinstance(count, int))
+
+
+@dataclass(frozen=True, slots=True)
+class _Queue:
+    depth: int = field(_COUNT, 0)
+    max: int = field(_COUNT, 0)
+    oldest_wait_ms: float = field(_NUMBER, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Jobs:
+    accepted: int = field(_COUNT, 0)
+    done: int = field(_COUNT, 0)
+    retried: int = field(_COUNT, 0)
+    failed: Counts = field(_counts, ())
+    refused: Counts = field(_counts, ())
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    p50: float = field(_NUMBER, 0.0)
+    p95: float = field(_NUMBER, 0.0)
+    p99: float = field(_NUMBER, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Latency:
+    wait: Percentiles = field(nested(Percentiles), Percentiles())
+    run: Percentiles = field(nested(Percentiles), Percentiles())
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    name: str = field(_TEXT, "?")
+    state: str = field(_TEXT, "?")
+    spare: bool = field(flag, False)
+    reason: str | None = field(_TEXT, None)
+    pid: int | None = field(_COUNT, None)
+    model: str | None = field(_TEXT, None)
+    device: str | None = field(_TEXT, None)
+    compute_type: str | None = field(_TEXT, None)
+    job_id: str | None = field(_TEXT, None)
+    job_age_ms: float = field(_NUMBER, 0.0)
+    jobs_done: int = field(_COUNT, 0)
+    restarts: int = field(_COUNT, 0)
+    load_seconds: float = field(_NUMBER, 0.0)
+    last_death: str | None = field(_TEXT, None)
+
+
+@dataclass(frozen=True, slots=True)
+class CrashedJob:
+    job_id: str = field(_TEXT, "?")
+    trace_id: str | None = field(_TEXT, None)
+    attempt: int = field(_COUNT, 0)
+    audio_bytes: int = field(_COUNT, 0)
+    audio_seconds: float | None = field(_NUMBER, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Crash:
+    time: str = field(_TEXT, "?")
+    worker: str = field(_TEXT, "?")
+    pid: int | None = field(_COUNT, None)
+    model: str | None = field(_TEXT, None)
+    exit: str | None = field(_TEXT, None)
+    noticed: str = field(_TEXT, "?")
+    stderr: str | None = field(_TEXT, None)
+    jobs: tuple[CrashedJob, ...] = field(sequence(nested(CrashedJob), 1000), ())
+    other_jobs: int = field(_COUNT, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The data of the `status` event (docs/protocol.md)."""
+
+    state: str = field(_TEXT)
+    version: str = field(_TEXT, "?")
+    uptime_s: float = field(_NUMBER, 0.0)
+    pid: int | None = field(_COUNT, None)
+    problems: tuple[str, ...] = field(sequence(_TEXT, 1000), ())
+    connections: int = field(_COUNT, 0)
+    queue: _Queue = field(nested(_Queue), _Queue())
+    jobs: _Jobs = field(nested(_Jobs), _Jobs())
+    audio_seconds: float = field(_NUMBER, 0.0)
+    latency_ms: _Latency = field(nested(_Latency), _Latency())
+    real_time_factor: Percentiles = field(nested(Percentiles), Percentiles())
+    workers: tuple[Worker, ...] = field(sequence(nested(Worker), 10_000), ())
+    crashes: tuple[_Crash, ...] = field(sequence(nested(_Crash), 1000), ())
+
+
+def read_snapshot(data: Mapping[str, Any]) -> Snapshot:
+    """Raises FieldError naming the wrong key."""
+    return parse(Snapshot, data, "status.")

@@ -1,0 +1,110 @@
+"""A faster-whisper model for one job: streamed features, hints, and silence that costs nothing.
+
+faster-whisper takes the whole recording at once, puts hints before the text of every window, and
+invents text for silence. `JobModel` overrides the methods in which these happen. Seek points,
+prompts, temperatures and segments stay faster-whisper's.
+"""
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+from faster_whisper import WhisperModel
+
+from asrd.engine.hints import Decoded, Hints, is_better
+from asrd.engine.logmel import WINDOW, LogMel
+
+_DECODER_TOKENS = 448
+# A result that `generate_segments` takes for "no speech": it makes no segment of the window and
+# goes on to the next.
+_NO_SPEECH = (SimpleNamespace(no_speech_prob=1.0, sequences_ids=[[]]), -math.inf, 0.0, 0.0)
+
+
+class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no types
+    """A model that shares the weights of `model`, and hears `features` instead of any audio.
+
+    `late_language` is the language and its probability, if they were detected after silence.
+    """
+
+    def __init__(self, model: Any, features: LogMel, hints: Hints) -> None:
+        self.__dict__.update(vars(model))
+        self.feature_extractor = _FeatureStub(model.feature_extractor, features)
+        self.late_language: tuple[str, float] | None = None
+        self._features = features
+        self._hints = hints
+        # The tokens before the text of the current window with hints; empty without hints.
+        self._context: list[int] = []
+        self._undetected = False
+
+    def detect_language(self, features: LogMel, **options: Any) -> Any:
+        """Leaves the language open, with probability 0, if the recording begins with silence."""
+        window = features[..., :WINDOW]
+        if not features.silent:
+            return super().detect_language(features=window, **options)
+        self._undetected = True
+        return "en", 0.0, []
+
+    def encode(self, features: Any) -> Any:
+        """Returns None for silence; the first other window decides a language left open.
+
+        `features` is the window that the LogMel handed out last.
+        """
+        if self._features.silent:
+            return None
+        encoded = super().encode(features)
+        if self._undetected:
+            token, probability = self.model.detect_language(encoded)[0][0]
+            self.late_language = token[2:-2], probability
+            self._undetected = False
+        return encoded
+
+    def get_prompt(self, tokenizer: Any, previous_tokens: list[int], **options: Any) -> Any:
+        """Returns the prompt without hints, and keeps what the one with hints needs."""
+        if self.late_language is not None:
+            code, _ = self.late_language
+            tokenizer.language = tokenizer.tokenizer.token_to_id(f"<|{code}|>")
+            tokenizer.language_code = code
+        plain, context = self._hints.split(previous_tokens)
+        self._context = [tokenizer.sot_prev, *context] if context else []
+        return super().get_prompt(tokenizer, plain, **options)
+
+    def generate_with_fallback(
+        self, encoder_output: Any, prompt: list[int], tokenizer: Any, options: Any
+    ) -> Any:
+        """Returns the result without hints, or the one with hints if that is better."""
+        if encoder_output is None:
+            return _NO_SPEECH
+        plain = super().generate_with_fallback(encoder_output, prompt, tokenizer, options)
+        tokens = plain[0].sequences_ids[0]
+        if not self._context or not tokenizer.decode(tokens).strip():
+            return plain
+        hinted_prompt = [*self._context, *tokenizer.sot_sequence]
+        # One temperature, and little more room than the other text took: a loop costs little.
+        room = min(_DECODER_TOKENS - len(hinted_prompt), len(tokens) + len(tokens) // 4 + 16)
+        once = replace(options, temperatures=options.temperatures[:1], max_new_tokens=room)
+        hinted = super().generate_with_fallback(encoder_output, hinted_prompt, tokenizer, once)
+        texts = [self._decoded(result, tokenizer) for result in (plain, hinted)]
+        return hinted if is_better(texts[0], texts[1], self._hints.words) else plain
+
+    def _decoded(self, result: Any, tokenizer: Any) -> Decoded:
+        """The text that faster-whisper keeps of a window, and where it begins the next window."""
+        segments, seek, _ = self._split_segments_by_timestamps(
+            tokenizer, result[0].sequences_ids[0], 0.0, WINDOW, 30.0, 0
+        )
+        kept = [token for segment in segments for token in segment["tokens"]]
+        return Decoded(tokenizer.decode(kept), result[1], result[3], seek)
+
+
+class _FeatureStub:
+    """The model's feature extractor, except that it returns the job's features for any audio."""
+
+    def __init__(self, extractor: Any, features: LogMel) -> None:
+        self._extractor = extractor
+        self._features = features
+
+    def __call__(self, audio: object, chunk_length: int | None = None) -> LogMel:
+        return self._features
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._extractor, name)

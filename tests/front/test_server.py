@@ -1,0 +1,37 @@
+"""The limits of connections and descriptors."""
+
+from asrd.config import FrontSettings
+from asrd.front import memory_bounds
+from asrd.front.server import _main_policy
+from tests.support.paths import ROOT
+
+ALICE, BOB = 1000, 1001
+
+
+def test_connections_are_limited_in_all_and_by_user() -> None:
+    policy = _main_policy(FrontSettings(connections_max=5, connections_max_per_user=3))
+    for _ in range(3):
+        assert policy.why_full(ALICE) is None
+        policy.count(ALICE, 1)
+    assert policy.why_full(ALICE) == "user 1000 has 3 connections already"
+    for _ in range(2):
+        assert policy.why_full(BOB) is None
+        policy.count(BOB, 1)
+    assert policy.why_full(BOB) == "5 clients are connected already"
+    policy.count(ALICE, -1)
+    assert policy.why_full(ALICE) is None
+    assert policy.why_full(BOB) is None
+
+
+def test_default_limits_leave_half_to_other_users() -> None:
+    settings = FrontSettings()
+    assert 2 * settings.connections_max_per_user <= settings.connections_max
+    assert 2 * settings.status_connections_max_per_user <= settings.status_connections_max
+    assert 2 * settings.spool_max_bytes_per_user <= settings.spool_max_bytes
+    assert settings.max_payload_bytes <= settings.spool_max_bytes_per_user
+
+
+def test_unit_allows_the_descriptors_of_the_default_settings() -> None:
+    unit = (ROOT / "systemd" / "asrd.service").read_text()
+    _, _, rest = unit.partition("\nLimitNOFILE=")
+    assert memory_bounds.descriptors(FrontSettings()) + 2000 < int(rest.partition("\n")[0])

@@ -1,0 +1,50 @@
+"""Status events of a daemon."""
+
+from typing import Any
+
+from tests.support.fake_daemon import Behaviour
+
+SNAPSHOT: dict[str, Any] = {
+    "state": "degraded",
+    "problems": ["worker 1 is failed: no such model"],
+    "version": "0.1.0",
+    "uptime_s": 11520.0,
+    "pid": 42,
+    "queue": {"depth": 1, "max": 4, "oldest_wait_ms": 1500},
+    "jobs": {
+        "accepted": 20,
+        "done": 12,
+        "retried": 2,
+        "failed": {"bad-audio": 2, "worker-crashed": 1},
+        "refused": {"busy": 7},
+    },
+    "audio_seconds": 15120.0,
+    "latency_ms": {
+        "wait": {"p50": 1.0, "p95": 12.4, "p99": 300.0},
+        "run": {"p50": 310, "p95": 1200, "p99": 125000},
+    },
+    "real_time_factor": {"p50": 0.0312, "p95": 0.05, "p99": 1.0},
+    "workers": [
+        {
+            "name": "0",
+            "state": "busy",
+            "reason": None,
+            "pid": 100,
+            "model": "demo",
+            "device": "cpu",
+            "compute_type": "int8",
+            "job_id": "ab12",
+            "job_age_ms": 1200,
+            "jobs_done": 12,
+            "restarts": 1,
+            "load_seconds": 0.31,
+            "last_death": "signal 11, running job x",
+        },
+        {"name": "1", "state": "failed", "reason": "no such model"},
+    ],
+}
+
+
+def in_state(state: str) -> dict[str, Behaviour]:
+    """The behaviour of a FakeDaemon in that state."""
+    return {"status": lambda peer, data: peer.send("status", state=state, workers=[])}
