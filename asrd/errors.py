@@ -112,50 +112,74 @@ class JobError(AsrdError):
 
 
 class Busy(JobError):
+    """A queue or another bound is full; `retry_after_ms` says when to come back."""
+
     code = Code.BUSY
 
 
 class Unavailable(JobError):
+    """No worker can serve: none is configured, or none can load its model."""
+
     code = Code.UNAVAILABLE
 
 
 class DeadlineExceeded(JobError):
+    """The job waited or ran longer than allowed; `phase` is `queue` or `run`."""
+
     code = Code.DEADLINE_EXCEEDED
 
 
 class WorkerCrashed(JobError):
+    """The worker process died each time it ran the job."""
+
     code = Code.WORKER_CRASHED
 
 
 class Cancelled(JobError):
+    """The client cancelled the job, or disconnected."""
+
     code = Code.CANCELLED
 
 
 class BadRequest(JobError):
+    """An event or a field is malformed; the text names it."""
+
     code = Code.BAD_REQUEST
 
 
 class BadAudio(JobError):
+    """The audio can't be decoded, is empty or cut short, or is no regular file."""
+
     code = Code.BAD_AUDIO
 
 
 class TooLarge(JobError):
+    """The audio exceeds a limit of bytes or seconds."""
+
     code = Code.TOO_LARGE
 
 
 class ModelNotFound(JobError):
+    """No worker has that model."""
+
     code = Code.MODEL_NOT_FOUND
 
 
 class OutOfMemory(JobError):
+    """The device ran out of memory for this job."""
+
     code = Code.OUT_OF_MEMORY
 
 
 class ShuttingDown(JobError):
+    """The daemon is stopping; connect again."""
+
     code = Code.SHUTTING_DOWN
 
 
 class InternalError(JobError):
+    """A bug in asrd; the log has the traceback under the job's id."""
+
     code = Code.INTERNAL
 
 

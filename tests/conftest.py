@@ -1,4 +1,4 @@
-"""What every test gets: nothing of it may stay behind, and the same examples each time in CI."""
+"""Fixtures for every test. A test must not leak, and CI generates the same examples each time."""
 
 import gc
 import os
@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.procfs import children
 
-# As asrd.engine.whisper sets them for the worker; some tests import the libraries before it.
+# asrd.engine.whisper sets these for the worker; some tests import the libraries before it does.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# No deadline: the machines are shared, and a slow example is no bug. No database: a failure must
-# not depend on what an earlier run left behind.
+# No deadline: the machines are shared, and a slow example is not a bug. No database: a failure must
+# not depend on an earlier run.
 settings.register_profile(
     "dev", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -32,7 +32,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> object:
 
 @pytest.fixture
 def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """pytest's own, without the test's name in it: a socket's path has 107 bytes (unix(7))."""
+    """A directory whose name is short: a socket's path has at most 107 bytes (unix(7))."""
     return tmp_path_factory.mktemp("t")
 
 
@@ -52,18 +52,19 @@ def nothing_left_behind() -> Iterator[None]:
     before = _belongings()
     yield
     for thread in threading.enumerate():
-        # anyio ends its threads with the event loop, and does not wait until they have ended.
+        # anyio stops its threads with the event loop, but does not wait for them.
         if thread.name == "AnyIO worker thread":
             thread.join(10)
     if _belongings() - before:
-        # What only waits for the garbage collector warns as it goes, which fails the test too.
+        # An object that only waits for the garbage collector warns when it goes, and the warning
+        # fails the test.
         gc.collect()
     left = _belongings() - before
     assert not left, f"left behind: {sorted(left)}"
 
 
 def _belongings() -> set[str]:
-    # Daemon threads are trio's idle ones: its cache keeps them for the next caller.
+    # Daemon threads are trio's: its cache keeps idle ones for the next caller.
     threads = {f"thread {t.name}" for t in threading.enumerate() if not t.daemon}
     return threads | {f"child {pid}" for pid in children()} | _descriptors()
 
@@ -74,5 +75,5 @@ def _descriptors() -> set[str]:
         try:
             found.add(f"fd {entry.name} {entry.readlink()}")
         except FileNotFoundError:
-            continue  # the listing's own
+            continue  # the descriptor of the listing itself
     return found

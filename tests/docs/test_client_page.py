@@ -1,4 +1,4 @@
-"""docs/client.md, held against the library."""
+"""docs/client.md, compared with the library."""
 
 import ast
 import re
@@ -12,7 +12,7 @@ PAGE = (ROOT / "docs" / "client.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.S)
 
 
-def test_the_examples_are_python_and_call_what_there_is() -> None:
+def test_examples_are_python_and_call_existing_methods() -> None:
     called = set()
     for block in BLOCKS:
         tree = compile(
@@ -27,13 +27,13 @@ def test_the_examples_are_python_and_call_what_there_is() -> None:
         assert hasattr(AsyncClient, name), name
 
 
-def test_the_table_names_every_error_of_a_call() -> None:
+def test_table_names_every_error_of_a_call() -> None:
     named = set(re.findall(r"`([A-Z]\w+)`", PAGE.partition("| raised |")[2]))
     jobs = {cls.__name__ for cls in errors.JobError.__subclasses__()}
     assert named == jobs | {"ConnectionLost", "ProtocolError"}
 
 
-def test_what_the_page_names_is_exported() -> None:
+def test_names_of_the_page_are_exported() -> None:
     assert set(re.findall(r"`asrd\.([A-Z]\w+)`", PAGE)) <= set(asrd.__all__)
     assert all(getattr(asrd, name) for name in asrd.__all__)
     assert set(re.findall(r"warning\.(\w+)", PAGE)) == set(JobWarning.__dataclass_fields__)

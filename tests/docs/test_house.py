@@ -1,4 +1,4 @@
-"""The house rules that a program can check: style, types, sizes, and who may import what."""
+"""The house rules: style, types, sizes, and which file may import which."""
 
 import ast
 import subprocess
@@ -7,11 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tests.support.paths import ROOT
-
-MODULES = sorted((ROOT / "asrd").rglob("*.py"))
-TREES = {
-    path.relative_to(ROOT / "asrd").as_posix(): ast.parse(path.read_text()) for path in MODULES
-}
+from tests.support.sources import TREES, names
 
 # Pure: testable without a clock, a socket or a file.
 PURE_FOLDERS = {"front/scheduling", "wire"}
@@ -37,7 +33,7 @@ IMPURE = {
 }
 # The engine's libraries, known to one folder.
 HEAVY = {"av", "ctranslate2", "faster_whisper", "huggingface_hub", "numpy", "onnxruntime"}
-# The supervisor is the only one that keeps processes; the doctor asks systemctl.
+# Only the supervisor keeps processes; the doctor runs systemctl.
 SPAWNERS = {"standalone/supervisor.py", "asrctl/host.py"}
 # The folders that the files of a folder may import, besides their own and the root.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -51,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "asrctl": {"client", "engine", "wire"},
     "standalone": {"asrctl", "client", "demo", "engine", "wire", "worker"},
 }
-# `wire` is below the root, too.
+# `wire` is below the root.
 WIRE_MAY_IMPORT = {"errors.py", "version.py"}
 SPAWN = {
     "subprocess",
@@ -77,7 +73,7 @@ def run(*arguments: str) -> None:
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
-    """The modules that a file names in imports: at its top, in functions, and for types only."""
+    """The modules that a file imports: at its top, in functions, and only for types."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -86,7 +82,7 @@ def imports(tree: ast.AST) -> Iterator[str]:
 
 
 def top_imports(tree: ast.Module) -> Iterator[str]:
-    """The modules that are imported when the file is."""
+    """The modules that importing the file imports."""
     yield from imports(ast.Module([node for node in tree.body if is_import(node)], []))
 
 
@@ -95,7 +91,7 @@ def is_import(node: ast.stmt) -> bool:
 
 
 def own(names: Iterable[str]) -> set[str]:
-    """The files of asrd among them."""
+    """The files of asrd among these modules."""
     paths = {name.replace(".", "/").removeprefix("asrd/") for name in names}
     files = {f"{path}.py" for path in paths} | {f"{path.rpartition('/')[0]}.py" for path in paths}
     return files & TREES.keys()
@@ -115,17 +111,8 @@ def is_pure(name: str) -> bool:
     return (within and name not in WITH_SOCKETS) or name in PURE_FILES
 
 
-def names(tree: ast.AST) -> set[str]:
-    """Every name and attribute that is used."""
-    return {
-        node.id if isinstance(node, ast.Name) else node.attr
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Name | ast.Attribute)
-    }
-
-
 def reached(start: str) -> set[str]:
-    """The files that importing one file imports, step by step."""
+    """All files that importing one file imports, directly or not."""
     found, waiting = set(), [start]
     while waiting:
         name = waiting.pop()
@@ -142,11 +129,11 @@ def test_ruff_finds_nothing() -> None:
     run("ruff", "check", "--no-cache", ".")
 
 
-def test_ruff_would_format_nothing_otherwise() -> None:
+def test_ruff_would_reformat_nothing() -> None:
     run("ruff", "format", "--check", "--no-cache", "asrd", "tests", "packaging")
 
 
-def test_the_types_are_right() -> None:
+def test_mypy_finds_nothing() -> None:
     run("mypy")
 
 
@@ -207,7 +194,7 @@ def test_only_the_engine_folder_imports_the_engines_libraries() -> None:
 
 
 def test_front_client_and_tools_start_without_the_engines_libraries() -> None:
-    """A late import, in a function, is that command's own."""
+    """An import inside a function is allowed: only one command needs it."""
     starts = ["main.py", "front/server.py", "client/client.py", "client/asyncclient.py"]
     starts += ["asrctl/cli.py", "standalone/run.py", "worker/main.py"]
     for start in starts:
@@ -221,12 +208,12 @@ def test_only_the_supervisor_spawns_processes() -> None:
     assert not wrong
 
 
-def test_no_assert_guards_anything() -> None:
-    """`python -O` drops them, and a peer must not be able to trip one."""
+def test_product_has_no_assert() -> None:
+    """`python -O` removes them, and a peer must not be able to trigger one."""
     for name, tree in TREES.items():
         assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)], name
 
 
-def test_a_tests_directory_leaves_room_for_a_sockets_path(tmp_path: Path) -> None:
-    """107 bytes in all (unix(7)); pytest's own directories and `asrd run`'s take most of them."""
+def test_directory_of_a_test_leaves_room_for_a_sockets_path(tmp_path: Path) -> None:
+    """A path has at most 107 bytes (unix(7)); pytest and `asrd run` need most of them."""
     assert len(tmp_path.name) < 8
