@@ -6,7 +6,7 @@ from pathlib import Path
 from asrd.front import memory_bounds
 from asrd.settings import FrontSettings
 from asrd.wire import frames
-from tests.process import test_memory as worst
+from tests.support import worst_mix
 from tests.support.paths import ROOT
 from tests.support.sources import TREES, names
 
@@ -64,8 +64,8 @@ def test_the_sum_of_memory_is_the_codes() -> None:
 
 def test_the_sum_of_the_worst_mix_is_the_codes() -> None:
     (stated,) = re.findall(r"Stated for those: (\d+) MiB", PAGE)
-    assert int(stated) == memory_bounds.memory(FrontSettings(**worst.SETTINGS)) >> 20
-    assert f"puts {worst.CLIENTS}" in PAGE
+    assert int(stated) == memory_bounds.memory(FrontSettings(**worst_mix.SETTINGS)) >> 20
+    assert f"puts {worst_mix.CLIENTS}" in PAGE
 
 
 # --- promises about the code ----------------------------------------------------------------------

@@ -4,30 +4,15 @@ import contextlib
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from asrd.front import memory_bounds
 from asrd.settings import FrontSettings
 from asrd.wire import fdsocket, frames
 from tests.support.daemons import Front, descriptors, resident_kib
 from tests.support.raw import Peer, wait_for
+from tests.support.worst_mix import CLIENTS, PAYLOAD, SETTINGS
 
 _MIB = 1 << 20
-CLIENTS, QUEUED = 200, 30
-PAYLOAD = 256 * 1024
-SETTINGS: dict[str, Any] = {
-    "connections_max": CLIENTS,
-    "connections_max_per_user": CLIENTS,
-    "queue_max": QUEUED,
-    "jobs_max_per_connection": 10,
-    "max_payload_bytes": PAYLOAD,
-    "spool_max_bytes": 6 * _MIB,
-    "spool_max_bytes_per_user": 6 * _MIB,
-    "output_max_bytes": 512 * 1024,
-    "unread_max_bytes": 16 * _MIB,
-    "frame_timeout_seconds": 300,
-    "max_wait_seconds": 300,
-}
 START = {"rate": 16_000, "width": 2, "channels": 1}
 # Characters of four bytes: the most that a prompt can take.
 EMOJI = "\N{GRINNING FACE}" * 4000
