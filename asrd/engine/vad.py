@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from asrd.engine.audio.opening import RATE, Samples
+from asrd.engine.audio.reader import RATE, Samples
 
 _STEP = 512
 _CONTEXT = 64

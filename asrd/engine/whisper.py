@@ -29,7 +29,8 @@ import numpy as np
 
 from asrd.config import WorkerSettings
 from asrd.engine import cuda, models
-from asrd.engine.audio.opening import AudioReader, Samples, open_recording
+from asrd.engine.audio.opening import open_recording
+from asrd.engine.audio.reader import AudioReader, Samples
 from asrd.engine.channels import Channels
 from asrd.engine.hints import Hinted, read_hints
 from asrd.engine.interface import OnProgress, OnSegment, Transcription

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from faster_whisper.feature_extractor import FeatureExtractor
 
-from asrd.engine.audio.opening import BLOCK_SECONDS, RATE, Samples
+from asrd.engine.audio.reader import BLOCK_SECONDS, RATE, Samples
 from asrd.engine.logmel import LogMel
 from asrd.engine.peak import READ_AHEAD_SECONDS, search
 from tests.support.sounds import noise, sample

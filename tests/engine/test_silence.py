@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from faster_whisper.feature_extractor import FeatureExtractor
 
-from asrd.engine.audio.opening import RATE, Samples
+from asrd.engine.audio.reader import RATE, Samples
 from asrd.engine.logmel import WINDOW, LogMel
 from asrd.engine.whisper import WhisperEngine, load_engine
 from tests.engine.test_whisper import SETTINGS, Listener, count_calls, transcribe

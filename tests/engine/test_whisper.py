@@ -24,7 +24,8 @@ from asrd.config import WorkerSettings
 from asrd.demo import MODEL, samples
 from asrd.engine import cuda, models
 from asrd.engine import whisper as engine_module
-from asrd.engine.audio.opening import RATE, Samples, open_recording
+from asrd.engine.audio.opening import open_recording
+from asrd.engine.audio.reader import RATE, Samples
 from asrd.engine.interface import Transcription
 from asrd.engine.peak import READ_AHEAD_SECONDS
 from asrd.engine.prepared import Prepared

@@ -8,7 +8,7 @@ from typing import Any
 import av
 import numpy as np
 
-from asrd.engine.audio.opening import RATE, Samples
+from asrd.engine.audio.reader import RATE, Samples
 from tests.support.sounds import s16
 
 # Seconds of a packet to where it is written; None leaves it out.

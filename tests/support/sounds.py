@@ -13,7 +13,7 @@ from faster_whisper.audio import decode_audio
 from numpy.typing import NDArray
 
 from asrd.demo import SAMPLES
-from asrd.engine.audio.opening import RATE
+from asrd.engine.audio.reader import RATE
 
 Samples = NDArray[np.float32]
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from asrd.engine.audio.containers import OPTIONS
-from asrd.engine.audio.opening import RATE, Samples, open_recording
+from asrd.engine.audio.opening import open_recording
+from asrd.engine.audio.reader import RATE, Samples
 from asrd.errors import BadAudio
 from asrd.wire.records import AudioFormat
 from tests.support.sounds import memory_file, s16, sample

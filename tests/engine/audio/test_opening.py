@@ -17,7 +17,8 @@ import pytest
 from faster_whisper.audio import decode_audio
 
 from asrd.engine.audio.containers import ACCEPTED, OPTIONS
-from asrd.engine.audio.opening import BLOCK_SECONDS, RATE, AudioReader, Samples, open_recording
+from asrd.engine.audio.opening import open_recording
+from asrd.engine.audio.reader import BLOCK_SECONDS, RATE, AudioReader, Samples
 from asrd.errors import BadAudio, TooLarge
 from asrd.wire.records import AudioFormat
 from tests.support.sounds import encoded, memory_file, s16, sample, wav

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from faster_whisper.audio import decode_audio
 
-from asrd.engine.audio.opening import RATE, AudioReader, Samples, open_recording
+from asrd.engine.audio.opening import open_recording
+from asrd.engine.audio.reader import RATE, AudioReader, Samples
 from asrd.engine.audio.samples import SampleChecks
 from asrd.errors import BadAudio, WarningCode
 from asrd.wire.records import AudioFormat

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from asrd.engine.audio.opening import AudioReader, Samples, open_recording
+from asrd.engine.audio.opening import open_recording
+from asrd.engine.audio.reader import AudioReader, Samples
 from asrd.errors import BadAudio, BadRequest, WarningCode
 from asrd.wire.languages import same_language
 from asrd.wire.records import AudioFormat

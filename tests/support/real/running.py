@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from asrd.engine.audio.opening import Samples
+from asrd.engine.audio.reader import Samples
 from asrd.engine.interface import Transcription
 from asrd.engine.whisper import WhisperEngine
 from asrd.wire.records import AudioFormat, Options
