@@ -1,15 +1,16 @@
-"""The audio track of a file that is transcribed, where there are several."""
+"""The choice of one audio track of a file."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import av
 
+from asrd.engine.audio.containers import reason
 from asrd.errors import BadAudio, BadRequest, WarningCode
 from asrd.wire.languages import same_language
 from asrd.wire.records import JobWarning
 
-# The longest frame: a minute and a half at 44.1 kHz. Those of codecs are a few seconds at most.
+# The longest frame: a minute and a half at 44.1 kHz. No codec's has more than a few seconds.
 MAX_SAMPLES = 1 << 22
 _LISTED = 8
 _TITLE = 60
@@ -18,11 +19,11 @@ _TITLE = 60
 def choose(
     streams: Sequence[Any], wanted: int | str | None, silent: Collection[int] = ()
 ) -> tuple[int, list[JobWarning]]:
-    """The number of the track to read, ready to decode, and what its client should know about the
-    choice. Nothing could be decoded of those that are `silent`.
+    """Returns the number of the track to read, whose decoder is then open, and notices about the
+    choice. `wanted`: a number from 0, or a language. `silent`: tracks of which nothing could be
+    decoded.
 
-    Raises BadRequest if the `wanted` track, a number from 0 or a language, is not there; BadAudio
-    if there is none that can be decoded.
+    Raises BadRequest if the wanted track is not there; BadAudio if none can be decoded.
     """
     if not streams:
         raise BadAudio("audio: the file has no audio track")
@@ -38,10 +39,9 @@ def choose(
 
 
 def _in_order(streams: Sequence[Any], wanted: int | str | None) -> list[int]:
-    """The numbers of the tracks that come into question, the best first."""
+    """Returns the numbers of the tracks to try, the best first."""
     numbers = range(len(streams))
-    # PyAV has the dispositions since version 12.1; bit 0 is `default`.
-    defaults_first = sorted(numbers, key=lambda number: not _disposition(streams[number]) & 1)
+    defaults_first = sorted(numbers, key=lambda number: not _is_default(streams[number]))
     if wanted is None:
         return defaults_first
     if isinstance(wanted, int):
@@ -57,7 +57,7 @@ def _in_order(streams: Sequence[Any], wanted: int | str | None) -> list[int]:
 
 
 def _open_decoder(stream: Any) -> str:
-    """Make it ready to decode; why not, or "" if it is."""
+    """Returns the reason if the decoder can't be opened, or ""."""
     context = stream.codec_context
     if context is None:
         return "there is no decoder for this codec"
@@ -65,7 +65,7 @@ def _open_decoder(stream: Any) -> str:
     try:
         context.open(strict=False)
     except (av.FFmpegError, ValueError) as error:
-        return getattr(error, "strerror", None) or str(error)
+        return reason(error)
     return ""
 
 
@@ -111,5 +111,6 @@ def _language(stream: Any) -> str:
     return language if language.isprintable() and language != "und" else ""
 
 
-def _disposition(stream: Any) -> int:
-    return int(getattr(stream, "disposition", 0))
+def _is_default(stream: Any) -> bool:
+    # PyAV has the disposition since version 12.1.
+    return bool(int(getattr(stream, "disposition", 0)) & 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from asrd.engine.audio.declared import declared
+from asrd.engine.audio.layout import layout
 from asrd.engine.audio.preadfile import PreadFile
 from tests.support.mediafiles import box, claiming, numbers
 from tests.support.sounds import memory_file
@@ -122,7 +122,7 @@ def test_a_day_of_pcm_in_quicktime_has_small_packets() -> None:
     """Its tables count each sample, and are no bomb."""
     day = 24 * 3600 * 48_000
     with memory_file(claiming(samples=day, size=2, ticks=1, codec=b"sowt")) as fd:
-        assert declared(PreadFile(fd)).missing
+        assert layout(PreadFile(fd)).missing
 
 
 def test_memory_that_one_job_needed_goes_back() -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from faster_whisper.audio import decode_audio
 
-from asrd.engine.audio.opening import RATE, Samples, open_recording
+from asrd.engine.audio.opening import open_recording
+from asrd.engine.audio.reader import RATE, Samples
 from asrd.errors import BadAudio, WarningCode
 from asrd.wire.records import AudioFormat, JobWarning
 from tests.support.mediafiles import remuxed, stereo
@@ -318,8 +319,8 @@ def test_flac_may_change_its_channels(speech: Samples) -> None:
 def test_more_files_than_are_read_are_no_end(
     speech: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asrd.engine.audio.section._MOST", 3)
-    monkeypatch.setattr("asrd.engine.audio.declared.MAX_LINKS", 3)
+    monkeypatch.setattr("asrd.engine.audio.sections._MOST", 2)
+    monkeypatch.setattr("asrd.engine.audio.layout.MAX_LINKS", 3)
     samples, warnings = read(encoded(speech, "wav", "pcm_s16le") * 5)
     assert len(samples) == 3 * len(speech)
     assert codes(warnings) == INCOMPLETE

@@ -4,12 +4,14 @@ import io
 import itertools
 from fractions import Fraction
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from faster_whisper.audio import decode_audio
 
-from asrd.engine.audio.opening import RATE, AudioReader, Samples, open_recording
+from asrd.engine.audio.opening import open_recording
+from asrd.engine.audio.reader import RATE, AudioReader, Samples
 from asrd.engine.audio.timeline import JITTER_SECONDS, LONGEST_GAP_SECONDS, Timeline
 from asrd.errors import TooLarge, WarningCode
 from asrd.wire.records import AudioFormat
@@ -127,9 +129,10 @@ def test_a_single_damaged_timestamp_changes_nothing(wrong: float, place: int) ->
     ticks = [1000 * number for number in range(10)]
     ticks[place] += round(1000 * wrong)
     frames = [SimpleNamespace(samples=RATE, sample_rate=RATE, pts=pts) for pts in ticks]
-    timeline = Timeline(
-        SimpleNamespace(start_time=0), SimpleNamespace(time_base=Fraction(1, 1000)), "mpegts"
-    )
+    container = SimpleNamespace(start_time=0, streams=[])
+    stream = SimpleNamespace(time_base=Fraction(1, 1000))
+    no_file: Any = None
+    timeline = Timeline(container, stream, "mpegts", no_file)
     gaps = [timeline.gap_before(*pair) for pair in itertools.zip_longest(frames, frames[1:])]
     assert not any(gaps)
     assert (timeline.end, timeline.left_out) == (10.0, 0.0)
