@@ -1,6 +1,6 @@
-"""Mel filters whose product does not hang on how many frames are computed at a time.
+"""Mel filters whose product does not depend on how many frames are computed at a time.
 
-BLAS adds in another order for another count, on some processors, and the last bit of a feature may
+On some processors BLAS adds in another order for another count, and the last bit of a feature may
 decide a word of the demo model. In double precision the order does not show.
 """
 

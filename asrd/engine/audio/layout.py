@@ -276,7 +276,7 @@ _WALKS: tuple[tuple[bytes, Callable[[PreadFile], Layout]], ...] = (
     (b".snd", _au),
     (b".SoX", _sox),
     (b"XoS.", _sox),
-    (b"Creative Voice File", _voc),
+    (b"Creative Voice", _voc),
     (_EBML, _matroska),
     (_PAGE, _ogg),
 )

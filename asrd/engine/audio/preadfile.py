@@ -106,7 +106,7 @@ class PreadFile:
         return data
 
     def read(self, count: int) -> bytes:
-        """Reads on. Raises Starved, too."""
+        """Reads from this file's own offset. Raises Starved, too."""
         data = self.at(self._offset, count)
         self._offset += len(data)
         if self.allowance is not None:

@@ -1,7 +1,7 @@
 """Checks of decoded samples: broken values, and channels that cancel each other out."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,25 +83,21 @@ class SampleChecks:
         self._refuse_many(1)
         found = []
         if self._bad:
-            found.append(
-                JobWarning(
-                    WarningCode.SAMPLES_REPLACED,
-                    f"audio: silence replaces samples that are not a number, infinite, or beyond "
-                    f"±{LOUDEST:g} ({self._bad}, the first at {self._first_bad or 0.0:.3f} s)",
-                )
+            text = (
+                f"audio: silence replaces samples that are not a number, infinite, or beyond "
+                f"±{LOUDEST:g} ({self._bad}, the first at {self._first_bad or 0.0:.3f} s)"
             )
+            found.append(JobWarning(WarningCode.SAMPLES_REPLACED, text))
         if self._cancelled is not None:
-            found.append(
-                JobWarning(
-                    WarningCode.CHANNELS_CANCEL_OUT,
-                    f"audio: from {self._cancelled:.0f} s on the channels cancel each other out "
-                    "(one is another with its sign inverted), so only one of them is used there",
-                )
+            text = (
+                f"audio: from {self._cancelled:.0f} s on the channels cancel each other out "
+                "(one is another with its sign inverted), so only one of them is used there"
             )
+            found.append(JobWarning(WarningCode.CHANNELS_CANCEL_OUT, text))
         return found
 
 
-def _cancelling(frames: NDArray[Any]) -> int | str | None:
+def _cancelling(frames: NDArray[Any]) -> int | Literal["mix"] | None:
     """Returns the loudest channel if the mix is far quieter, "mix" if it is not, and None if all
     channels are too quiet."""
     # Dot products of contiguous rows are ten times as fast.

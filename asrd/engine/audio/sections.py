@@ -114,10 +114,9 @@ class Sections(Closing):
     def _resumed_at(self, place: int) -> Section:
         section = self.current
         timeline = section.timeline if section.kind in ("mov", "wv") else None
+        file, begin = section.file.part(place, section.file.size), _STEP
         if section.kind == "mov":
             file, begin = mp4.from_fragment(section.file, place), place + _STEP
-        else:
-            file, begin = section.file.part(place, section.file.size), _STEP
         before = section.timeline.seconds
         following = Section(file, self._track, timeline=timeline, before=before)
         self._begin = following.good_end = begin

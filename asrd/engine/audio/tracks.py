@@ -41,18 +41,15 @@ def choose(
 def _in_order(streams: Sequence[Any], wanted: int | str | None) -> list[int]:
     """Returns the numbers of the tracks to try, the best first."""
     numbers = range(len(streams))
-    defaults_first = sorted(numbers, key=lambda number: not _is_default(streams[number]))
-    if wanted is None:
-        return defaults_first
-    if isinstance(wanted, int):
-        found = [number for number in numbers if number == wanted]
-    else:
-        found = [n for n in defaults_first if same_language(wanted, _language(streams[n]))]
+    # PyAV has the disposition since version 12.1; bit 0 is `default`.
+    found = sorted(numbers, key=lambda n: not int(getattr(streams[n], "disposition", 0)) & 1)
+    if isinstance(wanted, str):
+        found = [number for number in found if same_language(wanted, _language(streams[number]))]
+    elif wanted is not None:
+        found = [number for number in found if number == wanted]
     if not found:
-        raise BadRequest(
-            f"audio_track: the file has no audio track {wanted!r}; it has "
-            f"{_listed(streams, numbers)}"
-        )
+        listed = _listed(streams, numbers)
+        raise BadRequest(f"audio_track: the file has no audio track {wanted!r}; it has {listed}")
     return found
 
 
@@ -72,24 +69,16 @@ def _open_decoder(stream: Any) -> str:
 def _warnings(
     streams: Sequence[Any], chosen: int, skipped: list[int], was_wanted: bool
 ) -> list[JobWarning]:
+    this = f"this is audio track {_listed(streams, [chosen])}"
     found = []
     if skipped:
-        found.append(
-            JobWarning(
-                WarningCode.TRACK_SKIPPED,
-                f"audio: can't decode audio track {_listed(streams, skipped)}; "
-                f"this is audio track {_listed(streams, [chosen])}",
-            )
-        )
+        text = f"audio: can't decode audio track {_listed(streams, skipped)}; {this}"
+        found.append(JobWarning(WarningCode.TRACK_SKIPPED, text))
     others = [number for number in range(len(streams)) if number not in (chosen, *skipped)]
     if others and not was_wanted:
-        found.append(
-            JobWarning(
-                WarningCode.OTHER_TRACKS,
-                f"audio: this is audio track {_listed(streams, [chosen])}; the file has others, "
-                f"which audio_track chooses: {_listed(streams, others)}",
-            )
-        )
+        listed = _listed(streams, others)
+        text = f"audio: {this}; the file has others, which audio_track chooses: {listed}"
+        found.append(JobWarning(WarningCode.OTHER_TRACKS, text))
     return found
 
 
@@ -109,8 +98,3 @@ def _named(stream: Any, number: int) -> str:
 def _language(stream: Any) -> str:
     language = str(stream.metadata.get("language") or "")[:16]
     return language if language.isprintable() and language != "und" else ""
-
-
-def _is_default(stream: Any) -> bool:
-    # PyAV has the disposition since version 12.1.
-    return bool(int(getattr(stream, "disposition", 0)) & 1)
