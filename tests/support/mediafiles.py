@@ -51,7 +51,7 @@ def with_tracks(
         return file.read()
 
 
-def stereo(left: Samples, right: Samples, container: str, codec: str, rate: int = RATE) -> bytes:
+def stereo(left: Samples, right: Samples, container: str, codec: str = "", rate: int = 0) -> bytes:
     pairs = np.stack((left, right), axis=1)
     return encoded(pairs, container, codec, rate, layout="stereo")
 

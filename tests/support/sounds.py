@@ -19,6 +19,35 @@ from asrd.engine.audio.reader import RATE, AudioReader, Samples
 from asrd.wire.records import AudioFormat
 
 FILE = AudioFormat("file")
+# Containers, each with a codec and a rate.
+KINDS: dict[str, tuple[str, int]] = {
+    "3gp": ("aac", 44_100),
+    "ac3": ("ac3", 48_000),
+    "adts": ("aac", 44_100),
+    "aiff": ("pcm_s16be", 44_100),
+    "amr": ("amr_nb", 8_000),
+    "au": ("pcm_s16be", 8_000),
+    "avi": ("libmp3lame", 44_100),
+    "caf": ("pcm_s16le", 16_000),
+    "flac": ("flac", 16_000),
+    "flv": ("aac", 44_100),
+    "matroska": ("aac", 16_000),
+    "mov": ("alac", 44_100),
+    "mp3": ("libmp3lame", 44_100),
+    "mp4": ("aac", 44_100),
+    "mpeg": ("ac3", 48_000),
+    "mpegts": ("mp2", 48_000),
+    "nut": ("aac", 16_000),
+    "ogg": ("libopus", 48_000),
+    "rm": ("ac3", 48_000),
+    "sox": ("pcm_s32le", 16_000),
+    "tta": ("tta", 44_100),
+    "voc": ("pcm_s16le", 16_000),
+    "w64": ("pcm_s16le", 16_000),
+    "wav": ("pcm_s16le", 16_000),
+    "webm": ("libopus", 48_000),
+    "wv": ("wavpack", 44_100),
+}
 # A minute: what FFmpeg may allocate is limited (asrd.engine.audio.containers).
 _FRAME = 60 * RATE
 
@@ -88,15 +117,17 @@ def wav(data: bytes, *, rate: int = RATE, channels: int = 1, data_size: int | No
 def encoded(
     samples: Samples,
     container: str,
-    codec: str,
-    rate: int = RATE,
+    codec: str = "",
+    rate: int = 0,
     *,
     layout: str = "mono",
     video: str = "",
     size: tuple[int, int] = (16, 16),
 ) -> bytes:
-    """A media file of `samples`, shape (count,) or (count, channels); with a codec for `video`, it
-    has a black picture of that size, too."""
+    """A media file of `samples`, shape (count,) or (count, channels), as KINDS says if nothing else
+    is given; with a codec for `video`, it has a black picture of that size, too."""
+    usual_codec, usual_rate = KINDS.get(container, ("", RATE))
+    codec, rate = codec or usual_codec, rate or (RATE if codec else usual_rate)
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
         picture: Any = output.add_stream(video, rate=25) if video else None

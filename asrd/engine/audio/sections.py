@@ -24,7 +24,7 @@ _BEGINNINGS = {
     "wav": b"RIFF",
     "wv": b"wvpk",
 }
-# The next beginning is searched so far behind one that was tried: none is longer than a file.
+# No file is shorter: the search for the next beginning goes on so far behind the last one.
 _STEP = 8
 # Places at which reading resumes in one file, and sections in a row without any audio. Each costs a
 # millisecond or more.

@@ -103,7 +103,7 @@ def test_one_of_inverted_channels_is_kept(
 
 
 def test_louder_of_inverted_channels_is_kept(speech: Samples) -> None:
-    heard, _ = read(stereo(-0.95 * speech, speech, "flac", "flac"))
+    heard, _ = read(stereo(-0.95 * speech, speech, "flac"))
     assert np.abs(heard - speech).max() < 1e-3
 
 
@@ -135,7 +135,7 @@ def test_channel_is_kept_block_by_block_without_a_seam(speech: Samples) -> None:
     block = np.tile(speech, 4)[: 10 * RATE]
     left = np.concatenate((block, block, 0 * block))
     right = np.concatenate((0 * block, -block, block))
-    heard, opened = read(stereo(left, right, "flac", "flac"))
+    heard, opened = read(stereo(left, right, "flac"))
     assert np.abs(heard - np.concatenate((block / 2, block, block / 2))).max() < 1e-3
     assert "from 10 s on" in opened.warnings[0].text
 

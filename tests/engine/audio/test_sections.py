@@ -11,7 +11,7 @@ import pytest
 from asrd.engine.audio.reader import RATE, Samples
 from asrd.errors import BadAudio, WarningCode
 from tests.support.mediafiles import remuxed, stereo
-from tests.support.sounds import codes, encoded, read
+from tests.support.sounds import KINDS, codes, encoded, read
 
 INCOMPLETE = {WarningCode.AUDIO_INCOMPLETE.value}
 DAMAGED = {WarningCode.AUDIO_DAMAGED.value}
@@ -19,14 +19,9 @@ DAMAGED = {WarningCode.AUDIO_DAMAGED.value}
 # --- damage ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("container", "codec", "rate"),
-    [("flac", "flac", 16_000), ("mp3", "libmp3lame", 44_100), ("ogg", "libopus", 48_000)],
-)
-def test_damage_in_the_middle_is_skipped(
-    speech: Samples, container: str, codec: str, rate: int
-) -> None:
-    whole = encoded(np.tile(speech, 5), container, codec, rate)
+@pytest.mark.parametrize("container", ["flac", "mp3", "ogg"])
+def test_damage_in_the_middle_is_skipped(speech: Samples, container: str) -> None:
+    whole = encoded(np.tile(speech, 5), container)
     middle = len(whole) // 2
     damaged = whole[:middle] + np.random.default_rng(1).bytes(500) + whole[middle + 500 :]
     heard, intact = read(damaged)[0], read(whole)[0]
@@ -87,29 +82,28 @@ def test_fragments_are_read_once_wherever_their_samples_are(longer: Samples) -> 
 
 # --- chains ---------------------------------------------------------------------------------------
 
-Part = tuple[str, str, int]
-CHAINS: dict[str, tuple[Part, Part]] = {
-    "ogg": (("ogg", "libopus", 48_000), ("ogg", "libopus", 48_000)),
-    "flac, another rate": (("flac", "flac", 16_000), ("flac", "flac", 44_100)),
-    "mp3, another rate": (("mp3", "libmp3lame", 44_100), ("mp3", "libmp3lame", 22_050)),
-    "adts, another rate": (("adts", "aac", 44_100), ("adts", "aac", 16_000)),
-    "matroska, another codec": (("matroska", "aac", 48_000), ("matroska", "libmp3lame", 44_100)),
-    "mp4, another rate": (("mp4", "aac", 48_000), ("mp4", "aac", 16_000)),
-    "mpegts, another codec": (("mpegts", "mp2", 48_000), ("mpegts", "aac", 48_000)),
-    "wav, another rate": (("wav", "pcm_s16le", 16_000), ("wav", "pcm_s16le", 44_100)),
-    "aiff": (("aiff", "pcm_s16be", 16_000), ("aiff", "pcm_s16be", 16_000)),
-    "au": (("au", "pcm_s16be", 8_000), ("au", "pcm_s16be", 8_000)),
-    "caf": (("caf", "pcm_s16le", 8_000), ("caf", "pcm_s16le", 8_000)),
-    "w64": (("w64", "pcm_s16le", 8_000), ("w64", "pcm_s16le", 8_000)),
-    "flv": (("flv", "aac", 44_100), ("flv", "aac", 44_100)),
-    "tta": (("tta", "tta", 44_100), ("tta", "tta", 22_050)),
-    "wavpack": (("wv", "wavpack", 44_100), ("wv", "wavpack", 44_100)),
+CHAINS: dict[str, tuple[tuple[str, int], ...]] = {
+    # The second file is of another codec or rate.
+    "adts": (("aac", 44_100), ("aac", 16_000)),
+    "flac": (("flac", 16_000), ("flac", 44_100)),
+    "matroska": (("aac", 48_000), ("libmp3lame", 44_100)),
+    "mp3": (("libmp3lame", 44_100), ("libmp3lame", 22_050)),
+    "mp4": (("aac", 48_000), ("aac", 16_000)),
+    "mpegts": (("mp2", 48_000), ("aac", 48_000)),
+    "tta": (("tta", 44_100), ("tta", 22_050)),
+    "wav": (("pcm_s16le", 16_000), ("pcm_s16le", 44_100)),
+    **{
+        container: (KINDS[container],) * 2
+        for container in ["ogg", "aiff", "au", "caf", "w64", "flv", "wv"]
+    },
 }
 
 
-@pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
-def test_chain_is_read_whole(longer: Samples, chain: tuple[Part, Part]) -> None:
-    parts = [encoded(longer, *part) for part in chain]
+@pytest.mark.parametrize(("container", "kinds"), CHAINS.items())
+def test_chain_is_read_whole(
+    longer: Samples, container: str, kinds: tuple[tuple[str, int], ...]
+) -> None:
+    parts = [encoded(longer, container, *kind) for kind in kinds]
     samples, _ = read(b"".join(parts))
     expected = sum(len(read(part)[0]) for part in parts)
     assert len(samples) == pytest.approx(expected, abs=0.15 * RATE)
@@ -127,7 +121,7 @@ def pages(data: bytes) -> Iterator[tuple[int, int]]:
 
 def opus_of(channels: int, speech: Samples) -> bytes:
     """Opus whose header claims so many channels: each coded frame has its own number."""
-    data = bytearray(encoded(speech, "ogg", "libopus", 48_000))
+    data = bytearray(encoded(speech, "ogg"))
     start, end = next(pages(bytes(data)))
     data[data.index(b"OpusHead") + 9] = channels
     data[start + 22 : start + 26] = bytes(4)
@@ -144,7 +138,7 @@ def test_chain_may_change_its_channels(speech: Samples) -> None:
     opus = opus_of(1, speech), opus_of(2, speech)
     # The tag in front is FFmpeg's to skip.
     tag = b"ID3\x04\0\0\0\0\0\x0a" + bytes(10)
-    flac = tag + encoded(speech, "flac", "flac"), stereo(speech, speech, "flac", "flac", 44_100)
+    flac = tag + encoded(speech, "flac"), stereo(speech, speech, "flac", "flac", 44_100)
     for one, other in (opus, flac):
         both, opened = read(one + other)
         assert opened.warnings == []
@@ -152,13 +146,13 @@ def test_chain_may_change_its_channels(speech: Samples) -> None:
 
 
 def test_unreadable_link_is_no_end(speech: Samples) -> None:
-    data = encoded(speech, "ogg", "libopus", 48_000)
+    data = encoded(speech, "ogg")
     with pytest.raises(BadAudio):
         read(data + data.replace(b"OpusHead", b"OpusHeap"))
 
 
 def test_link_that_is_cut_short_does_not_hide_the_next(longer: Samples) -> None:
-    one = encoded(longer, "ogg", "libopus", 48_000)
+    one = encoded(longer, "ogg")
     other = encoded(longer, "ogg", "libopus", 16_000)
     begin, end = list(pages(one))[-2]
     samples, opened = read(one[: (begin + end) // 2] + other)
@@ -170,7 +164,7 @@ def test_link_that_is_cut_short_does_not_hide_the_next(longer: Samples) -> None:
 
 def test_live_matroska_is_followed_by_another(speech: Samples) -> None:
     """Its segment has an unknown size."""
-    data = encoded(speech, "matroska", "aac", 16_000)
+    data = encoded(speech, "matroska")
     place = data.index(b"\x18\x53\x80\x67") + 4
     live = data[:place] + b"\x01" + b"\xff" * 7 + data[place + 8 :]
     assert len(read(live + data)[0]) == pytest.approx(2 * len(speech), abs=0.3 * RATE)
@@ -181,11 +175,11 @@ def test_more_files_than_are_read_are_no_end(
 ) -> None:
     monkeypatch.setattr("asrd.engine.audio.sections._MOST", 2)
     monkeypatch.setattr("asrd.engine.audio.layout.MAX_LINKS", 3)
-    samples, opened = read(encoded(speech, "wav", "pcm_s16le") * 5)
+    samples, opened = read(encoded(speech, "wav") * 5)
     assert len(samples) == 3 * len(speech)
     assert codes(opened) == INCOMPLETE
-    for container, codec in (("ogg", "libopus"), ("mp4", "aac"), ("flac", "flac")):
-        data = encoded(speech, container, codec, 48_000)
+    for container in ("ogg", "mp4", "flac"):
+        data = encoded(speech, container)
         assert read(data * 3)[1].warnings == []
         with pytest.raises(BadAudio, match="more than 3 files"):
             read(data * 4)

@@ -16,47 +16,32 @@ from asrd.errors import TooLarge, WarningCode
 from tests.support.mediafiles import Move, remuxed
 from tests.support.sounds import encoded, read, recording
 
-# Container, its codec and rate; and whether its clock begins at 0 whatever comes first.
-TIMED = [
-    ("matroska", "aac", 16_000, True),
-    ("mp4", "aac", 16_000, True),
-    ("webm", "libopus", 48_000, True),
-    ("mpegts", "aac", 48_000, False),
-    ("flv", "aac", 44_100, False),
-    ("ogg", "libopus", 48_000, False),
-    ("nut", "aac", 16_000, False),
-]
+# The first ones' clocks begin at 0 whatever comes first.
+FROM_ZERO = ["matroska", "mp4", "webm"]
+TIMED = [*FROM_ZERO, "mpegts", "flv", "ogg", "nut"]
 
 
-def moved(
-    samples: Samples, move: Move, container: str = "matroska", codec: str = "aac", rate: int = RATE
-) -> bytes:
-    return remuxed(io.BytesIO(encoded(samples, container, codec, rate)), container, move)
+def moved(samples: Samples, move: Move, container: str = "matroska") -> bytes:
+    return remuxed(io.BytesIO(encoded(samples, container)), container, move)
 
 
-@pytest.mark.parametrize(("container", "codec", "rate", "from_zero"), TIMED)
-def test_gaps_and_missing_packets_become_silence(
-    longer: Samples, container: str, codec: str, rate: int, from_zero: bool
-) -> None:
-    plain, _ = read(encoded(longer, container, codec, rate))
-    gap = moved(longer, lambda at: at if at < 3 else at + 2.5, container, codec, rate)
-    samples, _ = read(gap)
+@pytest.mark.parametrize("container", TIMED)
+def test_gaps_and_missing_packets_become_silence(longer: Samples, container: str) -> None:
+    plain, _ = read(encoded(longer, container))
+    samples, _ = read(moved(longer, lambda at: at if at < 3 else at + 2.5, container))
     assert len(samples) == pytest.approx(len(plain) + 2.5 * RATE, abs=0.1 * RATE)
     assert not samples[round(3.2 * RATE) : round(5.2 * RATE)].any()
     assert samples[round(5.7 * RATE) :].std() == pytest.approx(plain[3 * RATE :].std(), rel=0.1)
-    lost = moved(longer, lambda at: None if 3 < at < 5 else at, container, codec, rate)
-    samples, _ = read(lost)
+    samples, _ = read(moved(longer, lambda at: None if 3 < at < 5 else at, container))
     assert len(samples) == pytest.approx(len(plain), abs=0.1 * RATE)
     assert samples[-2 * RATE :].std() == pytest.approx(plain[-2 * RATE :].std(), rel=0.1)
 
 
-@pytest.mark.parametrize(("container", "codec", "rate", "from_zero"), TIMED)
-def test_late_start_is_silence_if_the_clock_begins_at_zero(
-    longer: Samples, container: str, codec: str, rate: int, from_zero: bool
-) -> None:
-    plain, _ = read(encoded(longer, container, codec, rate))
-    samples, opened = read(moved(longer, lambda at: at + 4, container, codec, rate))
-    late = 4 * RATE if from_zero else 0
+@pytest.mark.parametrize("container", TIMED)
+def test_late_start_is_silence_if_the_clock_begins_at_zero(longer: Samples, container: str) -> None:
+    plain, _ = read(encoded(longer, container))
+    samples, opened = read(moved(longer, lambda at: at + 4, container))
+    late = 4 * RATE if container in FROM_ZERO else 0
     assert len(samples) == pytest.approx(len(plain) + late, abs=0.1 * RATE)
     assert not samples[: max(0, late - RATE // 4)].any()
     assert opened.warnings == []
@@ -90,7 +75,7 @@ def test_clock_that_jumps_back_loses_nothing(longer: Samples, back: float) -> No
 def test_clock_that_was_set_makes_no_gap(longer: Samples) -> None:
     jump = LONGEST_GAP_SECONDS * 10
     data = moved(longer, lambda at: at if at < 3 else at + jump, "mp4")
-    plain, _ = read(encoded(longer, "mp4", "aac"))
+    plain, _ = read(encoded(longer, "mp4"))
     samples, opened = read(data, limit=60)
     assert len(samples) == pytest.approx(len(plain), abs=0.1 * RATE)
     [warning] = opened.warnings
@@ -123,10 +108,10 @@ def test_gaps_count_for_the_limit(longer: Samples) -> None:
     assert len(samples) == pytest.approx(len(longer) + 3000 * RATE, abs=0.4 * RATE)
 
 
-@pytest.mark.parametrize(("container", "codec"), [("matroska", "aac"), ("ogg", "libopus")])
-def test_only_read_seconds_count_for_the_limit(longer: Samples, container: str, codec: str) -> None:
+@pytest.mark.parametrize("container", ["matroska", "ogg"])
+def test_only_read_seconds_count_for_the_limit(longer: Samples, container: str) -> None:
     """A claim is a guess."""
-    with recording(encoded(longer, container, codec, 48_000), limit=3) as opened:
+    with recording(encoded(longer, container), limit=3) as opened:
         assert opened.total_seconds is None
         with pytest.raises(TooLarge):
             list(opened)
@@ -151,7 +136,7 @@ def test_only_read_seconds_count_for_the_limit(longer: Samples, container: str, 
 def test_cue_begins_and_ends_outside_gaps(
     speech: Samples, cue: tuple[float, float], expected: tuple[float, float]
 ) -> None:
-    with recording(encoded(speech, "flac", "flac")) as opened:
+    with recording(encoded(speech, "flac")) as opened:
         assert opened.outside_gaps(*cue) == cue
         opened.gaps += [(0.0, 5.0), (10.0, 12.0)]
         assert opened.outside_gaps(*cue) == expected
