@@ -89,8 +89,9 @@ _CAF = _Chunks(8, struct.Struct(">4sQ"), _UNKNOWN_64)
 _W64 = _Chunks(40, struct.Struct("<4s12xQ"), _UNKNOWN_64, padding=8, counted=24)
 
 
-def _chunked(file: PreadFile, chunks: _Chunks, size_of_samples: int = 0) -> Layout:
-    """The chunk with the samples must end within the file. `size_of_samples` replaces its own."""
+def _chunked(file: PreadFile, chunks: _Chunks, true_size: int = 0) -> Layout:
+    """The chunk with the samples must end within the file. `true_size`, of 64 bits, replaces its
+    own size."""
     start = chunks.first
     for _ in range(_PIECES):
         header = file.at(start, chunks.header.size)
@@ -100,7 +101,8 @@ def _chunked(file: PreadFile, chunks: _Chunks, size_of_samples: int = 0) -> Layo
         size -= chunks.counted
         start += chunks.header.size
         if name in _OF_SAMPLES:
-            return _samples(file, start, size_of_samples or size, chunks.unknown)
+            unknown = _UNKNOWN_64 if true_size else chunks.unknown
+            return _samples(file, start, true_size or size, unknown)
         if size < 0:
             break
         start += size

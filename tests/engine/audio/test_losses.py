@@ -53,6 +53,8 @@ def test_half_a_large_wav_is_incomplete(longer: Samples) -> None:
     data = remuxed(io.BytesIO(encoded(longer, "wav")), "wav", rf64="always")
     assert data.startswith(b"RF64") and read(data)[1].warnings == []
     assert codes(read(data[: len(data) // 2])[1]) == INCOMPLETE
+    five_gib = data[:28] + struct.pack("<Q", 5 << 30) + data[36:]
+    assert codes(read(five_gib)[1]) == INCOMPLETE
 
 
 def test_half_an_mp4_is_refused_or_incomplete(longer: Samples) -> None:
