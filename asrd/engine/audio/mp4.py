@@ -74,7 +74,7 @@ def from_fragment(file: PreadFile, start: int) -> PreadFile:
 
 def count_packets(file: PreadFile, begin: int, end: int) -> int:
     """Returns the number of packets for which FFmpeg allocates memory, by the tables of a moov or
-    moof, whatever inner boxes they are in."""
+    moof, in any of their inner boxes."""
     data = file.at(begin, min(end - begin, _TABLE_BYTES))
     total = 0
     for track in data.split(b"trak"):

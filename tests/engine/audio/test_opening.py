@@ -36,7 +36,7 @@ def refusal(data: bytes, audio: AudioFormat = FILE) -> str:
 
 
 @pytest.mark.parametrize("seconds", [29.5, 30, 91])
-def test_blocks_have_one_length_whatever_the_source(speech: Samples, seconds: float) -> None:
+def test_blocks_of_every_source_have_one_length(speech: Samples, seconds: float) -> None:
     samples = s16(np.tile(speech, 30)[: round(seconds * RATE)])
     expected = [
         min(BLOCK_SECONDS, seconds - start) * RATE

@@ -16,7 +16,7 @@ from asrd.errors import TooLarge, WarningCode
 from tests.support.mediafiles import Move, remuxed
 from tests.support.sounds import encoded, read, recording
 
-# The first ones' clocks begin at 0 whatever comes first.
+# The clocks of the first three begin at 0, even if the audio begins later.
 FROM_ZERO = ["matroska", "mp4", "webm"]
 TIMED = [*FROM_ZERO, "mpegts", "flv", "ogg", "nut"]
 
