@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from asrd.engine.audio.opening import Samples
+from asrd.engine.audio.reader import Samples
 from asrd.engine.mel import FFT, FRAMES_PER_SECOND, HOP, framed, log_power, mel_power
 
 WINDOW = 3000

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from asrd.engine.audio.opening import RATE, Samples
+from asrd.engine.audio.reader import RATE, Samples
 
 FFT, HOP = 400, 160
 FRAMES_PER_SECOND = RATE // HOP

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from asrd.engine.audio.opening import BLOCK_SECONDS, RATE, AudioReader, Samples
+from asrd.engine.audio.reader import BLOCK_SECONDS, RATE, AudioReader, Samples
 from asrd.engine.mel import HOP, NO_SAMPLES, framed, loudest
 from asrd.engine.vad import SpeechFilter
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from asrd.engine.audio.opening import BLOCK_SECONDS, AudioReader, Samples
+from asrd.engine.audio.reader import BLOCK_SECONDS, AudioReader, Samples
 from asrd.engine.hints import Hints
 from asrd.engine.interface import OnProgress
 from asrd.engine.logmel import LogMel

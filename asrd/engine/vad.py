@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from faster_whisper.vad import SpeechTimestampsMap
 
-from asrd.engine.audio.opening import RATE, Samples
+from asrd.engine.audio.reader import RATE, Samples
 from asrd.engine.mel import NO_SAMPLES
 
 _STEP = 512

@@ -32,7 +32,8 @@ from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.vad import get_vad_model
 
 from asrd.engine import cuda, models
-from asrd.engine.audio.opening import AudioReader, open_recording
+from asrd.engine.audio.opening import open_recording
+from asrd.engine.audio.reader import AudioReader
 from asrd.engine.channels import Channels
 from asrd.engine.hints import read_hints
 from asrd.engine.interface import OnProgress, OnSegment, Transcription

@@ -14,7 +14,7 @@ from typing import Any
 
 from faster_whisper import WhisperModel
 
-from asrd.engine.audio.opening import Samples
+from asrd.engine.audio.reader import Samples
 from asrd.engine.whisper import WhisperEngine
 from tests.benchmarks.measure import as_a_worker, machine, table
 from tests.real.conftest import load

@@ -2,7 +2,7 @@
 
 import pytest
 
-from asrd.engine.audio.opening import Samples
+from asrd.engine.audio.reader import Samples
 from asrd.engine.whisper import WhisperEngine, load_engine
 from tests.support.engine_jobs import SETTINGS
 from tests.support.exact import make_exact

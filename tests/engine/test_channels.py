@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from asrd.engine.audio.opening import RATE, Samples
+from asrd.engine.audio.reader import RATE, Samples
 from asrd.engine.channels import MAX_CHANNELS
 from asrd.engine.interface import Transcription
 from asrd.engine.whisper import WhisperEngine

@@ -10,7 +10,7 @@ from faster_whisper import WhisperModel
 from faster_whisper.feature_extractor import FeatureExtractor
 from faster_whisper.transcribe import TranscriptionOptions
 
-from asrd.engine.audio.opening import RATE, Samples
+from asrd.engine.audio.reader import RATE, Samples
 from asrd.engine.hints import Hints, read_hints
 from asrd.engine.job_model import JobModel
 from asrd.engine.logmel import WINDOW, LogMel

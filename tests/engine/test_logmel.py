@@ -10,7 +10,7 @@ import pytest
 from faster_whisper import WhisperModel
 from faster_whisper.feature_extractor import FeatureExtractor
 
-from asrd.engine.audio.opening import BLOCK_SECONDS, RATE, Samples
+from asrd.engine.audio.reader import BLOCK_SECONDS, RATE, Samples
 from asrd.engine.logmel import LogMel
 from asrd.engine.peak import READ_AHEAD_SECONDS, search
 from tests.support.sounds import noise

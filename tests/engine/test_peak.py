@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asrd.engine import peak
-from asrd.engine.audio.opening import BLOCK_SECONDS, RATE, Samples, open_recording
+from asrd.engine.audio.opening import open_recording
+from asrd.engine.audio.reader import BLOCK_SECONDS, RATE, Samples
 from asrd.engine.hints import Hints
 from asrd.engine.mel import FFT, HOP, loudest, mel_power
 from asrd.engine.peak import SEARCHED_SECONDS, SPEECH_SECONDS, search

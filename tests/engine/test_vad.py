@@ -9,7 +9,7 @@ from faster_whisper.transcribe import Segment, Word, restore_speech_timestamps
 from faster_whisper.vad import get_speech_timestamps, get_vad_model
 
 from asrd.demo import samples
-from asrd.engine.audio.opening import RATE, Samples
+from asrd.engine.audio.reader import RATE, Samples
 from asrd.engine.vad import SpeechFilter, SpeechMap
 from tests.support.sounds import noise, sample, silence
 

@@ -22,7 +22,7 @@ from faster_whisper.transcribe import get_suppressed_tokens
 from asrd.demo import MODEL, samples
 from asrd.engine import cuda
 from asrd.engine import whisper as engine_module
-from asrd.engine.audio.opening import RATE, Samples
+from asrd.engine.audio.reader import RATE, Samples
 from asrd.engine.model_check import check
 from asrd.engine.peak import READ_AHEAD_SECONDS
 from asrd.engine.whisper import WhisperEngine, load_engine

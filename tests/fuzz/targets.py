@@ -15,7 +15,8 @@ from typing import Any
 import orjson
 
 from asrd import config
-from asrd.engine.audio.opening import RATE, open_recording
+from asrd.engine.audio.opening import open_recording
+from asrd.engine.audio.reader import RATE
 from asrd.errors import BadAudio, ConfigError, FieldError, TooLarge
 from asrd.wire import client_events, frames, strict_json, worker_events
 from asrd.wire.fields import dump, parse, parse_event

@@ -73,7 +73,7 @@ BUGS: dict[str, tuple[str, Any, str, Any]] = {
     "a field is another exception": ("events", fields, "parse", _raises),
     "infinity is a number": ("json", strict_json, "_finite", float),
     "a wrong key is another exception": ("settings", config, "_line", _raises),
-    "a damaged file is another exception": ("recordings", containers, "said", _raises),
+    "a damaged file is another exception": ("recordings", containers, "reason", _raises),
 }
 
 

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from asrd.engine.audio.opening import RATE
+from asrd.engine.audio.reader import RATE
 from asrd.engine.whisper import WhisperEngine
 from tests.support.engine_jobs import ENGLISH, transcribe
 from tests.support.real.speech import Clip, word_error_rate

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from asrd.engine.audio.opening import Samples
+from asrd.engine.audio.reader import Samples
 from asrd.engine.interface import Transcription
 from asrd.engine.whisper import WhisperEngine
 from asrd.settings import WorkerSettings

@@ -1,22 +1,21 @@
-"""Media files that real programs write, and what may happen to them on the way."""
+"""Media files with gaps, several tracks or channels, and hostile headers."""
 
 import tempfile
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Any
 
 import av
 import numpy as np
 
-from asrd.engine.audio.opening import RATE, Samples
-from tests.support.sounds import s16
+from asrd.engine.audio.reader import RATE, Samples
+from tests.support.sounds import encoded, packets
 
-# Seconds of a packet to where it is written; None leaves it out.
+# From the time of a packet to its new time, in seconds; None leaves the packet out.
 Move = Callable[[float], float | None]
 
 
 def remuxed(source: Any, container: str, move: Move = lambda at: at, **options: str) -> bytes:
-    """The packets of a media file in another one, moved in time."""
+    """The packets of a media file in another file, moved in time."""
     with tempfile.NamedTemporaryFile() as file:
         with (
             av.open(source) as read,
@@ -35,14 +34,11 @@ def remuxed(source: Any, container: str, move: Move = lambda at: at, **options: 
 
 
 def with_tracks(
-    tracks: list[tuple[Samples, dict[str, str]]],
-    default: int | None = None,
-    container: str = "matroska",
-    codec: str = "flac",
+    tracks: list[tuple[Samples, dict[str, str]]], default: int | None = None, codec: str = "flac"
 ) -> bytes:
-    """A file with a track for each of `tracks`, with its metadata; one of them is the default."""
+    """A Matroska file with a track for each of `tracks`, with its metadata."""
     with tempfile.NamedTemporaryFile() as file:
-        with av.open(file.name, "w", format=container) as output:
+        with av.open(file.name, "w", format="matroska") as output:
             streams: list[Any] = []
             for number, (_, metadata) in enumerate(tracks):
                 stream: Any = output.add_stream(codec, rate=RATE, layout="mono")
@@ -50,33 +46,14 @@ def with_tracks(
                 stream.disposition = int(number == default)
                 streams.append(stream)
             for stream, (samples, _) in zip(streams, tracks, strict=True):
-                output.mux(_encoded(stream, samples))
+                for packet in packets(stream, samples):
+                    output.mux(packet)
         return file.read()
 
 
-def _encoded(stream: Any, samples: Samples) -> list[Any]:
-    resampler = av.AudioResampler(stream.codec_context.format.name, "mono", RATE)
-    frame = av.AudioFrame.from_ndarray(s16(samples)[np.newaxis], "s16", "mono")
-    frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
-    packets = []
-    for part in [*resampler.resample(frame), *resampler.resample(None)]:
-        packets += stream.encode(part)
-    return [*packets, *stream.encode(None)]
-
-
-def stereo(left: Samples, right: Samples, container: str, codec: str, rate: int = RATE) -> bytes:
-    with tempfile.NamedTemporaryFile() as file:
-        with av.open(file.name, "w", format=container) as output:
-            stream: Any = output.add_stream(codec, rate=rate, layout="stereo")
-            pairs = np.stack((s16(left), s16(right)), axis=1).reshape(1, -1)
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(pairs), "s16", "stereo")
-            frame.sample_rate = RATE
-            resampler = av.AudioResampler(stream.codec_context.format.name, "stereo", rate)
-            for part in [*resampler.resample(frame), *resampler.resample(None)]:
-                part.pts = None
-                output.mux(stream.encode(part))
-            output.mux(stream.encode(None))
-        return file.read()
+def stereo(left: Samples, right: Samples, container: str, codec: str = "", rate: int = 0) -> bytes:
+    pairs = np.stack((left, right), axis=1)
+    return encoded(pairs, container, codec, rate, layout="stereo")
 
 
 # --- hostile headers of MP4 -----------------------------------------------------------------------
@@ -92,8 +69,8 @@ def numbers(*values: int, size: int = 4) -> bytes:
 
 
 def claiming(*, samples: int, size: int, ticks: int, codec: bytes = b"ulaw") -> bytes:
-    """The start of a QuickTime file whose one track says that it has so many `samples` of `size`
-    bytes, each `ticks` long. Its media data begins at once behind it."""
+    """The start of a QuickTime file whose one track claims so many `samples` of `size` bytes, each
+    `ticks` long. Its media data begins behind it."""
     ftyp = box(b"ftyp", b"qt  ", numbers(0), b"qt  ")
 
     def moov(start: int) -> bytes:

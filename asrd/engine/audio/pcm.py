@@ -1,4 +1,4 @@
-"""PCM without a container, as a client describes it."""
+"""PCM without a container, in the format that the client describes."""
 
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -9,17 +9,17 @@ from numpy.typing import NDArray
 
 from asrd.engine.audio.preadfile import PreadFile
 from asrd.engine.audio.reader import BLOCK_SECONDS, RATE, AudioReader, Samples
-from asrd.engine.audio.samples import STEP, SampleChecks
+from asrd.engine.audio.samples import STEP, mixed
 from asrd.errors import BadAudio, FieldError
 from asrd.wire.records import AudioFormat
 
-# Few enough bytes to be nothing, enough seconds to be few calls.
+# So few bytes are no burden for memory, and hold enough seconds for few calls.
 _READ_BYTES = 1 << 20
 _INT16 = np.float32(1 / 32_768)
 
 
 class Pcm(AudioReader):
-    """`channel`: the one to read; None for the mean of all."""
+    """`channel`: the only one to read; None for the mean of all."""
 
     def __init__(
         self, file: PreadFile, audio: AudioFormat, max_seconds: float, channel: int | None = None
@@ -32,7 +32,6 @@ class Pcm(AudioReader):
         self._file = file
         self._audio = audio
         self._channel = channel
-        self._checks = SampleChecks()
         self._refuse_longer(seconds or 0.0)
 
     @property
@@ -43,10 +42,7 @@ class Pcm(AudioReader):
         return Pcm(self._file.part(0, self._file.size), self._audio, self._max_seconds)
 
     def _read(self) -> Generator[Samples, None, None]:
-        if self._audio.sample_rate == RATE:
-            yield from self._mono()
-        else:
-            yield from self._resampled()
+        yield from self._mono() if self._audio.sample_rate == RATE else self._resampled()
         self.warnings += self._checks.warnings()
 
     def _resampled(self) -> Iterator[Samples]:
@@ -58,42 +54,28 @@ class Pcm(AudioReader):
         yield from arrays(resampler.resample(None))
 
     def _mono(self) -> Iterator[Samples]:
-        """At the client's own rate."""
+        """At the client's rate."""
         audio = self._audio
         frames = min(_READ_BYTES // audio.frame_bytes, BLOCK_SECONDS * audio.sample_rate)
-        step = frames * audio.frame_bytes
-        done = 0
-        while data := self._take(step):
+        while data := self._file.read(frames * audio.frame_bytes):
             if audio.encoding == "pcm_s16le":
                 samples = np.frombuffer(data, "<i2") * _INT16
             else:
                 samples = np.frombuffer(data, "<f4").astype(np.float32, copy=False)
                 samples = self._checks.replaced(samples, audio.channels, audio.sample_rate)
             if audio.channels > 1:
-                samples = self._mixed(samples.reshape(-1, audio.channels), done)
-            done += len(samples)
+                samples = self._mixed(samples.reshape(-1, audio.channels))
             yield samples
 
-    def _mixed(self, frames: Samples, done: int) -> Samples:
+    def _mixed(self, frames: Samples) -> Samples:
         channel = self._channel
         if channel is None:
-            at = done / self._audio.sample_rate
-            channel = self._checks.to_keep(frames[::STEP], lambda: frames, at)
-        if channel is not None:
-            return np.ascontiguousarray(frames[:, channel])
-        mixed: Samples = frames.mean(axis=1, dtype=np.float32)
-        return mixed
-
-    def _take(self, count: int) -> bytes:
-        """`count` bytes, fewer only at the end: `pread` may give fewer at any time."""
-        data = self._file.read(count)
-        while 0 < len(data) < count and (more := self._file.read(count - len(data))):
-            data += more
-        return data
+            channel = self._checks.to_keep(frames[::STEP], lambda: frames)
+        return mixed(frames, channel)
 
 
 def arrays(frames: list[Any]) -> Iterator[NDArray[Any]]:
-    """The samples of mono frames."""
+    """Yields the samples of mono frames."""
     for frame in frames:
         if frame.samples:
             yield frame.to_ndarray()[0]

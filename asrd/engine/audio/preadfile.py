@@ -1,4 +1,4 @@
-"""A client's descriptor as a file that is only read, with an offset of its own."""
+"""A client's descriptor as a read-only file object with an offset of its own."""
 
 import copy
 import fcntl
@@ -8,18 +8,22 @@ import stat
 from asrd.errors import BadAudio
 from asrd.wire.fds import kind_of_file
 
-_SEARCHED = 1 << 20
+# Read at a time by a search: little at first, because many searches end soon.
+_FIRST_BYTES, _MOST_BYTES = 1 << 12, 1 << 20
 
 
 class Starved(BadAudio):
-    """A demuxer read more than its `allowance` without giving a packet."""
+    """Raised when a demuxer reads more than its `allowance` without giving a packet."""
 
 
 class PreadFile:
-    """The file object that PyAV gets. No `name`: FFmpeg would look at the extension.
+    """The file object that PyAV gets. It has no `name`, because FFmpeg would use the extension.
 
-    `allowance`, if set, is how many bytes may still be read: FFmpeg allocates as much memory as a
-    hostile header claims, as fast as it can read it, before anybody sees the packet.
+    `allowance`: the bytes that may still be read; None for no limit. FFmpeg allocates the memory
+    that a hostile header claims, as fast as it can read, before anybody sees the packet.
+
+    Raises BadAudio, here and in each reading method, if the descriptor is not a readable regular
+    file, or became shorter.
     """
 
     def __init__(self, fd: int) -> None:
@@ -38,13 +42,13 @@ class PreadFile:
         self.allowance: int | None = None
         self._fd = fd
         self._offset = 0
-        # Where this file begins in the descriptor's.
+        # The descriptor's offset at which this file begins.
         self._base = 0
-        # Bytes that stand in for others, and where.
+        # Bytes that replace those of the descriptor, and their offset in this file.
         self._patch, self._patched = b"", 0
 
     def part(self, start: int, end: int) -> "PreadFile":
-        """Another reader of the bytes from `start` to `end`, as a file of its own."""
+        """Returns the bytes from `start` to `end` as a file of its own."""
         other = copy.copy(self)
         other._base += start
         other.size = max(0, min(end, self.size) - start)
@@ -52,42 +56,50 @@ class PreadFile:
         return other
 
     def patched(self, offset: int, patch: bytes) -> "PreadFile":
-        """Another reader of the same bytes, with `patch` instead of those at `offset`."""
+        """Returns the same file with `patch` in place of the bytes at `offset`."""
         other = copy.copy(self)
         other._patch, other._patched = patch, offset
         other._offset = 0
         return other
 
-    def find(self, what: bytes, start: int) -> int:
-        """The offset of `what` from `start` on; -1 if it is not there."""
-        overlap = len(what) - 1
+    def find(self, pattern: bytes, start: int) -> int:
+        """Returns the first offset of `pattern` from `start` on, or -1."""
+        count = _FIRST_BYTES
         while start < self.size:
-            found = self.at(start, _SEARCHED + overlap).find(what)
+            found = self.at(start, count + len(pattern) - 1).find(pattern)
             if found >= 0:
                 return start + found
-            start += _SEARCHED
+            start += count
+            count = min(2 * count, _MOST_BYTES)
         return -1
 
     def at(self, offset: int, count: int) -> bytes:
-        """Up to `count` bytes there; fewer only at the end."""
+        """Returns the `count` bytes at `offset`; fewer only at the end."""
         count = min(count, self.size - offset)
         if offset < 0 or count <= 0:
             return b""
+        data = self._pread(offset, count)
+        # pread(2) may return less at any time.
+        while len(data) < count:
+            data += self._pread(offset + len(data), count - len(data))
+        begin = max(self._patched, offset)
+        end = min(self._patched + len(self._patch), offset + count)
+        if begin < end:
+            patch = self._patch[begin - self._patched : end - self._patched]
+            data = data[: begin - offset] + patch + data[end - offset :]
+        return data
+
+    def _pread(self, offset: int, count: int) -> bytes:
         try:
             data = os.pread(self._fd, count, self._base + offset)
         except OSError as error:
             raise BadAudio(f"audio: can't be read: {error.strerror}") from None
         if not data:
             raise BadAudio("audio: was truncated while it was read")
-        begin = max(self._patched, offset)
-        end = min(self._patched + len(self._patch), offset + len(data))
-        if begin < end:
-            patch = self._patch[begin - self._patched : end - self._patched]
-            data = data[: begin - offset] + patch + data[end - offset :]
         return data
 
     def read(self, count: int) -> bytes:
-        """Raises BadAudio if the file can't be read or has become shorter; Starved."""
+        """Reads from this file's own offset. Raises Starved, too."""
         data = self.at(self._offset, count)
         self._offset += len(data)
         if self.allowance is not None:
@@ -97,10 +109,8 @@ class PreadFile:
         return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._offset, os.SEEK_END: self.size}[whence]
-        if base + offset < 0:
-            raise ValueError("a negative offset")
-        self._offset = base + offset
+        starts = {os.SEEK_SET: 0, os.SEEK_CUR: self._offset, os.SEEK_END: self.size}
+        self._offset = starts[whence] + offset
         return self._offset
 
     def tell(self) -> int:

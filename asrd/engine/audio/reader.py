@@ -1,4 +1,4 @@
-"""The base of every recording: its samples in blocks of one length, its limit, its warnings."""
+"""The base of all recordings: blocks of one length, the limit of seconds, and warnings."""
 
 import bisect
 import math
@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from asrd.engine.audio.samples import SampleChecks
 from asrd.errors import BadAudio, TooLarge
 from asrd.wire.fds import Closing
 from asrd.wire.records import JobWarning
@@ -15,18 +16,21 @@ from asrd.wire.records import JobWarning
 Samples = NDArray[np.float32]
 
 RATE = 16_000
-# The length of a block, whatever the source: how far ahead a recording is known may change its
-# text a little (asrd.engine.peak), and that must not depend on the size of its packets.
+# The length of a block, the same for every source: how far a recording is known may change its text
+# a little (asrd.engine.peak), and that must not depend on the size of its packets.
 BLOCK_SECONDS = 10
 
 
 class AudioReader(Closing):
     """Iterate once for the samples; close it in any case.
 
-    Attributes: `seconds` read so far; `total_seconds`, None while nobody knows (a container's own
-    word for it may be a little wrong); `packets` decoded so far, which is what reading costs;
-    `channels` of the source; `warnings`, complete once everything was read; `gaps` (start, end) of
-    silence that stands for what is missing, in seconds and in order.
+    Attributes:
+        seconds: what was read so far.
+        total_seconds: None while it is unknown; a container's claim may be a little wrong.
+        packets: the packets decoded so far, which are what reading costs.
+        channels: the channels of the source.
+        warnings: complete once everything was read.
+        gaps: (start, end) in seconds, in order, of the silence that replaces missing audio.
     """
 
     def __init__(self, total_seconds: float | None, max_seconds: float, channels: int) -> None:
@@ -37,6 +41,7 @@ class AudioReader(Closing):
         self.gaps: list[tuple[float, float]] = []
         self._max_seconds = max_seconds
         self._samples = 0
+        self._checks = SampleChecks()
         self._pieces = self._read()
 
     def __iter__(self) -> Iterator[Samples]:
@@ -47,6 +52,7 @@ class AudioReader(Closing):
         for samples in self._pieces:
             self._samples += len(samples)
             self._refuse_longer(self.seconds)
+            self._checks.seconds = self.seconds
             held.append(samples)
             count += len(samples)
             if count >= wanted:
@@ -66,8 +72,8 @@ class AudioReader(Closing):
         return self._samples / RATE
 
     def outside_gaps(self, start: float, end: float) -> tuple[float, float]:
-        """The part of a cue in which something can have been said: Whisper likes to begin the first
-        one at 0, however long nothing is heard."""
+        """Returns the part of a cue in which speech is possible: Whisper often begins the first cue
+        at 0, even if there is a gap."""
         before_end = bisect.bisect_left(self.gaps, (end,)) - 1
         if before_end >= 0:
             gap_start, gap_end = self.gaps[before_end]
@@ -81,18 +87,18 @@ class AudioReader(Closing):
     @property
     @abstractmethod
     def plain(self) -> bool:
-        """Nothing is to be decoded, resampled or mixed, so that it may be read `again`."""
+        """Nothing must be decoded, resampled or mixed, so it is cheap to read `again`."""
 
     @abstractmethod
     def again(self) -> "AudioReader":
-        """A `plain` recording of which a block was read, from its start."""
+        """Returns a `plain` recording, of which a block was read, from its start."""
 
     @abstractmethod
     def _read(self) -> Generator[Samples, None, None]: ...
 
     def close(self) -> None:
-        # It holds this recording, and FFmpeg's resampler with its threads: left to the garbage
-        # collector, they would outlive the job by as long as it pleases.
+        # The generator holds this recording, and FFmpeg's resampler with its threads, which must
+        # not stay until the garbage collector runs.
         self._pieces.close()
 
     def _refuse_longer(self, seconds: float) -> None:

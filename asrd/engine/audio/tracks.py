@@ -1,15 +1,16 @@
-"""The audio track of a file that is transcribed, where there are several."""
+"""The choice of one audio track of a file."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import av
 
+from asrd.engine.audio.containers import reason
 from asrd.errors import BadAudio, BadRequest, WarningCode
 from asrd.wire.languages import same_language
 from asrd.wire.records import JobWarning
 
-# The longest frame: a minute and a half at 44.1 kHz. Those of codecs are a few seconds at most.
+# The longest frame: a minute and a half at 44.1 kHz. No codec's has more than a few seconds.
 MAX_SAMPLES = 1 << 22
 _LISTED = 8
 _TITLE = 60
@@ -18,11 +19,11 @@ _TITLE = 60
 def choose(
     streams: Sequence[Any], wanted: int | str | None, silent: Collection[int] = ()
 ) -> tuple[int, list[JobWarning]]:
-    """The number of the track to read, ready to decode, and what its client should know about the
-    choice. Nothing could be decoded of those that are `silent`.
+    """Returns the number of the track to read, whose decoder is then open, and notices about the
+    choice. `wanted`: a number from 0, or a language. `silent`: tracks of which nothing could be
+    decoded.
 
-    Raises BadRequest if the `wanted` track, a number from 0 or a language, is not there; BadAudio
-    if there is none that can be decoded.
+    Raises BadRequest if the wanted track is not there; BadAudio if none can be decoded.
     """
     if not streams:
         raise BadAudio("audio: the file has no audio track")
@@ -38,26 +39,22 @@ def choose(
 
 
 def _in_order(streams: Sequence[Any], wanted: int | str | None) -> list[int]:
-    """The numbers of the tracks that come into question, the best first."""
+    """Returns the numbers of the tracks to try, the best first."""
     numbers = range(len(streams))
-    # PyAV has the dispositions since version 12.1; bit 0 is `default`.
-    defaults_first = sorted(numbers, key=lambda number: not _disposition(streams[number]) & 1)
-    if wanted is None:
-        return defaults_first
-    if isinstance(wanted, int):
-        found = [number for number in numbers if number == wanted]
-    else:
-        found = [n for n in defaults_first if same_language(wanted, _language(streams[n]))]
+    # PyAV has the disposition since version 12.1; bit 0 is `default`.
+    found = sorted(numbers, key=lambda n: not int(getattr(streams[n], "disposition", 0)) & 1)
+    if isinstance(wanted, str):
+        found = [number for number in found if same_language(wanted, _language(streams[number]))]
+    elif wanted is not None:
+        found = [number for number in found if number == wanted]
     if not found:
-        raise BadRequest(
-            f"audio_track: the file has no audio track {wanted!r}; it has "
-            f"{_listed(streams, numbers)}"
-        )
+        listed = _listed(streams, numbers)
+        raise BadRequest(f"audio_track: the file has no audio track {wanted!r}; it has {listed}")
     return found
 
 
 def _open_decoder(stream: Any) -> str:
-    """Make it ready to decode; why not, or "" if it is."""
+    """Returns the reason if the decoder can't be opened, or ""."""
     context = stream.codec_context
     if context is None:
         return "there is no decoder for this codec"
@@ -65,31 +62,23 @@ def _open_decoder(stream: Any) -> str:
     try:
         context.open(strict=False)
     except (av.FFmpegError, ValueError) as error:
-        return getattr(error, "strerror", None) or str(error)
+        return reason(error)
     return ""
 
 
 def _warnings(
     streams: Sequence[Any], chosen: int, skipped: list[int], was_wanted: bool
 ) -> list[JobWarning]:
+    this = f"this is audio track {_listed(streams, [chosen])}"
     found = []
     if skipped:
-        found.append(
-            JobWarning(
-                WarningCode.TRACK_SKIPPED,
-                f"audio: can't decode audio track {_listed(streams, skipped)}; "
-                f"this is audio track {_listed(streams, [chosen])}",
-            )
-        )
+        text = f"audio: can't decode audio track {_listed(streams, skipped)}; {this}"
+        found.append(JobWarning(WarningCode.TRACK_SKIPPED, text))
     others = [number for number in range(len(streams)) if number not in (chosen, *skipped)]
     if others and not was_wanted:
-        found.append(
-            JobWarning(
-                WarningCode.OTHER_TRACKS,
-                f"audio: this is audio track {_listed(streams, [chosen])}; the file has others, "
-                f"which audio_track chooses: {_listed(streams, others)}",
-            )
-        )
+        listed = _listed(streams, others)
+        text = f"audio: {this}; the file has others, which audio_track chooses: {listed}"
+        found.append(JobWarning(WarningCode.OTHER_TRACKS, text))
     return found
 
 
@@ -109,7 +98,3 @@ def _named(stream: Any, number: int) -> str:
 def _language(stream: Any) -> str:
     language = str(stream.metadata.get("language") or "")[:16]
     return language if language.isprintable() and language != "und" else ""
-
-
-def _disposition(stream: Any) -> int:
-    return int(getattr(stream, "disposition", 0))

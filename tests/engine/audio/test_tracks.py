@@ -1,26 +1,20 @@
-"""Which of a file's audio tracks is transcribed."""
+"""The choice of an audio track."""
 
 import numpy as np
 import pytest
 
-from asrd.engine.audio.opening import AudioReader, Samples, open_recording
+from asrd.engine.audio.opening import open_recording
+from asrd.engine.audio.reader import Samples
 from asrd.errors import BadAudio, BadRequest, WarningCode
 from asrd.wire.languages import same_language
 from asrd.wire.records import AudioFormat
 from tests.support.mediafiles import with_tracks
-from tests.support.sounds import memory_file, s16, sample, silence, wav
-
-FILE = AudioFormat("file")
-
-
-@pytest.fixture(scope="module")
-def speech() -> Samples:
-    return sample("en-4.wav")
+from tests.support.sounds import memory_file, read, s16, silence, wav
 
 
 @pytest.fixture(scope="module")
 def three(speech: Samples) -> bytes:
-    """Of three volumes, by which they are told apart; the second is the default."""
+    """Tracks of three volumes; the second is the default."""
     return with_tracks(
         [
             (speech, {"language": "ger"}),
@@ -31,12 +25,7 @@ def three(speech: Samples) -> bytes:
     )
 
 
-def read(data: bytes, track: int | str | None = None) -> tuple[Samples, AudioReader]:
-    with memory_file(data) as fd, open_recording(fd, FILE, 3600, track=track) as opened:
-        return np.concatenate(list(opened)), opened
-
-
-def test_the_default_track_is_read_and_the_others_are_listed(three: bytes, speech: Samples) -> None:
+def test_default_track_is_read_and_others_are_listed(three: bytes, speech: Samples) -> None:
     heard, opened = read(three)
     assert np.abs(heard - speech / 2).max() < 1e-3
     [warning] = opened.warnings
@@ -47,7 +36,7 @@ def test_the_default_track_is_read_and_the_others_are_listed(three: bytes, speec
     )
 
 
-def test_without_a_default_it_is_the_first(speech: Samples) -> None:
+def test_first_track_is_read_without_a_default(speech: Samples) -> None:
     heard, _ = read(with_tracks([(speech, {}), (silence(3), {})]))
     assert np.abs(heard - speech).max() < 1e-3
 
@@ -55,25 +44,25 @@ def test_without_a_default_it_is_the_first(speech: Samples) -> None:
 @pytest.mark.parametrize(
     ("track", "share"),
     [
-        (0, 1), (1, 2), (2, 4),
-        ("de", 1), ("ger", 1), ("deu", 1), ("German", 1), ("DE", 1), ("de-AT", 1),
-        ("en", 2), ("english", 2), ("fr", 4), ("fra", 4),
+        (0, 1), (2, 4), ("de", 1), ("ger", 1), ("German", 1), ("de-AT", 1), ("english", 2),
     ],
 )  # fmt: skip
-def test_a_track_is_chosen(three: bytes, speech: Samples, track: int | str, share: int) -> None:
-    heard, opened = read(three, track)
+def test_track_is_chosen_by_number_or_language(
+    three: bytes, speech: Samples, track: int | str, share: int
+) -> None:
+    heard, opened = read(three, track=track)
     assert np.abs(heard - speech / share).max() < 1e-3
     assert opened.warnings == []
 
 
-@pytest.mark.parametrize("track", [3, 1000, "es", "xx", "und"])
-def test_a_track_that_is_not_there_names_those_that_are(three: bytes, track: int | str) -> None:
+@pytest.mark.parametrize("track", [3, "es", "und"])
+def test_refusal_of_a_missing_track_lists_the_tracks(three: bytes, track: int | str) -> None:
     with pytest.raises(BadRequest, match="audio_track") as caught:
-        read(three, track)
+        read(three, track=track)
     assert '0 (ger), 1 (eng), 2 (fre, "Commentary")' in caught.value.text
 
 
-def test_a_track_that_no_decoder_knows_is_skipped(speech: Samples) -> None:
+def test_track_without_a_decoder_is_skipped(speech: Samples) -> None:
     data = with_tracks([(silence(3), {}), (speech, {})], default=0).replace(b"A_FLAC", b"A_FLAX", 1)
     heard, opened = read(data)
     assert np.abs(heard - speech).max() < 1e-3
@@ -81,11 +70,11 @@ def test_a_track_that_no_decoder_knows_is_skipped(speech: Samples) -> None:
     assert warning.code == WarningCode.TRACK_SKIPPED
     assert "can't decode audio track 0" in warning.text
     with pytest.raises(BadAudio, match="track 0 can't be decoded"):
-        read(data, 0)
+        read(data, track=0)
 
 
-def test_a_track_of_which_nothing_can_be_decoded_is_skipped(speech: Samples) -> None:
-    """There is a decoder for what it says it is."""
+def test_track_of_undecodable_packets_is_skipped(speech: Samples) -> None:
+    """The decoder of the codec that it claims opens."""
     data = with_tracks([(speech, {}), (speech, {})], codec="aac").replace(b"A_AAC", b"A_AC3", 1)
     heard, opened = read(data)
     assert heard.std() == pytest.approx(speech.std(), rel=0.1)
@@ -96,7 +85,7 @@ def test_a_track_of_which_nothing_can_be_decoded_is_skipped(speech: Samples) -> 
             read(hopeless)
 
 
-def test_titles_can_not_break_the_sentence(speech: Samples) -> None:
+def test_titles_are_made_safe_and_short(speech: Samples) -> None:
     title = "a\nb\x1b[1m" + 5000 * "x"
     tracks = [(silence(1), {"title": title, "language": "eng"}) for _ in range(30)]
     _, opened = read(with_tracks([(speech, {}), *tracks]))
@@ -111,7 +100,7 @@ def test_pcm_has_one_track(speech: Samples) -> None:
             with pytest.raises(BadRequest, match="audio_track"):
                 open_recording(fd, AudioFormat("pcm_s16le"), 3600, track=track)
         open_recording(fd, AudioFormat("pcm_s16le"), 3600, track=0).close()
-    assert read(wav(s16(speech).tobytes()), 0)[1].warnings == []
+    assert read(wav(s16(speech).tobytes()), track=0)[1].warnings == []
 
 
 @pytest.mark.parametrize(
@@ -121,5 +110,5 @@ def test_pcm_has_one_track(speech: Samples) -> None:
         ("iw", "heb", True), ("qaa", "qaa", True), ("de", "en", False), ("", "", False),
     ],
 )  # fmt: skip
-def test_languages_have_several_names(one: str, other: str, same: bool) -> None:
+def test_names_of_one_language_are_equal(one: str, other: str, same: bool) -> None:
     assert same_language(one, other) is same

@@ -14,7 +14,7 @@ import jiwer
 import numpy as np
 from faster_whisper.audio import decode_audio
 
-from asrd.engine.audio.opening import RATE, Samples
+from asrd.engine.audio.reader import RATE, Samples
 from tests.support.paths import ROOT
 from tests.support.real.weights import Missing
 
