@@ -1,7 +1,7 @@
-"""Recordings of which the right text is known: asked of faster-whisper itself, once, at the start.
+"""Recordings whose right transcript is known from Faster Whisper itself.
 
-The texts are those of a process of its own with the daemon's own settings: `python -m
-tests.soak.clips MODEL` prints them, and the crowd's process stays free of the engine.
+`python -m tests.soak.clips MODEL` prints the transcripts, with the daemon's settings. It is a
+process of its own, so that the crowd's process does not load the engine.
 """
 
 import json
@@ -21,7 +21,7 @@ _SHORT_ONES = 24
 
 @dataclass(frozen=True)
 class Clip:
-    """`pcm` is 16 kHz, mono, s16le; `text` what is heard in it, `file_text` in the file."""
+    """A recording as file and as PCM (16 kHz, mono, s16le), with the transcript of each."""
 
     path: Path
     language: str
@@ -35,13 +35,15 @@ class Clip:
 
 
 def known(model: Path, chance: random.Random) -> list[Clip]:
-    """The long ones, and some short ones; no two have the same text."""
+    """Two long recordings, then some short ones; no two have the same transcript."""
     spoken = [(r.path, r.language) for r in recordings() if r.language is not None]
     chosen = [(SAMPLES / name, "en") for name in _LONG] + chance.sample(spoken, _SHORT_ONES)
     command = [sys.executable, "-m", "tests.soak.clips", str(model)]
-    asked = json.dumps([(str(path), language) for path, language in chosen])
+    chosen_json = json.dumps([(str(path), language) for path, language in chosen])
     texts = json.loads(
-        subprocess.run(command, input=asked, capture_output=True, check=True, text=True).stdout
+        subprocess.run(
+            command, input=chosen_json, capture_output=True, check=True, text=True
+        ).stdout
     )
     clips: dict[str, Clip] = {}
     for (path, language), text in zip(chosen, texts, strict=True):
@@ -57,7 +59,7 @@ def _print_texts(model: str) -> None:
     for path, language in json.load(sys.stdin):
         segments, _ = whisper.transcribe(path, beam_size=BEAM_SIZE, language=language)
         heard = list(segments)
-        # Above 0 Whisper draws lots, and no answer would be the right one.
+        # Above temperature 0 Whisper samples at random, so that no answer would be the right one.
         if any(segment.temperature for segment in heard):
             raise ValueError(f"{path} needs the temperature fallback")
         texts.append("".join(segment.text for segment in heard).strip())
