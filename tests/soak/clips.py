@@ -5,6 +5,7 @@ process of its own, so that the crowd's process does not load the engine.
 """
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asrd.demo import SAMPLES
+from asrd.worker.environment import WORKER_ENVIRONMENT
 from tests.support.speech import pcm_s16le, recordings
 
 BEAM_SIZE = 1
@@ -38,13 +40,17 @@ def known(model: Path, chance: random.Random) -> list[Clip]:
     """Two long recordings, then some short ones; no two have the same transcript."""
     spoken = [(r.path, r.language) for r in recordings() if r.language is not None]
     chosen = [(SAMPLES / name, "en") for name in _LONG] + chance.sample(spoken, _SHORT_ONES)
-    command = [sys.executable, "-m", "tests.soak.clips", str(model)]
-    chosen_json = json.dumps([(str(path), language) for path, language in chosen])
-    texts = json.loads(
-        subprocess.run(
-            command, input=chosen_json, capture_output=True, check=True, text=True
-        ).stdout
-    )
+    # The environment of a worker: the number of BLAS threads shows in the last bit of the features,
+    # and that bit can decide between two words.
+    output = subprocess.run(
+        [sys.executable, "-m", "tests.soak.clips", str(model)],
+        env={**os.environ, **WORKER_ENVIRONMENT},
+        input=json.dumps([(str(path), language) for path, language in chosen]),
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    ).stdout
+    texts = json.loads(output)
     clips: dict[str, Clip] = {}
     for (path, language), text in zip(chosen, texts, strict=True):
         clips.setdefault(text, Clip(path, language, pcm_s16le(path), text, text))
