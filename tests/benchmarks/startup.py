@@ -163,8 +163,7 @@ def _cold() -> float:
 
 def _under_systemd(rounds: int) -> list[float]:
     from tests.support.systemd.nspawn import booted
-    from tests.support.systemd.packages import built, install
-    from tests.support.systemd.service import INSIDER, SAMPLE, Service
+    from tests.support.systemd.service import INSIDER, SAMPLE, Service, built, install
 
     def measure(debs: Path) -> list[float]:
         with booted(debs) as box:

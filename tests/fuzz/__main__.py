@@ -1,4 +1,4 @@
-"""Fuzzing by hand: of functions, led by coverage, or of running daemons, by bursts of messages.
+"""Fuzzing of functions, guided by coverage, or of running daemons, by bursts of messages.
 
 python -m tests.fuzz codec --seconds 60
 python -m tests.fuzz codec --replay tests/fuzz/findings/codec-crash-...
@@ -50,15 +50,17 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("target", choices=[*TARGETS, *DAEMONS])
-    parser.add_argument("--seconds", type=float, default=0, help="at most; 0: no limit")
-    parser.add_argument("--executions", type=int, default=0, help="or messages, at most; 0: any")
+    parser.add_argument("--seconds", type=float, default=0, help="time limit; 0: none")
+    parser.add_argument(
+        "--executions", type=int, default=0, help="limit of executions, or of messages; 0: none"
+    )
     parser.add_argument("--seed", type=int, default=1)
-    led = parser.add_argument_group("functions")
-    led.add_argument("--corpus", type=Path, help="default: tests/fuzz/corpus/TARGET")
-    led.add_argument("--keep", action="store_true", help="keep what new was reached, minimised")
-    led.add_argument("--replay", type=Path, metavar="FILE", help="one input, without atheris")
+    functions = parser.add_argument_group("functions")
+    functions.add_argument("--corpus", type=Path, help="default: tests/fuzz/corpus/TARGET")
+    functions.add_argument("--keep", action="store_true", help="keep inputs that reach new code")
+    functions.add_argument("--replay", type=Path, metavar="FILE", help="one input, without atheris")
     daemons = parser.add_argument_group("daemons")
-    daemons.add_argument("--burst", type=int, help="this one alone")
+    daemons.add_argument("--burst", type=int, help="run this burst alone")
     return parser
 
 

@@ -1,28 +1,60 @@
-"""Data that is almost what a declared record takes: right, at a bound, just past it, or of a wrong
-type. Made from the declarations themselves, so that a new field is fuzzed at once."""
+"""Almost valid data for the declared records: values that are right, at a bound, just past it, or
+of a wrong type. It is made from the declarations, so that a new field is fuzzed at once."""
 
 import dataclasses
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from asrd.wire.fields import Getter
-from tests.fuzz.source import Source
 
-Maker = Callable[[Source], Any]
+T = TypeVar("T")
 
-# Of 256: how likely it is that a required field is missing, and that any field is of a wrong kind.
+# The chances, of 256, that a field is missing and that it has a wrong type.
 _MISSING = 4
 _WRONG = 12
-# Sizes of what has no bound that a fuzzer could reach.
+# Sizes of values without a bound within a fuzzer's reach.
 _LONG = 5000
 _SEVERAL = 3
 _CHARACTERS = "a0 -_.é日\n\x00\x1b\x7f\u202e\u2028\U0001f600%s{}/\\\"'"
 _NUMBERS = (0, 1, -1, 0.5, -0.0, 1e-320, 1e308, -1e308, 255, 1 << 31, 1 << 53, -(1 << 63), 1 << 64)
 
 
+class Source:
+    """Decisions made of bytes, which come from a fuzzer or from a seed. After the last byte come
+    zeros, of which small and valid values should be made."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def byte(self) -> int:
+        if self._at >= len(self._data):
+            return 0
+        self._at += 1
+        return self._data[self._at - 1]
+
+    def number(self, count: int) -> int:
+        """A number below 256 to the power of `count`."""
+        value = 0
+        for _ in range(count):
+            value = value << 8 | self.byte()
+        return value
+
+    def pick(self, choices: Sequence[T]) -> T:
+        return choices[self.byte() % len(choices)]
+
+    def rest(self) -> bytes:
+        data = self._data[self._at :]
+        self._at = len(self._data)
+        return data
+
+
+Maker = Callable[[Source], Any]
+
+
 def record(cls: type) -> Maker:
-    """Of zeros: the required fields alone, each with its least value."""
+    """A maker of a record's data. Zeros make the required fields alone, with their least values."""
     makers = [
         (spec.name, spec.default is dataclasses.MISSING, _by(spec.metadata["get"]))
         for spec in dataclasses.fields(cls)
@@ -44,7 +76,7 @@ def record(cls: type) -> Maker:
 
 
 def anything(source: Source, depth: int = 3) -> Any:
-    """Any JSON, of any type."""
+    """A JSON value of any type."""
     kind = source.byte() % (8 if depth else 6)
     if kind < 3:
         return (None, False, True)[kind]

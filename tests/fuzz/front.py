@@ -1,4 +1,4 @@
-"""Clients that say mutated things to a running front, a few at once."""
+"""Clients that send almost valid messages to a running front, a few at once."""
 
 import contextlib
 import random
@@ -12,10 +12,10 @@ from asrd.errors import Code
 from asrd.wire.client_events import FROM_CLIENT, TO_CLIENT, AudioChunk, Error, Transcribe
 from asrd.wire.records import Options
 from tests.fuzz.almost import record
-from tests.fuzz.honest import heard, honest_worker
 from tests.fuzz.mutants import Message, Mutants, source_of
-from tests.fuzz.structured import ANSWER_SECONDS, Listener, drain, told_of
+from tests.fuzz.structured import ANSWER_SECONDS, Listener, drain, name_of
 from tests.support.daemons import Front
+from tests.support.played import heard, honest_worker
 from tests.support.raw import memfd, wait_for
 
 _SETTINGS = """
@@ -30,29 +30,30 @@ _AUDIO = bytes(range(256)) * 125
 _CONNECTIONS = 4
 _MESSAGES = 24
 _PCM = {"encoding": "pcm_s16le"}
-# `status` and `info` have no dataclass: they are asrd's own snapshot and Wyoming's.
+# `status` and `info` have no dataclass: they are the snapshots of asrd and of Wyoming.
 _UNTYPED = frozenset({"status", "info"})
 
 
-class FrontUnderFire:
+class RunningFront:
+    """A front with an honest worker, under fire from a subclass."""
+
     slack_kib = 24 * 1024
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, worker: str, config: str, work_seconds: float = 0) -> None:
         self._home = home
+        self._front = Front(home, worker, config=config)
+        self._honest = honest_worker(self._front.listeners[worker], work_seconds)
+        self._worker = worker
         self._stack = contextlib.ExitStack()
+        self.pid = self._front.process.pid
         self.answers: Counter[str] = Counter()
 
-    def __enter__(self) -> "FrontUnderFire":
-        public = self._home / "status.sock"
-        settings = f"{_SETTINGS}status_socket = '{public}'"
+    def __enter__(self) -> Any:
         with contextlib.ExitStack() as stack:
-            self._front = Front(self._home, "0", config=settings)
             stack.enter_context(self._front)
-            stack.enter_context(honest_worker(self._front.listeners["0"]))
-            self._front.wait_for_state("ready")
+            stack.enter_context(self._honest)
+            self._front.wait_for_state("ready", name=self._worker)
             self._stack = stack.pop_all()
-        self._doors = (self._front.socket,) * 4 + (str(public),)
-        self.pid = self._front.process.pid
         return self
 
     def __exit__(self, *problem: Any) -> None:
@@ -61,6 +62,18 @@ class FrontUnderFire:
     @property
     def log(self) -> str:
         return self._front.log
+
+    def _status(self) -> dict[str, Any]:
+        status = self._front.status()
+        assert status["pid"] == self.pid
+        return status
+
+
+class FrontUnderFire(RunningFront):
+    def __init__(self, home: Path) -> None:
+        public = str(home / "status.sock")
+        super().__init__(home, "0", f"{_SETTINGS}status_socket = '{public}'")
+        self._doors = (self._front.socket,) * 4 + (public,)
 
     def burst(self, chance: random.Random) -> int:
         weights = dict.fromkeys(FROM_CLIENT.values(), 1.0) | {Transcribe: 6.0, AudioChunk: 3.0}
@@ -81,17 +94,17 @@ class FrontUnderFire:
                 for _ in range(chance.randint(1, _CONNECTIONS))
             ]
             for _ in range(_MESSAGES):
-                chance.choice(clients).say(mutants.message(), chance)
+                chance.choice(clients).send(mutants.message(), chance)
             for client in clients:
                 client.leave(half=chance.random() < 0.3)
         return _MESSAGES
 
     def _note(self, event: Any) -> None:
-        self.answers[told_of(event)] += 1
+        self.answers[name_of(event)] += 1
         assert not (isinstance(event, Error) and event.code == Code.INTERNAL), event
 
     def look(self) -> None:
-        wait_for("the clients to be forgotten", self._alone, ANSWER_SECONDS)
+        wait_for("the end of all connections", self._alone, ANSWER_SECONDS)
         with self._front.connect() as client:
             client.send("ping", {"text": "still there?"})
             assert client.expect("pong") == {"text": "still there?"}
@@ -100,21 +113,19 @@ class FrontUnderFire:
             with memfd(audio) as fd:
                 client.send("transcribe", {"job_id": "b", "audio": _PCM}, fds=(fd.fileno(),))
             for job_id in ("a", "b"):
-                answer = client.answer(job_id)
-                assert answer.data.get("text") == heard(audio), answer.data
+                assert client.transcript(job_id)["text"] == heard(audio)
 
     def _alone(self) -> bool:
-        told = self._front.status()
-        assert told["pid"] == self.pid
-        return bool(told["connections"] == 1 and told["workers"][0]["state"] == "ready")
+        status = self._status()
+        return bool(status["connections"] == 1 and status["workers"][0]["state"] == "ready")
 
 
 class _Client:
-    """Connects again where the front has had enough of it."""
+    """A client that connects again if the front has ended its connection."""
 
-    def __init__(self, path: str, tell: Callable[[Any], None]) -> None:
+    def __init__(self, path: str, take: Callable[[Any], None]) -> None:
         self._path = path
-        self._tell = tell
+        self._take = take
         self._connect()
 
     def _connect(self) -> None:
@@ -123,21 +134,21 @@ class _Client:
         self._sock.connect(self._path)
         self._listener = Listener(TO_CLIENT, _UNTYPED)
 
-    def say(self, message: Message, chance: random.Random) -> None:
+    def send(self, message: Message, chance: random.Random) -> None:
         with contextlib.closing(message), contextlib.suppress(ConnectionError):
             message.send(self._sock, chance)
-        # What it said before it closed can still be read, and must be.
-        if not drain(self._sock, self._listener, self._tell):
+        # Events from before the front closed the connection must still be checked.
+        if not drain(self._sock, self._listener, self._take):
             self.close()
             self._connect()
 
     def leave(self, half: bool) -> None:
-        """At once, or by saying that no more will come and hearing the rest."""
+        """Does nothing, or ends its own direction alone and reads the remaining events."""
         if half:
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_WR)
                 while data := self._sock.recv(1 << 18):
-                    self._listener.hear(memoryview(data), [], self._tell)
+                    self._listener.receive(memoryview(data), [], self._take)
 
     def close(self) -> None:
         self._listener.close()

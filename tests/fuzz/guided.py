@@ -1,4 +1,4 @@
-"""The coverage-guided runs; each in a process of its own (tests.fuzz.instrumented), which ends with
+"""Runs guided by coverage. Each is a process of its own (tests.fuzz.instrumented), which ends at
 the first bug."""
 
 import dataclasses
@@ -16,16 +16,16 @@ from tests.fuzz.targets import RECORDS, TABLES
 HERE = Path(__file__).parent
 CORPUS = HERE / "corpus"
 FINDINGS = HERE / "findings"
-# In bytes: enough for a few events, or for some frames of audio behind a header.
+# The longest input in bytes: a few events, or a header and some frames of audio.
 _LONGEST = {"codec": 512, "events": 256, "json": 128, "settings": 512, "recordings": 8192}
-# Of one execution, each far above what any takes.
+# The bounds of one execution, far above its needs.
 _SECONDS_MAX = 20
 _MEMORY_MIB_MAX = 2048
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What came of one; `edges` are of asrd's Python code alone."""
+    """The result of a run; `edges` are those of asrd's Python code alone."""
 
     target: str
     executions: int
@@ -35,8 +35,8 @@ class Run:
     finding: str | None
 
     def __str__(self) -> str:
-        told = f"{self.executions} executions in {self.seconds:.0f} s, {self.edges} edges covered"
-        return f"{self.target}: {told} by {self.inputs} inputs, " + (
+        counts = f"{self.executions} executions in {self.seconds:.0f} s, {self.edges} edges covered"
+        return f"{self.target}: {counts} by {self.inputs} inputs, " + (
             f"a bug: {self.finding}" if self.finding else "nothing found"
         )
 
@@ -44,8 +44,8 @@ class Run:
 def fuzz(
     target: str, seconds: float, executions: int, seed: int, corpus: Path, keep: bool = False
 ) -> Run:
-    """For so long and so often at most (0: no limit); with `keep`, what new was reached is kept
-    in the corpus, which is made as small as it can be."""
+    """Runs for at most `seconds` and `executions` (0: no limit). With `keep`, inputs that reach
+    new code are added to the corpus, which is minimised."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as tmp:
         finds, words = Path(tmp, "finds"), Path(tmp, "words")
         finds.mkdir()
@@ -59,7 +59,7 @@ def fuzz(
 
 
 def _vocabulary() -> set[str]:
-    """What a fuzzer would be long in guessing."""
+    """Words that a fuzzer would not guess soon."""
     names = {spec.name for cls in RECORDS for spec in dataclasses.fields(cls)}
     return names | {kind for table in TABLES for kind in table} | _HEADER | {*settings.TABLES}
 

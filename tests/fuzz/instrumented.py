@@ -1,4 +1,4 @@
-"""Under libFuzzer: `python -m tests.fuzz.instrumented TARGET [libFuzzer's arguments]`."""
+"""A libFuzzer process: `python -m tests.fuzz.instrumented TARGET [libFuzzer's arguments]`."""
 
 import sys
 

@@ -1,116 +1,83 @@
-"""Workers that say mutated things to a running front, while an honest one works beside them."""
+"""Workers that send almost valid messages to a running front, in addition to an honest one."""
 
 import contextlib
 import random
 import select
 import socket
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from asrd.errors import Code
-from asrd.wire import frames
+from asrd.wire import frames, worker_events
 from asrd.wire.client_events import TO_CLIENT
 from asrd.wire.fields import dump
-from asrd.wire.worker_events import (
-    TO_WORKER,
-    Bye,
-    CannotLoad,
-    Done,
-    Failed,
-    Hello,
-    JobProgress,
-    JobSegment,
-    Loading,
-    StartJob,
-)
-from tests.fuzz.honest import heard, honest_worker
+from tests.fuzz.front import RunningFront
 from tests.fuzz.mutants import Mutants
-from tests.fuzz.structured import ANSWER_SECONDS, Listener, drain, told_of
-from tests.support.daemons import Front
+from tests.fuzz.structured import ANSWER_SECONDS, Listener, drain, name_of
+from tests.support.played import heard
 from tests.support.raw import HELLO, Peer, wait_for
 
 _SETTINGS = "queue_max = 64\nmax_wait_seconds = 10\nmax_run_seconds = 5\nmax_attempts = 3\n"
 _PCM = {"encoding": "pcm_s16le"}
 _LIARS = 12
-# Of one liar: how often it is met, and how much it says then, at most.
+# The most connections that a liar accepts, and the most messages that it sends on each.
 _LIVES = 8
 _MESSAGES = 24
 _JOBS = 40
 _PAUSE_SECONDS = 0.01
-# The honest one takes its time, so that the others get jobs, too; they wait so long for one.
+# The honest worker is slow, so that the others get jobs too; they wait so long for one.
 _WORK_SECONDS = 0.05
 _WAIT_SECONDS = 0.3
-# After one of these a worker is not met again for a while, and after `done` it has no job.
-_WEIGHTS = {
-    Loading: 0.2,
-    Hello: 0.2,
-    CannotLoad: 0.02,
-    Bye: 0.05,
-    JobSegment: 5.0,
-    JobProgress: 5.0,
-    Done: 1.0,
-    Failed: 0.5,
+# After some of these the front avoids a worker for a while, and after `done` it has no job.
+_WEIGHTS: dict[type, float] = {
+    worker_events.Loading: 0.2,
+    worker_events.Hello: 0.2,
+    worker_events.CannotLoad: 0.02,
+    worker_events.Bye: 0.05,
+    worker_events.JobSegment: 5.0,
+    worker_events.JobProgress: 5.0,
+    worker_events.Done: 1.0,
+    worker_events.Failed: 0.5,
 }
-# What a worker says of a segment is passed on as it is; the client's library checks it.
+# The front passes segments on unread; the client's library checks them.
 _PASSED_ON = frozenset({"segment", "segments"})
 
 
-class LinkUnderFire:
-    slack_kib = 24 * 1024
-
+class LinkUnderFire(RunningFront):
     def __init__(self, home: Path) -> None:
-        self._home = home
-        self._stack = contextlib.ExitStack()
-        self.answers: Counter[str] = Counter()
+        super().__init__(home, "honest", _SETTINGS, _WORK_SECONDS)
         self._bursts = 0
 
-    def __enter__(self) -> "LinkUnderFire":
-        with contextlib.ExitStack() as stack:
-            self._front = Front(self._home, "honest", config=_SETTINGS)
-            stack.enter_context(self._front)
-            stack.enter_context(honest_worker(self._front.listeners["honest"], _WORK_SECONDS))
-            self._front.wait_for_state("ready", name="honest")
-            self._stack = stack.pop_all()
-        self.pid = self._front.process.pid
-        return self
-
-    def __exit__(self, *problem: Any) -> None:
-        self._stack.close()
-
-    @property
-    def log(self) -> str:
-        return self._front.log
-
     def burst(self, chance: random.Random) -> int:
-        """New workers each time: the front waits longer and longer for one that lies."""
+        """Uses new workers each time: the front waits longer and longer for one that lies."""
         self._bursts += 1
         names = [f"liar-{self._bursts}-{n}" for n in range(_LIARS)]
         liars = [
             _Liar(self._front.listen(name), random.Random(chance.random()), self._home)
             for name in names
         ]
-        wait_for("the liars to be found", lambda: {*names} <= self._states().keys())
+        wait_for("the liars in the status", lambda: {*names} <= self._states().keys())
         with ThreadPoolExecutor(_LIARS) as threads, self._front.connect() as client:
             lives = [threads.submit(liar.run) for liar in liars]
             self._be_served(client, chance)
-            said = sum(life.result() for life in lives)
+            messages = sum(life.result() for life in lives)
         for name in names:
             (self._front.worker_dir / f"{name}.sock").unlink()
-        return said
+        return messages
 
     def _be_served(self, client: Peer, chance: random.Random) -> None:
-        """Each job gets one answer, and from the honest worker the right one."""
+        """Checks that each job gets one answer, and the right one from the honest worker."""
         audios = {f"job-{n}": chance.randbytes(2 * chance.randint(1, 2000)) for n in range(_JOBS)}
         listener = Listener(TO_CLIENT, _PASSED_ON)
         answered: dict[str, Any] = {}
 
-        def tell(event: Any) -> None:
-            self.answers[told_of(event)] += 1
+        def take(event: Any) -> None:
+            name = name_of(event)
+            self.answers[name] += 1
             data = event.data if isinstance(event, frames.Frame) else dump(event)
-            if told_of(event) in ("transcript", *Code):
+            if name in ("transcript", *Code):
                 assert data["job_id"] not in answered, f"answered twice: {data}"
                 answered[data["job_id"]] = data
 
@@ -120,43 +87,41 @@ class LinkUnderFire:
         with contextlib.closing(listener):
             wait_for(
                 "every job's answer",
-                lambda: drain(client.sock, listener, tell) and len(answered) == len(audios),
+                lambda: drain(client.sock, listener, take) and len(answered) == len(audios),
             )
         for job_id, data in answered.items():
             if data.get("worker") == "honest":
                 assert data["text"] == heard(audios[job_id]), data
 
     def look(self) -> None:
-        wait_for("the liars to be forgotten", self._alone, ANSWER_SECONDS)
+        wait_for("the liars to leave the status", self._alone, ANSWER_SECONDS)
         with self._front.connect() as client:
             client.send("transcribe", {"job_id": "a", "audio": _PCM}, b"honest")
-            assert client.answer("a").data.get("text") == heard(b"honest")
+            assert client.transcript("a")["text"] == heard(b"honest")
 
     def _alone(self) -> bool:
         return self._states() == {"honest": "ready"} and self._front.status()["connections"] == 1
 
     def _states(self) -> dict[str, str]:
-        told = self._front.status()
-        assert told["pid"] == self.pid
-        return {worker["name"]: worker["state"] for worker in told["workers"]}
+        return {worker["name"]: worker["state"] for worker in self._status()["workers"]}
 
 
 class _Liar:
-    """Owns the listener."""
+    """A worker that lies; it closes its listener."""
 
     def __init__(self, listener: socket.socket, chance: random.Random, home: Path) -> None:
         self._listener = listener
         self._chance = chance
         self._keys: list[int] = []
-        self._mutants = Mutants(chance, dict(_WEIGHTS), None, False, b"audio", home, self._touch)
-        self._said = 0
+        self._mutants = Mutants(chance, _WEIGHTS, None, False, b"audio", home, self._touch)
+        self._sent = 0
 
     def _touch(self, cls: type, data: dict[str, Any]) -> None:
         if "key" in data and self._keys and self._chance.random() < 0.95:
             data["key"] = self._keys[-1]
 
     def run(self) -> int:
-        """Returns how much it has said."""
+        """Returns the number of messages that it has sent."""
         with self._listener:
             self._listener.settimeout(_WAIT_SECONDS)
             for _ in range(_LIVES):
@@ -166,21 +131,21 @@ class _Liar:
                     break
                 with sock, contextlib.suppress(ConnectionError):
                     self._live(sock)
-        return self._said
+        return self._sent
 
     def _live(self, sock: socket.socket) -> None:
         if self._chance.random() < 0.9:
             sock.sendall(frames.encode("hello", HELLO))
-        with contextlib.closing(Listener(TO_WORKER, audio=True)) as listener:
+        with contextlib.closing(Listener(worker_events.TO_WORKER, audio=True)) as listener:
             select.select([sock], [], [], _WAIT_SECONDS)
             for _ in range(_MESSAGES):
-                if not drain(sock, listener, self._hear):
+                if not drain(sock, listener, self._receive):
                     break
                 with contextlib.closing(self._mutants.message()) as message:
                     message.send(sock, self._chance)
-                self._said += 1
+                self._sent += 1
                 time.sleep(self._chance.random() * _PAUSE_SECONDS)
 
-    def _hear(self, event: Any) -> None:
-        if isinstance(event, StartJob):
+    def _receive(self, event: Any) -> None:
+        if isinstance(event, worker_events.StartJob):
             self._keys.append(event.key)

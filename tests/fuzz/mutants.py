@@ -1,4 +1,4 @@
-"""Messages that are almost right, as bytes and descriptors, out of a seeded random."""
+"""Almost valid messages, as bytes and descriptors, from a seeded random."""
 
 import json
 import os
@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from asrd.wire import fdsocket, frames
-from tests.fuzz.almost import Maker, anything, record
-from tests.fuzz.source import Source
+from tests.fuzz.almost import Maker, Source, anything, record
+from tests.support.raw import memfd
 
-# How often each layer is wrong. Most messages must get past the codec, or nothing behind it is met.
+# The share of messages that are wrong at each layer. Most must pass the codec: otherwise the code
+# behind it is never tested.
 _HEADER_WRONG = 0.08
 _DATA_WRONG = 0.05
 _BYTES_WRONG = 0.05
@@ -22,20 +23,20 @@ _AUDIO_WRONG = 0.1
 
 
 def source_of(chance: random.Random, size: int = 256) -> Source:
-    """The fewer of its bytes are not zero, the more is valid of what is made of them."""
+    """A source whose bytes are mostly zero, so that mostly valid values are made of it."""
     share = chance.choice((0, 0.02, 0.1, 1))
     return Source(bytes(b if chance.random() < share else 0 for b in chance.randbytes(size)))
 
 
 class Message:
-    """`fds` are open, and the caller's to close."""
+    """A message; the caller must close it."""
 
     def __init__(self, raw: bytes, fds: list[int]) -> None:
         self.raw = raw
         self.fds = fds
 
     def send(self, sock: socket.socket, chance: random.Random) -> None:
-        """Whole, or in two pieces; the descriptors with the first. Raises OSError."""
+        """Sends it whole or in two pieces, the descriptors with the first. Raises OSError."""
         cut = chance.choice((len(self.raw), chance.randint(1, len(self.raw))))
         sent = fdsocket.send(sock, [self.raw[:cut]], self.fds)
         sock.sendall(self.raw[sent:])
@@ -46,7 +47,7 @@ class Message:
 
 
 class Mutants:
-    """Of one side's events; `touch` may make the data of one more plausible before it is framed."""
+    """Messages of one side; `touch` may make an event's data more plausible."""
 
     def __init__(
         self,
@@ -58,8 +59,8 @@ class Mutants:
         home: Path,
         touch: Callable[[type, dict[str, Any]], None] = lambda cls, data: None,
     ) -> None:
-        """`classes` with their weights. `with_audio` has a descriptor, or with `with_payload` like
-        all the others bytes; some have what they must not have."""
+        """`classes` have weights. Events of `with_audio` have a descriptor, or bytes if
+        `with_payload` is set, as all others may have then; some have audio that they must not."""
         self._chance = chance
         self._classes = classes
         self._makers: dict[type, Maker] = {cls: record(cls) for cls in classes}
@@ -133,9 +134,7 @@ _SPOILERS: tuple[Callable[[bytes], bytes], ...] = (
 
 
 def _memfd(data: bytes, home: Path) -> int:
-    fd = os.memfd_create("fuzz", os.MFD_CLOEXEC)
-    os.write(fd, data)
-    return fd
+    return memfd(data).take()
 
 
 def _write_only(data: bytes, home: Path) -> int:

@@ -1,7 +1,7 @@
-"""Fuzzing of running daemons: a burst of almost valid messages, then a look at how it stands.
+"""Fuzzing of running daemons: a burst of almost valid messages, then a check of the daemon.
 
-What a burst says depends on its seed and number alone, so that one burst can be said again
-(`--burst`); when each piece is read depends on the machine.
+The seed and its number alone determine a burst, so that it can be repeated (`--burst`); the moments
+at which its pieces are read depend on the machine.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ from asrd.wire.fields import parse_event
 from asrd.wire.worker_events import StartJob
 from tests.support.daemons import alive, descriptors, resident_kib
 
-# A busy machine's; what is asked after each burst should take some milliseconds.
+# The limit on a busy machine; a check takes some milliseconds.
 ANSWER_SECONDS = 5.0
-# None of these may ever be logged: each would be our bug.
-_SHAMEFUL = (
+# Each of these in the log means a bug.
+_BUGS = (
     "Traceback",
     "ResourceWarning",
     "a connection failed",
@@ -37,18 +37,18 @@ T = TypeVar("T")
 
 
 class Daemon(Protocol):
-    """Under test. `look` raises AssertionError if it does not stand as it should."""
+    """A daemon under test. `look` checks it, and raises AssertionError if a check fails."""
 
     pid: int
-    # By how much its memory may grow.
+    # The growth of its memory that is allowed.
     slack_kib: int
-    # What came back, by kind.
+    # The number of its events by type or error code.
     answers: Counter[str]
 
     @property
     def log(self) -> str: ...
     def burst(self, chance: random.Random) -> int:
-        """Say mutated things; returns how many messages."""
+        """Sends almost valid messages, and returns their number."""
 
     def look(self) -> None: ...
     def __enter__(self: T) -> T: ...
@@ -67,26 +67,26 @@ class Figures:
     answers: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
-        told = (
+        totals = (
             f"seed {self.seed}: {self.messages} messages in {self.bursts} bursts, "
             f"{self.seconds:.0f} s; first {self.first}, last {self.last}, "
             f"slowest look {1000 * self.slowest_look:.0f} ms"
         )
         counts = ", ".join(f"{count} {kind}" for kind, count in self.answers.most_common())
-        return f"{told}\n  answers: {counts}"
+        return f"{totals}\n  answers: {counts}"
 
 
 def fuzz(
     daemon: Daemon, seed: int, seconds: float, messages: int, burst: int | None = None
 ) -> Figures:
-    """For so long and so many messages at most (0: no limit), or one burst alone.
+    """Sends bursts for at most `seconds` and `messages` (0: no limit), or one burst alone.
 
-    Raises AssertionError naming the burst that broke it.
+    Raises AssertionError that names the burst after which a check failed.
     """
     figures = Figures(seed, answers=daemon.answers)
     daemon.look()
     before = _at_rest(daemon.pid), resident_kib(daemon.pid)
-    figures.first = _told(*before)
+    figures.first = _held(*before)
     started = time.monotonic()
     for number in count(burst or 0):
         try:
@@ -100,17 +100,17 @@ def fuzz(
         enough = 0 < seconds <= figures.seconds or 0 < messages <= figures.messages
         if burst is not None or enough:
             break
-    figures.last = _told(descriptors(daemon.pid), resident_kib(daemon.pid))
+    figures.last = _held(descriptors(daemon.pid), resident_kib(daemon.pid))
     return figures
 
 
-def _told(fds: int, kib: int) -> str:
+def _held(fds: int, kib: int) -> str:
     return f"{kib / 1024:.1f} MiB and {fds} descriptors"
 
 
 def _at_rest(pid: int) -> int:
-    """The fewest descriptors of a moment: the last client may not be forgotten yet, and the front
-    opens a directory now and then to look for workers."""
+    """The fewest descriptors within a moment: the front may not have closed the last client yet,
+    and opens a directory now and then to look for workers."""
     held = descriptors(pid)
     for _ in range(20):
         time.sleep(0.01)
@@ -124,25 +124,25 @@ def _look(daemon: Daemon, before: tuple[int, int]) -> float:
     daemon.look()
     took = time.monotonic() - started
     patience = time.monotonic() + ANSWER_SECONDS
-    # Until it has noticed that the last ones have gone.
+    # The daemon needs a moment to notice that the last peers have disconnected.
     while (held := descriptors(daemon.pid)) > before[0] and time.monotonic() < patience:
         time.sleep(0.01)
     assert held <= before[0], f"{held} descriptors, {before[0]} before"
     grown = resident_kib(daemon.pid) - before[1]
     assert grown < daemon.slack_kib, f"it has grown by {grown} KiB"
-    shame = [word for word in _SHAMEFUL if word in daemon.log]
-    assert not shame, f"it logged {shame}"
+    bugs = [word for word in _BUGS if word in daemon.log]
+    assert not bugs, f"it logged {bugs}"
     return took
 
 
 class Listener:
-    """Takes what a daemon says, and holds it to the daemon's own tables."""
+    """Decodes a daemon's events, and checks them against its own declarations."""
 
     def __init__(
         self, table: dict[str, type], unchecked: frozenset[str] = frozenset(), audio: bool = False
     ) -> None:
-        """`unchecked`: types without a table of fields, and fields that the daemon passes on as
-        somebody else said them; `audio`: whether each `job` must have a descriptor."""
+        """`unchecked`: types without declared fields, and fields that the daemon passes on from
+        another peer. With `audio`, each `job` must have a descriptor."""
         self._decoder = frames.Decoder(
             frames.FrameLimits(data=frames.MAX_TRANSCRIPT_DATA, strict=False)
         )
@@ -150,37 +150,37 @@ class Listener:
         self._unchecked = unchecked
         self._audio = audio
 
-    def hear(self, data: memoryview, fds: list[OwnedFd], tell: Callable[[Any], None]) -> None:
+    def receive(self, data: memoryview, fds: list[OwnedFd], take: Callable[[Any], None]) -> None:
         self._decoder.receive(data, fds)
-        while (framed := self._decoder.next_frame()) is not None:
-            with contextlib.closing(framed):
-                assert len(framed.fds) == (self._audio and framed.type == StartJob.TYPE), framed
-                assert framed.payload is None, framed
-            tell(self._checked(framed))
+        while (frame := self._decoder.next_frame()) is not None:
+            with contextlib.closing(frame):
+                assert len(frame.fds) == (self._audio and frame.type == StartJob.TYPE), frame
+                assert frame.payload is None, frame
+            take(self._checked(frame))
 
-    def _checked(self, framed: frames.Frame) -> Any:
+    def _checked(self, frame: frames.Frame) -> Any:
         try:
-            event = parse_event(self._table, framed.type, framed.data)
+            event = parse_event(self._table, frame.type, frame.data)
         except FieldError as error:
             passed_on = re.split(r"[.[]", error.field)[0] in self._unchecked
-            assert passed_on, f"it said {framed.type} {framed.data}: {error}"
-            return framed
-        assert event is not None or framed.type in self._unchecked, f"it said {framed.type}"
-        return event or framed
+            assert passed_on, f"it sent {frame.type} {frame.data}: {error}"
+            return frame
+        assert event is not None or frame.type in self._unchecked, f"it sent {frame.type}"
+        return event or frame
 
     def close(self) -> None:
         self._decoder.close()
 
 
-def told_of(event: Any) -> str:
-    """An event that was heard, or one without a table: its type, of an error the code."""
+def name_of(event: Any) -> str:
+    """The type of an event or a frame, or the code of an error."""
     if isinstance(event, frames.Frame):
         return event.type
     return str(getattr(event, "code", event.TYPE))
 
 
-def drain(sock: socket.socket, listener: Listener, tell: Callable[[Any], None]) -> bool:
-    """Hear what has come; False at the end of the connection."""
+def drain(sock: socket.socket, listener: Listener, take: Callable[[Any], None]) -> bool:
+    """Takes the events that have arrived; False at the end of the connection."""
     sock.setblocking(False)
     buffer = memoryview(bytearray(fdsocket.READ_SIZE))
     try:
@@ -188,7 +188,7 @@ def drain(sock: socket.socket, listener: Listener, tell: Callable[[Any], None]) 
             count, fds = fdsocket.receive_into(sock, buffer)
             if not count:
                 return False
-            listener.hear(buffer[:count], fds, tell)
+            listener.receive(buffer[:count], fds, take)
     except BlockingIOError:
         return True
     except ConnectionResetError:

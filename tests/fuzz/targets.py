@@ -1,13 +1,11 @@
-"""What is fuzzed, a function of bytes each: it returns, or the code under test has a bug.
+"""The fuzzed functions of bytes; an exception means a bug in the code under test.
 
-The rule of all of them: what a peer says parses, or is a protocol error (ProtocolError,
-FieldError, and their like for settings and audio), and is never anything else.
+All of them check one rule: the input of a peer parses or is a protocol error (ProtocolError,
+FieldError, and their counterparts for settings and audio), and never anything else.
 """
 
-import contextlib
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,9 @@ from asrd.errors import BadAudio, ConfigError, FieldError, TooLarge
 from asrd.wire import client_events, frames, strict_json, worker_events
 from asrd.wire.fields import dump, parse, parse_event
 from asrd.wire.records import SENTENCE_MAX, AudioFormat, Options
-from tests.fuzz.almost import record
-from tests.fuzz.source import Source
+from tests.fuzz.almost import Source, record
 from tests.support.feeding import Feed, payload_of
+from tests.support.raw import memfd
 
 TABLES = (
     client_events.FROM_CLIENT,
@@ -40,20 +38,20 @@ _LIMITS = tuple(
     for data, payload in ((frames.MAX_DATA, 1 << 20), (24, 9))
     for strict in (True, False)
 )
-# Of the streams up to this length an eighth is fed byte by byte, all else in a few pieces.
+# An eighth of the streams up to this length is fed byte by byte, all others in a few pieces.
 _BYTEWISE = 200
 _PIECES = 8
 
 
 def codec(data: bytes) -> None:
-    """A few bytes say how the rest, the stream, is fed and where descriptors come with it."""
+    """The first bytes decide how the rest, a stream, is fed and where descriptors arrive."""
     source = Source(data)
     how = source.byte()
     limits = _LIMITS[how & 3]
     arrivals = {0: source.byte() % 7, source.byte(): source.byte() % 7}
     stream = source.rest()
     if how & 0xE0 == 0xE0:
-        # To the bound of a header line, and a little beyond.
+        # The stream reaches the bound of a header line, or a little more.
         stream = b" " * (frames.MAX_HEADER - 64) + stream
     bytewise = how & 0x1C == 0x1C and len(stream) <= _BYTEWISE
     step = 1 if bytewise else len(stream) // _PIECES + 1
@@ -65,7 +63,7 @@ def codec(data: bytes) -> None:
 
 
 def _fed(stream: bytes, arrivals: dict[int, int], step: int, limits: frames.FrameLimits) -> Feed:
-    """As the kernel gives it: a read ends before the byte with which more descriptors come."""
+    """Feeds the stream as the kernel would: a read ends before the byte of the next descriptors."""
     feed = Feed(limits)
     view = memoryview(stream)
     most = max(frames.MAX_HEADER + frames._LINE_STEP, limits.data)
@@ -83,9 +81,9 @@ def _fed(stream: bytes, arrivals: dict[int, int], step: int, limits: frames.Fram
 
 
 def _same(whole: Feed, pieces: Feed) -> None:
-    """A descriptor that no event declared may be found out earlier in small pieces, where no byte
-    of the next event has come; all else must not depend on the pieces."""
-    one, other = _told(whole), _told(pieces)
+    """Checks that the result does not depend on the pieces, except that an undeclared descriptor
+    may be found earlier in small ones."""
+    one, other = _contents(whole), _contents(pieces)
     if str(pieces.error).startswith("fds: a descriptor came"):
         assert one[: len(other)] == other
     else:
@@ -93,22 +91,22 @@ def _same(whole: Feed, pieces: Feed) -> None:
         assert str(whole.error) == str(pieces.error)
 
 
-def _told(feed: Feed) -> list[tuple[str, dict[str, Any], bytes, int]]:
+def _contents(feed: Feed) -> list[tuple[str, dict[str, Any], bytes, int]]:
     return [(e.type, e.data, payload_of(e), len(e.fds)) for e in feed.events]
 
 
-def _events_of(framed: frames.Frame) -> None:
-    """What was accepted can be passed on as it is, and parses in no table or as it should."""
+def _events_of(frame: frames.Frame) -> None:
+    """Checks that an accepted frame can be sent again, and parses or is a field error."""
     feed = Feed(frames.FrameLimits(data=frames.MAX_TRANSCRIPT_DATA, strict=False))
-    feed.receive(frames.encode(framed.type, framed.data))
-    assert [(e.type, e.data) for e in feed.events] == [(framed.type, framed.data)], feed.error
+    feed.receive(frames.encode(frame.type, frame.data))
+    assert [(e.type, e.data) for e in feed.events] == [(frame.type, frame.data)], feed.error
     for table in TABLES:
-        if framed.type in table:
-            _parsed(table[framed.type], framed.data)
+        if frame.type in table:
+            _parsed(table[frame.type], frame.data)
 
 
 def _is_a_sentence(problem: str) -> None:
-    """It can be told to the peer, and stands in one line of the log."""
+    """Checks that the error fits an answer, and one line of the log."""
     assert 0 < len(problem) <= SENTENCE_MAX and problem.isprintable(), repr(problem)
 
 
@@ -118,7 +116,7 @@ _MAKERS = tuple((cls, record(cls)) for cls in RECORDS)
 
 
 def fields(data: bytes) -> None:
-    """Almost valid data of every record that either hop knows."""
+    """Parses almost valid data of every record of both hops."""
     source = Source(data)
     cls, make = source.pick(_MAKERS)
     _parsed(cls, make(source))
@@ -135,7 +133,7 @@ def _parsed(cls: type, data: dict[str, Any]) -> None:
     try:
         raw = orjson.dumps(dump(value))
     except TypeError:
-        # An integer beyond 64 bits in what is passed on unread: orjson never reads one.
+        # An integer beyond 64 bits in a field that is passed on unread: orjson never reads one.
         return
     assert parse(cls, orjson.loads(raw)) == value
 
@@ -144,7 +142,7 @@ def _parsed(cls: type, data: dict[str, Any]) -> None:
 
 
 def engines(data: bytes) -> None:
-    """Both JSON engines accept the same, and what they accept is the same."""
+    """Checks that both JSON engines accept the same input, with the same value."""
     verdicts = [_verdict(loads, data) for loads in (orjson.loads, strict_json.plain_loads)]
     if verdicts[0] != verdicts[1]:
         raise AssertionError(f"orjson: {verdicts[0]}, json: {verdicts[1]}")
@@ -163,8 +161,8 @@ def _verdict(loads: Callable[[bytes], Any], data: bytes) -> str:
 
 
 def settings(data: bytes) -> None:
-    with _file(data) as fd:
-        path = Path(f"/proc/self/fd/{fd}")
+    with memfd(data) as fd:
+        path = Path(f"/proc/self/fd/{fd.fileno()}")
         for load in (config.load_front, lambda path: config.load_worker(path, "0")):
             try:
                 load(path)
@@ -184,23 +182,13 @@ _MAX_SECONDS = 100.0
 
 
 def recordings(data: bytes) -> None:
-    with _file(data[1:]) as fd:
+    with memfd(data[1:]) as fd:
         try:
-            with open_recording(fd, _FORMATS[sum(data[:1]) % 4], _MAX_SECONDS) as opened:
+            with open_recording(fd.fileno(), _FORMATS[sum(data[:1]) % 4], _MAX_SECONDS) as opened:
                 count = sum(len(block) for block in opened)
             assert 0 < count <= _MAX_SECONDS * RATE
         except (BadAudio, TooLarge) as error:
             _is_a_sentence(error.text)
-
-
-@contextlib.contextmanager
-def _file(data: bytes) -> Iterator[int]:
-    fd = os.memfd_create("fuzz", os.MFD_CLOEXEC)
-    try:
-        os.write(fd, data)
-        yield fd
-    finally:
-        os.close(fd)
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

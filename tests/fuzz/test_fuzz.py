@@ -1,5 +1,5 @@
-"""Short runs of all fuzzers (docs/reliability.md); ASRD_FUZZ_SECONDS and ASRD_FUZZ_SEED change
-their length (of each) and seed."""
+"""Short runs of all fuzzers (docs/reliability.md). ASRD_FUZZ_SECONDS is the length of each,
+ASRD_FUZZ_SEED the seed."""
 
 import os
 from pathlib import Path
@@ -17,8 +17,8 @@ SEED = int(os.environ.get("ASRD_FUZZ_SEED", "1"))
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_no_input_is_answered_by_anything_but_an_error_of_ours(target: str) -> None:
-    # Without atheris this fails: a layer that is asked for is never skipped.
+def test_guided_fuzzing_finds_no_bug(target: str) -> None:
+    # Without atheris this fails: a requested layer is never skipped.
     run = guided.fuzz(target, SECONDS, 0, SEED, guided.CORPUS / target)
     print(run)
     assert run.finding is None
@@ -26,6 +26,6 @@ def test_no_input_is_answered_by_anything_but_an_error_of_ours(target: str) -> N
 
 
 @pytest.mark.parametrize("name", DAEMONS)
-def test_no_message_harms_a_daemon(name: str, tmp_path: Path) -> None:
+def test_daemon_survives_almost_valid_messages(name: str, tmp_path: Path) -> None:
     with DAEMONS[name](tmp_path) as daemon:
         print(structured.fuzz(daemon, SEED, SECONDS, 0))

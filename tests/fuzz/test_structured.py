@@ -1,4 +1,4 @@
-"""That the judge of the running daemons sees what is wrong with one, and names the burst."""
+"""Tests of the check of running daemons: it must find each fault and name the burst."""
 
 import os
 import random
@@ -14,27 +14,27 @@ from tests.fuzz.structured import Listener, fuzz
 
 
 class Ourselves:
-    """This very process, as a daemon that goes wrong in its third burst."""
+    """This process as a daemon, which fails in its third burst."""
 
     def __init__(self, wrong: str) -> None:
         self.pid = os.getpid()
         self.slack_kib = 1 << 20
         self.answers: Counter[str] = Counter()
         self.log = "serving"
-        self.said: list[float] = []
+        self.bursts: list[float] = []
         self._wrong = wrong
         self._left_open: list[int] = []
 
     def burst(self, chance: random.Random) -> int:
-        self.said.append(chance.random())
-        if len(self.said) == 3 and self._wrong == "a descriptor":
+        self.bursts.append(chance.random())
+        if len(self.bursts) == 3 and self._wrong == "a descriptor":
             self._left_open.append(os.open("/dev/null", os.O_RDONLY))
-        if len(self.said) == 3 and self._wrong == "a traceback":
+        if len(self.bursts) == 3 and self._wrong == "a traceback":
             self.log += "\nTraceback (most recent call last):"
         return 1
 
     def look(self) -> None:
-        assert len(self.said) < 3 or self._wrong != "an answer", "no answer"
+        assert len(self.bursts) < 3 or self._wrong != "an answer", "no answer"
 
     def __enter__(self) -> "Ourselves":
         return self
@@ -45,24 +45,24 @@ class Ourselves:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "problem"),
     [("a descriptor", "descriptors"), ("a traceback", "logged"), ("an answer", "no answer")],
 )
-def test_what_is_wrong_is_told_with_its_burst(
-    wrong: str, told: str, monkeypatch: pytest.MonkeyPatch
+def test_problem_is_reported_with_its_burst(
+    wrong: str, problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(structured, "ANSWER_SECONDS", 0)
     with Ourselves(wrong) as daemon, pytest.raises(AssertionError) as caught:
         fuzz(daemon, 7, 0, 10)
     assert "seed 7, burst 2" in str(caught.value)
-    assert told in str(caught.value)
+    assert problem in str(caught.value)
 
 
-def test_one_burst_can_be_said_again() -> None:
+def test_single_burst_can_be_repeated() -> None:
     with Ourselves("nothing") as all_of_them, Ourselves("nothing") as one:
         assert fuzz(all_of_them, 7, 0, 5).messages == 5
         fuzz(one, 7, 0, 0, burst=3)
-    assert one.said == all_of_them.said[3:4]
+    assert one.bursts == all_of_them.bursts[3:4]
 
 
 @pytest.mark.parametrize(
@@ -70,11 +70,11 @@ def test_one_burst_can_be_said_again() -> None:
     [
         ("pong", {"text": 5}, "text: must be a string"),
         ("error", {"text": "no", "code": "bad-request", "job_id": "a b"}, "job_id: must be"),
-        ("hello", {}, "it said hello"),
+        ("hello", {}, "it sent hello"),
     ],
 )
-def test_an_answer_must_fit_the_tables(kind: str, data: dict[str, Any], error: str) -> None:
+def test_answer_must_match_its_declaration(kind: str, data: dict[str, Any], error: str) -> None:
     listener = Listener(TO_CLIENT)
     with pytest.raises(AssertionError, match=error):
-        listener.hear(memoryview(frames.encode(kind, data)), [], lambda event: None)
+        listener.receive(memoryview(frames.encode(kind, data)), [], lambda event: None)
     listener.close()

@@ -1,4 +1,4 @@
-"""A front that says mutated things to a real worker with the demo model."""
+"""A front that sends almost valid messages to a real worker with the demo model."""
 
 import contextlib
 import os
@@ -15,30 +15,21 @@ from asrd.demo import SAMPLES
 from asrd.errors import Code
 from asrd.wire.fields import dump
 from asrd.wire.records import AudioFormat, Options
-from asrd.wire.worker_events import (
-    FROM_WORKER,
-    Alive,
-    CancelJob,
-    Done,
-    Failed,
-    Hello,
-    Loading,
-    StartJob,
-)
+from asrd.wire.worker_events import FROM_WORKER, CancelJob, Failed, StartJob
 from tests.fuzz.mutants import Mutants
-from tests.fuzz.structured import Listener, drain, told_of
+from tests.fuzz.structured import Listener, drain, name_of
 from tests.support.raw import PATIENCE, Peer, memfd
 
 _SETTINGS = "[worker]\ncpu_threads = 1\nbeam_size = 1\ncheck_model = true\n"
 _MESSAGES = 24
-# Between two messages, so that some jobs are answered, and the next comes too early for others.
+# Between two messages, so that some jobs are answered and others get the next message too early.
 _PAUSES_SECONDS = (0, 0.05, 1, 1)
 _WORDS = SAMPLES / "en-1.wav"
 _TEXT = "one yes"
 
 
 class WorkerUnderFire:
-    # The engine's own memory comes and goes with the length of what it hears.
+    # The engine's memory depends on the length of the audio.
     slack_kib = 128 * 1024
 
     def __init__(self, home: Path) -> None:
@@ -82,37 +73,37 @@ class WorkerUnderFire:
         mutants = Mutants(
             chance, {StartJob: 3.0, CancelJob: 1.0}, StartJob, False, self._audio, self._home, touch
         )
-        said = 0
-        while said < _MESSAGES:
+        messages = 0
+        while messages < _MESSAGES:
             with self._connected() as front:
                 with contextlib.closing(Listener(FROM_WORKER)) as listener:
-                    said += self._one_front(front.sock, listener, mutants, chance)
-        return said
+                    messages += self._one_front(front.sock, listener, mutants, chance)
+        return messages
 
     def _one_front(
         self, sock: socket.socket, listener: Listener, mutants: Mutants, chance: random.Random
     ) -> int:
-        """Until the worker has had enough of it; returns how many messages it has said."""
-        for said in range(_MESSAGES):
+        """Sends messages until the worker ends the connection, and returns their number."""
+        for sent in range(_MESSAGES):
             with contextlib.closing(mutants.message()) as message:
                 with contextlib.suppress(ConnectionError):
                     message.send(sock, chance)
             select.select([sock], [], [], chance.choice(_PAUSES_SECONDS))
             if not drain(sock, listener, self._note):
-                return said + 1
+                return sent + 1
         return _MESSAGES
 
     def _note(self, event: Any) -> None:
-        self.answers[told_of(event)] += 1
+        self.answers[name_of(event)] += 1
         assert not (isinstance(event, Failed) and event.code == Code.INTERNAL), event
 
     def _connected(self) -> Peer:
-        """Until the last one's job has stopped, the worker takes no other front."""
+        """Connects; the worker first finishes the job of the last front."""
         peer = Peer.connect(self._path)
         event = peer.receive()
-        while event is not None and event.type == Loading.TYPE:
+        while event is not None and event.type == "loading":
             event = peer.receive()
-        if event is None or event.type != Hello.TYPE:
+        if event is None or event.type != "hello":
             peer.close()
             raise AssertionError(f"{event} instead of hello")
         return peer
@@ -124,14 +115,14 @@ class WorkerUnderFire:
         with self._connected() as front, memfd(self._audio) as fd:
             front.send(StartJob.TYPE, dump(job), fds=(fd.fileno(),))
             answer = front.receive()
-            while answer is not None and answer.type == Alive.TYPE:
+            while answer is not None and answer.type == "alive":
                 answer = front.receive()
-        assert answer is not None and answer.type == Done.TYPE, answer
+        assert answer is not None and answer.type == "done", answer
         assert (answer.data["key"], answer.data["text"]) == (1 << 40, _TEXT), answer
 
 
 def _spawned(listener: socket.socket, home: Path, log: Any) -> "subprocess.Popen[bytes]":
-    """As a service manager starts it, with the socket as descriptor 3."""
+    """Starts the worker as a service manager would, with the socket as descriptor 3."""
     start = (
         "import os, sys; os.dup2(int(sys.argv[1]), 3);"
         "os.environ['LISTEN_PID'] = str(os.getpid());"

@@ -1,10 +1,11 @@
-"""Recordings of which the right text is known: asked of faster-whisper itself, once, at the start.
+"""Recordings whose right transcript is known from Faster Whisper itself.
 
-The texts are those of a process of its own with the daemon's own settings: `python -m
-tests.soak.clips MODEL` prints them, and the crowd's process stays free of the engine.
+`python -m tests.soak.clips MODEL` prints the transcripts, with the daemon's settings. It is a
+process of its own, so that the crowd's process does not load the engine.
 """
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asrd.demo import SAMPLES
+from asrd.worker.environment import WORKER_ENVIRONMENT
 from tests.support.speech import pcm_s16le, recordings
 
 BEAM_SIZE = 1
@@ -21,7 +23,7 @@ _SHORT_ONES = 24
 
 @dataclass(frozen=True)
 class Clip:
-    """`pcm` is 16 kHz, mono, s16le; `text` what is heard in it, `file_text` in the file."""
+    """A recording as file and as PCM (16 kHz, mono, s16le), with the transcript of each."""
 
     path: Path
     language: str
@@ -35,14 +37,20 @@ class Clip:
 
 
 def known(model: Path, chance: random.Random) -> list[Clip]:
-    """The long ones, and some short ones; no two have the same text."""
+    """Two long recordings, then some short ones; no two have the same transcript."""
     spoken = [(r.path, r.language) for r in recordings() if r.language is not None]
     chosen = [(SAMPLES / name, "en") for name in _LONG] + chance.sample(spoken, _SHORT_ONES)
-    command = [sys.executable, "-m", "tests.soak.clips", str(model)]
-    asked = json.dumps([(str(path), language) for path, language in chosen])
-    texts = json.loads(
-        subprocess.run(command, input=asked, capture_output=True, check=True, text=True).stdout
-    )
+    # The environment of a worker: the number of BLAS threads shows in the last bit of the features,
+    # and that bit can decide between two words.
+    output = subprocess.run(
+        [sys.executable, "-m", "tests.soak.clips", str(model)],
+        env={**os.environ, **WORKER_ENVIRONMENT},
+        input=json.dumps([(str(path), language) for path, language in chosen]),
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    ).stdout
+    texts = json.loads(output)
     clips: dict[str, Clip] = {}
     for (path, language), text in zip(chosen, texts, strict=True):
         clips.setdefault(text, Clip(path, language, pcm_s16le(path), text, text))
@@ -57,7 +65,7 @@ def _print_texts(model: str) -> None:
     for path, language in json.load(sys.stdin):
         segments, _ = whisper.transcribe(path, beam_size=BEAM_SIZE, language=language)
         heard = list(segments)
-        # Above 0 Whisper draws lots, and no answer would be the right one.
+        # Above temperature 0 Whisper samples at random, so that no answer would be the right one.
         if any(segment.temperature for segment in heard):
             raise ValueError(f"{path} needs the temperature fallback")
         texts.append("".join(segment.text for segment in heard).strip())

@@ -1,24 +1,25 @@
-"""The clients: threads that do one thing after another, each at random from a seed of its own."""
+"""The crowd: threads that play clients, each of which acts at random from a seed of its own."""
 
+import ctypes
+import os
+import platform
 import random
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 
 from tests.soak.honest import Context
-from tests.soak.users import become
 
 Behaviour = Callable[[Context], None]
 
 _REST_SECONDS = 1.5
-# Whatever a client does ends within its own time limits; this is for one that hangs.
+# Each behaviour ends within its own time limits, so that only a hang lasts longer.
 _LAST_SECONDS = 150.0
 
 
 class Crowd:
-    """`behaviours` by weight; those in `withheld` are not done, from when they are put there."""
+    """`behaviours` have weights; no client does one that is in `withheld`."""
 
     def __init__(
         self,
@@ -42,7 +43,7 @@ class Crowd:
             self._threads.append(thread)
 
     def join(self) -> None:
-        """Once `stop` is set."""
+        """Waits for the clients, once `stop` is set."""
         until = time.monotonic() + _LAST_SECONDS
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
@@ -51,7 +52,7 @@ class Crowd:
 
     def _live(self, context: Context, stop: threading.Event) -> None:
         if context.uid is not None:
-            become(context.uid)
+            _become(context.uid)
         while not stop.wait(context.chance.uniform(0, _REST_SECONDS)):
             behaviour = context.chance.choices(self._behaviours, self._weights)[0]
             if behaviour in self.withheld:
@@ -60,23 +61,24 @@ class Crowd:
             try:
                 behaviour(context)
             except (BrokenPipeError, ConnectionResetError) as error:
-                self._cut_off(context, behaviour, error)
+                if not context.ledger.striking("front"):
+                    context.ledger.fail(f"{behaviour.__name__} was cut off: {error}")
             except Exception:
                 context.ledger.fail(f"{behaviour.__name__} failed:\n{traceback.format_exc()}")
 
-    def _cut_off(self, context: Context, behaviour: Behaviour, error: OSError) -> None:
-        if not context.ledger.striking("front"):
-            context.ledger.fail(f"{behaviour.__name__} was cut off: {error}")
+
+# The numbers of setresuid and setfsuid. glibc's own calls change all threads; to the kernel each
+# thread has credentials, and SO_PEERCRED shows those of the thread that connects.
+_CALLS = {"x86_64": (117, 122), "aarch64": (147, 151)}
+_UNCHANGED = -1
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
-@contextmanager
-def in_background(run: Callable[[threading.Event], None]) -> Iterator[None]:
-    """In a thread, until the block ends."""
-    stop = threading.Event()
-    thread = threading.Thread(target=run, args=(stop,))
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+def _become(uid: int) -> None:
+    """Makes this thread a client of that user. It still opens files as root, since other users may
+    not be able to read Python and the checkout."""
+    setresuid, setfsuid = _CALLS[platform.machine()]
+    if _libc.syscall(setresuid, _UNCHANGED, uid, _UNCHANGED) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    _libc.syscall(setfsuid, 0)

@@ -1,13 +1,14 @@
-"""Who died, as the supervisor saw it, held against what the campaign killed: nothing may die of
-anything else."""
+"""Comparison of the deaths in the manager's log with the faults of the campaign: nothing may die
+of anything else."""
 
 import re
 from collections import Counter
 from collections.abc import Iterable
 
-from tests.soak.ledger import Kind, Ledger
+from tests.soak.ledger import Ledger
+from tests.soak.oracle import Kind
 
-# As `asrd run` says it, and as systemd does.
+# The log lines of `asrd run` and of systemd.
 _END = re.compile(r" asrd-run: (asrd|asr-worker)(?:@\d+)?: (killed by|exited with) (\w+)")
 _UNIT_END = re.compile(
     r" systemd\[1\]: (asrd|asr-worker)(?:@\d+)?\.service: "
@@ -27,28 +28,30 @@ Deaths = Counter[str]
 
 
 def count(log: Iterable[str]) -> Deaths:
-    """By program and how it ended: `asr-worker killed by SIGSEGV`."""
+    """The number of deaths by program and cause, such as `asr-worker killed by SIGSEGV`."""
     found = Deaths()
     for line in log:
         if end := _END.search(line):
             found[" ".join(end.groups())] += 1
         elif end := _UNIT_END.search(line):
-            who, exited, status, name = end.groups()
-            found[f"{who} exited with {status}" if exited else f"{who} killed by SIG{name}"] += 1
+            program, exited, status, name = end.groups()
+            found[
+                f"{program} exited with {status}" if exited else f"{program} killed by SIG{name}"
+            ] += 1
         found["jobs that did not stop when cancelled"] += _GAVE_UP.search(line) is not None
         found["killed by the watchdog"] += _STARVED.search(line) is not None
     return +found
 
 
 def casualties(log: Iterable[str]) -> Deaths:
-    """By job's id: how often its worker died while it ran it, as the front saw it."""
+    """By job's id: how often its worker died while it ran the job, from the front's log."""
     lost = [found[1] for line in log if (found := _LOST.search(line))]
     return Deaths(job for jobs in lost for job in _JOB.findall(jobs))
 
 
 def unexplained(found: Deaths, ledger: Ledger) -> list[str]:
-    """What died more often than it was killed. A stopped process is killed by its watchdog with
-    either signal; a poison job kills twice; a job that does not stop takes its worker along."""
+    """The deaths that the faults do not explain. The watchdog kills a stopped process with either
+    signal, a poison job kills twice, and a worker exits if a cancelled job does not stop."""
     done = Deaths()
     for (what, target), number in ledger.struck.items():
         done[f"{target.split()[0]} {what}"] += number
@@ -60,7 +63,7 @@ def unexplained(found: Deaths, ledger: Ledger) -> list[str]:
         "asrd killed by SIGKILL": done["front SIGKILL"] + front_stopped,
         "asr-worker exited with 0": done["worker SIGTERM"],
         "asr-worker exited with 70": found["jobs that did not stop when cancelled"],
-        # Tried again and again while its model is away.
+        # The manager restarts it again and again while its model is missing.
         "asr-worker exited with 78": 10 * done["worker no model"],
         "asr-worker killed by SIGABRT": done["worker SIGABRT"] + stopped,
         "asr-worker killed by SIGKILL": done["worker SIGKILL"] + stopped,
@@ -68,7 +71,8 @@ def unexplained(found: Deaths, ledger: Ledger) -> list[str]:
         "killed by the watchdog": stopped + front_stopped,
         "jobs that did not stop when cancelled": sum(ledger.outcomes.values()),
     }
-    # systemd's own codes for what it could not set up, again and again for as long as /run is full.
+    # systemd's codes for a unit that it can't set up, which it restarts again and again while /run
+    # is full.
     for code in _NOT_STARTED:
         allowed[f"asr-worker exited with {code}"] = _TRIES * done["disk no space left"]
         allowed[f"asrd exited with {code}"] = _TRIES * done["disk no space left"]

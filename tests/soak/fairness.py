@@ -1,4 +1,4 @@
-"""Whether who asks little waits behind who asks much, by the daemon's own log of who ran when."""
+"""Check, by the daemon's log, that a user with few jobs does not wait behind a user with many."""
 
 import re
 from collections import Counter
@@ -12,7 +12,7 @@ _DONE = re.compile(
     r"^(\S+ \S+) .*asrd(?:\[\d+\])?: done: .* waited ([\d.]+) s, ran ([\d.]+) s on worker \S+"
     r".* job_id=(\S+)(?= ).* peer_uid=(\d+)"
 )
-# The log is in milliseconds, and written a moment after.
+# The log's times are in milliseconds, and a moment late.
 _MOMENT = 0.05
 
 
@@ -26,7 +26,8 @@ class Turn(NamedTuple):
 
 
 def turns(log: Iterable[str]) -> list[Turn]:
-    """In order. Those that ran twice are left out: the log says only when they began again."""
+    """The jobs in order of their start, without those that ran twice: the log has only the second
+    start."""
     lines = [line for line in log if " asrd" in line]
     lost = casualties(lines)
     found = []
@@ -39,9 +40,9 @@ def turns(log: Iterable[str]) -> list[Turn]:
 
 
 def unfair(turns: list[Turn], quiet: int, allowed: int) -> list[str]:
-    """Where a job of the `quiet` user, who never has two, saw another user served more often than
-    `allowed` while it waited. Who was served longest ago is next: once would do, and again for each
-    worker that has its next job at hand."""
+    """The jobs of the `quiet` user, who never has two, during whose wait another user was served
+    more than `allowed` times. The user served longest ago is next, so once is right; a retry goes
+    before all others, so each worker that died allows one more."""
     found = []
     for mine in turns:
         if mine.uid != quiet:

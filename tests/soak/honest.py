@@ -1,61 +1,62 @@
-"""Clients by hand that keep the rules; some cancel, some are in a hurry, some are poison."""
+"""Clients by hand that keep the rules. Some cancel, some set tiny timeouts, some send poison."""
 
 import functools
 import os
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import asrd
 from asrd.errors import ConnectionLost
+from asrd.wire import frames
 from asrd.wire.fds import OwnedFd
 from tests.soak.clips import Clip
-from tests.soak.ledger import Job, Kind, Ledger
-from tests.support.raw import Peer, memfd
+from tests.soak.ledger import Ledger
+from tests.soak.oracle import Job, Kind
+from tests.support.raw import PCM, Peer, memfd
 
-PCM = {"encoding": "pcm_s16le", "sample_rate": 16_000, "channels": 1}
 FILE = {"encoding": "file"}
 MONO = {"rate": 16_000, "width": 2, "channels": 1}
 CHUNK = 8_192
-_INSISTENCE = 8
+CUT_OFF = (BrokenPipeError, ConnectionResetError)
+_REQUESTS_MAX = 8
 
 
 @dataclass
 class Context:
-    """What a client of the crowd knows."""
+    """The knowledge of one client of the crowd."""
 
     chance: random.Random
     ledger: Ledger
     clips: list[Clip]
     socket: str
-    # Whose client it is, where that is not the campaign's own user.
+    # The client's user, None for the campaign's own.
     uid: int | None = None
 
     def clip(self) -> Clip:
-        """Mostly a short one: the long ones come first."""
+        """One of the recordings, mostly a short one: the first two are long."""
         return self.chance.choice(self.clips[:2] if self.chance.random() < 0.15 else self.clips[2:])
 
-    def open(
-        self,
-        kind: Kind,
-        how: str,
-        text: str | None = None,
-        timeout: float | None = None,
-        library: bool = False,
-    ) -> Job:
-        """In the ledger, as this client's."""
-        return self.ledger.open(kind, how, text, timeout, library, self.uid)
+    def open(self, kind: Kind, how: str, text: str | None = None, **options: Any) -> Job:
+        """Opens a job of this client in the ledger."""
+        return self.ledger.open(kind, how, text, uid=self.uid, **options)
 
-
-def opened(path: Path) -> OwnedFd:
-    return OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    def close(self, job: Job, event: frames.Frame | None) -> None:
+        """Closes a job with the event that answers it; None is the end of the connection."""
+        if event is None:
+            self.ledger.close(job, "lost")
+        elif event.type == "transcript":
+            self.ledger.close(job, "transcript", event.data["text"], event.data.get("attempts", 1))
+        else:
+            self.ledger.close(job, event.data["code"])
 
 
 class Line:
-    """A connection by hand, with any number of jobs in flight; each event is held to the rules."""
+    """A connection by hand with any number of jobs; checks each event against the rules."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -68,9 +69,12 @@ class Line:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for job in self._open.values():
-            self._ledger.close(job, "lost")
+        self._lose_all()
         self.peer.close()
+
+    def _lose_all(self) -> None:
+        while self._open:
+            self._ledger.close(self._open.popitem()[1], "lost")
 
     def ask(
         self,
@@ -80,52 +84,50 @@ class Line:
         fd: OwnedFd | None = None,
         **options: Any,
     ) -> None:
-        """Owns `fd`."""
+        """Sends the request; closes `fd`."""
         data = {"job_id": job.id, "audio": audio, **options}
         self.expect(job)
         if job.timeout is not None:
             data["timeout_ms"] = round(1000 * job.timeout)
         try:
             self.peer.send("transcribe", data, payload, () if fd is None else (fd.fileno(),))
-        except (BrokenPipeError, ConnectionResetError):
+        except CUT_OFF:
             job.note("could not be sent whole")
         finally:
             if fd is not None:
                 fd.close()
 
     def expect(self, job: Job) -> None:
-        """That what is told of it is told here."""
+        """Expects the job's events on this connection."""
         self._open[job.id] = job
 
     def cancel(self, job: Job) -> None:
         job.note("cancel sent")
         try:
             self.peer.send("cancel", {"job_id": job.id})
-        except (BrokenPipeError, ConnectionResetError):
+        except CUT_OFF:
             job.note("cancel could not be sent")
 
     def wait_for_answers(self) -> None:
-        """Until each job has its one; then the daemon must have nothing more to say."""
-        while self._open and self._hear():
+        """Waits until each job has its answer; no event may come after the last one."""
+        while self._open and self._receive():
             pass
         if not self._open:
-            self._nothing_follows()
+            with suppress(*CUT_OFF):
+                self._expect_silence()
 
     def wait_for_event(self) -> None:
         if self._open:
-            self._hear()
+            self._receive()
 
-    def _nothing_follows(self) -> None:
-        try:
-            self.peer.send("ping", {"text": "last"})
-            while (event := self.peer.receive()) is not None and event.type != "pong":
-                if event.type != "cancelled":
-                    self._ledger.fail(f"{event.type} {event.data} after every answer was given")
-        except (BrokenPipeError, ConnectionResetError):
-            return
+    def _expect_silence(self) -> None:
+        self.peer.send("ping", {"text": "last"})
+        while (event := self.peer.receive()) is not None and event.type != "pong":
+            if event.type != "cancelled":
+                self._ledger.fail(f"{event.type} {event.data} after every answer was given")
 
-    def _hear(self) -> bool:
-        """One event; False at the end of the connection."""
+    def _receive(self) -> bool:
+        """Takes one event; False at the end of the connection."""
         try:
             event = self.peer.receive()
         except TimeoutError:
@@ -133,50 +135,48 @@ class Line:
                 self._ledger.fail("silence for 30 s", job)
             event = None
         if event is None:
-            while self._open:
-                self._ledger.close(self._open.popitem()[1], "lost")
+            self._lose_all()
             return False
         known = self._open.get(event.data.get("job_id", ""))
         if known is not None:
-            self._told(known, event.type, event.data)
+            self._check(known, event)
         elif event.type != "cancelled":
-            self._ledger.fail(f"{event.type} {event.data}, which nobody waits for")
+            self._ledger.fail(f"{event.type} {event.data}, which no job expects")
         return True
 
-    def _told(self, job: Job, kind: str, data: dict[str, Any]) -> None:
-        if kind == "accepted":
+    def _check(self, job: Job, event: frames.Frame) -> None:
+        data = event.data
+        if event.type == "accepted":
             if job.accepted is not None:
                 self._ledger.fail("accepted twice", job)
             job.accepted = time.monotonic()
-        elif kind == "segment":
+        elif event.type == "segment":
             self._segments.setdefault(job.id, {})[data["index"]] = data["segment"]["text"]
-        elif kind == "transcript":
-            self._transcript(job, data)
-        elif kind == "error":
+        elif event.type == "transcript":
+            self._check_transcript(job, data["text"])
+        elif event.type == "error" and "no room for the audio" in data["text"]:
+            # The only evidence that the full disk had an effect: the log is on a full disk too.
+            self._ledger.trick("no room for the audio")
+        if event.type in ("transcript", "error"):
             del self._open[job.id]
-            if "no room for the audio" in data["text"]:
-                # That the full disk was felt: the daemon's log is full as well.
-                self._ledger.trick("told that there is no room")
-            self._ledger.close(job, data["code"])
-        job.note(kind)
+            self.context.close(job, event)
+        job.note(event.type)
 
-    def _transcript(self, job: Job, data: dict[str, Any]) -> None:
-        del self._open[job.id]
+    def _check_transcript(self, job: Job, text: str) -> None:
         if job.accepted is None:
             self._ledger.fail("a transcript before it was accepted", job)
         segments = self._segments.get(job.id)
-        # A retry repeats segments under the same index: what was kept is the transcript.
-        if segments is not None and "".join(segments.values()).strip() != data["text"]:
-            self._ledger.fail(f"segments {segments} of the transcript {data['text']!r}", job)
-        self._ledger.close(job, "transcript", data["text"], data["attempts"])
+        # A retry repeats segments under the same index: the last ones make up the transcript.
+        if segments is not None and "".join(segments.values()).strip() != text:
+            self._ledger.fail(f"segments {segments} of the transcript {text!r}", job)
 
 
 def insistent(ask: Callable[[Context], Job]) -> Callable[[Context], None]:
-    """Asks again while the queue is full: a job that is refused at the door shows nothing."""
+    """Repeats a request while the queue is full: a refused job tests nothing."""
 
     @functools.wraps(ask)
     def behaviour(context: Context) -> None:
-        for _ in range(_INSISTENCE):
+        for _ in range(_REQUESTS_MAX):
             if ask(context).outcome != "busy":
                 return
             time.sleep(context.chance.uniform(0.1, 0.5))
@@ -185,7 +185,7 @@ def insistent(ask: Callable[[Context], Job]) -> Callable[[Context], None]:
 
 
 def one_shot(context: Context) -> None:
-    """One or two jobs on one connection, as payload, memfd or file."""
+    """Sends one or two jobs on one connection, as payload, memfd or file."""
     with Line(context) as line:
         for _ in range(context.chance.randint(1, 2)):
             ask_somehow(line, Kind.INNOCENT)
@@ -193,7 +193,8 @@ def one_shot(context: Context) -> None:
 
 
 def one_at_a_time(context: Context) -> None:
-    """Who asks little: there must be room for it whoever else asks, and soon its turn."""
+    """Sends one job, as a user who never has two: the queue must have room for it, no matter how
+    many jobs the other users send."""
     with Line(context) as line:
         job = ask_somehow(line, Kind.INNOCENT)
         line.wait_for_answers()
@@ -208,24 +209,29 @@ def ask_somehow(
     clip = clip or context.clip()
     how = context.chance.choice(["payload", "memfd", "file"])
     text = clip.file_text if how == "file" else clip.text
-    job = context.open(kind, how, text, timeout)
+    job = context.open(kind, how, text, timeout=timeout)
     options: dict[str, Any] = {"language": clip.language, "stream": context.chance.random() < 0.3}
     if how == "payload":
         line.ask(job, PCM, payload=clip.pcm, **options)
     elif how == "memfd":
         line.ask(job, PCM, fd=memfd(clip.pcm), **options)
     else:
-        line.ask(job, FILE, fd=opened(clip.path), **options)
+        line.ask(job, FILE, fd=_opened(clip.path), **options)
     return job
+
+
+def _opened(path: Path) -> OwnedFd:
+    return OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
 
 @insistent
 def poison(context: Context) -> Job:
-    """CTranslate2 really crashes on this one, with a model whose alignment heads don't exist."""
+    """Sends a job that really crashes CTranslate2, whose model has alignment heads that do not
+    exist."""
     clip = context.clip()
     with Line(context) as line:
         job = context.open(Kind.POISON, "file")
-        line.ask(job, FILE, fd=opened(clip.path), language=clip.language, word_timestamps=True)
+        line.ask(job, FILE, fd=_opened(clip.path), language=clip.language, word_timestamps=True)
         line.wait_for_answers()
     return job
 
@@ -240,7 +246,7 @@ def hurried(context: Context) -> Job:
 
 @insistent
 def cancelled(context: Context) -> Job:
-    """At whatever moment, from the job's own connection or from another."""
+    """Cancels a job at a random moment, from its own connection or from another one."""
     clip = context.chance.choice(context.clips[:2])
     with Line(context) as line:
         job = ask_somehow(line, Kind.CANCELLED, clip)
@@ -253,7 +259,7 @@ def cancelled(context: Context) -> Job:
         ended = _cancel_elsewhere(context, job)
         line.wait_for_answers()
         if ended and job.outcome not in ("cancelled", "lost"):
-            context.ledger.fail("told that it was cancelled, which it was not", job)
+            context.ledger.fail("a cancel was confirmed that did not happen", job)
     return job
 
 
@@ -267,7 +273,7 @@ def _cancel_elsewhere(context: Context, job: Job) -> int:
 
 
 def stream_by_hand(context: Context) -> None:
-    """Wyoming's own way, told nothing but the answer."""
+    """Streams a recording by pure Wyoming, whose only answer is the transcript."""
     clip = context.clip()
     job = context.open(Kind.INNOCENT, "stream", clip.text)
     with Peer.connect(context.socket) as peer:
@@ -278,15 +284,6 @@ def stream_by_hand(context: Context) -> None:
                 peer.send("audio-chunk", MONO, clip.pcm[start : start + CHUNK])
             peer.send("audio-stop")
             event = peer.receive()
-        except (BrokenPipeError, ConnectionResetError):
+        except CUT_OFF:
             event = None
-        _close_plain(context, job, event)
-
-
-def _close_plain(context: Context, job: Job, event: Any) -> None:
-    if event is None:
-        context.ledger.close(job, "lost")
-    elif event.type == "transcript":
-        context.ledger.close(job, "transcript", event.data["text"])
-    else:
-        context.ledger.close(job, event.data["code"])
+        context.close(job, event)

@@ -1,12 +1,16 @@
-"""Clients that break the rules. None is owed a transcript; all are owed an error or the end of
-their connection, in time, and none may cost anybody else anything."""
+"""Clients that break the rules. Each must get an error or the end of its connection in time, and
+none may affect other clients.
+"""
 
+import functools
 import json
 import os
+import random
 import re
 import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import asrd
@@ -14,86 +18,65 @@ from asrd.demo import SAMPLES
 from asrd.errors import ConnectionLost
 from asrd.wire import frames
 from asrd.wire.fds import OwnedFd
-from tests.soak.honest import FILE, PCM, Context, Line, ask_somehow, insistent
-from tests.soak.ledger import Job, Kind
-from tests.support.raw import Peer, memfd
+from tests.soak.honest import CUT_OFF, FILE, Context, Line, ask_somehow, insistent
+from tests.soak.oracle import Job, Kind
+from tests.support.raw import PCM, Peer, memfd
 
 _WAV = (SAMPLES / "en-4.wav").read_bytes()
 _NEVER_READ_MAX = 20_000
 _DRIP_SECONDS = 0.5
-# How often it is looked whether the daemon is overdue.
+# The interval between two looks at a connection that the daemon must end.
 _LOOK_SECONDS = 1.0
-# As the ledger names them.
+# The ids of jobs of the ledger that have a user.
 _USERS_JOB = re.compile(r"\bj\d+u(\d+)\b")
 
 
-def _nothing(context: Context) -> OwnedFd:
-    return memfd(b"")
+def _may_be_cut_off(ask: Callable[[Context], None]) -> Callable[[Context], None]:
+    """Takes the end of the connection as an answer, at any moment."""
+
+    @functools.wraps(ask)
+    def behaviour(context: Context) -> None:
+        with suppress(*CUT_OFF):
+            ask(context)
+
+    return behaviour
 
 
-def _pipe(context: Context) -> OwnedFd:
+def _pipe(chance: random.Random) -> OwnedFd:
     reader, writer = os.pipe()
     os.close(writer)
     return OwnedFd(reader)
 
 
-def _socket(context: Context) -> OwnedFd:
+def _socket(chance: random.Random) -> OwnedFd:
     ours, theirs = socket.socketpair()
     theirs.close()
     return OwnedFd(ours.detach())
 
 
-def _directory(context: Context) -> OwnedFd:
-    return OwnedFd(os.open("/", os.O_RDONLY | os.O_DIRECTORY))
-
-
-def _device(context: Context) -> OwnedFd:
-    return OwnedFd(os.open("/dev/zero", os.O_RDONLY))
-
-
-def _path_only(context: Context) -> OwnedFd:
-    return OwnedFd(os.open("/etc/hostname", os.O_PATH))
-
-
-def _noise(context: Context) -> OwnedFd:
-    return memfd(context.chance.randbytes(context.chance.randint(1, 50_000)))
-
-
-def _text(context: Context) -> OwnedFd:
-    return memfd(b"this is no audio at all, whatever you do")
-
-
-def _playlist(context: Context) -> OwnedFd:
-    return memfd(b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n")
-
-
-def _half_a_header(context: Context) -> OwnedFd:
-    return memfd(_WAV[: context.chance.randint(1, 44)])
-
-
-_BAD_FILES: list[Callable[[Context], OwnedFd]] = [
-    _nothing,
-    _pipe,
-    _socket,
-    _directory,
-    _device,
-    _path_only,
-    _noise,
-    _text,
-    _playlist,
-    _half_a_header,
-]
+_BAD_FILES: dict[str, Callable[[random.Random], OwnedFd]] = {
+    "nothing": lambda chance: memfd(b""),
+    "pipe": _pipe,
+    "socket": _socket,
+    "directory": lambda chance: OwnedFd(os.open("/", os.O_RDONLY | os.O_DIRECTORY)),
+    "device": lambda chance: OwnedFd(os.open("/dev/zero", os.O_RDONLY)),
+    "path only": lambda chance: OwnedFd(os.open("/etc/hostname", os.O_PATH)),
+    "noise": lambda chance: memfd(chance.randbytes(chance.randint(1, 50_000))),
+    "text": lambda chance: memfd(b"this is a sentence and no audio at all"),
+    "playlist": lambda chance: memfd(b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n"),
+    "half a header": lambda chance: memfd(_WAV[: chance.randint(1, 44)]),
+}
 
 
 @insistent
 def bad_audio(context: Context) -> Job:
-    """Some of it together with an innocent job on the same connection."""
-    make = context.chance.choice(_BAD_FILES)
+    """Sends no audio or a damaged file, sometimes with an innocent job on the same connection."""
+    name, make = context.chance.choice([*_BAD_FILES.items()])
     with Line(context) as line:
         if context.chance.random() < 0.3:
             ask_somehow(line, Kind.INNOCENT)
-        job = context.open(Kind.BAD_AUDIO, make.__name__.strip("_"))
-        line.ask(job, FILE, fd=make(context))
+        job = context.open(Kind.BAD_AUDIO, name)
+        line.ask(job, FILE, fd=make(context.chance))
         line.wait_for_answers()
     return job
 
@@ -110,13 +93,14 @@ def half_a_sample(context: Context) -> Job:
 
 @insistent
 def truncate_after_sending(context: Context) -> Job:
-    """A reader that maps it dies of SIGBUS; one that reads may have been quick enough."""
+    """Truncates a memfd after sending it. A worker that maps it would die of SIGBUS; one that reads
+    it may have been quick enough."""
     clip = context.clip()
     shared = memfd(clip.pcm)
     with Line(context) as line, shared:
         job = context.open(Kind.DOUBTFUL, "truncated memfd", clip.text)
         line.ask(job, PCM, fd=OwnedFd(os.dup(shared.fileno())), language=clip.language)
-        # What is cut before asrd has looked at it was never longer, as far as anyone can tell.
+        # A file that is truncated before asrd reads its size is simply a shorter file.
         line.wait_for_event()
         time.sleep(context.chance.choice([0, 0.01, 0.1]))
         os.ftruncate(shared.fileno(), context.chance.choice([0, 1, len(clip.pcm) // 4 * 2]))
@@ -136,14 +120,14 @@ def byte_by_byte(context: Context) -> Job:
             for index in range(len(start)):
                 line.peer.send_raw(start[index : index + 1])
             line.peer.send_raw(clip.pcm)
-        except (BrokenPipeError, ConnectionResetError):
+        except CUT_OFF:
             job.note("could not be sent whole")
         line.wait_for_answers()
     return job
 
 
 def hang_up(context: Context) -> None:
-    """After any byte of a request, its last included."""
+    """Disconnects after any byte of a request, the last one included."""
     clip = context.clip()
     data = {"audio": PCM, "language": clip.language}
     message = frames.encode("transcribe", data, len(clip.pcm)) + clip.pcm
@@ -153,59 +137,48 @@ def hang_up(context: Context) -> None:
 
 
 def stall(context: Context) -> None:
-    """In the middle of a frame: the daemon must end it, long before we would."""
+    """Stops in the middle of a frame: the daemon must end the connection."""
     pieces = [b'{"type": "trans', b'{"type": "transcribe", "payload_length": 1000}\nabc']
     with Peer.connect(context.socket) as peer:
         peer.send_raw(context.chance.choice(pieces))
         _must_end(context, peer, "a client that stalls in a frame")
 
 
+@_may_be_cut_off
 def drip(context: Context) -> None:
-    """Slowly enough never to finish: a frame has its time in all, not from byte to byte."""
+    """Sends a frame so slowly that it never ends: the time limit is for the whole frame."""
     begun = time.monotonic()
     with Peer.connect(context.socket) as peer:
         for byte in frames.encode("status", {"text": "x" * 1_000}):
-            try:
-                peer.send_raw(bytes([byte]))
-            except (BrokenPipeError, ConnectionResetError):
-                return
+            peer.send_raw(bytes([byte]))
             if _overdue(context, begun):
                 context.ledger.fail("a client that drips was not cut off")
                 return
             time.sleep(_DRIP_SECONDS)
 
 
+@_may_be_cut_off
 def never_read(context: Context) -> None:
-    """The daemon must cut it off once it holds more answers than it may."""
+    """Never reads: the daemon must cut it off when the answers exceed their bound."""
     with Peer.connect(context.socket) as peer:
         question = frames.encode("describe", {}) * 50
         try:
             for _ in range(_NEVER_READ_MAX // 50):
                 peer.send_raw(question)
-        except (BrokenPipeError, ConnectionResetError):
-            return
         except TimeoutError:
             context.ledger.fail("a client that does not read is neither served nor cut off")
             return
     context.ledger.fail(f"{_NEVER_READ_MAX} answers are kept for a client that does not read")
 
 
+@_may_be_cut_off
 def flood_descriptors(context: Context) -> None:
-    """Undeclared, or more than any event may have."""
+    """Sends descriptors that the event does not declare, or more than any event may have."""
     count = context.chance.choice([1, frames.MAX_FDS, frames.MAX_FDS + 1, 200])
     with memfd(b"x") as fd, Peer.connect(context.socket) as peer:
-        try:
-            peer.send("ping", {}, b"", ())
-            message = frames.encode("ping", {})
-            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _ints([fd.fileno()] * count))
-            peer.sock.sendmsg([message], [rights])
-        except (BrokenPipeError, ConnectionResetError):
-            return
+        peer.send("ping")
+        socket.send_fds(peer.sock, [frames.encode("ping", {})], [fd.fileno()] * count)
         _must_end(context, peer, f"{count} undeclared descriptors")
-
-
-def _ints(numbers: list[int]) -> bytes:
-    return b"".join(number.to_bytes(4, "little") for number in numbers)
 
 
 _FATAL = [
@@ -234,38 +207,32 @@ _FORGIVEN: list[dict[str, Any]] = [
 ]
 
 
+@_may_be_cut_off
 def malformed(context: Context) -> None:
-    """Framing that can't be trusted ends the connection; a wrong field does not."""
+    """Sends wrong framing, which ends the connection, or a wrong field, which does not."""
     with Peer.connect(context.socket) as peer:
-        try:
-            if context.chance.random() < 0.6:
-                peer.send_raw(context.chance.choice(_FATAL))
-                _must_end(context, peer, "a malformed frame")
-                return
-            wrong = context.chance.choice(_FORGIVEN)
-            peer.send("transcribe", wrong)
-            peer.send("ping")
-            told = [event.type for event in (peer.receive(), peer.receive()) if event is not None]
-        except (BrokenPipeError, ConnectionResetError):
+        if context.chance.random() < 0.6:
+            peer.send_raw(context.chance.choice(_FATAL))
+            _must_end(context, peer, "a malformed frame")
             return
-        if len(told) == 2 and told != ["error", "pong"]:
-            context.ledger.fail(f"{json.dumps(wrong)} was answered with {told}")
+        wrong = context.chance.choice(_FORGIVEN)
+        peer.send("transcribe", wrong)
+        peer.send("ping")
+        answers = [event.type for event in (peer.receive(), peer.receive()) if event is not None]
+        if len(answers) == 2 and answers != ["error", "pong"]:
+            context.ledger.fail(f"{json.dumps(wrong)} was answered with {answers}")
 
 
 def crowd_the_door(context: Context) -> None:
-    """Connect and say nothing."""
-    peers = []
-    try:
+    """Opens 50 connections and sends nothing."""
+    with ExitStack() as peers:
         for _ in range(50):
-            peers.append(Peer.connect(context.socket))
-    finally:
-        for peer in peers:
-            peer.close()
+            peers.enter_context(Peer.connect(context.socket))
 
 
 def meddle(context: Context) -> None:
-    """Cancel somebody else's job, of which the id is known: nothing comes of it, and nothing is
-    told of it."""
+    """Cancels another user's job by its id: the daemon must ignore it, as if there were no such
+    job."""
     others = [job for job in list(context.ledger.jobs.values()) if job.uid != context.uid]
     if not others:
         return
@@ -276,27 +243,24 @@ def meddle(context: Context) -> None:
     except ConnectionLost:
         return
     if ended:
-        context.ledger.fail(f"user {context.uid} was told that it cancelled {ended}", victim)
+        context.ledger.fail(f"user {context.uid} cancelled {ended} jobs of another", victim)
 
 
+@_may_be_cut_off
 def spy(context: Context) -> None:
-    """Whatever is told to everybody names nobody else's jobs."""
-    try:
-        with Peer.connect(context.socket) as peer:
-            for question in ("status", "describe"):
-                peer.send(question)
-                told = peer.receive()
-                seen = "" if told is None else json.dumps(told.data)
-                for uid in set(_USERS_JOB.findall(seen)) - {str(context.uid)}:
-                    context.ledger.fail(f"user {context.uid} sees a job of user {uid}: {seen}")
-    except (BrokenPipeError, ConnectionResetError):
-        return
+    """Asks for the status: it must not name another user's jobs."""
+    with Peer.connect(context.socket) as peer:
+        for question in ("status", "describe"):
+            peer.send(question)
+            answer = peer.receive()
+            seen = "" if answer is None else json.dumps(answer.data)
+            for uid in set(_USERS_JOB.findall(seen)) - {str(context.uid)}:
+                context.ledger.fail(f"user {context.uid} sees a job of user {uid}: {seen}")
 
 
 def _overdue(context: Context, begun: float) -> bool:
-    """Whether the daemon must have cut off a frame that does not end by now. Who connects while the
-    front is stopped waits in the socket until the watchdog has replaced it: only then is it given
-    that much longer."""
+    """True if the daemon must have cut off an unfinished frame by now. If the front is stopped, a
+    client waits in the socket until the watchdog has replaced the front: then it has longer."""
     limits = context.ledger.limits
     allowed = limits.frame + limits.grace
     if context.ledger.acted("SIGSTOP", "front", begun):
@@ -304,8 +268,8 @@ def _overdue(context: Context, begun: float) -> bool:
     return time.monotonic() - begun > allowed
 
 
-def _must_end(context: Context, peer: Peer, who: str) -> None:
-    """Errors, answers to what came before, and then the end."""
+def _must_end(context: Context, peer: Peer, client: str) -> None:
+    """Checks that the connection ends, after nothing but errors and answers to earlier events."""
     begun = time.monotonic()
     peer.sock.settimeout(_LOOK_SECONDS)
     while not _overdue(context, begun):
@@ -316,5 +280,5 @@ def _must_end(context: Context, peer: Peer, who: str) -> None:
         if event is None:
             return
         if event.type not in ("error", "pong"):
-            context.ledger.fail(f"{who} was answered with {event.type} {event.data}")
-    context.ledger.fail(f"{who} was not cut off")
+            context.ledger.fail(f"{client} was answered with {event.type} {event.data}")
+    context.ledger.fail(f"{client} was not cut off")

@@ -1,40 +1,29 @@
-"""Workers played by threads of the campaign, some of which lie, go silent, or never come up.
+"""Workers that threads of the campaign play: some lie, go silent, or never load their model.
 
-An honest one "hears" in an audio its SHA-256, so that each recording has a text of its own; a liar
-answers for others with LIE, which must never reach anybody.
+A liar answers for the jobs of other workers with LIE, which must never reach a client.
 """
 
-import contextlib
-import hashlib
 import os
 import random
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
-from asrd.errors import ProtocolError
 from tests.soak.ledger import Ledger
+from tests.support.played import heard, jobs, serve_fronts
 from tests.support.raw import HELLO, Peer, done
 
 LIE = "a lie"
-_TICK_SECONDS = 0.2
+Trick = Callable[[Peer, int, int], None]
 _LONG = 100_000
 
 
-def heard(audio: bytes) -> str:
-    return hashlib.sha256(audio).hexdigest()
-
-
-class _Gone(Exception):
-    """The front has closed the connection, or the campaign is over."""
-
-
 class Impostor:
-    """Listens as worker `name`; `honesty` is how many jobs it does well between two tricks, None
-    for a worker that is always honest."""
+    """Worker `name` on its listener. Between two tricks it does `honesty` jobs well; with None it
+    is always honest."""
 
     def __init__(
         self,
@@ -52,176 +41,101 @@ class Impostor:
         self._chance = chance
         self._honesty = honesty
         self._in_hand = in_hand
-        self._stop = threading.Event()
-        # By job's id: how often a trick was played with it in hand.
+        # By job's id: the number of tricks played while the worker had the job.
         self.casualties: Counter[str] = Counter()
 
     def run(self, stop: threading.Event) -> None:
-        self._stop = stop
-        self._listener.settimeout(_TICK_SECONDS)
-        while not stop.is_set():
-            try:
-                sock, _ = self._listener.accept()
-            except TimeoutError:
-                continue
-            with Peer(sock) as peer:
-                sock.settimeout(_TICK_SECONDS)
-                try:
-                    self._live(peer)
-                except (OSError, ProtocolError, _Gone):
-                    continue
+        serve_fronts(self._listener, stop, lambda peer: self._live(peer, stop))
 
-    def _live(self, peer: Peer) -> None:
-        if self._honesty is not None and self._chance.random() < 0.3:
-            trick = self._chance.choice(_AT_THE_DOOR)
-            self._play(trick, peer, {"key": 0})
-            if trick is not slow_loader:
-                return
+    def _live(self, peer: Peer, stop: threading.Event) -> None:
+        lies = self._honesty is not None and self._chance.random() < 0.3
+        if lies and self._play(_AT_THE_DOOR, peer, {"key": 0}) != _SLOW_LOADER:
+            return
         peer.send("hello", HELLO)
         left = None if self._honesty is None else self._chance.randint(1, self._honesty)
-        with contextlib.closing(self._jobs(peer)) as jobs:
-            for data, audio in jobs:
+        for job, audio in jobs(peer, stop):
+            self._in_hand.add(job["key"])
+            try:
                 if left == 0:
-                    self._play(self._chance.choice(_WITH_A_JOB), peer, data)
+                    self._play(_WITH_A_JOB, peer, job)
                     return
-                self._answer(peer, data, audio)
-                left = None if left is None else left - 1
+                self._answer(peer, job, audio)
+            finally:
+                self._in_hand.discard(job["key"])
+            left = None if left is None else left - 1
 
-    def _play(self, trick: "Trick", peer: Peer, job: dict[str, Any]) -> None:
-        name = trick.__name__.replace("_", " ")
+    def _play(self, tricks: dict[str, Trick], peer: Peer, job: dict[str, Any]) -> str:
+        """Plays one of the tricks, and returns its name."""
+        name, trick = self._chance.choice([*tricks.items()])
         self._ledger.trick(f"worker: {name}")
         key = job["key"]
-        # A job that another worker runs just now, if there is one: else an old key, or no key yet.
+        # A job that another worker runs now, if there is one; else an old or a future key.
         others = sorted(self._in_hand - {key}) or [max(0, key - 3), key + 1, 2**40]
         foreign = self._chance.choice(others)
-
-        def act() -> None:
-            trick(peer, key, foreign)
-
         self.casualties[job.get("job_id", "")] += 1
-        self._ledger.fault(name, f"worker {self._name}", os.getpid(), act)
-
-    def _jobs(self, peer: Peer) -> Generator[tuple[dict[str, Any], bytes], None, None]:
-        while True:
-            event = self._receive(peer)
-            if event.type != "job":
-                continue
-            (fd,) = event.fds
-            with fd:
-                audio = os.pread(fd.fileno(), 1 << 24, 0)
-            key = event.data["key"]
-            self._in_hand.add(key)
-            try:
-                yield event.data, audio
-            finally:
-                self._in_hand.discard(key)
-
-    def _receive(self, peer: Peer) -> Any:
-        while not self._stop.is_set():
-            try:
-                event = peer.receive()
-            except TimeoutError:
-                continue
-            if event is None:
-                break
-            return event
-        raise _Gone
+        self._ledger.fault(
+            name, f"worker {self._name}", os.getpid(), lambda: trick(peer, key, foreign)
+        )
+        # The front may read the lie before the end of the connection, or find both at once.
+        time.sleep(self._chance.choice([0, 0.1]))
+        return name
 
     def _answer(self, peer: Peer, job: dict[str, Any], audio: bytes) -> None:
-        key, text = job["key"], heard(audio)
+        key, segment = job["key"], _segment(heard(audio))
         time.sleep(self._chance.uniform(0.2, 1.5) if len(audio) > _LONG else 0.02)
-        segment = {"id": 0, "start": 0.0, "end": 1.0, "text": text}
         if job["stream"]:
             peer.send("segment", {"key": key, "index": 0, "segment": segment})
-        peer.send("done", {**done(key, text), "segments": [segment]})
+        peer.send("done", {**done(key, segment["text"]), "segments": [segment]})
 
 
-Trick = Callable[[Peer, int, int], None]
-"""What a liar does, given its own job's key and somebody else's."""
+def _segment(text: str) -> dict[str, Any]:
+    return {"id": 0, "start": 0.0, "end": 1.0, "text": text}
 
 
-def slow_loader(peer: Peer, key: int, foreign: int) -> None:
+def _load_slowly(peer: Peer, key: int, foreign: int) -> None:
     peer.send("loading", {"pid": os.getpid(), "model": "fake"})
     time.sleep(1)
 
 
-def cannot_load(peer: Peer, key: int, foreign: int) -> None:
-    peer.send("cannot-load", {"text": "no such model"})
-
-
-def hangs_up(peer: Peer, key: int, foreign: int) -> None:
-    return
-
-
-def speaks_garbage(peer: Peer, key: int, foreign: int) -> None:
-    peer.send_raw(b"\x00\xff garbage\n" * 10)
-    time.sleep(0.1)
-
-
-def goes_silent(peer: Peer, key: int, foreign: int) -> None:
-    time.sleep(1.5)
-
-
-def answers_unasked(peer: Peer, key: int, foreign: int) -> None:
-    peer.send("done", done(foreign, LIE))
-    time.sleep(0.1)
-
-
-def speaks_another_version(peer: Peer, key: int, foreign: int) -> None:
-    peer.send("hello", {**HELLO, "version": 99})
-    time.sleep(0.1)
-
-
-def answers_half(peer: Peer, key: int, foreign: int) -> None:
-    peer.send_raw(b'{"type": "done", "data_length": 500}\n{"key": %d, "text": "a li' % key)
-
-
-def answers_twice(peer: Peer, key: int, foreign: int) -> None:
+def _answer_twice(peer: Peer, key: int, foreign: int) -> None:
     peer.send("failed", {"key": key, "code": "bad-audio", "text": LIE, "fatal": True})
     peer.send("done", done(key, LIE))
-    time.sleep(0.1)
 
 
-def segments_for_another(peer: Peer, key: int, foreign: int) -> None:
-    segment = {"id": 0, "start": 0.0, "end": 1.0, "text": LIE}
-    peer.send("segment", {"key": foreign, "index": 0, "segment": segment})
-    time.sleep(0.1)
-
-
-def greets_twice(peer: Peer, key: int, foreign: int) -> None:
+def _greet_twice(peer: Peer, key: int, foreign: int) -> None:
     peer.send("hello", HELLO)
     peer.send("hello", {**HELLO, "model": "another"})
-    time.sleep(0.1)
 
 
-def sends_descriptors(peer: Peer, key: int, foreign: int) -> None:
-    peer.send("progress", {"key": key, "audio_seconds_done": 1.0}, b"", (0, 1))
-    time.sleep(0.1)
-
-
-def answers_nonsense(peer: Peer, key: int, foreign: int) -> None:
-    peer.send("done", {**done(key, LIE), "audio_seconds": -1, "segments": "none"})
-    time.sleep(0.1)
-
-
-_AT_THE_DOOR: list[Trick] = [
-    slow_loader,
-    cannot_load,
-    hangs_up,
-    speaks_garbage,
-    goes_silent,
-    answers_unasked,
-    speaks_another_version,
-]
-_WITH_A_JOB: list[Trick] = [
-    hangs_up,
-    speaks_garbage,
-    goes_silent,
-    answers_unasked,
-    answers_half,
-    answers_twice,
-    segments_for_another,
-    greets_twice,
-    sends_descriptors,
-    answers_nonsense,
-]
+# A trick takes the key of the worker's own job and that of a job that the worker does not have.
+# After it the worker ends the connection, except for a slow loader.
+_SLOW_LOADER = "slow loader"
+_ANY_TIME: dict[str, Trick] = {
+    "hangs up": lambda peer, key, foreign: None,
+    "speaks garbage": lambda peer, key, foreign: peer.send_raw(b"\x00\xff garbage\n" * 10),
+    "goes silent": lambda peer, key, foreign: time.sleep(1.5),
+    "answers unasked": lambda peer, key, foreign: peer.send("done", done(foreign, LIE)),
+}
+_AT_THE_DOOR = _ANY_TIME | {
+    _SLOW_LOADER: _load_slowly,
+    "cannot load": lambda peer, key, foreign: peer.send("cannot-load", {"text": "no such model"}),
+    "speaks another version": lambda peer, key, foreign: peer.send(
+        "hello", {**HELLO, "version": 99}
+    ),
+}
+_WITH_A_JOB = _ANY_TIME | {
+    "answers half": lambda peer, key, foreign: peer.send_raw(
+        b'{"type": "done", "data_length": 500}\n{"key": %d, "text": "a li' % key
+    ),
+    "answers twice": _answer_twice,
+    "segments for another": lambda peer, key, foreign: peer.send(
+        "segment", {"key": foreign, "index": 0, "segment": _segment(LIE)}
+    ),
+    "greets twice": _greet_twice,
+    "sends descriptors": lambda peer, key, foreign: peer.send(
+        "progress", {"key": key, "audio_seconds_done": 1.0}, fds=(0, 1)
+    ),
+    "answers nonsense": lambda peer, key, foreign: peer.send(
+        "done", {**done(key, LIE), "audio_seconds": -1, "segments": "none"}
+    ),
+}

@@ -1,4 +1,4 @@
-"""Faults at random: each is noted before it strikes."""
+"""Random faults, each of which is recorded before it acts."""
 
 import random
 import signal
@@ -13,7 +13,7 @@ from tests.soak.ledger import Ledger
 if TYPE_CHECKING:
     from tests.soak.host import Host
 
-# Weights: what happens in the field, and what has found most.
+# Weights: signals that are frequent in practice or have found most bugs come most often.
 _SIGNALS = {
     signal.SIGSEGV: 3,
     signal.SIGKILL: 3,
@@ -35,7 +35,7 @@ class Killer:
         self.stop = threading.Event()
         self.host = host
         self._every = every
-        # From when it is set on: the front is let live; nobody is done any harm.
+        # Once set: no fault ends the front; there are no faults at all.
         self.spare_front = threading.Event()
         self.truce = threading.Event()
 
@@ -44,17 +44,15 @@ class Killer:
         for act in self._dealt():
             if stop.wait(self.chance.expovariate(1 / self._every)):
                 return
-            if not self.truce.is_set():
-                self._do(act)
-
-    def _do(self, act: "Act") -> None:
-        try:
-            act(self)
-        except Exception:
-            self.ledger.fail(f"{act.__name__} failed:\n{traceback.format_exc()}")
+            if self.truce.is_set():
+                continue
+            try:
+                act(self)
+            except Exception:
+                self.ledger.fail(f"{act.__name__} failed:\n{traceback.format_exc()}")
 
     def _dealt(self) -> Iterator["Act"]:
-        """From a pack that is shuffled when it is out: each comes within a minute or so."""
+        """The faults from a shuffled pack, then from the next: each comes within a minute or so."""
         harmless = Counter({**_ACTS, **self.host.acts})
         front_acts = {**_FRONT_ACTS, **self.host.front_acts}
         while True:
@@ -66,15 +64,15 @@ class Killer:
                     yield act
 
     def worker(self) -> str | None:
-        """The name of one that lives."""
+        """The name of a living worker."""
         return self.chance.choice(sorted(self.host.pids().keys() - {"front"}) or [None])
 
     def pid(self, target: str) -> int:
-        """0 if there is none."""
+        """The pid of the front or a worker; 0 if there is none."""
         return self.host.pids().get(target, 0)
 
     def send(self, target: str, number: signal.Signals) -> int:
-        """The pid of who got it, 0 if nobody did."""
+        """Returns the pid that got the signal; 0 if there is none."""
         if pid := self.pid(target):
             self.ledger.fault(number.name, target, pid, lambda: self.host.signal(pid, number))
         return pid
@@ -97,7 +95,7 @@ def _strike_front(killer: Killer) -> None:
 
 
 def _take_model_away(killer: Killer) -> None:
-    """From one worker, for a while; the other must do all the work."""
+    """Takes the model from one worker for a while; the other must do all the work."""
     if not (name := killer.worker()):
         return
     settings = killer.host.settings(name.removeprefix("worker "))
@@ -111,7 +109,7 @@ def _take_model_away(killer: Killer) -> None:
 
 
 def _load_slowly(killer: Killer) -> None:
-    """Held up before it is ready, or in its first job; not for long enough to be killed for it."""
+    """Stops a new worker before it is ready or in its first job, too briefly for the watchdog."""
     if not (name := killer.worker()) or not (old := killer.send(name, signal.SIGKILL)):
         return
     for _ in range(round(_REPLACED_SECONDS / 0.05)):
@@ -125,7 +123,7 @@ def _load_slowly(killer: Killer) -> None:
 
 
 def _fill_the_disk(killer: Killer) -> None:
-    """And have a worker die while it is full."""
+    """Fills the disk, and kills a worker while it is full."""
     with killer.ledger.lasting_fault("no space left", "disk"), killer.host.full_disk():
         if name := killer.worker():
             killer.send(name, signal.SIGKILL)

@@ -1,8 +1,8 @@
-"""What the campaign did and what came of it: every job, every fault, every broken promise.
+"""The record of a campaign: every job, every fault, every broken promise.
 
-Clients open a job before they ask, note what they are told, and close it with the outcome; whoever
-kills something notes that first. `oracle` judges each job as it is closed; what kept its promise is
-counted and forgotten, so that a campaign of hours needs no more memory than one of minutes.
+A client opens a job before it sends the request, adds notes, and closes the job with its outcome.
+A fault is recorded before it acts. `oracle` judges each job when it closes. Jobs that kept their
+promise are only counted, so that a campaign of hours needs no more memory than one of minutes.
 """
 
 import contextlib
@@ -11,98 +11,39 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
 
-from tests.soak import oracle
+from tests.soak.oracle import Fault, Job, Kind, Limits, judge
 
-# Failures that are kept; a broken daemon breaks thousands of promises.
+# The failures that are kept: a broken daemon breaks thousands of promises.
 _SHOWN = 20
-# No job lives longer: older faults can't have had to do with one.
+# No job lives longer, so that older faults can't have affected one.
 _FAULT_SECONDS = 600.0
 _LOG_BEFORE, _LOG_AFTER = 2_000, 4_000
 
 
-class Kind(StrEnum):
-    """What a job is to come to, whatever its neighbours do."""
-
-    INNOCENT = "innocent"
-    POISON = "poison"
-    BAD_AUDIO = "bad audio"
-    DOUBTFUL = "audio that changes"
-    CANCELLED = "cancelled"
-    HURRIED = "tiny timeout"
-
-
-@dataclass(eq=False)
-class Job:
-    """`text` is the right one; `timeout` in seconds, what the client asked for; times are
-    monotonic seconds. `library`: it asks again by itself, so that one job is several requests.
-    `uid`: whose it is, where the clients are several users."""
-
-    id: str
-    kind: Kind
-    how: str
-    text: str | None
-    timeout: float | None
-    library: bool
-    uid: int | None
-    log_from: int
-    born: float = field(default_factory=time.monotonic)
-    accepted: float | None = None
-    ended: float | None = None
-    outcome: str | None = None
-    found: str | None = None
-    attempts: int = 1
-    notes: list[tuple[float, str]] = field(default_factory=list)
-
-    def note(self, what: str) -> None:
-        self.notes.append((time.monotonic(), what))
-
-    @property
-    def nameless(self) -> bool:
-        """Whether its id stayed here: pure Wyoming has none."""
-        return self.how in ("stream", "wyoming")
-
-    @property
-    def seconds(self) -> float:
-        """From acceptance, where the client saw it, to the end."""
-        start = self.born if self.accepted is None else self.accepted
-        return (time.monotonic() if self.ended is None else self.ended) - start
-
-
-@dataclass(frozen=True)
-class Fault:
-    """`target` is `front`, a worker's name or `disk`; it acts from `start` on, and may take until
-    `end` (a stopped process dies of its watchdog)."""
-
-    start: float
-    end: float
-    what: str
-    target: str
-    pid: int
-
-
 class Ledger:
-    def __init__(self, title: str, seed: int, log: Path, limits: "oracle.Limits") -> None:
+    def __init__(self, title: str, seed: int, log: Path, limits: Limits) -> None:
         self.title = title
         self.seed = seed
         self.limits = limits
         self.started = time.monotonic()
-        # Not closed yet, by id.
+        # The open jobs by id.
         self.jobs: dict[str, Job] = {}
-        # Closed: how many came to what, by kind and `how`; the longest of a kind in seconds.
+        # The closed jobs: the number by kind, `how` and outcome; the longest of a kind in seconds.
         self.outcomes: Counter[tuple[Kind, str, str]] = Counter()
         self.longest: dict[Kind, float] = {}
         self.retried = 0
-        # Recent ones, and how many there were of each in all.
+        # The recent faults, and the number of each in all.
         self.faults: deque[Fault] = deque()
         self.struck: Counter[tuple[str, str]] = Counter()
         self.failures: list[str] = []
+        # Measurements for the report.
+        self.figures: list[tuple[str, str]] = []
         self.unshown_failures = 0
         self.tricks: Counter[str] = Counter()
-        # Told `worker-crashed`, and to be held against the daemon's log at the end.
+        # Jobs that ended with `worker-crashed`: `settle` compares them with the daemon's log.
         self._claims: list[Job] = []
         self._log = log
         self._lock = threading.Lock()
@@ -117,7 +58,7 @@ class Ledger:
         library: bool = False,
         uid: int | None = None,
     ) -> Job:
-        """`text` must be given for whatever may end in a transcript."""
+        """Opens a job; one that may end in a transcript needs its `text`."""
         with self._lock:
             self._last += 1
             name = f"j{self._last}" if uid is None else f"j{self._last}u{uid}"
@@ -126,7 +67,7 @@ class Ledger:
         return job
 
     def close(self, job: Job, outcome: str, found: str | None = None, attempts: int = 1) -> None:
-        """`outcome`: `transcript` (then `found` is its text), an error's code, or `lost`."""
+        """Judges the job. `outcome`: `transcript` (`found` is its text), an error code, `lost`."""
         if job.outcome is not None:
             self.fail(f"answered twice: {job.outcome}, then {outcome} {found!r}", job)
             return
@@ -136,7 +77,7 @@ class Ledger:
         with self._lock:
             around = [f for f in self.faults if f.start <= job.ended and f.end >= job.born]
             self._count(job, outcome, around)
-        problem = oracle.judge(job, around, self.limits)
+        problem = judge(job, around, self.limits)
         if problem is not None:
             self.fail(problem, job)
 
@@ -145,7 +86,7 @@ class Ledger:
         self.outcomes[job.kind, job.how, outcome] += 1
         self.longest[job.kind] = max(job.seconds, self.longest.get(job.kind, 0.0))
         self.retried += outcome == "transcript" and job.attempts > 1
-        # A full disk takes no log either: then nobody can say who died under whom.
+        # A full disk takes no log either: then no log line names the job of a dead worker.
         logged = not job.nameless and all(fault.target != "disk" for fault in around)
         if outcome == "worker-crashed" and logged:
             self._claims.append(job)
@@ -155,7 +96,7 @@ class Ledger:
         return closed + sum(job.kind is kind for job in list(self.jobs.values()))
 
     def fault(self, what: str, target: str, pid: int, act: Callable[[], None]) -> None:
-        """Note it, and do it: in this order, so that no consequence is ever without its cause."""
+        """Records the fault, then acts: no consequence may come before its cause."""
         now = time.monotonic()
         with self._lock:
             self.faults.append(Fault(now, now + self.limits.lasting(what), what, target, pid))
@@ -166,7 +107,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def lasting_fault(self, what: str, target: str) -> Iterator[None]:
-        """One that acts for as long as the block, however long that is."""
+        """A fault that acts for as long as the block."""
         with self._lock:
             acting = Fault(time.monotonic(), math.inf, what, target, 0)
             self.faults.append(acting)
@@ -179,13 +120,13 @@ class Ledger:
                 self.faults[self.faults.index(acting)] = replace(acting, end=end)
 
     def striking(self, target: str) -> bool:
-        """Whether a fault acts on this target now."""
+        """True if a fault acts on this target now."""
         now = time.monotonic()
         with self._lock:
             return any(f.target == target and f.start <= now <= f.end for f in self.faults)
 
     def acted(self, what: str, target: str, since: float) -> bool:
-        """Whether that fault acted on this target at any moment from then on."""
+        """True if that fault acted on this target at any moment after `since`."""
         with self._lock:
             return any((f.what, f.target) == (what, target) and f.end >= since for f in self.faults)
 
@@ -206,30 +147,31 @@ class Ledger:
             self.failures.append(f"[{self.title}, seed {self.seed}] {problem}{story}")
 
     @contextlib.contextmanager
-    def told_of_failures(self) -> Iterator[None]:
-        """What the daemon's own harness has to complain of is a broken promise too."""
+    def records_assertions(self) -> Iterator[None]:
+        """Records an assertion of the daemon's own harness as a broken promise."""
         try:
             yield
         except AssertionError as error:
             self.fail(str(error)[-_LOG_AFTER:])
 
     def settle(self, casualties: Mapping[str, int]) -> None:
-        """At the end: whatever is still open was never answered, and whoever is said to have been
-        killed was, as `casualties` has it: how often each job's worker died under it."""
+        """Judges the whole campaign: a job that is still open was never answered, and a job that
+        ended with `worker-crashed` must have killed its workers. `casualties`: how often each
+        job's worker died while it ran the job."""
         for job in list(self.jobs.values()):
             self.fail("never answered", job)
         for job in self._claims:
             deaths = casualties.get(job.id, 0)
-            # A library asks again under the same id where a front was killed.
+            # A library repeats a request under the same id if a front was killed.
             few, many = deaths < self.limits.attempts, deaths > self.limits.attempts
             if few or (many and not job.library):
-                self.fail(f"told that it crashed its workers, which it did {deaths} times", job)
+                self.fail(f"worker-crashed, but its workers died {deaths} times", job)
 
     def _log_size(self) -> int:
         return self._log.stat().st_size
 
     def _story(self, job: Job | None) -> str:
-        """The job's time line, the faults around it, and what the daemon logged meanwhile."""
+        """The job's timeline, the faults around it, and the daemon's log of that moment."""
         now = time.monotonic()
         born, end = (now - 5, now) if job is None else (job.born, job.ended or now)
         events = [(f.start, f"{f.what} to {f.target} (pid {f.pid})") for f in self.faults]
@@ -239,7 +181,7 @@ class Ledger:
             lines.append(f"  job {job.id}: {job.kind} as {job.how}, timeout {job.timeout}")
             if job.text is not None:
                 lines.append(f"  its text: {job.text[:200]!r}")
-            events += [(job.born, "asked"), *job.notes]
+            events += [(job.born, "requested"), *job.notes]
         lines += [f"  {when - self.started:9.3f} s  {what}" for when, what in sorted(events)]
         start = max(0, (self._log_size() if job is None else job.log_from) - _LOG_BEFORE)
         with open(self._log, "rb") as file:

@@ -1,4 +1,4 @@
-"""Clients by their libraries: asrd's own, blocking and asynchronous, and the wyoming package."""
+"""Clients that use a library: asrd's own, blocking and asynchronous, or the wyoming package."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,20 +12,20 @@ from wyoming.error import Error as WyomingError
 
 import asrd
 from asrd.errors import ConnectionLost, JobError, ProtocolError
-from asrd.wire.client_events import Transcript as Told
+from asrd.wire import client_events
 from tests.soak.clips import Clip
 from tests.soak.honest import CHUNK, MONO, Context
-from tests.soak.ledger import Job, Kind
+from tests.soak.oracle import Job, Kind
 
 
 def blocking(context: Context) -> None:
-    """It waits out a full queue, and asks again after a lost connection."""
+    """Runs up to three jobs, one after another, on one connection."""
     with asrd.Client(context.socket) as client:
         for _ in range(context.chance.randint(1, 3)):
-            with _asked(context, "Client") as (job, audio, options):
+            with _job(context, "Client") as (job, audio, options):
                 with client.stream(audio, **options) as stream:
-                    said = "".join(segment.text for segment in stream)
-                _answered(context, job, stream.transcript, said)
+                    streamed = "".join(segment.text for segment in stream)
+                _answered(context, job, stream.transcript, streamed)
 
 
 def asyncio_(context: Context) -> None:
@@ -37,7 +37,7 @@ def trio(context: Context) -> None:
 
 
 async def _several(context: Context, how: str) -> None:
-    """Up to three jobs at once on one connection."""
+    """Runs up to three jobs at once on one connection."""
     async with asrd.AsyncClient(context.socket) as client:
         async with anyio.create_task_group() as tasks:
             for _ in range(context.chance.randint(1, 3)):
@@ -45,17 +45,17 @@ async def _several(context: Context, how: str) -> None:
 
 
 async def _one(context: Context, client: asrd.AsyncClient, how: str) -> None:
-    with _asked(context, how) as (job, audio, options):
+    with _job(context, how) as (job, audio, options):
         _answered(context, job, await client.transcribe(audio, **options))
 
 
 @contextmanager
-def _asked(context: Context, how: str) -> Iterator[tuple[Job, Any, Any]]:
-    """A job, its audio and its options; whatever the library raises is its outcome."""
+def _job(context: Context, how: str) -> Iterator[tuple[Job, Any, Any]]:
+    """A job, its audio and its options; an error that the library raises is the job's outcome."""
     clip, as_file = context.clip(), context.chance.random() < 0.5
     timeout = context.chance.choice([None, None, 25.0])
     text = clip.file_text if as_file else clip.text
-    job = context.open(Kind.INNOCENT, how, text, timeout, library=True)
+    job = context.open(Kind.INNOCENT, how, text, timeout=timeout, library=True)
     options = {"job_id": job.id, "language": clip.language, "timeout": timeout}
     if not as_file:
         options["encoding"] = "pcm_s16le"
@@ -71,12 +71,14 @@ def _asked(context: Context, how: str) -> Iterator[tuple[Job, Any, Any]]:
         context.ledger.close(job, f"ProtocolError: {error}")
 
 
-def _answered(context: Context, job: Job, told: Told, said: str | None = None) -> None:
-    if said is not None and said.strip() != told.text:
-        context.ledger.fail(f"segments {said!r} of the transcript {told.text!r}", job)
-    if told.job_id != job.id:
-        context.ledger.fail(f"the answer of {told.job_id}", job)
-    context.ledger.close(job, "transcript", told.text, told.attempts)
+def _answered(
+    context: Context, job: Job, answer: client_events.Transcript, streamed: str | None = None
+) -> None:
+    if streamed is not None and streamed.strip() != answer.text:
+        context.ledger.fail(f"segments {streamed!r} of the transcript {answer.text!r}", job)
+    if answer.job_id != job.id:
+        context.ledger.fail(f"the answer of {answer.job_id}", job)
+    context.ledger.close(job, "transcript", answer.text, answer.attempts)
 
 
 def wyoming_package(context: Context) -> None:

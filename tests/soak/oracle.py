@@ -1,34 +1,93 @@
-"""What asrd promises of one job, given what was asked and what was done to the daemon."""
+"""The promises of asrd for one job, given the request and the faults during its life."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
 
-if TYPE_CHECKING:
-    from tests.soak.ledger import Fault, Job
 
-# Outcomes by kind of job, whatever the weather. See `_excused` for the rest.
+class Kind(StrEnum):
+    """The kind of a job, which decides the outcomes that keep the promise (`_PROMISED`)."""
+
+    INNOCENT = "innocent"
+    POISON = "poison"
+    BAD_AUDIO = "bad audio"
+    DOUBTFUL = "audio that changes"
+    CANCELLED = "cancelled"
+    HURRIED = "tiny timeout"
+
+
+@dataclass(eq=False)
+class Job:
+    """A job as its client sees it. `text` is the right transcript, `timeout` the client's own in
+    seconds, `uid` the client's user if the clients are several users; times are monotonic seconds.
+    With `library` set, the client library retries, so that one job may be several requests."""
+
+    id: str
+    kind: Kind
+    how: str
+    text: str | None
+    timeout: float | None
+    library: bool
+    uid: int | None
+    log_from: int
+    born: float = field(default_factory=time.monotonic)
+    accepted: float | None = None
+    ended: float | None = None
+    outcome: str | None = None
+    found: str | None = None
+    attempts: int = 1
+    notes: list[tuple[float, str]] = field(default_factory=list)
+
+    def note(self, what: str) -> None:
+        self.notes.append((time.monotonic(), what))
+
+    @property
+    def nameless(self) -> bool:
+        """True if the daemon does not know its id: pure Wyoming has none."""
+        return self.how in ("stream", "wyoming")
+
+    @property
+    def seconds(self) -> float:
+        """The time from acceptance (or from the request, if the client saw none) to the end."""
+        start = self.born if self.accepted is None else self.accepted
+        return (time.monotonic() if self.ended is None else self.ended) - start
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault to `target`: `front`, a worker's name or `disk`. It acts from `start`, and may take
+    effect until `end` (the watchdog kills a stopped process only after a while)."""
+
+    start: float
+    end: float
+    what: str
+    target: str
+    pid: int
+
+
+# The outcomes that need no excuse; `_excused` knows the others.
 _PROMISED = {
-    "innocent": {"transcript"},
-    "poison": {"worker-crashed"},
-    "bad audio": {"bad-audio"},
-    "audio that changes": {"bad-audio", "transcript"},
-    "cancelled": {"cancelled", "transcript"},
-    "tiny timeout": {"deadline-exceeded", "transcript"},
+    Kind.INNOCENT: {"transcript"},
+    Kind.POISON: {"worker-crashed"},
+    Kind.BAD_AUDIO: {"bad-audio"},
+    Kind.DOUBTFUL: {"bad-audio", "transcript"},
+    Kind.CANCELLED: {"cancelled", "transcript"},
+    Kind.HURRIED: {"deadline-exceeded", "transcript"},
 }
 
-# Faults that ask a process to end: what it has accepted is answered first.
+# Faults that ask a process to end: it must first answer the jobs that it has accepted.
 GENTLE = frozenset({"SIGTERM", "restart", "stop of its socket"})
-# Faults that leave a worker alone but keep it from serving; where every worker has one, nobody can.
+# Faults that keep a worker from serving without killing it. If all workers have one, none serves.
 ABSENT = frozenset({"stop of its socket", "no model"})
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The daemon's settings that bound an answer, and how slow this machine may be; seconds.
+    """The daemon's settings that bound an answer, and allowances for a slow machine; seconds.
 
-    How long a fault acts: `slow_death` from SIGSTOP to the end by the watchdog, `quick_death` from
-    any other signal to the moment when everybody has noticed; a front that is asked to stop may
-    take as long as its jobs. `patience`: the library's, with a daemon that refuses.
+    A fault acts for `slow_death` (from SIGSTOP until the watchdog has killed the process) or for
+    `quick_death` (from any other signal until all have noticed). A front that is asked to stop may
+    take as long as its jobs. `patience`: the library's, while a daemon refuses its requests.
     """
 
     wait: float
@@ -47,9 +106,9 @@ class Limits:
         return self.slow_death if what in ("SIGSTOP", "no model") else self.quick_death
 
 
-def judge(job: "Job", around: "list[Fault]", limits: Limits) -> str | None:
-    """Which promise this outcome breaks, None if it keeps them all. `around`: the faults that acted
-    while the job lived."""
+def judge(job: Job, around: list[Fault], limits: Limits) -> str | None:
+    """Returns the promise that this outcome breaks, None if it keeps all. `around`: the faults that
+    acted during the job's life."""
     if job.outcome == "transcript" and job.found != job.text:
         return f"the wrong text: {job.found!r} instead of {job.text!r}"
     late = job.seconds - _longest(job, limits)
@@ -60,14 +119,14 @@ def judge(job: "Job", around: "list[Fault]", limits: Limits) -> str | None:
     return f"{job.outcome} is no honest answer to {job.kind}"
 
 
-def _longest(job: "Job", limits: Limits) -> float:
+def _longest(job: Job, limits: Limits) -> float:
     if job.timeout is not None:
         return job.timeout + limits.grace
     longest = limits.attempts * (limits.wait + limits.run) + limits.grace
     return longest + limits.patience if job.library else longest
 
 
-def _excused(job: "Job", around: "list[Fault]", limits: Limits) -> bool:
+def _excused(job: Job, around: list[Fault], limits: Limits) -> bool:
     front = {fault.what for fault in around if fault.target == "front"}
     deaths = [f for f in around if f.target.startswith("worker") and f.what not in GENTLE | ABSENT]
     if job.outcome == "busy":
@@ -77,7 +136,7 @@ def _excused(job: "Job", around: "list[Fault]", limits: Limits) -> bool:
     if job.outcome == "unavailable":
         return len({f.target for f in around if f.what in ABSENT}) >= limits.workers
     if job.outcome == "lost":
-        # A front that is asked to stop answers what it has accepted; one that is killed can't.
+        # A front that is asked to stop answers the jobs that it has accepted; a killed one can't.
         return bool(front - GENTLE) or (bool(front) and job.accepted is None)
     if job.outcome == "worker-crashed":
         return len(deaths) >= limits.attempts

@@ -1,14 +1,15 @@
-"""What a campaign came to: tables that can go into a page as they are."""
+"""The report of a campaign, as tables in Markdown."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from tests.soak.ledger import Kind, Ledger
+from tests.soak.ledger import Ledger
+from tests.soak.oracle import Kind
 
 Cells = Mapping[tuple[str, str], int]
 
 
-def render(ledger: Ledger, figures: Iterable[tuple[str, str]]) -> str:
+def render(ledger: Ledger) -> str:
     kinds, hows = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     for (kind, how, outcome), number in ledger.outcomes.items():
         kinds[kind, outcome] += number
@@ -18,10 +19,12 @@ def render(ledger: Ledger, figures: Iterable[tuple[str, str]]) -> str:
         [
             f"== {ledger.title}, seed {ledger.seed}: {_verdict(ledger)}",
             _table("jobs", kinds),
-            _table("innocent, by how it was asked", hows),
-            _list("fault", {f"{what} to {who}": n for (what, who), n in ledger.struck.items()}),
-            _list("what clients and played workers did", ledger.tricks),
-            _list("figure", dict([*_totals(ledger), *figures]), in_order=True),
+            _table("innocent, by kind of request", hows),
+            _list(
+                "fault", {f"{what} to {target}": n for (what, target), n in ledger.struck.items()}
+            ),
+            _list("acts of clients and played workers", ledger.tricks),
+            _list("figure", dict([*_totals(ledger), *ledger.figures]), in_order=True),
         ]
     )
 

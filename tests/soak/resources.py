@@ -1,11 +1,11 @@
-"""What the daemon's processes hold, as the kernel counts it: at rest, and all the time."""
+"""The memory, descriptors and threads of the daemon's processes, at rest and at work."""
 
 import itertools
 import threading
 import time
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tests.soak.ledger import Ledger
 from tests.support.raw import status
@@ -18,9 +18,8 @@ _MOMENT = 0.5
 _SERVING = ("ready", "busy")
 
 
-@dataclass(frozen=True)
-class Holding:
-    """Of one process at one moment; or, of several moments, the least of each."""
+class Holding(NamedTuple):
+    """The resources of one process at one moment, or the least of each of several moments."""
 
     rss_kib: int
     descriptors: int
@@ -28,32 +27,32 @@ class Holding:
 
     @classmethod
     def of(cls, proc: Path) -> "Holding":
-        """`proc` is the process' directory. Raises OSError or ValueError where it has ended."""
-        told = dict(
+        """Reads `proc`, the process's directory. Raises OSError or ValueError if it has ended."""
+        status = dict(
             line.split(":", 1) for line in (proc / "status").read_text().splitlines() if ":" in line
         )
-        if "VmRSS" not in told:
+        if "VmRSS" not in status:
             raise ValueError(f"{proc} has no memory")
         descriptors = len(list((proc / "fd").iterdir()))
-        return cls(int(told["VmRSS"].split()[0]), descriptors, int(told["Threads"]))
+        return cls(int(status["VmRSS"].split()[0]), descriptors, int(status["Threads"]))
 
     def least(self, other: "Holding") -> "Holding":
-        return Holding(*map(min, zip(astuple(self), astuple(other), strict=True)))
+        return Holding(*map(min, self, other))
 
     def exceeds(self, slack: "Holding") -> bool:
-        return any(a > b for a, b in zip(astuple(self), astuple(slack), strict=True))
+        return any(a > b for a, b in zip(self, slack, strict=True))
 
-    def __sub__(self, other: "Holding") -> "Holding":
-        return Holding(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+    def since(self, first: "Holding") -> "Holding":
+        return Holding(*(a - b for a, b in zip(self, first, strict=True)))
 
     def __str__(self) -> str:
         rss = self.rss_kib / 1024
         return f"{rss:.1f} MiB, {self.descriptors} descriptors, {self.threads} threads"
 
 
-# How much more a process may hold than it did: interpreter, arenas and allocator settle within
-# this, a leak of a few jobs' audio would not. A worker's allocator gives nothing back: it holds
-# what the largest job that it has met once needed, and the one before may not have met it.
+# The growth that is allowed: interpreter, arenas and allocator settle within it, while a leak of a
+# few jobs' audio exceeds it. A worker's allocator gives nothing back: it keeps the memory of the
+# largest job so far, which the worker before may not have had.
 AT_REST = Holding(24 * 1024, 0, 0)
 WORKER_AT_REST = Holding(64 * 1024, 0, 0)
 AT_WORK = Holding(24 * 1024, 8, 2)
@@ -61,9 +60,8 @@ AT_WORK = Holding(24 * 1024, 8, 2)
 
 @dataclass
 class Trend:
-    """How one process' holding moves over its life, in a few numbers however long that is: the
-    least of each stretch of time, since at work what it holds goes up and down all the time, and
-    only a leak lifts the floor."""
+    """The least holding of one process in each stretch of its life; long lives have long ones.
+    At work the holding rises and falls all the time, and only a leak lifts the floor."""
 
     pid: int
     stretch: float = 5.0
@@ -71,7 +69,7 @@ class Trend:
     _until: float = 0.0
 
     _FLOORS_MAX = 64
-    # A process takes what it needs at first; and a line through few points says little.
+    # A process grows at first, and a line through few points means little.
     _SETTLING, _FLOORS_MIN = 0.25, 10
 
     def add(self, now: float, held: Holding) -> None:
@@ -90,13 +88,13 @@ class Trend:
         return len(self.floors) * self.stretch
 
     def rise(self, but_a_step: bool = False) -> Holding | None:
-        """From the first to the last, along the straight line that fits best, after it has
-        settled; None if it did not live for long enough. `but_a_step`: the greatest step of the
-        memory is left out, that of a worker which meets the job that needs most."""
+        """The growth along the best straight line, without the first quarter; None if the process
+        did not live long enough. `but_a_step` leaves out the largest step of the memory: that of a
+        worker's largest job."""
         settled = self.floors[round(self._SETTLING * len(self.floors)) :]
         if len(settled) < self._FLOORS_MIN:
             return None
-        columns = list(zip(*map(astuple, settled), strict=True))
+        columns = list(zip(*settled, strict=True))
         if but_a_step:
             columns[0] = _without_a_step(columns[0])
         return Holding(*(round(_slope(column) * (len(settled) - 1)) for column in columns))
@@ -113,7 +111,7 @@ class Trend:
 
 
 def _slope(values: tuple[int, ...]) -> float:
-    """Of the line of least squares, from one value to the next."""
+    """The slope of the least-squares line, per value."""
     middle, mean = (len(values) - 1) / 2, sum(values) / len(values)
     deviations = [(x - middle, y - mean) for x, y in enumerate(values)]
     return sum(x * y for x, y in deviations) / sum(x * x for x, _ in deviations)
@@ -127,32 +125,39 @@ def _without_a_step(values: tuple[int, ...]) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Of all of the daemon, at rest: each process by name, and every file it may have made."""
+    """The daemon at rest: the holding of each process by name, and all files that it may write."""
 
     holdings: dict[str, Holding]
     files: set[str]
 
     @classmethod
     def take(cls, host: "Host") -> "Snapshot":
-        # Until the front has forgotten the one who asked.
+        # The front needs a moment to close the connection of `pids`.
         pids = {**host.pids(), **host.helpers()}
         time.sleep(_MOMENT)
         return cls({name: host.holding(pid) for name, pid in pids.items()}, host.files())
 
     def growth(self, later: "Snapshot") -> list[str]:
-        """What has grown from this one to the later one, both at rest."""
+        """The growth until the later snapshot, as problems."""
         grown = [
             f"{name} grew: {was}, then {now}"
             for name, was in self.holdings.items()
             for now in [later.holdings[name]]
-            if (now - was).exceeds(WORKER_AT_REST if name.startswith("worker") else AT_REST)
+            if now.since(was).exceeds(WORKER_AT_REST if name.startswith("worker") else AT_REST)
         ]
         left = later.files - self.files
         return grown + ([f"files left behind: {sorted(left)}"] if left else [])
 
+    def figures(self, later: "Snapshot") -> list[tuple[str, str]]:
+        return [
+            (f"{name}, {when}", str(snapshot.holdings[name]))
+            for name in self.holdings
+            for when, snapshot in (("first", self), ("last", later))
+        ]
+
 
 class Watch:
-    """Looks at the daemon all the time: who lives, and how much each one holds."""
+    """Observes which processes live, and their holdings, during the whole campaign."""
 
     def __init__(self, ledger: Ledger, host: "Host") -> None:
         self._ledger = ledger
@@ -161,7 +166,7 @@ class Watch:
         self._front = 0
         self.fronts = 0
         self.front_peak_kib = 0
-        # By name: the process that lives, and the one that lived longest.
+        # By name: the living process, and the one that lived longest.
         self._living: dict[str, Trend] = {}
         self.longest: dict[str, Trend] = {}
 
@@ -170,24 +175,31 @@ class Watch:
             self._look()
 
     def growth(self) -> list[str]:
-        """What grew over the life of the processes that lived longest."""
+        """The growth of the processes that lived longest, as problems."""
         trends = self.longest.items()
         rises = [(name, trend, trend.rise(name.startswith("worker"))) for name, trend in trends]
         return [f"{name} grows: {t}" for name, t, rise in rises if rise and rise.exceeds(AT_WORK)]
+
+    def figures(self) -> list[tuple[str, str]]:
+        return [
+            *((f"{name}, at work", str(trend)) for name, trend in sorted(self.longest.items())),
+            ("front, peak", f"{self.front_peak_kib / 1024:.1f} MiB"),
+            ("fronts", str(self.fronts)),
+        ]
 
     def _look(self) -> None:
         born = self._host.processes()
         if born > 1 + len(self._host.workers) + self._host.spares:
             self._ledger.fail(f"{born} processes: more than one front, or worker of a name")
         try:
-            told = status(self._host.socket)
+            answer = status(self._host.socket)
         except (OSError, AssertionError):
-            # On its way back; or it never comes back, which every client will tell.
+            # The front is on its way back. If it never comes back, every client's job fails.
             return
-        self._served(any(worker["state"] in _SERVING for worker in told["workers"]))
-        self._met(told["pid"])
-        self._weigh("front", told["pid"])
-        for worker in told["workers"]:
+        self._served(any(worker["state"] in _SERVING for worker in answer["workers"]))
+        self._met(answer["pid"])
+        self._weigh("front", answer["pid"])
+        for worker in answer["workers"]:
             if worker["state"] in _SERVING and worker["pid"]:
                 self._weigh(f"worker {worker['name']}", worker["pid"])
         for name, pid in self._host.helpers().items():
@@ -208,7 +220,7 @@ class Watch:
             self.front_peak_kib = max(self.front_peak_kib, held.rss_kib)
 
     def _served(self, now_served: bool) -> None:
-        """Whatever is killed, somebody must be back to work before long."""
+        """Fails if no worker has served for longer than the slowest replacement takes."""
         now, limits = time.monotonic(), self._ledger.limits
         if now_served:
             self._served_at = now

@@ -1,4 +1,4 @@
-"""The daemon of a campaign as `asrd run`: the supervisor's children are what is killed."""
+"""The daemon of a campaign under `asrd run`; the faults hit the supervisor's children."""
 
 import contextlib
 import os
@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from asrd.wire.fds import OwnedFd
-from tests.soak.host import Host
+from tests.soak.host import START, WATCHDOG, Host
 from tests.soak.killer import Act
-from tests.soak.limits import PATIENCE
 from tests.soak.resources import Holding
 from tests.support.daemons import Daemon
 from tests.support.procfs import children
@@ -26,8 +25,7 @@ class Standalone(Host):
     def __init__(self, home: Path, config: str) -> None:
         home.mkdir()
         self._home = home
-        watchdog, start = str(PATIENCE.watchdog), str(PATIENCE.start)
-        timeouts = ["--watchdog", watchdog, "--start-timeout", start]
+        timeouts = ["--watchdog", str(WATCHDOG), "--start-timeout", str(START)]
         self._daemon = Daemon(home, "--workers", str(len(self.workers)), *timeouts, config=config)
         self._supervisor = self._daemon.process.pid
         self.socket = self._daemon.socket
@@ -35,18 +33,18 @@ class Standalone(Host):
 
     def pids(self) -> dict[str, int]:
         try:
-            told = status(self.socket)
+            answer = status(self.socket)
         except (OSError, AssertionError):
             return {}
-        workers = {f"worker {w['name']}": w["pid"] for w in told["workers"] if w["pid"]}
-        return {"front": told["pid"], **workers}
+        workers = {f"worker {w['name']}": w["pid"] for w in answer["workers"] if w["pid"]}
+        return {"front": answer["pid"], **workers}
 
     def helpers(self) -> dict[str, int]:
         return {"supervisor": self._supervisor}
 
     def signal(self, pid: int, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError), OwnedFd(os.pidfd_open(pid)) as pidfd:
-            # Looked at after the pidfd was opened: a recycled pid can't fool us any more.
+            # After the pidfd is open, a recycled pid can no longer be mistaken for a child.
             if pid in children(self._supervisor):
                 signal.pidfd_send_signal(pidfd.fileno(), number)
 
@@ -80,8 +78,8 @@ class Standalone(Host):
 
 @contextlib.contextmanager
 def no_room(*pids: int) -> Iterator[None]:
-    """Each write to a file or a memfd of these processes fails with EFBIG, for which no disk need
-    be full and nobody be root."""
+    """Makes each write of these processes to a file or a memfd fail with EFBIG, which needs neither
+    a full disk nor root."""
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 
     def limit(soft: int) -> None:

@@ -1,5 +1,5 @@
-"""The daemon of a campaign as installed from its packages, under the real systemd: its units are
-what is killed, restarted, stopped and starved, and its clients are several users."""
+"""The daemon of a campaign from its Debian packages under a real systemd: the faults hit its units,
+and its clients are several users."""
 
 import contextlib
 import json
@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -15,28 +15,27 @@ from typing import Any
 
 from asrd.wire.fds import OwnedFd
 from tests.soak.campaign import crashing_model
-from tests.soak.host import Host
+from tests.soak.host import ABORT, START, STOP, WATCHDOG, Host, config
 from tests.soak.killer import Killer
-from tests.soak.limits import PATIENCE, config
 from tests.soak.resources import Holding
 from tests.support.procfs import children
 from tests.support.systemd.nspawn import Machine, booted
-from tests.support.systemd.packages import install
-from tests.support.systemd.service import Service
+from tests.support.systemd.service import Service, install
 
 _USERS = ("ann", "cem", "dora")
 _QUIET = "uma"
-# Room for as many as the three may have waiting, and some for her who asks little.
+# The queue has room for as many jobs as the three may have waiting, and for the quiet user's.
 _QUEUE_MAX, _QUEUE_MAX_PER_USER = 16, 4
 _TIMES = f"""[Service]
-WatchdogSec={PATIENCE.watchdog}
-TimeoutStartSec={PATIENCE.start}
-TimeoutAbortSec={PATIENCE.abort}
-TimeoutStopSec={PATIENCE.stop}
+WatchdogSec={WATCHDOG}
+TimeoutStartSec={START}
+TimeoutAbortSec={ABORT}
+TimeoutStopSec={STOP}
 """
-# What front, workers and systemd for them write to. Full: not a page more, not a file more.
+# The file systems that the front, the workers, and systemd for them write to. Full means that no
+# page and no file more can be added.
 _DISKS = ("/run", "/tmp", "/var/cache/asrd")
-# Again where somebody has written meanwhile: none can be made smaller than what is in it.
+# Tries again if a process wrote meanwhile: no file system can be smaller than its content.
 _FILL = """full() {
     set -- "$1" $(df -k --output=used,iused "$1" | tail -n 1)
     mount -o "remount,size=$(($2 ? $2 : 4))k,nr_inodes=$3" "$1" 2>/dev/null
@@ -62,21 +61,23 @@ class Units(Host):
         self.acts = {self._restart_workers: 1, self._stop_socket: 1}
         self.front_acts = {self._restart_front: 2, self._stop_front: 1}
         self._machine: Machine
+        self._systemctl: Callable[..., None]
 
     def __enter__(self) -> "Units":
         with ExitStack() as stack:
             machine = self._machine = stack.enter_context(booted(self._debs))
+            service = Service(machine)
+            self._systemctl = service.systemctl
             install(machine, *self._debs.glob("*.deb"))
             self.users = tuple(map(self._add_user, _USERS))
             self.quiet_user = self._add_user(_QUIET)
-            # /proc of another is root's alone, but one's own descriptors are there for everybody.
+            # Only root can read /proc of the machine, but any user can use its own descriptors.
             directory = OwnedFd(os.open(machine.inside / "run/asrd", os.O_PATH | os.O_CLOEXEC))
             stack.enter_context(directory)
             self.socket = f"/proc/self/fd/{directory.fileno()}/asrd.sock"
             self._configure()
             stack.enter_context(self._journal())
             self._systemctl("restart", "asr-worker@0.socket", *self._units)
-            service = Service(machine)
             for name in self.workers:
                 service.until_worker("ready", name)
             self._stack = stack.pop_all()
@@ -104,8 +105,8 @@ class Units(Host):
         return Holding.of(self._machine.inside / "proc" / str(pid))
 
     def processes(self) -> int:
-        """By their own names: systemd's, before it becomes one of them, and the scripts that it
-        runs around them have others."""
+        """Counts by name, which leaves out systemd's child before its exec and the scripts of the
+        units."""
         return sum(name in ("asrd", "asr-worker") for name in self._names())
 
     def _names(self) -> Iterator[str]:
@@ -115,11 +116,11 @@ class Units(Host):
 
     def files(self) -> set[str]:
         places = ["/run/asrd", "/tmp", "/var/tmp", "/var/cache/asrd", "/var/lib/asrd"]
-        # systemd's private directories have new names each time.
+        # systemd's private directories get new names each time.
         named = "s/^(.*systemd-private-).*(-asr.*service)-[^/]*/\\1\\2/"
         script = f'find "$@" | sed -E "{named}"'
         found = set(self._machine.output("sh", "-c", script, "sh", *places).splitlines())
-        # restart-backoff's, from a worker's first death on.
+        # restart-backoff writes these after a worker's first death.
         return found - {f"/run/asrd/backoff/{name}{end}" for name in "01" for end in ("", ".env")}
 
     def settings(self, worker: str) -> Path:
@@ -127,7 +128,7 @@ class Units(Host):
 
     @contextlib.contextmanager
     def full_disk(self) -> Iterator[None]:
-        """And no memory for audio: the front's memfds can't grow."""
+        """Fills the file systems, and keeps the front's memfds from growing."""
         run = self._machine.run
         front = self.pids().get("front", 0)
         try:
@@ -141,7 +142,7 @@ class Units(Host):
     def _limit_files(self, pid: int, size: str) -> None:
         self._machine.run("prlimit", f"--pid={pid}", f"--fsize={size}:unlimited", check=False)
 
-    # --- setting it up ------------------------------------------------------------------------
+    # --- set-up ------------------------------------------------------------------------------
 
     def _add_user(self, name: str) -> int:
         self._machine.run("useradd", "--groups", "asr", name)
@@ -161,12 +162,9 @@ class Units(Host):
         self._systemctl("daemon-reload")
         self._systemctl("enable", "--now", *(f"asr-worker@{name}.socket" for name in self.workers))
 
-    def _systemctl(self, *argv: str) -> None:
-        self._machine.run("systemctl", *argv)
-
     @contextlib.contextmanager
     def _journal(self) -> Iterator[None]:
-        """Written to `log` as `asrd run` would, line by line."""
+        """Copies the journal to `log` in the format of `asrd run`."""
         follow = ["journalctl", "--follow", "--lines=0", "--output=json", "--all"]
         process = self._machine.start(*follow)
         thread = threading.Thread(target=self._copy, args=(process,))
@@ -174,7 +172,7 @@ class Units(Host):
         try:
             yield
         finally:
-            # nsenter(1) waits for it, and would not take it along.
+            # The child is journalctl: nsenter(1) waits for it, and does not end it.
             for pid in children(process.pid):
                 os.kill(pid, signal.SIGTERM)
             process.wait()
@@ -187,7 +185,7 @@ class Units(Host):
             for line in journal.stdout:
                 log.write(_as_line(json.loads(line)))
 
-    # --- what only systemd can do -------------------------------------------------------------
+    # --- faults of systemd only ---------------------------------------------------------------
 
     def _restart_workers(self, killer: Killer) -> None:
         for name, pid in self.pids().items():
@@ -196,7 +194,7 @@ class Units(Host):
         self._systemctl("restart", "--no-block", "asr-workers.target")
 
     def _stop_socket(self, killer: Killer) -> None:
-        """Which takes the worker out, and gives it back a while later."""
+        """Stops the socket, and so the worker; starts it again a while later."""
         name = killer.chance.choice(self.workers)
         unit, target = f"asr-worker@{name}.socket", f"worker {name}"
         stop = ("stop", "--no-block", unit)
@@ -212,7 +210,7 @@ class Units(Host):
         killer.ledger.fault("restart", "front", pid, lambda: self._systemctl(*restart))
 
     def _stop_front(self, killer: Killer) -> None:
-        """For good, as far as it can do anything about it."""
+        """Stops the front; only the watchdog ends it."""
         killer.send("front", signal.SIGSTOP)
 
 
@@ -222,5 +220,5 @@ def _as_line(entry: Mapping[str, Any]) -> str:
     who = f"{entry.get('SYSLOG_IDENTIFIER')}[{entry.get('_PID')}]"
     names = ("ASRD_JOB_ID", "ASRD_PEER_UID", "ASRD_DROPPED")
     pairs = [f" {n.removeprefix('ASRD_').lower()}={entry[n]}" for n in names if n in entry]
-    # A message that is no text is a list of bytes.
+    # A message that is not text is a list of bytes.
     return f"{moment} {who}: {entry.get('MESSAGE')}{''.join(pairs)}\n"

@@ -1,4 +1,4 @@
-"""The places of the repository that tests read."""
+"""The root of the repository."""
 
 from pathlib import Path
 

@@ -1,11 +1,11 @@
-"""What proc(5) tells of a process, which goes on living while it is read."""
+"""Facts about processes from proc(5); a process may change or end while they are read."""
 
 from contextlib import suppress
 from pathlib import Path
 
 
 def children(pid: int | str = "self") -> list[int]:
-    """Of all its threads; those of one that ends meanwhile are another's by then."""
+    """The children of all threads. Those of a thread that ends are listed with another thread."""
     found: list[int] = []
     for listed in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Processes that die or hang, by a real signal, under a real systemd."""
+"""Processes that die or hang by a real signal, under a real systemd."""
 
 import json
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.systemd.nspawn import until
+from tests.support.raw import wait_for
 from tests.support.systemd.service import OUTSIDER, SAMPLES, TEXT, Service
 
 pytestmark = pytest.mark.systemd
@@ -17,19 +17,17 @@ QUICK_WATCHDOG = "[Service]\nWatchdogSec=2s\n"
 
 
 @pytest.mark.parametrize("signal", ["SEGV", "KILL"])
-def test_a_worker_killed_under_load_costs_nobody_an_answer(service: Service, signal: str) -> None:
+def test_worker_killed_under_load_loses_no_answer(service: Service, signal: str) -> None:
     with service.load() as load:
         for _ in range(3):
-            # A job that has been killed once must get its second chance in peace.
+            # No job may be killed twice.
             service.until_done(2)
             service.systemctl("kill", f"--signal={signal}", WORKER)
     load.assert_nobody_lost_an_answer()
     assert load.retried >= 1
 
 
-def test_a_stopped_worker_is_replaced_by_the_watchdog_and_its_job_answered(
-    service: Service,
-) -> None:
+def test_watchdog_replaces_stopped_worker_and_its_job_is_answered(service: Service) -> None:
     with service.drop_in(WORKER, QUICK_WATCHDOG):
         service.systemctl("restart", WORKER)
         service.until_worker("ready")
@@ -42,18 +40,18 @@ def test_a_stopped_worker_is_replaced_by_the_watchdog_and_its_job_answered(
     service.systemctl("restart", WORKER)
 
 
-def test_a_stopped_front_is_replaced_by_the_watchdog(service: Service) -> None:
+def test_watchdog_replaces_stopped_front(service: Service) -> None:
     with service.drop_in(FRONT, QUICK_WATCHDOG):
         service.systemctl("restart", FRONT)
         old = service.pid(FRONT)
         service.systemctl("kill", "--signal=STOP", FRONT)
-        # Whoever comes meanwhile waits in the socket.
+        # A client that connects while the front is stopped waits in the socket.
         assert service.transcribe() == TEXT
         assert service.pid(FRONT) != old
     service.systemctl("restart", FRONT)
 
 
-def test_200_crashes_in_a_row_and_still_serving(service: Service) -> None:
+def test_worker_serves_after_200_crashes_in_a_row(service: Service) -> None:
     machine = service.machine
     machine.write("/srv/crash.py", (ROOT / "tests/support/systemd/crash.py").read_text())
     before = service.worker()["restarts"]
@@ -63,38 +61,36 @@ def test_200_crashes_in_a_row_and_still_serving(service: Service) -> None:
     assert machine.show("asr-worker@0.socket", "ActiveState") == "active"
 
 
-def test_a_worker_that_dies_at_its_start_waits_longer_but_is_never_given_up(
-    service: Service,
-) -> None:
+def test_worker_that_dies_at_start_is_restarted_with_pauses(service: Service) -> None:
     crash = "[Service]\nExecStart=\nExecStart=/bin/sh -c 'kill -SEGV $$'\n"
     unit = "asr-worker@1.service"
     show = service.machine.show
     with service.second_worker():
         with service.drop_in(unit, crash):
             service.systemctl("--no-block", "restart", unit)
-            until("it crashes", lambda: int(show(unit, "NRestarts")) >= 5)
-            until("a pause", lambda: show(unit, "SubState") == "stop-post")
+            wait_for("five crashes", lambda: int(show(unit, "NRestarts")) >= 5)
+            wait_for("a pause", lambda: show(unit, "SubState") == "stop-post")
             crashes = int(show(unit, "NRestarts"))
             for _ in range(3):
                 assert service.transcribe() == TEXT
             assert int(show(unit, "NRestarts")) <= crashes + 2
-        service.until_worker("ready", "1", seconds=15)
+        service.until_worker("ready", "1", patience=15)
 
 
-def test_a_death_is_told_with_its_signal_its_job_and_the_last_words(service: Service) -> None:
+def test_crash_report_has_signal_job_and_stderr(service: Service) -> None:
     machine = service.machine
     machine.write("/srv/long.py", LONG)
     client = machine.start("/usr/bin/python3", "/srv/long.py", f"{SAMPLES}/en-minute.flac")
     try:
-        until("the job has moved", lambda: service.worker()["job_id"] == "long")
+        wait_for("the job to start", lambda: service.worker()["job_id"] == "long")
         pid = service.pid(WORKER)
         service.systemctl("kill", "--signal=SEGV", WORKER)
-        said, errors = client.communicate(timeout=60)
+        output, errors = client.communicate(timeout=60)
     finally:
         client.kill()
         client.communicate()
-    assert said.strip() == "2 attempts", errors
-    crash = until("the next process has told it", lambda: _explained(service, pid))
+    assert output.strip() == "2 attempts", errors
+    crash = wait_for("the report", lambda: _crash(service, pid))
     (job,) = crash["jobs"]
     assert (crash["worker"], crash["exit"]) == ("0", "killed by SIGSEGV")
     assert crash["stderr"].startswith("Fatal Python error: Segmentation fault / File ")
@@ -105,12 +101,12 @@ def test_a_death_is_told_with_its_signal_its_job_and_the_last_words(service: Ser
     # The whole traceback is in the journal of the unit that wrote it.
     assert "(most recent call first)" in machine.output("journalctl", f"--unit={WORKER}")
     assert "killed by SIGSEGV" in machine.output("asrctl", "status", "--crashes")
-    # Who may not send audio learns that it died, and no more.
-    stranger = _explained(service, pid, OUTSIDER)
+    # A user who may not send audio sees only that the worker died.
+    stranger = _crash(service, pid, OUTSIDER)
     assert (stranger["jobs"], stranger["other_jobs"], stranger["stderr"]) == ([], 1, None)
 
 
-# In the middle of a job for long enough to be killed, whatever the machine does.
+# The job is so long that even a slow machine kills its worker in the middle.
 LONG = """
 import sys
 sys.path.append("/usr/lib/asrd/vendor")
@@ -121,8 +117,8 @@ print(done.attempts, "attempts")
 """
 
 
-def _explained(service: Service, pid: int, user: str | None = None) -> dict[str, Any]:
+def _crash(service: Service, pid: int, user: str | None = None) -> dict[str, Any]:
     argv = ("asrctl", "status", "--crashes", "--json")
-    told = json.loads(service.machine.output(*argv, user=user))
-    found = [crash for crash in told["crashes"] if crash["pid"] == pid and crash["exit"]]
+    crashes = json.loads(service.machine.output(*argv, user=user))["crashes"]
+    found = [crash for crash in crashes if crash["pid"] == pid and crash["exit"]]
     return found[0] if found else {}

@@ -1,17 +1,17 @@
-"""What starts whom, what restarts, what is added and taken away: under a real systemd."""
+"""Start, restart, addition and removal of units, under a real systemd."""
 
 import json
 from functools import partial
 
 import pytest
 
-from tests.support.systemd.nspawn import until
+from tests.support.raw import wait_for
 from tests.support.systemd.service import INSIDER, SAMPLE, TEXT, Service
 
 pytestmark = pytest.mark.systemd
 
 
-def test_the_first_connection_starts_the_front_and_the_front_the_worker(service: Service) -> None:
+def test_first_connection_starts_front_and_worker(service: Service) -> None:
     service.systemctl("stop", "asrd.service", "asr-worker@0.service")
     for unit in ("asrd.service", "asr-worker@0.service"):
         assert service.machine.show(unit, "ActiveState") == "inactive"
@@ -20,7 +20,7 @@ def test_the_first_connection_starts_the_front_and_the_front_the_worker(service:
         assert service.machine.show(unit, "ActiveState") == "active"
 
 
-def test_systemctl_status_says_what_front_and_worker_do(service: Service) -> None:
+def test_systemctl_status_shows_front_and_worker(service: Service) -> None:
     # Both lines may be half a second old.
     def shows(unit: str, line: str) -> bool:
         return service.machine.show(unit, "StatusText").startswith(line)
@@ -29,17 +29,17 @@ def test_systemctl_status_says_what_front_and_worker_do(service: Service) -> Non
         "asrd.service": "ok · 1/1 workers ready · queue 0/64 · ",
         "asr-worker@0.service": "ready · demo on cpu (",
     }.items():
-        until(f"{unit}: {line}", partial(shows, unit, line))
+        wait_for(f"{unit}: {line}", partial(shows, unit, line))
 
 
-def test_restarting_the_front_20_times_under_load_fails_no_request(service: Service) -> None:
+def test_20_front_restarts_under_load_lose_no_request(service: Service) -> None:
     with service.load(clients=4) as load:
         for _ in range(20):
             service.systemctl("restart", "asrd.service")
     load.assert_nobody_lost_an_answer(at_least=20)
 
 
-def test_restarting_all_workers_under_load_fails_no_request(service: Service) -> None:
+def test_worker_restarts_under_load_lose_no_request(service: Service) -> None:
     with service.load() as load:
         for _ in range(3):
             service.systemctl("restart", "asr-workers.target")
@@ -48,62 +48,60 @@ def test_restarting_all_workers_under_load_fails_no_request(service: Service) ->
     assert load.retried == 0
 
 
-def test_a_second_worker_is_used_within_a_second_and_leaves_without_a_loss(
-    service: Service,
-) -> None:
+def test_second_worker_joins_and_leaves_without_loss(service: Service) -> None:
     with service.load() as load:
         with service.second_worker():
-            until("the front knows it", lambda: service.worker("1"), seconds=1.0)
-            until("it has worked", lambda: service.worker("1").get("jobs_done"))
+            wait_for("worker 1 in the status", lambda: service.worker("1"), 1.0)
+            wait_for("worker 1's first job", lambda: service.worker("1").get("jobs_done"))
         assert service.machine.show("asr-worker@1.service", "ActiveState") == "inactive"
-        until("the front has forgotten it", lambda: not service.worker("1"), seconds=2.0)
+        wait_for("worker 1 to leave the status", lambda: not service.worker("1"), 2.0)
     load.assert_nobody_lost_an_answer()
     assert set(load.workers) == {"0", "1"}
     assert load.retried == 0
 
 
-def test_idle_worker_exits_and_the_next_request_wakes_it(service: Service) -> None:
+def test_idle_worker_exits_and_next_request_starts_it(service: Service) -> None:
     show = service.machine.show
     with service.settings("worker-0.toml", "idle_exit_seconds = 0.5\n"):
         service.until_worker("asleep")
-        until("it is gone", lambda: show("asr-worker@0.service", "ActiveState") == "inactive")
+        wait_for("its exit", lambda: show("asr-worker@0.service", "ActiveState") == "inactive")
         assert show("asr-worker@0.service", "Result") == "success"
         assert show("asr-worker@0.service", "ExecMainStatus") == "77"
         assert show("asr-worker@0.socket", "ActiveState") == "active"
-        # Restart=always would have had it back by now.
-        service.until_worker("asleep", seconds=0.5)
+        # Restart=always would have restarted it by now.
+        service.until_worker("asleep", patience=0.5)
         assert show("asr-worker@0.service", "ActiveState") == "inactive"
         assert service.transcribe() == TEXT
         assert service.worker()["restarts"] == 0
-    # It may have gone to sleep again before it was to be restarted with other settings.
+    # The worker may have exited again before the restart with other settings.
     assert service.transcribe() == TEXT
 
 
-def test_a_bad_model_is_told_and_mended_by_the_settings_alone(service: Service) -> None:
+def test_bad_model_is_reported_and_fixed_by_settings_alone(service: Service) -> None:
     show, worker = service.machine.show, "asr-worker@0.service"
     name = "/var/lib/asrd/models/none"
     with service.settings("worker-0.toml", f'model = "{name}"\n'):
         service.until_worker("failed")
-        until("the unit has failed", lambda: show(worker, "ActiveState") == "failed")
+        wait_for("the unit to fail", lambda: show(worker, "ActiveState") == "failed")
         assert show(worker, "ExecMainStatus") == "78"
-        for told in (
+        for output in (
             service.machine.output("asrctl", "status"),
             service.machine.run("systemctl", "status", worker, check=False).stdout,
             service.machine.run("asrctl", "doctor", check=False).stdout,
         ):
-            assert name in told
+            assert name in output
         refused = service.machine.run("asrctl", "transcribe", "/etc/hostname", check=False)
         assert refused.returncode != 0
         assert name in refused.stderr
         service.machine.write("/etc/asrd/worker-0.toml", 'model = "demo"\n')
-        service.until_worker("ready", seconds=10)
+        service.until_worker("ready", patience=10)
         assert service.transcribe() == TEXT
 
 
-def test_a_job_can_be_found_in_the_journal_but_not_what_was_said(service: Service) -> None:
+def test_journal_has_the_job_but_not_its_text(service: Service) -> None:
     run = service.machine.run
-    told = run("asrctl", "transcribe", "--format=json", SAMPLE, user=INSIDER).stdout
-    match = f"ASRD_JOB_ID={json.loads(told)['job_id']}"
+    answer = run("asrctl", "transcribe", "--format=json", SAMPLE, user=INSIDER).stdout
+    match = f"ASRD_JOB_ID={json.loads(answer)['job_id']}"
     entries = [
         json.loads(line) for line in run("journalctl", "--output=json", match).stdout.splitlines()
     ]

@@ -1,4 +1,4 @@
-"""The packages as apt installs, upgrades, removes and purges them, off the network."""
+"""Installation, upgrade, removal and purge of the packages with apt, without a network."""
 
 import re
 import shutil
@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.systemd.nspawn import Machine, until
-from tests.support.systemd.packages import install
-from tests.support.systemd.service import INSIDER, SAMPLE, TEXT, Service
+from tests.support.raw import wait_for
+from tests.support.systemd.nspawn import Machine
+from tests.support.systemd.service import INSIDER, SAMPLE, TEXT, Service, install
 from tests.systemd.conftest import SETTINGS
 
 pytestmark = pytest.mark.package
 
 OLD = "0.0.1"
-# What is the system's own: its account files, its caches, its logs, what systemd keeps.
+# Files of the system: accounts, caches, logs, systemd's state.
 SYSTEMS_OWN = re.compile(
     r"/(proc|sys|dev|run|tmp|home|root|srv|var/(log|lib/(dpkg|apt|systemd)|cache/(apt|debconf)))(/|$)"
     r"|/etc/(passwd|group|shadow|gshadow|subuid|subgid)-?$|/etc/\.pwd\.lock$|/var/(cache|lib)/private$"
@@ -32,10 +32,11 @@ def apt(machine: Machine, *argv: str) -> str:
     return machine.run("apt-get", "--yes", "--quiet", *argv, timeout=120).stdout
 
 
-def older(debs: Path, directory: Path) -> Path:
-    """The packages of `debs` made over into those of an earlier version."""
+@pytest.fixture
+def older_debs(debs: Path, tmp_path: Path) -> Path:
+    """The same packages with an earlier version number."""
     for deb in debs.glob("*.deb"):
-        tree = directory / deb.stem
+        tree = tmp_path / deb.stem
         subprocess.run(["dpkg-deb", "--raw-extract", str(deb), str(tree)], check=True)
         version = subprocess.run(
             ["dpkg-deb", "--field", str(deb), "Version"], capture_output=True, text=True, check=True
@@ -45,50 +46,41 @@ def older(debs: Path, directory: Path) -> Path:
         for module in tree.glob("usr/lib/python3/dist-packages/asrd/version.py"):
             module.write_text(module.read_text().replace(version, OLD))
         argv = ["dpkg-deb", "--root-owner-group", "-Zzstd", "-z1", "--build"]
-        subprocess.run([*argv, str(tree), str(directory)], check=True, capture_output=True)
+        subprocess.run([*argv, str(tree), str(tmp_path)], check=True, capture_output=True)
         shutil.rmtree(tree)
-    return directory
+    return tmp_path
 
 
-@pytest.fixture
-def older_debs(debs: Path, tmp_path: Path) -> Path:
-    return older(debs, tmp_path)
-
-
-def test_the_changelog_has_the_version_of_the_code() -> None:
+def test_debian_changelog_has_the_version_of_the_code() -> None:
     changelog = (ROOT / "packaging" / "debian" / "changelog").read_text()
     version = (ROOT / "asrd" / "version.py").read_text()
     assert f'"{changelog.split("(")[1].split(")")[0]}"' in version
 
 
-def test_lintian_has_nothing_to_say(debs: Path) -> None:
-    # bookworm's lintian does not know packages in zstd, which its dpkg unpacks all the same.
+def test_lintian_has_no_hints(debs: Path) -> None:
+    # bookworm's lintian does not know zstd, though its dpkg does.
     argv = ["lintian", "--allow-root", "--display-info", "--pedantic", "--fail-on=warning"]
     argv += ["--suppress-tags=malformed-deb-archive", *map(str, debs.glob("*.deb"))]
-    said = subprocess.run(argv, capture_output=True, text=True, check=False)
-    hints = [line for line in said.stdout.splitlines() if not line.startswith("N:")]
-    assert (said.returncode, hints) == (0, []), said.stderr
+    lintian = subprocess.run(argv, capture_output=True, text=True, check=False)
+    hints = [line for line in lintian.stdout.splitlines() if not line.startswith("N:")]
+    assert (lintian.returncode, hints) == (0, []), lintian.stderr
 
 
-def test_after_the_installation_a_member_of_asr_gets_a_transcript(
-    fresh_machine: Machine, debs: Path
-) -> None:
+def test_member_gets_transcript_after_installation(fresh_machine: Machine, debs: Path) -> None:
     install(fresh_machine, *debs.glob("*.deb"))
     service = Service(fresh_machine)
     service.add_users()
     for socket in ("asrd.socket", "asrd-status.socket", "asr-worker@0.socket"):
         assert fresh_machine.show(socket, "ActiveState") == "active"
-    told = fresh_machine.run("asrctl", "transcribe", SAMPLE, user=INSIDER)
-    assert told.stdout.strip() == TEXT
-    assert "the demo model, which knows about 80 words" in told.stderr
+    done = fresh_machine.run("asrctl", "transcribe", SAMPLE, user=INSIDER)
+    assert done.stdout.strip() == TEXT
+    assert "the demo model, which knows about 80 words" in done.stderr
     assert fresh_machine.run("asrctl", "doctor").returncode == 0
     for page in ("man8/asrd.8.gz", "man8/asr-worker@.8.gz", "man1/asrctl.1.gz"):
         assert (fresh_machine.root / "usr/share/man" / page).exists()
 
 
-def test_the_clients_package_alone_brings_module_and_asrctl(
-    fresh_machine: Machine, debs: Path
-) -> None:
+def test_client_package_has_module_and_asrctl(fresh_machine: Machine, debs: Path) -> None:
     install(fresh_machine, *debs.glob("python3-asrd_*.deb"))
     code = "import asrd, sys; asrd.Client(); sys.exit('anyio' in sys.modules)"
     fresh_machine.run("/usr/bin/python3", "-c", code)
@@ -97,7 +89,7 @@ def test_the_clients_package_alone_brings_module_and_asrctl(
     assert "the socket /run/asrd/asrd.sock is missing" in refused.stderr
 
 
-def test_an_upgrade_under_load_loses_no_request_and_keeps_an_admins_edit(
+def test_upgrade_under_load_loses_no_request_and_keeps_settings(
     fresh_machine: Machine, debs: Path, older_debs: Path
 ) -> None:
     machine, service = fresh_machine, Service(fresh_machine)
@@ -120,7 +112,7 @@ def test_an_upgrade_under_load_loses_no_request_and_keeps_an_admins_edit(
     assert (machine.root / "etc/asrd/asrd.toml").read_text() == SETTINGS
 
 
-def test_removing_keeps_settings_and_models_and_purging_leaves_nothing(
+def test_remove_keeps_settings_and_models_and_purge_leaves_nothing(
     fresh_machine: Machine, debs: Path
 ) -> None:
     machine, service = fresh_machine, Service(fresh_machine)
@@ -130,7 +122,7 @@ def test_removing_keeps_settings_and_models_and_purging_leaves_nothing(
     install(machine, *debs.glob("*.deb"))
     assert machine.output("asrctl", "transcribe", SAMPLE, user=INSIDER) == TEXT
     service.systemctl("enable", "--now", "asr-worker@1.socket")
-    until("worker 1 has been used", lambda: service.worker("1").get("pid"))
+    wait_for("the start of worker 1", lambda: service.worker("1").get("pid"))
     machine.write("/etc/asrd/worker-1.toml", "beam_size = 1\n")
     machine.write("/var/lib/asrd/models/mine/model.bin", "weights")
     apt(machine, "remove", "asrd", "python3-asrd")

@@ -1,4 +1,4 @@
-"""Who may do what: clients, outsiders, and a worker that was taken over."""
+"""Permissions of clients, of outsiders, and of a compromised worker."""
 
 import json
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.systemd.nspawn import Machine, until
+from tests.support.raw import wait_for
+from tests.support.systemd.nspawn import Machine
 from tests.support.systemd.service import INSIDER, OUTSIDER, SAMPLE, TEXT, Service
 
 pytestmark = pytest.mark.systemd
@@ -21,7 +22,7 @@ def may_connect(machine: Machine, user: str, path: str) -> bool:
     return done.returncode == 0
 
 
-def test_an_outsider_is_refused_audio_but_may_ask_how_it_is(service: Service) -> None:
+def test_outsider_may_ask_for_status_but_not_send_audio(service: Service) -> None:
     refused = service.machine.run("asrctl", "transcribe", SAMPLE, user=OUTSIDER, check=False)
     assert refused.returncode == 3
     assert "group asr" in refused.stderr
@@ -29,14 +30,14 @@ def test_an_outsider_is_refused_audio_but_may_ask_how_it_is(service: Service) ->
     assert service.transcribe(INSIDER) == TEXT
 
 
-def test_the_doctor_tells_an_outsider_the_command_that_mends_it(service: Service) -> None:
-    told = service.machine.run("asrctl", "doctor", user=OUTSIDER, check=False)
-    assert told.returncode == 1
-    assert f"sudo usermod -aG asr {OUTSIDER}\n" in told.stdout
-    assert told.stdout.count("WRONG") == 1
+def test_doctor_shows_outsider_the_command_that_helps(service: Service) -> None:
+    doctor = service.machine.run("asrctl", "doctor", user=OUTSIDER, check=False)
+    assert doctor.returncode == 1
+    assert f"sudo usermod -aG asr {OUTSIDER}\n" in doctor.stdout
+    assert doctor.stdout.count("WRONG") == 1
 
 
-def test_the_status_socket_takes_no_audio(service: Service) -> None:
+def test_status_socket_takes_no_audio(service: Service) -> None:
     argv = ("asrctl", "--socket", "/run/asrd/status.sock", "transcribe", SAMPLE)
     refused = service.machine.run(*argv, user=OUTSIDER, check=False)
     assert refused.returncode == 2
@@ -54,31 +55,33 @@ def test_the_status_socket_takes_no_audio(service: Service) -> None:
         ("asrd", "/run/asrd/worker/0.sock", True),
     ],
 )
-def test_who_may_connect_where(service: Service, user: str, path: str, allowed: bool) -> None:
+def test_user_may_connect_only_where_allowed(
+    service: Service, user: str, path: str, allowed: bool
+) -> None:
     assert may_connect(service.machine, user, path) == allowed
 
 
-def test_a_member_neither_sees_nor_ends_the_job_of_another(service: Service) -> None:
-    """While it runs, on a worker that is stopped meanwhile."""
+def test_member_neither_sees_nor_cancels_job_of_another(service: Service) -> None:
+    """The worker is stopped, so that the job runs during the test."""
     machine, worker = service.machine, "asr-worker@0.service"
     machine.run("useradd", "--groups", "asr", "eve")
     service.systemctl("kill", "--signal=STOP", worker)
     with machine.start("asrctl", "transcribe", SAMPLE, user=INSIDER) as asking:
         try:
-            job_id = str(until("it runs", lambda: service.worker().get("job_id")))
+            job_id = str(wait_for("the job to run", lambda: service.worker().get("job_id")))
             assert job_id in machine.output("asrctl", "status", "--json", user=INSIDER)
             assert job_id not in machine.output("asrctl", "status", "--json", user="eve")
             refused = machine.run("asrctl", "cancel", job_id, user="eve", check=False)
             assert f"there is no job {job_id} of yours" in refused.stderr
         finally:
             service.systemctl("kill", "--signal=CONT", worker)
-            said, errors = asking.communicate(timeout=60)
+            output, errors = asking.communicate(timeout=60)
             machine.run("userdel", "eve")
-    assert (said.strip(), asking.returncode) == (TEXT, 0), errors
+    assert (output.strip(), asking.returncode) == (TEXT, 0), errors
 
 
 def probe(service: Service) -> dict[str, Any]:
-    """What a program reaches that runs in the place of a worker, in the unit as it is shipped."""
+    """The resources within reach of a program that runs in a worker's unit as shipped."""
     machine = service.machine
     machine.write("/srv/probe.py", (ROOT / "tests/support/systemd/probe.py").read_text())
     pids = f"{service.pid('asrd.service')} {service.pid('asr-worker@0.service')}"
@@ -86,8 +89,8 @@ def probe(service: Service) -> dict[str, Any]:
     text = "[Service]\nType=exec\nRestart=no\nExecStart=\n"
     text += f"ExecStart=/usr/bin/python3 /srv/probe.py {pids}\n"
     with service.drop_in(unit, text), service.second_worker():
-        said = until("it has looked", lambda: _found(machine, unit))
-    reach: dict[str, Any] = json.loads(said)
+        found = wait_for("the probe's report", lambda: _found(machine, unit))
+    reach: dict[str, Any] = json.loads(found)
     return reach
 
 
@@ -96,10 +99,10 @@ def _found(machine: Machine, unit: str) -> str:
     return next((line[5:] for line in lines if line.startswith("PROBE")), "")
 
 
-def test_a_worker_reaches_no_network_no_home_no_other_process(service: Service) -> None:
+def test_worker_reaches_no_network_no_home_no_other_process(service: Service) -> None:
     reach = probe(service)
     user = int(reach.pop("user"))
-    # Of systemd's range for dynamic users, and so nobody else's.
+    # The range of systemd's dynamic users.
     assert 61184 <= user <= 65519
     assert reach == {
         "internet": "OSError",
@@ -120,7 +123,7 @@ def test_a_worker_reaches_no_network_no_home_no_other_process(service: Service) 
     }
 
 
-def test_no_telemetry_is_left_by_the_voice_detector(service: Service) -> None:
+def test_voice_detector_leaves_no_telemetry(service: Service) -> None:
     argv = ("asrctl", "transcribe", "--vad-filter", SAMPLE)
     assert service.machine.output(*argv, user=INSIDER)
     found = service.machine.output("find", "/", "-xdev", "-ipath", "*microsoft*")

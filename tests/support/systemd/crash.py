@@ -1,4 +1,4 @@
-"""Kill worker 0 as soon as it is ready, again and again, inside the machine.
+"""Kills worker 0 whenever it is ready, inside the machine.
 
 crash.py COUNT
 """

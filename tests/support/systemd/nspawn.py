@@ -1,8 +1,8 @@
-"""A whole machine for a test: Debian 12 under its own systemd, in a container, off the network.
+"""A whole machine for a test: Debian 12 under its own systemd, in a container without a network.
 
-Nothing of it is registered anywhere (--register=no works where the host runs no systemd): commands
-run in it by nsenter(1) into its first process. Whatever happens, `booted` leaves no process, no
-mount, no control group and no file behind.
+The container is not registered with systemd-machined (--register=no works on hosts without
+systemd): commands enter it by nsenter(1) through its first process. `booted` always removes all of
+its processes, mounts, control groups and files.
 """
 
 import contextlib
@@ -12,17 +12,16 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-T = TypeVar("T")
+from tests.support.procfs import children
+from tests.support.raw import wait_for
 
-# What the packages depend on is in the root already: installing them needs no network.
+# The dependencies of asrd's packages: their installation needs no network.
 PACKAGES = "systemd,systemd-sysv,dbus,python3,libstdc++6"
-# Nothing of these is of use in a test's half minute.
+# Units that are of no use in a test's half minute.
 MASKED = (
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
@@ -30,12 +29,12 @@ MASKED = (
     "console-getty.service",
 )
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# Only a hang fails: the machine outside may be busy.
+# So long that only a hang fails, even on a busy host.
 _BOOT_SECONDS = 90.0
 
 
 def bookworm() -> Path:
-    """The root as a tar, made once: in $ASRD_TEST_CACHE, by default ~/.cache/asrd-tests."""
+    """The root file system as a tar, made once in $ASRD_TEST_CACHE (~/.cache/asrd-tests)."""
     cache = Path(os.environ.get("ASRD_TEST_CACHE") or Path.home() / ".cache" / "asrd-tests")
     cache.mkdir(parents=True, exist_ok=True)
     recipe = ["mmdebstrap", "--variant=minbase", f"--include={PACKAGES}"]
@@ -51,21 +50,14 @@ def bookworm() -> Path:
 
 
 class Machine:
-    """A running one. `root` is its / as this side sees it; `inside` as its own processes do, with
-    all that is mounted there, for root alone."""
+    """A running machine. `root` is its / as the host sees it; `inside`, for root alone, is its / as
+    its own processes see it, with all mounts."""
 
     def __init__(self, root: Path, leader: int) -> None:
         self.root = root
         self.inside = Path(f"/proc/{leader}/root")
-        self._enter = [
-            "nsenter",
-            f"--target={leader}",
-            "--all",
-            "env",
-            "-i",
-            _PATH,
-            "LC_ALL=C.UTF-8",
-        ]
+        target = f"--target={leader}"
+        self._enter = ["nsenter", target, "--all", "env", "-i", _PATH, "LC_ALL=C.UTF-8"]
 
     def command(self, *argv: str, user: str | None = None) -> list[str]:
         return [*self._enter, *(["runuser", "-u", user, "--"] if user else []), *argv]
@@ -95,7 +87,7 @@ class Machine:
         )
 
     def show(self, unit: str, name: str) -> str:
-        """One property of a unit, as systemctl shows it."""
+        """One property of a unit."""
         return self.output("systemctl", "show", "--value", f"--property={name}", unit)
 
     def write(self, path: str, text: str) -> None:
@@ -104,19 +96,9 @@ class Machine:
         file.write_text(text)
 
 
-def until(what: str, probe: Callable[[], T], seconds: float = 20.0) -> T:
-    """The first true value of `probe`; AssertionError with its last value if none comes."""
-    end = time.monotonic() + seconds
-    while not (value := probe()):
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {seconds:g} s: {what} (last: {value!r})")
-        time.sleep(0.02)
-    return value
-
-
 @contextlib.contextmanager
 def booted(*read_only: Path) -> Iterator[Machine]:
-    """A fresh machine, booted. `read_only`: directories of this side, under the same path there."""
+    """A fresh machine, booted. `read_only`: host directories, mounted there at the same path."""
     directory = Path(tempfile.mkdtemp(prefix="asrd-machine-"))
     root = directory / "root"
     root.mkdir()
@@ -124,7 +106,7 @@ def booted(*read_only: Path) -> Iterator[Machine]:
         subprocess.run(["tar", "-xf", str(bookworm()), "-C", str(root)], check=True)
         with _control_groups(directory.name) as groups, _nspawn(root, groups, read_only) as leader:
             machine = Machine(root, leader)
-            until("the machine is up", lambda: _is_up(machine), _BOOT_SECONDS)
+            wait_for("the machine to be up", partial(_is_up, machine), _BOOT_SECONDS)
             yield machine
     finally:
         shutil.rmtree(directory)
@@ -140,7 +122,7 @@ def _nspawn(root: Path, groups: list[Path], read_only: tuple[Path, ...]) -> Iter
     options = ["--quiet", "--boot", "--register=no", "--keep-unit", "--console=pipe"]
     options += ["--private-network", "--link-journal=no", f"--directory={root}"]
     options += [f"--bind-ro={path}" for path in read_only]
-    # The shell moves itself first: systemd-nspawn makes its groups under the one that it is in.
+    # The shell moves itself first: systemd-nspawn makes its groups under its own group.
     joined = "".join(f"echo $$ >{group}/cgroup.procs; " for group in groups)
     with open(root.parent / "console", "w") as console:
         nspawn = subprocess.Popen(
@@ -149,37 +131,37 @@ def _nspawn(root: Path, groups: list[Path], read_only: tuple[Path, ...]) -> Iter
             stdout=console,
             stderr=console,
         )
-    children = Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children")
     try:
-        leader = until("the first process", lambda: _first_process(children), _BOOT_SECONDS)
+        first = partial(_first_process, nspawn.pid)
+        leader: int = wait_for("the first process", first, _BOOT_SECONDS)
         try:
             yield leader
         finally:
-            # With the first process of a pid namespace the kernel ends all others.
+            # The kernel ends the other processes of a pid namespace with its first one.
             os.kill(leader, 9)
     finally:
         if nspawn.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 nspawn.wait(10)
         if nspawn.poll() is None:
-            # What it has started would outlive it.
-            for pid in children.read_text().split():
-                os.kill(int(pid), 9)
+            # Its children would outlive it.
+            for pid in children(nspawn.pid):
+                os.kill(pid, 9)
             nspawn.kill()
         nspawn.wait()
 
 
-def _first_process(children: Path) -> int:
-    """nspawn's only child, once it is systemd and no longer nspawn's own helper; 0 before."""
-    pids = children.read_text().split()
+def _first_process(nspawn: int) -> int:
+    """The only child of nspawn, once it is systemd and no longer nspawn's own helper; 0 before."""
+    pids = children(nspawn)
     if len(pids) != 1 or Path(f"/proc/{pids[0]}/comm").read_text().strip() != "systemd":
         return 0
-    return int(pids[0])
+    return pids[0]
 
 
 @contextlib.contextmanager
 def _control_groups(name: str) -> Iterator[list[Path]]:
-    """A group of its own in each hierarchy that systemd uses, so that two machines don't meet."""
+    """A group in each hierarchy that systemd uses, so that machines do not share one."""
     base = Path("/sys/fs/cgroup")
     found = [base, base / "unified", base / "systemd"]
     groups = [path / name for path in found if (path / "cgroup.procs").exists()]
@@ -190,7 +172,7 @@ def _control_groups(name: str) -> Iterator[list[Path]]:
     finally:
         for group in groups:
             for directory, _, _ in os.walk(group, topdown=False):
-                until("its processes are gone", partial(_removed, Path(directory)), 30.0)
+                wait_for("the end of its processes", partial(_removed, Path(directory)), 30.0)
 
 
 def _removed(group: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Runs in the place of a worker, in its sandbox, and writes what it can reach as JSON."""
+"""A program that runs in a worker's sandbox and prints, as JSON, the resources within its reach."""
 
 import json
 import os

@@ -1,23 +1,49 @@
-"""asrd as installed on a machine: what the tests do to it and ask of it."""
+"""asrd as installed on a machine: its packages, its units and its answers."""
 
 import contextlib
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.systemd.nspawn import Machine, until
+from tests.support.paths import ROOT
+from tests.support.raw import wait_for
+from tests.support.systemd.nspawn import Machine
 
 SAMPLES = "/usr/lib/python3/dist-packages/asrd/demo/samples"
 SAMPLE, TEXT = f"{SAMPLES}/en-0.wav", "yes ten close"
-# In the group asr, and not.
+# A member of the group asr, and a user who is none.
 INSIDER, OUTSIDER = "ann", "bob"
+
+
+def built(directory: Path) -> Path:
+    """Builds the Debian packages of this checkout in `directory`. Returns the directory of the
+    packages, which is $ASRD_DEBS if that is set."""
+    if ready := os.environ.get("ASRD_DEBS"):
+        return Path(ready)
+    subprocess.run(
+        [str(ROOT / "packaging" / "build-deb"), str(directory)],
+        env=os.environ | {"DEB_BUILD_OPTIONS": "fast"},
+        capture_output=True,
+        check=True,
+    )
+    return directory
+
+
+def install(machine: Machine, *debs: Path) -> str:
+    """Installs the packages with apt, and returns its output; the machine has no network."""
+    return machine.run(
+        "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "--quiet",
+        "--no-install-recommends", *map(str, debs), timeout=120,
+    ).stdout  # fmt: skip
 
 
 @dataclass
 class Load:
-    """What came of the requests of `Service.load`; filled when the block ends."""
+    """The outcomes of the requests of `Service.load`; filled at the end of the block."""
 
     outcomes: dict[str, int] = field(default_factory=dict)
     workers: dict[str, int] = field(default_factory=dict)
@@ -50,34 +76,30 @@ class Service:
         return status
 
     def worker(self, name: str = "0") -> dict[str, Any]:
-        """The daemon's word on one worker; empty if it knows none of the name."""
+        """One worker in the daemon's status; empty if the daemon does not know it."""
         found = [worker for worker in self.status()["workers"] if worker["name"] == name]
         return found[0] if found else {}
 
-    def until_worker(self, state: str, name: str = "0", seconds: float = 20.0) -> None:
-        until(f"worker {name} is {state}", lambda: self._is(name, state), seconds)
+    def until_worker(self, state: str, name: str = "0", patience: float = 20.0) -> None:
+        def reached() -> bool:
+            return bool(self.worker(name).get("state") == state)
 
-    def _is(self, name: str, state: str) -> bool:
-        return bool(self.worker(name).get("state") == state)
+        wait_for(f"worker {name} to be {state}", reached, patience)
 
     def until_done(self, count: int) -> None:
-        """`count` more jobs have been answered."""
+        """Waits until `count` more jobs are done."""
         target = self.status()["jobs"]["done"] + count
-        until(f"{count} more are done", lambda: self.status()["jobs"]["done"] >= target)
+        wait_for(f"{count} more jobs", lambda: self.status()["jobs"]["done"] >= target)
 
     def pid(self, unit: str) -> int:
         return int(self.machine.show(unit, "MainPID"))
 
-    def until_new_pid(self, unit: str, old: int, seconds: float = 20.0) -> int:
-        return until(f"{unit} is a new process", lambda: self._new_pid(unit, old), seconds)
-
-    def _new_pid(self, unit: str, old: int) -> int:
-        pid = self.pid(unit)
-        return pid if pid != old else 0
+    def until_new_pid(self, unit: str, old: int) -> None:
+        wait_for(f"a new process of {unit}", lambda: self.pid(unit) not in (0, old))
 
     @contextlib.contextmanager
     def settings(self, name: str, text: str) -> Iterator[None]:
-        """A settings file in /etc/asrd for as long as the block, and workers that have read it."""
+        """Adds a settings file to /etc/asrd and restarts the workers; reverts both at the end."""
         path = f"/etc/asrd/{name}"
         self.machine.write(path, text)
         self.systemctl("restart", "asr-workers.target")
@@ -89,7 +111,7 @@ class Service:
 
     @contextlib.contextmanager
     def second_worker(self) -> Iterator[None]:
-        """Worker 1, beside worker 0, for as long as the block."""
+        """Enables worker 1 in addition to worker 0."""
         self.systemctl("enable", "--now", "asr-worker@1.socket")
         try:
             yield
@@ -99,7 +121,7 @@ class Service:
     @contextlib.contextmanager
     def drop_in(self, unit: str, text: str) -> Iterator[None]:
         path = f"/run/systemd/system/{unit}.d/test.conf"
-        # /run is another file system inside: this side does not see it.
+        # The host does not see the machine's /run, which is a file system of its own.
         script = 'mkdir -p "${1%/*}" && printf %s "$2" >"$1" && systemctl daemon-reload'
         self.machine.run("sh", "-ec", script, "sh", path, text)
         try:
@@ -109,8 +131,8 @@ class Service:
 
     @contextlib.contextmanager
     def load(self, clients: int = 4) -> Iterator[Load]:
-        """Clients in a loop for as long as the block; some requests are answered before it begins
-        and after its end."""
+        """Runs clients in a loop during the block; some requests are answered before it begins and
+        after it ends."""
         self.machine.write("/srv/loadgen.py", Path(__file__).with_name("loadgen.py").read_text())
         argv = ["/usr/bin/python3", "/srv/loadgen.py", SAMPLE, str(clients)]
         process = self.machine.start(*argv, user=INSIDER)
@@ -118,10 +140,10 @@ class Service:
         try:
             self.until_done(2)
             yield load
-            said, errors = process.communicate(timeout=60)
+            output, errors = process.communicate(timeout=60)
         except BaseException:
             process.kill()
             process.communicate()
             raise
         assert process.returncode == 0, errors
-        vars(load).update(json.loads(said))
+        vars(load).update(json.loads(output))
