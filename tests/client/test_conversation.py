@@ -1,4 +1,4 @@
-"""Which answer belongs to which call, without a socket."""
+"""The match of answers to calls, without a socket."""
 
 import os
 from typing import Any

@@ -1,6 +1,7 @@
 """The house rules: style, types, sizes, and which file may import which."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -32,7 +33,15 @@ IMPURE = {
     "time",
 }
 # The engine's libraries, known to one folder.
-HEAVY = {"av", "ctranslate2", "faster_whisper", "huggingface_hub", "numpy", "onnxruntime"}
+HEAVY = {
+    "av",
+    "ctranslate2",
+    "faster_whisper",
+    "huggingface_hub",
+    "numpy",
+    "onnxruntime",
+    "tokenizers",
+}
 # Only the supervisor keeps processes; the doctor runs systemctl.
 SPAWNERS = {"standalone/supervisor.py", "asrctl/host.py"}
 # The folders that the files of a folder may import, besides their own and the root.
@@ -49,6 +58,15 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # `wire` is below the root.
 WIRE_MAY_IMPORT = {"errors.py", "version.py"}
+# A docstring starts with a noun phrase or a verb, so with none of these words.
+NO_FIRST_WORDS = {"as", "how", "of", "that", "those", "what", "whatever", "when", "where"}
+NO_FIRST_WORDS |= {"whether", "which", "who", "whoever", "why"}
+# Words that a reader must decode (CONTRIBUTING.md).
+PRIVATE_WORDS = re.compile(
+    r"\b(shall|for ever|be had|hangs? on|mend(s|ed|ing)?|of no more use"
+    r"|(is|are|be|was|were|been) told)\b",
+    re.IGNORECASE,
+)
 SPAWN = {
     "subprocess",
     "multiprocessing",
@@ -137,6 +155,38 @@ def test_mypy_finds_nothing() -> None:
     run("mypy")
 
 
+# --- language -------------------------------------------------------------------------------------
+
+
+def docstrings(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield ast.get_docstring(node) or ""
+
+
+def test_docstrings_start_with_a_noun_or_a_verb() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}: {text.splitlines()[0]}"
+        for folder in ("asrd", "tests", "packaging")
+        for path in (ROOT / folder).rglob("*.py")
+        for text in docstrings(path)
+        if text and text.split()[0].strip(",:").lower() in NO_FIRST_WORDS
+    ]
+    assert not wrong
+
+
+def test_text_has_no_private_words() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs/man").iterdir()]
+    code = [*(ROOT / "asrd").rglob("*.py"), *(ROOT / "systemd").iterdir()]
+    tests = [path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
+    wrong = [
+        f"{path.relative_to(ROOT)}: {found[0]}"
+        for path in (*pages, *code, *tests)
+        for found in PRIVATE_WORDS.finditer(path.read_text())
+    ]
+    assert not wrong
+
+
 # --- sizes ----------------------------------------------------------------------------------------
 
 
@@ -201,6 +251,16 @@ def test_front_client_and_tools_start_without_the_engines_libraries() -> None:
         for name in reached(start):
             found = {imported.partition(".")[0] for imported in top_imports(TREES[name])}
             assert not found & HEAVY, f"{start} imports {name}"
+
+
+def test_tests_import_nothing_from_test_modules() -> None:
+    wrong = {
+        (path.name, name)
+        for path in (ROOT / "tests").rglob("*.py")
+        for name in imports(ast.parse(path.read_text()))
+        if name.startswith("tests.") and ".test_" in name
+    }
+    assert not wrong
 
 
 def test_only_the_supervisor_spawns_processes() -> None:

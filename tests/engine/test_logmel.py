@@ -26,7 +26,7 @@ KNOWN_SOURCE = {
 
 @pytest.mark.parametrize("method", KNOWN_SOURCE)
 def test_faster_whisper_uses_features_as_before(method: str) -> None:
-    """If this fails, compare the method's use of features with the docstrings of LogMel."""
+    """A failure means: compare the method's use of features with the docstrings of LogMel."""
     source = inspect.getsource(getattr(WhisperModel, method))
     assert hashlib.sha256(source.encode()).hexdigest() == KNOWN_SOURCE[method]
 

@@ -66,7 +66,7 @@ def test_duplicate_keys_are_found_in_linear_time() -> None:
 
 
 def test_data_that_waits_for_its_payload_stays_json() -> None:
-    """As objects it took forty times the memory, as long as its client let the payload trickle."""
+    """Parsed objects took forty times the memory while the client let the payload trickle."""
     data = list_of(b"[]", frames.MAX_VALUES // 2 - 8)
     tracemalloc.start()
     decoder = frames.Decoder(frames.FrameLimits(payload=2))

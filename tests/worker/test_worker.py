@@ -165,7 +165,7 @@ def test_worker_that_cannot_load_gives_the_reason(tmp_path: Path, connects: bool
 
 
 class Panic(BaseException):
-    """As a library in Rust raises it (pyo3's PanicException)."""
+    """The exception of a panicking library in Rust (pyo3's PanicException)."""
 
 
 @pytest.mark.parametrize("step", ["load", "prepare a", "run a"])

@@ -213,7 +213,7 @@ def _until_the_next_deadline(world: World) -> None:
 
 
 def situation(world: World) -> object:
-    """What distinguishes two worlds; of numbers that only grow, their order."""
+    """The facts that distinguish two worlds. Numbers that only grow count by their order."""
     jobs = tuple(
         (n, b.state, b.attempts, b.deadline - world.now, b.where and b.where[0])
         for n, b in world.jobs.items()
