@@ -23,33 +23,25 @@ from faster_whisper.audio import decode_audio
 
 from asrd import Client
 from asrd.demo import MODEL
-from tests.benchmarks.measure import (
-    as_a_worker,
-    daemon,
-    interleave,
-    machine,
-    parser,
-    percentile,
-    speech,
-    table,
-)
+from tests.benchmarks import measure
+from tests.benchmarks.measure import daemon, interleave, percentile, speech
 from tests.support.sounds import encoded
 
 _OPTIONS: dict[str, Any] = {"language": "en", "temperature": 0.0}
 _BASE = "bare loop in process"
 _WAYS = {"asrd": "true", "asrd, nothing read ahead": "false"}
-# Container and codec for PyAV, by the name that users know.
+# Container and codec for PyAV, by the common name.
 _FORMATS = {"WAV": ("wav", "pcm_s16le"), "MP3": ("mp3", "mp3"), "Opus": ("ogg", "libopus")}
 _CLIENTS = 3
 
 
 def main() -> None:
-    made = parser(__doc__, 120)
+    made = measure.parser(__doc__, 120)
     made.add_argument("--lengths", type=float, nargs="*", default=[5, 30])
     made.add_argument("--jobs", type=int, default=12, help="of each way in each round")
     arguments = made.parse_args()
-    as_a_worker("tests.benchmarks.saturation")
-    print(machine())
+    measure.use_worker_environment()
+    print(measure.machine())
     cases = [(length, name) for length in arguments.lengths for name in _FORMATS]
     with contextlib.ExitStack() as stack:
         bench = _Bench(stack, arguments.jobs)
@@ -58,14 +50,8 @@ def main() -> None:
             for length, name in cases
             for row in bench.measure(length, name, arguments.seconds / len(cases))
         ]
-    header = [
-        "recording",
-        "way",
-        "jobs/s, p50",
-        "ratio to bare, paired p50",
-        "its quartiles",
-    ]
-    table(f"One worker, {_CLIENTS} clients, {arguments.jobs} jobs a round", header, rows)
+    header = ["recording", "way", "jobs/s, p50", "ratio to bare, paired p50", "its quartiles"]
+    measure.table(f"One worker, {_CLIENTS} clients, {arguments.jobs} jobs a round", header, rows)
 
 
 class _Bench:
