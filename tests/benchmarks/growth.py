@@ -1,5 +1,4 @@
-"""The cost of a job for the front, by the length of the queue, the number of idle clients and the
-length of the recording.
+"""The cost of a job for the front, by the length of the queue and the number of idle clients.
 
     python -m tests.benchmarks.growth [--seconds S] [--waiting N ...] [--connected N ...]
 
@@ -35,11 +34,8 @@ connections_max_per_user = 10000
 max_wait_seconds = 3600
 """
 _STATUS_ASKED = 20
-# The share of the time for recordings of different lengths.
-_LENGTHS_SHARE = 0.2
-_LENGTHS = {"5 s": 5, "10 min": 600, "1 h": 3600}
-# Jobs that are measured together, and jobs that are sent at once to fill the queue.
-_BLOCK = 50
+# Jobs that are sent at once to fill the queue.
+_BURST = 50
 
 
 class Cost(NamedTuple):
@@ -52,7 +48,7 @@ class Cost(NamedTuple):
 
 
 def main() -> None:
-    made = measure.parser(__doc__, 90)
+    made = measure.parser(__doc__, 75)
     made.add_argument("--waiting", type=int, nargs="*", default=[0, 10, 100, 1000, 10_000])
     made.add_argument("--connected", type=int, nargs="*", default=[0, 10, 100, 500, 2000])
     arguments = made.parse_args()
@@ -65,11 +61,10 @@ def main() -> None:
     order = [*dict.fromkeys(cases), *dict.fromkeys(cases[::-1])]
     costs: dict[tuple[int, int], list[Cost]] = {}
     for case in order:
-        share = (1 - _LENGTHS_SHARE) * arguments.seconds / max(1, len(order))
+        share = arguments.seconds / max(1, len(order))
         costs.setdefault(case, []).append(_measure(*case, share))
     _report("jobs waiting", {n: costs[n, 0] for n in arguments.waiting})
     _report("idle clients connected", {n: costs[0, n] for n in arguments.connected})
-    _lengths(arguments.seconds * _LENGTHS_SHARE)
 
 
 def _report(unit: str, costs: dict[int, list[Cost]]) -> None:
@@ -85,7 +80,8 @@ def _report(unit: str, costs: dict[int, list[Cost]]) -> None:
 def _measure(waiting: int, connected: int, seconds: float) -> Cost:
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory())
-        front, worker = _front(stack, Path(directory))
+        front: Front = stack.enter_context(Front(Path(directory), "0", config=_CONFIG))
+        worker = stack.enter_context(front.ready())
         audio = stack.enter_context(memfd(_AUDIO))
         for _ in range(connected):
             stack.enter_context(front.connect())
@@ -94,39 +90,6 @@ def _measure(waiting: int, connected: int, seconds: float) -> Cost:
         loop = _loop(clients, worker, waiting, audio.fileno())
         next(loop)
         return _run(front, loop, seconds)
-
-
-def _lengths(seconds: float) -> None:
-    """Measures blocks of jobs with descriptors of PCM files (sparse files: nothing reads them)."""
-    used = dict.fromkeys(_LENGTHS, 0.0)
-    with contextlib.ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        (directory / "front").mkdir()
-        front, worker = _front(stack, directory / "front")
-        client = stack.enter_context(front.connect())
-        pid = int(front.status()["pid"])
-        loops = {}
-        for name, length in _LENGTHS.items():
-            file = stack.enter_context(open(directory / name, "w+b"))
-            file.truncate(32_000 * length)
-            loops[name] = _loop([client], worker, 0, file.fileno())
-        jobs = 0
-        for _ in measure.rounds(seconds):
-            for name, loop in loops.items():
-                before = measure.processor_seconds(pid)
-                for _ in range(_BLOCK):
-                    next(loop)
-                used[name] += measure.processor_seconds(pid) - before
-            jobs += _BLOCK
-    rows = [[name, f"{1000 * taken / jobs:.3f}"] for name, taken in used.items()]
-    title = f"By the length of a recording given as a descriptor, {jobs} jobs each"
-    measure.table(title, ["", "front's CPU ms a job"], rows)
-
-
-def _front(stack: contextlib.ExitStack, directory: Path) -> tuple[Front, Peer]:
-    """Starts a front and connects this program as its worker."""
-    front: Front = stack.enter_context(Front(directory, "0", config=_CONFIG))
-    return front, stack.enter_context(front.ready())
 
 
 def _run(front: Front, loop: Iterator[None], seconds: float) -> Cost:
@@ -158,8 +121,8 @@ def _loop(clients: list[Peer], worker: Peer, waiting: int, audio: int) -> Iterat
     # One more than `waiting`, since one of them runs.
     left = waiting + 1 if waiting else 0
     while left:
-        send(min(left, _BLOCK))
-        left -= min(left, _BLOCK)
+        send(min(left, _BURST))
+        left -= min(left, _BURST)
     while True:
         send(1)
         job, fd = worker.take_job()

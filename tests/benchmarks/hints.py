@@ -1,21 +1,15 @@
 """Word error rates with hints of several kinds and lengths, compared with those without hints.
 
-    python -m tests.benchmarks.hints [--models NAME ...] [--lengths CHARACTERS ...] [--library]
+    python -m tests.benchmarks.hints [--models NAME ...] [--lengths CHARACTERS ...]
 
 Real weights transcribe real speech (tests/real): some sentences one by one, and a minute made of
-others. `--library` measures faster-whisper itself with the same arguments. Beam 5, int8, one
-thread.
+others. Beam 5, int8, one thread.
 """
 
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from faster_whisper import WhisperModel
-
-from asrd.engine.audio.opening import Samples
-from asrd.engine.whisper import WhisperEngine
 from tests.benchmarks import measure
 from tests.real.conftest import load
 from tests.support.real import weights
@@ -38,49 +32,31 @@ _SHORT = 8
 class _Material:
     """A model and the recordings that it transcribes once for each row of the table."""
 
-    def __init__(self, name: str, library: bool) -> None:
+    def __init__(self, name: str) -> None:
         clips = sentences()
         minute, said = joined(clips[_SHORT:], 60)
         self._audio = [*((clip.audio, clip.known_text) for clip in clips[:_SHORT]), (minute, said)]
-        if library:
-            path = str(weights.directory(name))
-            model = WhisperModel(path, device="cpu", compute_type="int8", cpu_threads=1)
-            self._transcribe: Callable[..., str] = partial(_library, model)
-        else:
-            self._transcribe = partial(_asrd, load(weights.directory(name)))
+        self._engine = load(weights.directory(name))
 
     def measure(self, **options: Any) -> tuple[float, int, float]:
         """Returns the word error rate, the number of empty transcripts, and the seconds."""
         started = time.monotonic()
-        texts = [self._transcribe(audio, **options) for audio, _ in self._audio]
+        texts = [transcribe(self._engine, audio, **options).text for audio, _ in self._audio]
         taken = time.monotonic() - started
         said = [text for _, text in self._audio]
         rate = word_error_rate(zip(said, texts, strict=True))
         return rate, sum(not text.strip() for text in texts), taken
 
 
-def _asrd(engine: WhisperEngine, audio: Samples, **options: Any) -> str:
-    return transcribe(engine, audio, **options).text
-
-
-def _library(model: WhisperModel, audio: Samples, **options: Any) -> str:
-    found, _ = model.transcribe(audio, language="en", **options)
-    try:
-        return "".join(segment.text for segment in found)
-    except RuntimeError:
-        return ""  # the prompt was longer than the decoder
-
-
 def main() -> None:
     parser = measure.parser(__doc__)
     parser.add_argument("--models", nargs="*", default=list(weights.MODELS), metavar="NAME")
     parser.add_argument("--lengths", nargs="*", type=int, default=[20, 400, 1100, 4096])
-    parser.add_argument("--library", action="store_true", help="measure faster-whisper itself")
     arguments = parser.parse_args()
     measure.use_worker_environment()
     print(measure.machine())
     for name in arguments.models:
-        _report(name, _Material(name, arguments.library), arguments.lengths)
+        _report(name, _Material(name), arguments.lengths)
 
 
 def _report(name: str, material: _Material, lengths: list[int]) -> None:

@@ -23,12 +23,9 @@ import orjson
 from asrd.errors import Code
 from asrd.wire import frames
 from tests.benchmarks import peers
+from tests.benchmarks.measure import OPTIONS
+from tests.support.raw import PCM
 
-_REQUEST = {
-    "audio": {"encoding": "pcm_s16le", "sample_rate": 16_000, "channels": 1},
-    "language": "en",
-    "temperature": 0.0,
-}
 # After a failure, in seconds.
 _PAUSE = 0.05
 _READ_SIZE = 1 << 16
@@ -63,7 +60,7 @@ class Protocol(NamedTuple):
 
 def protocol(name: str, audio: Path) -> Protocol:
     if name == "asrd":
-        request = frames.encode("transcribe", _REQUEST, fds=1)
+        request = frames.encode("transcribe", {"audio": PCM, **OPTIONS}, fds=1)
         # Stays open as long as the program runs; each request sends it again.
         return Protocol(request, [os.open(audio, os.O_RDONLY)], False)
     payloads = ((event, event.payload or b"") for event in peers.request(audio.read_bytes()))

@@ -4,8 +4,6 @@ python -m tests.benchmarks.startup [--seconds S] [--rounds N]
 """
 
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,7 +14,6 @@ from tests.benchmarks import measure
 from tests.benchmarks.bare import bare
 from tests.support.daemons import Front
 
-_FRONT = "asrd.front.server"
 _SLEEPY = f"{measure.CONFIG}idle_exit_seconds = 0.3\n"
 Times = dict[str, list[float]]
 
@@ -65,9 +62,6 @@ def _start(times: Times) -> None:
     def note(name: str, seconds: float) -> None:
         times.setdefault(name, []).append(seconds)
 
-    note("python -c pass", _python("pass"))
-    note("python, the front's imports", _python(f"import {_FRONT}"))
-    note("python, the worker's imports", _python("import asrd.engine.whisper"))
     note("bare process until its model is loaded", bare(MODEL).loaded)
     note("asrd serve, until it answers", _first_answer_of_the_front())
     audio = measure.speech(1)
@@ -78,11 +72,6 @@ def _start(times: Times) -> None:
             client.transcribe(audio, **measure.OPTIONS)
             note("asrd run, until its first transcript", time.monotonic() - started)
     note("asrd run, worker asleep: first transcript", _first_transcript_after_sleep())
-
-
-def _python(code: str) -> float:
-    argv = [sys.executable, "-c", code]
-    return measure.seconds_of(lambda: subprocess.run(argv, check=True))
 
 
 def _first_answer_of_the_front() -> float:
