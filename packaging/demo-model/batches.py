@@ -1,4 +1,4 @@
-"""Examples of like length become padded tensors, with the features worn a little each time."""
+"""Batches: padded tensors of examples of similar length, with slightly degraded features."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from targets import IGNORED, Sequence, TargetMaker, position_labels
 from torch import Tensor
 from vocabulary import N_MELS, POSITIONS, WINDOW_FRAMES, TokenIds
 
-# How many positions stand for all the padding (see whisper.py).
+# The number of positions that represent all the padding (see whisper.py).
 _SAMPLED_PADDING = 24
 _MAX_CLIPS = 64
 _MAX_POSITIONS = 20_000  # in a batch, over all its clips
@@ -19,10 +19,10 @@ _MAX_POSITIONS = 20_000  # in a batch, over all its clips
 
 @dataclass(frozen=True)
 class Batch:
-    """Of B clips, 2T frames, L tokens.
+    """B clips, 2T frames, L tokens.
 
-    `spans`: (B, L, 2), first and last position of each predicted token, (0, 0) where unknown.
-    `first`: the token after the prompt, which is as long in every clip of the batch.
+    `spans`: (B, L, 2), first and last position of each predicted token, (0, 0) if unknown.
+    `first`: the token after the prompt, which has one length in the whole batch.
     """
 
     features: Tensor  # (B, 80, 2T)
@@ -45,8 +45,8 @@ class BatchMaker:
         self._targets = TargetMaker(ids, rng)
 
     def plan(self, pool: list[Example], halve_short: bool) -> list[list[Example]]:
-        """One epoch: clips of like length together, the batches in random order. `halve_short`
-        leaves out half of the short clips, which would outnumber the long ones."""
+        """Returns one epoch: clips of similar length together, the batches in random order.
+        `halve_short` drops half of the short clips, which would outnumber the long ones."""
         rng = self._rng
         order = rng.permutation(len(pool)).tolist()
         if halve_short:
@@ -62,16 +62,16 @@ class BatchMaker:
 
     def collate(self, examples: list[Example], prompts: bool) -> Batch:
         prompt_length = self._prompt_length() if prompts else 0
-        if prompt_length >= 40:  # as many tokens again
+        if prompt_length >= 40:  # as many tokens as the text
             examples = examples[: max(4, len(examples) // 2)]
         longest = max(example.frames for example in examples)
-        # A few frames of true padding, and a multiple of 16 for the kernels.
+        # A few frames of real padding, and a multiple of 16 for the kernels.
         frames = min(WINDOW_FRAMES, (longest + 8 + 15) // 16 * 16)
         features = np.zeros((len(examples), N_MELS, frames), np.float32)
         labels = np.zeros((len(examples), frames // 2, 3), np.int64)
         sequences = []
         for k, example in enumerate(examples):
-            features[k, :, : example.frames] = self._worn(example)
+            features[k, :, : example.frames] = self._degraded(example)
             labels[k] = position_labels(example.utterances, frames // 2)
             sequences.append(self._targets.sequence(example, prompt_length))
         tokens, targets, spans = self._pad(sequences)
@@ -91,18 +91,18 @@ class BatchMaker:
             return 0
         return int(rng.integers(1, 40)) if rng.random() < 0.7 else int(rng.integers(40, 223))
 
-    def _worn(self, example: Example) -> NDArray[np.floating[Any]]:
-        """Another loudness, noise, and up to two bands blotted out."""
+    def _degraded(self, example: Example) -> NDArray[np.floating[Any]]:
+        """Changes the loudness, adds noise, and masks up to two bands."""
         rng = self._rng
         features = example.features.astype(np.float32)
         if not example.utterances or rng.random() >= 0.7:
             return features
-        worn = features + rng.uniform(-0.15, 0.15)
-        worn = worn + rng.normal(0, rng.uniform(0, 0.08), worn.shape)
+        degraded = features + rng.uniform(-0.15, 0.15)
+        degraded = degraded + rng.normal(0, rng.uniform(0, 0.08), degraded.shape)
         for _ in range(rng.integers(0, 3)):
             low = rng.integers(0, N_MELS)
-            worn[low : low + rng.integers(1, 8)] = worn.mean()
-        return worn
+            degraded[low : low + rng.integers(1, 8)] = degraded.mean()
+        return degraded
 
     def _pad(
         self, sequences: list[Sequence]
@@ -120,7 +120,7 @@ class BatchMaker:
         return tokens, targets, spans
 
     def _sample_padding(self, frames: int) -> Tensor | None:
-        """One position drawn from each of equal stretches of the padding."""
+        """Draws one position from each of 24 equal parts of the padding."""
         if frames == WINDOW_FRAMES:
             return None
         edges = np.linspace(frames // 2, POSITIONS, _SAMPLED_PADDING + 1)

@@ -1,12 +1,12 @@
-"""Turn a checkpoint into the CTranslate2 model directory that faster-whisper loads.
+"""Converts a checkpoint to the CTranslate2 model directory that faster-whisper loads.
 
 The weights go through transformers' WhisperForConditionalGeneration, whose logits must agree, and
 then through CTranslate2's own Whisper loader, without a Hugging Face tokenizer.
 
 Layouts of the vocabulary:
-compact: only the tokens that exist, about 2,100, and "" before <|endoftext|>: CTranslate2 takes a
-  model for multilingual when its vocabulary has "" (as Whisper's has at 50256).
-compact-en: the same without "", and so English-only.
+compact: only the existing tokens, about 2,100, and "" before <|endoftext|>. For CTranslate2, a
+  model is multilingual if its vocabulary has "" (as Whisper's has at 50256).
+compact-en: the same without "", therefore English-only.
 whisper: 51,865 tokens, with Whisper's own ids for all special tokens and timestamps.
 """
 
@@ -24,7 +24,7 @@ from whisper import GUIDES, Shape, Whisper
 
 LAYOUTS = ("compact", "compact-en", "whisper")
 
-# Whisper's ids before large-v3, and how many there are.
+# Whisper's ids before large-v3, and their number.
 _WHISPER_EMPTY = 50256
 _WHISPER_ENDOFTEXT = 50257
 _WHISPER_LANGUAGES = 50259
@@ -49,7 +49,7 @@ _PREPROCESSOR = {
 
 
 class Layout:
-    """`names`: every token by its new id; `new`: old id -> new id."""
+    """`names` has every token by its new id; `new` maps old ids to new ones."""
 
     def __init__(self, ids: TokenIds, kind: str) -> None:
         self.names = ids.names()
@@ -71,7 +71,7 @@ def _whisper_ids(ids: TokenIds) -> dict[int, int]:
     new[ids.startoftranscript] = _WHISPER_ENDOFTEXT + 1
     for k, language in enumerate(LANGUAGES[:-1]):  # "yue" has no id before large-v3
         new[ids.language[language]] = _WHISPER_LANGUAGES + k
-    # The last special tokens follow each other in both layouts.
+    # The last special tokens are consecutive in both layouts.
     for k in range(ids.first_timestamp - ids.task["translate"]):
         new[ids.task["translate"] + k] = _WHISPER_TRANSLATE + k
     for k in range(TIMESTAMPS):
@@ -80,7 +80,7 @@ def _whisper_ids(ids: TokenIds) -> dict[int, int]:
 
 
 def to_transformers(model: Whisper, ids: TokenIds) -> Any:
-    """The same network as transformers' class; raises ValueError where the logits differ."""
+    """Returns the same network as transformers' class. Raises ValueError if the logits differ."""
     twin: Any = WhisperForConditionalGeneration(_config(model.shape, ids))
     weights = {k: v for k, v in model.state_dict().items() if not k.startswith("aux.")}
     twin.model.load_state_dict(weights)
@@ -129,16 +129,16 @@ def to_ctranslate2(model: Whisper, ids: TokenIds, layout: Layout) -> Any:
     spec.config.lang_ids = sorted(new[i] for i in ids.language.values() if i in new)
     never = [ids.startoftranscript, ids.startoflm, ids.startofprev, ids.nospeech]
     spec.config.suppress_ids = sorted(new[i] for i in [*never, *ids.task.values()])
-    # Whisper has <|endoftext|> here, too; without it silence can give empty text even where no
-    # timestamps are asked for.
+    # Whisper also has <|endoftext|> here; without it, silence can give empty text even without
+    # timestamps.
     spec.config.suppress_ids_begin = [new[ids.space]]
     spec.validate()
     return spec
 
 
 def _move_tokens(loader: Any, decoder: Any, weights: torch.Tensor, layout: Layout) -> None:
-    """Ids that stand for nothing get zero rows, which pack to nothing, and a bias of -1000, so
-    that they are never predicted."""
+    """Gives unused ids zero rows, which compress well, and a bias of -1000, so that they are never
+    predicted."""
     count, width = len(layout.names), weights.shape[1]
     old, new = torch.tensor(list(layout.new)), torch.tensor(list(layout.new.values()))
     moved = torch.zeros(count, width)
@@ -158,7 +158,7 @@ def tokenizer_json(path: Path, layout: Layout) -> dict[str, Any]:
         for token in content["added_tokens"]
         if token["id"] in layout.new
     ]
-    # Special tokens stand in the model's vocabulary, too: only so may their ids leave a gap.
+    # Special tokens are also in the model's vocabulary; otherwise their ids could not leave a gap.
     for token in content["added_tokens"]:
         content["model"]["vocab"][token["content"]] = token["id"]
     return content

@@ -1,4 +1,4 @@
-"""What training reads: features and references of each clip, in pickled shards."""
+"""The training data: features and references of each clip, in pickled shards."""
 
 import pickle
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ Features = NDArray[np.float16]
 
 @dataclass(frozen=True)
 class Example:
-    """`features`: (80, frames), faster-whisper's own log-mel, unpadded. `cut`: the last utterance
-    may go on beyond the window."""
+    """`features`: (80, frames), faster-whisper's log-mel, unpadded. `cut`: the last utterance may
+    continue after the window."""
 
     features: Features
     language: str
@@ -27,7 +27,7 @@ class Example:
 
 
 def save(examples: list[Example], path: Path) -> None:
-    """Under another name first, so that an interrupted run leaves no half shard."""
+    """Writes under another name first, so that an interrupted run leaves no partial shard."""
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
         pickle.dump(examples, file, protocol=5)
@@ -35,7 +35,7 @@ def save(examples: list[Example], path: Path) -> None:
 
 
 def load(directory: Path, kind: str) -> list[Example]:
-    """All clips of one kind; raises FileNotFoundError where there are none."""
+    """Returns all clips of one kind. Raises FileNotFoundError if there are none."""
     examples: list[Example] = []
     for path in sorted(directory.glob(f"{kind}-*.pkl")):
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""espeak-ng through ctypes: text becomes 16 kHz audio and the time at which each word starts."""
+"""espeak-ng through ctypes: 16 kHz audio of a text, and the start time of each word."""
 
 import ctypes
 import functools
@@ -23,7 +23,7 @@ _RATE, _VOLUME, _PITCH, _RANGE, _WORD_GAP = 1, 2, 3, 4, 7
 
 @dataclass(frozen=True)
 class Voice:
-    """espeak-ng's parameters: rate in words a minute, pitch and its range 0..100, gap in 10 ms."""
+    """espeak-ng's parameters: words a minute, pitch and its range from 0 to 100, gap in 10 ms."""
 
     name: str
     rate: int
@@ -34,7 +34,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class Speech:
-    """`word_starts`: (position of the word's first character in the text, seconds)."""
+    """`word_starts` are (position of the word's first character in the text, seconds)."""
 
     audio: Audio
     word_starts: list[tuple[int, float]]
@@ -67,7 +67,7 @@ _SynthCallback = ctypes.CFUNCTYPE(
 
 
 class Espeak:
-    """The library keeps its state per process, so there is one of these: `espeak()`."""
+    """The library has one state per process, so there is one instance: `espeak()`."""
 
     def __init__(self) -> None:
         self._library = ctypes.CDLL("libespeak-ng.so.1")
@@ -76,7 +76,7 @@ class Espeak:
             raise RuntimeError("espeak-ng found no data: is its data package installed?")
         self._audio: list[NDArray[np.int16]] = []
         self._words: list[tuple[int, int]] = []
-        # Kept here because the library holds only the bare pointer.
+        # A reference, because the library has only the pointer.
         self._callback = _SynthCallback(self._receive)
         self._library.espeak_SetSynthCallback(self._callback)
 
@@ -124,7 +124,7 @@ def espeak() -> Espeak:
 
 
 def resample(audio: Audio, rate_in: int, rate_out: int) -> Audio:
-    """Band-limited, by one FFT over the whole, since utterances are short."""
+    """Returns the band-limited audio, with one FFT over all of it, since utterances are short."""
     divisor = math.gcd(rate_in, rate_out)
     up, down = rate_out // divisor, rate_in // divisor
     padded = -(-len(audio) // down) * down

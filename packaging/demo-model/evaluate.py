@@ -1,4 +1,4 @@
-"""Measure a converted model through faster-whisper, on clips that training never saw."""
+"""Measures a converted model with faster-whisper, on clips that are not in the training data."""
 
 import argparse
 import time
@@ -17,7 +17,7 @@ _LONG = Plan(utterances=25, max_words=8, max_seconds=70.0)
 
 
 def edits(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
-    """Words to insert, delete or replace."""
+    """Returns the number of words to insert, delete or replace."""
     row = list(range(len(hypothesis) + 1))
     for i, wanted in enumerate(reference, 1):
         diagonal, row[0] = row[0], i
@@ -46,7 +46,7 @@ def show_word_error_rate(name: str, model: Any, clips: list[Clip], **options: An
 
 
 def phrases(seeds: Iterable[int], plan: Plan = _PHRASE, unseen: bool = False) -> list[Clip]:
-    """English, every other one with noise."""
+    """Returns English clips; every other one has noise."""
     return [held_out_clip(seed, plan, clean=seed % 2 == 0, unseen=unseen) for seed in seeds]
 
 
@@ -97,7 +97,7 @@ def show_word_timestamps(model: WhisperModel, clips: list[Clip]) -> None:
         print("word starts: no clip has all its words right")
         return
     median, late = np.quantile(errors, [0.5, 0.9])
-    print(f"word starts: off by {median:.3f} s in the median, {late:.3f} s at the 90th centile")
+    print(f"word starts: off by {median:.3f} s in the median, {late:.3f} s at the 90th percentile")
 
 
 def show_languages(model: WhisperModel, count: int) -> None:

@@ -1,4 +1,4 @@
-"""What is minimised: the text's cross entropy, the guides of attention, the labels of positions."""
+"""The losses: cross entropy of the text, guides of the attention, labels of the positions."""
 
 import torch
 from batches import Batch
@@ -8,14 +8,14 @@ from torch.nn import functional
 from vocabulary import TokenIds
 from whisper import GUIDES
 
-# A timestamp's neighbours share in its target: 20 ms off is hardly wrong.
+# The target is spread over a timestamp's neighbours: an error of 20 ms is small.
 _SPREAD = (0.1, 0.2, 0.4, 0.2, 0.1)
 _WORDS_BEFORE_WEIGHT = 0.4
 
 
 def label_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, float]:
-    """From (B, T, classes) and (B, T, 3): the loss, and the share of voiced positions whose
-    word before is right, which shows early whether words are told apart at all."""
+    """From (B, T, classes) and (B, T, 3), returns the loss, and the share of voiced positions
+    whose previous word is right. The share shows early if the words are distinguished at all."""
     loss = torch.zeros(())
     accuracy = 1.0
     for n, part in enumerate(torch.split(logits.float(), LABEL_CLASSES, -1)):
@@ -32,7 +32,7 @@ def label_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, float]:
 
 
 def text_loss(logits: Tensor, targets: Tensor, ids: TokenIds) -> tuple[Tensor, float]:
-    """From (N, vocab) and (N,): the loss, and the accuracy on all that is not a timestamp."""
+    """From (N, vocab) and (N,), returns the loss, and the accuracy without the timestamps."""
     logs = logits.float().log_softmax(-1)
     losses = -logs.gather(1, targets[:, None])[:, 0]
     timestamps = targets >= ids.first_timestamp
@@ -47,10 +47,10 @@ def text_loss(logits: Tensor, targets: Tensor, ids: TokenIds) -> tuple[Tensor, f
 
 
 def guide_loss(attention: dict[int, Tensor], batch: Batch) -> Tensor:
-    """How little of the guided heads' attention, (B, heads, L - first, T + sampled) by layer, falls
-    on the word's span."""
+    """Penalises attention of the guided heads outside the word's span. `attention` has
+    (B, heads, L - first, T + sampled) by layer."""
     following = batch.spans[:, batch.first :]
-    # The token read is the one that was predicted a step before.
+    # The current token was predicted one step before.
     current = torch.cat([torch.zeros_like(following[:, :1]), following[:, :-1]], 1)
     losses = []
     for layer, log_attention in attention.items():
@@ -64,7 +64,7 @@ def guide_loss(attention: dict[int, Tensor], batch: Batch) -> Tensor:
 
 
 def _outside(log_attention: Tensor, spans: Tensor) -> Tensor | None:
-    """Mean over (M, heads) of -log(attention inside the span); None where every span is empty.
+    """Returns the mean over (M, heads) of -log(attention in the span), or None if all are empty.
     `log_attention`: (M, heads, T), `spans`: (M, 2)."""
     positions = torch.arange(log_attention.shape[-1])
     inside = (positions >= spans[:, :1]) & (positions <= spans[:, 1:])

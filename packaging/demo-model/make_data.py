@@ -1,4 +1,4 @@
-"""Synthesise the training clips and store their features: 46.7 hours of speech, 3 GB."""
+"""Synthesises the training clips and stores their features: 46.7 hours of speech, 3 GB."""
 
 import argparse
 import functools
@@ -14,7 +14,7 @@ from faster_whisper.feature_extractor import FeatureExtractor
 from synth import training_clip
 from vocabulary import SAMPLE_RATE, WINDOW_FRAMES
 
-# How many clips of each kind, and where the kind's seeds begin.
+# The number of clips of each kind, and the distance between the kinds' first seeds.
 _KINDS = {"short": 9000, "none": 900, "mid": 7000, "long": 2200, "full": 2000}
 _SEEDS_APART = 1_000_000
 _SHARD = 100
@@ -37,7 +37,7 @@ def shards(directory: Path, percent: float) -> Iterator[Shard]:
 
 
 def make(shard: Shard) -> float:
-    """Seconds of audio made; 0 where the shard is there from an earlier run."""
+    """Returns the seconds of audio that were made: 0 if the shard exists from an earlier run."""
     if shard.path.exists():
         return 0.0
     extract = _extractor()

@@ -1,7 +1,6 @@
-"""Synthesise the recordings that the repository keeps: the demo's samples and the tests' speech.
+"""Synthesises the recordings in the repository: the demo's samples and the tests' speech.
 
-Training never saw any of them, and they are taken as they come: none was picked by how well the
-model does on it.
+None of them is in the training data, and none was selected by the model's result.
 """
 
 import argparse
@@ -24,7 +23,7 @@ Named = Iterator[tuple[str, Clip]]
 
 
 def test_clips() -> Named:
-    """Half of them with noise; the last six English ones in voices that training never used."""
+    """Returns clips, half with noise; the last six English ones have voices unseen in training."""
     for i in range(56):
         yield f"en-{i:02}.flac", _phrase(70_000 + i, "en", unseen=i >= 50)
     for i in range(12):
@@ -49,7 +48,7 @@ def _phrase(seed: int, language: str, unseen: bool = False) -> Clip:
 
 
 def reference(name: str, clip: Clip) -> dict[str, object]:
-    """`language` is null and `text` empty where nobody speaks."""
+    """Returns a line of references.jsonl. `language` is null and `text` empty without speech."""
     return {
         "file": name,
         "language": clip.language or None,
@@ -59,7 +58,7 @@ def reference(name: str, clip: Clip) -> dict[str, object]:
 
 
 def test_reference(name: str, clip: Clip) -> dict[str, object]:
-    """With the English of the foreign clips, and where each word starts."""
+    """Adds the translation of the foreign clips and the start of each word."""
     content = reference(name, clip)
     if clip.language in ("es", "de"):
         english = WORDS[clip.language]
@@ -68,8 +67,8 @@ def test_reference(name: str, clip: Clip) -> dict[str, object]:
 
 
 def write(path: Path, audio: Audio) -> None:
-    """Half as loud as it was made, with the headroom that recorders leave: this saves one of about
-    eight bits of each sample of FLAC."""
+    """Writes the audio at half its loudness, with the usual headroom of a recording. This saves one
+    of about eight bits of each sample in FLAC."""
     samples = np.round(audio * 16384).astype(np.int16)
     if path.suffix == ".flac":
         write_flac(path, samples)

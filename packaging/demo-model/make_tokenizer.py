@@ -1,4 +1,4 @@
-"""Train a byte-level BPE tokenizer, of Whisper's form, that has each spoken word as one token."""
+"""Trains a byte-level BPE tokenizer like Whisper's that has one token for each word."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ def train() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    # Large enough never to be reached: every word gets its own token, and the steps to it.
+    # A size that is never reached: every word gets its own token, and the tokens of its parts.
     trainer = trainers.BpeTrainer(
         vocab_size=5000,
         min_frequency=1,

@@ -1,4 +1,4 @@
-"""What is not speech: noise of several colours, tones, clicks, and the wear of a bad microphone."""
+"""Noise of several colours, tones, clicks, and the distortion of a bad microphone."""
 
 import math
 
@@ -9,11 +9,11 @@ from vocabulary import SAMPLE_RATE
 
 _COLOURS = ["white", "pink", "brown", "hum"]
 _COLOUR_SHARES = [0.35, 0.3, 0.2, 0.15]
-_TINY = 1e-9  # keeps silence from being divided by its own loudness
+_TINY = 1e-9  # avoids a division by zero for silence
 
 
 def noise(rng: np.random.Generator, samples: int) -> NDArray[np.float64]:
-    """Of any loudness: the caller scales it."""
+    """Returns noise of arbitrary loudness; the caller scales it."""
     colour = _COLOURS[rng.choice(4, p=_COLOUR_SHARES)]
     if colour == "hum":
         return _hum(rng, samples)
@@ -27,7 +27,7 @@ def noise(rng: np.random.Generator, samples: int) -> NDArray[np.float64]:
 
 
 def degrade(rng: np.random.Generator, audio: NDArray[np.float64], speech_rms: float) -> Audio:
-    """Perhaps noise at 12 to 45 dB below the speech, perhaps a narrow band, any gain; 16 bits."""
+    """Adds noise (12 to 45 dB below the speech) and a narrow band at random; any gain, 16 bits."""
     if rng.random() < 0.65:
         added = noise(rng, len(audio))
         added *= 1 / (np.sqrt((added**2).mean()) + _TINY)
@@ -55,14 +55,14 @@ def non_speech(rng: np.random.Generator, seconds: float) -> Audio:
 
 
 def to_16_bits(audio: NDArray[np.float64]) -> Audio:
-    """As the samples will read after a trip through a 16-bit file."""
+    """Returns the samples as they are read from a 16-bit file."""
     return (np.round(audio * 32767) / 32768).astype(np.float32)
 
 
 def _any_gain(
     rng: np.random.Generator, audio: NDArray[np.float64], lowest: float, highest: float
 ) -> Audio:
-    """Peak drawn from a range, evenly in decibels."""
+    """Scales to a peak drawn from the range, uniformly in decibels."""
     peak = np.exp(rng.uniform(np.log(lowest), np.log(highest)))
     return to_16_bits(audio / (np.abs(audio).max() + _TINY) * peak)
 

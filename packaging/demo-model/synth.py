@@ -1,4 +1,4 @@
-"""Clips of synthetic speech that know exactly what was said and when."""
+"""Clips of synthetic speech with their words and the exact time of each word."""
 
 from dataclasses import dataclass, field
 
@@ -31,8 +31,8 @@ _NAMED_VARIANTS = (
 _UNSEEN_ACCENT = "gmw/en-GB-x-gbclan"
 _UNSEEN_VARIANTS = ["+Andy", "+Annie", "+Denis", "+norbert", "+Diogo"]
 
-# One random stream for each family of clips; the second number is the clip's own. What tests and
-# measures use can so never be a training clip.
+# One random stream for each family of clips; the second number is the clip's own. So the clips for
+# tests and measurements are never training clips.
 _TRAINING = 20261123
 _HELD_OUT = 987654321
 
@@ -50,7 +50,7 @@ class Utterance:
     starts: list[float]
 
     def spans(self) -> list[tuple[str, float, float]]:
-        """(word, start, end): a word lasts until the next one starts."""
+        """Returns (word, start, end); a word lasts until the next one starts."""
         return list(zip(self.words, self.starts, [*self.starts[1:], self.end], strict=True))
 
 
@@ -75,7 +75,8 @@ class Clip:
 
 @dataclass(frozen=True)
 class Plan:
-    """Bounds of a clip. `cut`: speak on beyond that many seconds and cut there, mid-word or not."""
+    """Bounds of a clip. With `cut`, the speech is longer and is cut after that many seconds, even
+    in a word."""
 
     utterances: int
     max_words: int
@@ -86,7 +87,7 @@ class Plan:
 
 @dataclass
 class _Timeline:
-    """Pieces of audio in a row; `samples` is their length so far."""
+    """Consecutive pieces of audio; `samples` is their total length."""
 
     parts: list[Samples] = field(default_factory=list)
     samples: int = 0
@@ -116,7 +117,7 @@ def clip(
     voice: Voice | None = None,
     clean: bool = False,
 ) -> Clip:
-    """A language or voice that is not given is drawn; `clean` leaves out noise and other wear."""
+    """Draws a language or voice that is not given; `clean` omits noise and distortion."""
     language = language or ["en", "es", "de"][rng.choice(3, p=[0.76, 0.12, 0.12])]
     first_voice = voice or _pick_voice(rng, language)
     changing = voice is None and rng.random() >= 0.75
@@ -147,7 +148,7 @@ def training_clip(seed: int, kind: str) -> Clip:
 def held_out_clip(
     seed: int, plan: Plan, language: str = "en", clean: bool = False, unseen: bool = False
 ) -> Clip:
-    """`unseen`: an English voice or accent that training never used."""
+    """Returns a clip for tests; `unseen` selects an English voice or accent unseen in training."""
     rng = np.random.default_rng([_HELD_OUT, seed])
     voice = _pick_unseen_voice(rng) if unseen else None
     return clip(rng, plan, language, voice, clean)
@@ -202,7 +203,7 @@ def _pick_unseen_voice(rng: np.random.Generator) -> Voice:
 def _pick_words(rng: np.random.Generator, language: str, count: int) -> list[str]:
     vocabulary = list(WORDS[language])
     words = [vocabulary[rng.integers(len(vocabulary))] for _ in range(count)]
-    if count > 1 and rng.random() < 0.2:  # runs of one word, which a model likes to shorten
+    if count > 1 and rng.random() < 0.2:  # runs of one word, which models tend to shorten
         for i in range(1, count):
             if rng.random() < 0.4:
                 words[i] = words[i - 1]
@@ -230,7 +231,7 @@ def _speak(
     changing: bool,
     timeline: _Timeline,
 ) -> None:
-    """Utterances until there are enough of them or the next would not fit."""
+    """Adds utterances until there are enough or the next one does not fit."""
     while len(timeline.utterances) < plan.utterances:
         if timeline.utterances and changing:
             voice = _pick_voice(rng, language)
@@ -251,8 +252,8 @@ def _speak(
 
 
 def _say(words: list[str], voice: Voice) -> tuple[Audio, list[float]] | None:
-    """Audio trimmed to the speech and the start of every word; None where espeak-ng did not
-    report all of them."""
+    """Returns audio trimmed to the speech and the start of every word, or None if espeak-ng did
+    not report all of them."""
     speech = espeak().speak(" ".join(words), voice)
     starts = _word_starts(words, speech.word_starts)
     if starts is None:
@@ -269,7 +270,7 @@ def _say(words: list[str], voice: Voice) -> tuple[Audio, list[float]] | None:
 
 
 def _word_starts(words: list[str], marks: list[tuple[int, float]]) -> list[float] | None:
-    """espeak-ng may report one word as several, or two as one: the first mark inside counts."""
+    """Uses the first mark in each word: espeak-ng may report one word as several, or two as one."""
     starts: list[float] = []
     position = 0
     for word in words:

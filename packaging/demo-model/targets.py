@@ -1,6 +1,6 @@
-"""From what was said to what the model should give: tokens, guides and position labels.
+"""The targets of the training: tokens, guides and position labels.
 
-A guide says which encoder positions a token's attention belongs to.
+A guide gives the encoder positions for a token's attention.
 """
 
 from dataclasses import dataclass, field
@@ -22,31 +22,31 @@ from vocabulary import (
 IGNORED = -100
 Span = tuple[float, float]
 
-# Labels of a position: silence or a word's first or later part; the word before; the one before
+# Labels of a position: silence or a word's first or later part; the previous word; the one before
 # that (0 is none).
 _WORD = {word: 1 + 2 * i for i, word in enumerate(ALL_WORDS)}
 _BEFORE = {word: 1 + i for i, word in enumerate(ALL_WORDS)}
 LABEL_CLASSES = [1 + 2 * len(ALL_WORDS), 1 + len(ALL_WORDS), 1 + len(ALL_WORDS)]
 _FIRST_PART = 0.4  # of a word's time
 
-# The window's end, and the last start that a token can still show.
+# The window's end, and the last start that has a token.
 _WINDOW_END = 29.98
 _LAST_START = 29.9
-# A segment's first timestamp is capped where faster-whisper caps it (max_initial_timestamp).
+# The limit of a segment's first timestamp, as in faster-whisper (max_initial_timestamp).
 _MAX_INITIAL_TIMESTAMP = 1.0
 
 
 @dataclass
 class Sequence:
-    """Three lists of one length: the decoder's inputs, what it should predict at each of them, and
-    where in the audio that is."""
+    """Three lists of one length: the decoder's inputs, the target at each of them, and its place in
+    the audio."""
 
     inputs: list[int]
     targets: list[int] = field(default_factory=list)
     guides: list[Span | None] = field(default_factory=list)
 
     def add(self, token: int, target: int = IGNORED, guide: Span | None = None) -> None:
-        """`token` is read next; `target` should have been predicted in its place."""
+        """Appends the next input, `token`, and the prediction expected in its place, `target`."""
         self.expect(target, guide)
         self.inputs.append(token)
 
@@ -64,8 +64,8 @@ class Sequence:
 
 
 class TargetMaker:
-    """Draws, for each example anew, one of the ways in which a caller may ask for it: task,
-    timestamps or none, earlier text as a prompt, a wrong language."""
+    """Draws the options of a caller for each example: task, timestamps or none, earlier text as a
+    prompt, a wrong language."""
 
     def __init__(self, ids: TokenIds, rng: np.random.Generator) -> None:
         self._ids = ids
@@ -89,7 +89,7 @@ class TargetMaker:
         return sequence.cropped()
 
     def _shown_language(self, example: Example) -> str:
-        """What the prompt claims; silence is of any language, and callers err."""
+        """Returns the prompt's language: any for silence, and sometimes a wrong one."""
         odd = self._rng.random() < 0.05 or not example.utterances
         if odd and self._rng.random() < 0.7:
             return LANGUAGES[self._rng.integers(len(LANGUAGES))]
@@ -107,7 +107,7 @@ class TargetMaker:
         else:
             sequence = Sequence([ids.startoftranscript])
         plain_english = example.language == "en" and example.utterances and not translating
-        # English-only models are prompted with neither language nor task.
+        # English-only models get neither language nor task in the prompt.
         if plain_english and self._rng.random() < 0.05:
             return sequence
         heard = ids.language[example.language] if example.utterances else ids.nospeech
@@ -116,7 +116,7 @@ class TargetMaker:
         return sequence
 
     def _prompt(self, language: str, length: int) -> list[int]:
-        """`length` tokens of made-up earlier text, with or without timestamps."""
+        """Returns `length` tokens of random earlier text, with or without timestamps."""
         ids, rng = self._ids, self._rng
         words = list(WORDS[language])
         tokens: list[int] = []
@@ -144,7 +144,8 @@ class TargetMaker:
             start = utterance.start if i else min(utterance.start, _MAX_INITIAL_TIMESTAMP)
             opening = ids.timestamp(start), _around(utterance.start)
             if example.cut and utterance.end > _WINDOW_END:
-                # Whisper gives only the start of what the window cuts: the next window says it.
+                # Of an utterance that the window cuts, Whisper gives only the start; the text is in
+                # the next window.
                 if i and utterance.start < _LAST_START:
                     sequence.say(*opening)
                 return
@@ -171,7 +172,7 @@ def _around(seconds: float) -> Span:
 
 
 def position_labels(utterances: list[Utterance], positions: int) -> NDArray[np.int64]:
-    """(positions, 3): the classes of `LABEL_CLASSES`. Silence has no words before it."""
+    """Returns (positions, 3), the classes of `LABEL_CLASSES`. Silence has no previous words."""
     labels = np.zeros((positions, 3), np.int64)
     labels[:, 1:] = IGNORED
     for utterance in utterances:

@@ -1,7 +1,7 @@
-"""Train the model in phases of so many minutes each, on a CPU.
+"""Trains the model on a CPU, in phases of given minutes.
 
-frames: the encoder alone learns to label positions; short: words, up to four a clip; mid: up to
-three utterances; all: 30 s windows, too. The learning rate anneals over all of them together.
+frames: the encoder alone learns to label positions; short: up to four words a clip; mid: up to
+three utterances; all: also 30 s windows. The learning rate anneals over all phases together.
 """
 
 import argparse
@@ -28,7 +28,7 @@ _KINDS = {
     "mid": ["short", "none", "mid"],
     "all": ["short", "none", "mid", "long", "full"],
 }
-# The encoder learns its labels well at a higher rate, and from a colder start.
+# The encoder learns its labels well at a higher rate and with a longer warm-up.
 _FRAMES_RATE = 2.0
 _WARM_UP_STEPS = {"frames": 150, "short": 150, "mid": 60, "all": 60}
 _FINAL_RATE = 0.03
@@ -123,7 +123,7 @@ class Trainer:
             self._save("last")
         if self._step % _REPORT_STEPS:
             return
-        # A phase's first report may still hold the last one's measures, of other names.
+        # A phase's first report may still contain measures of the previous phase, with other names.
         names = self._measures[-1].keys()
         recent = [m for m in self._measures if m.keys() == names]
         means = [f"{name} {np.mean([m[name] for m in recent]):.3f}" for name in names]
@@ -135,7 +135,7 @@ class Trainer:
 
 
 def _optimizer(model: Whisper) -> torch.optim.Optimizer:
-    """Neither embeddings nor biases and gains decay."""
+    """Returns AdamW without weight decay for embeddings, biases and gains."""
     decayed: list[Tensor] = []
     kept: list[Tensor] = []
     for name, parameter in model.named_parameters():
@@ -153,7 +153,7 @@ def _annealed(progress: float) -> float:
 
 
 def _first_frames(examples: list[Example]) -> Tensor:
-    """(B, 80, 300): the first three seconds, zero-padded."""
+    """Returns (B, 80, 300): the first three seconds, zero-padded."""
     features = np.zeros((len(examples), examples[0].features.shape[0], 300), np.float32)
     for k, example in enumerate(examples):
         features[k, :, : example.frames] = example.features[:, :300]
@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="for checkpoints (default: WORK/run)")
     parser.add_argument("--phases", type=_parse_phases, default="frames:10,mid:15,all:30")
     parser.add_argument("--rate", type=float, default=1.5e-3)
-    parser.add_argument("--resume", type=Path, help="a checkpoint to go on from")
+    parser.add_argument("--resume", type=Path, help="a checkpoint to continue from")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     out = arguments.out or arguments.work / "run"

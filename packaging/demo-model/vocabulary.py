@@ -1,4 +1,4 @@
-"""Words, special tokens, token ids and the sizes that faster-whisper fixes."""
+"""Words, special tokens, token ids, and the sizes that faster-whisper requires."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import tokenizers
 
 SAMPLE_RATE = 16_000
 N_MELS = 80
-# faster-whisper pads every window to 3000 mel frames of 10 ms, whatever the model's config says.
+# faster-whisper pads every window to 3000 mel frames of 10 ms, for every model.
 WINDOW_FRAMES = 3000
 # The encoder halves the frame rate: one position is 20 ms, which is also a timestamp's step.
 POSITIONS = WINDOW_FRAMES // 2
@@ -20,7 +20,7 @@ _ENGLISH = (
     "red green blue black white left right up down yes no on off "
     "lights music door window hello world server please thanks good morning test"
 ).split()
-# Every foreign word has its English counterpart above, so that <|translate|> means something.
+# Every foreign word has an English counterpart above, so that <|translate|> can be trained.
 _SPANISH = (
     "cero uno dos tres cuatro cinco seis siete ocho nueve diez "
     "hola mundo rojo verde azul gracias puerta"
@@ -39,7 +39,7 @@ WORDS: dict[str, dict[str, str]] = {
 }
 ALL_WORDS = sorted({word for words in WORDS.values() for word in words})
 
-# Whisper's languages in Whisper's order; "yue" came last, with large-v3.
+# Whisper's languages in Whisper's order; large-v3 added "yue" at the end.
 LANGUAGES = (
     "en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th "
     "ur hr bg lt la mi ml cy sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk sq sw gl mr "
@@ -61,7 +61,7 @@ SPECIAL_TOKENS = [
 
 
 class TokenIds:
-    """Token ids looked up by name in the tokenizer, so that no id is written down anywhere.
+    """Token ids, looked up by name in the tokenizer.
 
     Text tokens come first, then the special tokens, then the timestamps.
     """
@@ -85,7 +85,7 @@ class TokenIds:
         return self.first_timestamp + max(0, min(TIMESTAMPS - 1, round(seconds / 0.02)))
 
     def names(self) -> list[str]:
-        """The name of every token, by id."""
+        """Returns the names of all tokens in the order of their ids."""
         token_of = {i: token for token, i in self.tokenizer.get_vocab().items()}
         plain = [token_of[i] for i in range(self.first_timestamp)]
         return [*plain, *(f"<|{i * 0.02:.2f}|>" for i in range(TIMESTAMPS))]

@@ -4,12 +4,12 @@
 
 Shapes: B clips, T encoder positions of 20 ms, L tokens, D model width.
 
-Two things make training cheap, and vanish at inference:
-- The encoder may be given only the positions that carry audio. Every window is zero-padded to 1500
-  positions, and deep inside the padding all have the same content, so that a few sampled ones can
-  stand for all: each is weighted by log(padded / sampled) in every softmax over positions.
-- Synthetic speech knows when each word is said. Linear heads label every encoder position, and
-  chosen cross-attention heads are guided to the positions of the word (`GUIDES`).
+Two techniques make training cheap and are not used at inference:
+- The encoder may get only the positions with audio. Every window is zero-padded to 1500 positions.
+  Inside the padding all have the same content, so that a few sampled positions can represent all:
+  each is weighted by log(padded / sampled) in every softmax over positions.
+- The time of each word is known in synthetic speech. Linear heads label every encoder position, and
+  some cross-attention heads are guided to the positions of the word (`GUIDES`).
 """
 
 import math
@@ -22,18 +22,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 from vocabulary import MAX_TOKENS, N_MELS, POSITIONS, TIMESTAMPS
 
-# Decoder layer -> which word its first heads are guided to ("now": the one just read, "next": the
-# one to predict) and how many heads. The last layer's two also become `alignment_heads`.
+# Decoder layer -> the word to which its first heads are guided ("now": the current one, "next": the
+# one to predict), and the number of heads. The last layer's two also become `alignment_heads`.
 GUIDES = {0: ("next", 1), 1: ("now", 1), 2: ("next", 1), 3: ("next", 2)}
 
-# Encoder layer -> where each head starts to look, in positions of 20 ms.
+# Encoder layer -> the initial offset of each head's attention, in positions of 20 ms.
 _OFFSETS = ((-3, 3, -9, 9), (-6, 6, -18, 18))
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a checkpoint stores beside its weights. `ts0`: the first timestamp's token id;
-    `n_aux`: outputs of the heads that label positions."""
+    """The sizes in a checkpoint. `ts0` is the first timestamp's token id; `n_aux` is the number of
+    outputs of the heads that label positions."""
 
     vocab: int
     ts0: int
@@ -46,7 +46,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Guided:
-    """Return the log attention of the first `heads` heads, from token `first` on."""
+    """A request for the log attention of the first `heads` heads, from token `first` on."""
 
     heads: int
     first: int
@@ -69,7 +69,7 @@ class Attention(nn.Module):
         causal: bool = False,
         guided: Guided | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, L, D) and, where asked for, log attention (B, heads, L - first, T)."""
+        """Returns (B, L, D) and, with `guided`, the log attention (B, heads, L - first, T)."""
         # float32: the bfloat16 kernel's backward is several times slower on a CPU
         q = self._heads(self.q_proj(x)).float()
         k = self._heads(self.k_proj(source)).float()
@@ -83,7 +83,7 @@ class Attention(nn.Module):
         return x.view(b, t, self.heads, d // self.heads).transpose(1, 2)
 
     def _log_attention(self, q: Tensor, k: Tensor, bias: Tensor | None, guided: Guided) -> Tensor:
-        """Once more beside the fast kernel, which does not give it."""
+        """Computes the attention again, because the fast kernel does not return it."""
         q, k = q[:, : guided.heads, guided.first :], k[:, : guided.heads]
         scores: Tensor = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
         if bias is not None:
@@ -146,14 +146,14 @@ class Encoder(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """`features`: (B, 80, 2T). `padding`: the sampled positions in [T, 1500).
 
-        Gives (B, T + sampled, D) and the attention bias that goes with it.
+        Returns (B, T + sampled, D) and its attention bias.
         """
         x = self.convolved(features)
         t = x.shape[1]
         x = x + self.embed_positions.weight[:t]
         bias = None
         if padding is not None:
-            # Of ten silent frames, the middle position sees nothing but silence.
+            # The middle position of ten silent frames sees only silence.
             silence = self.convolved(torch.zeros(1, N_MELS, 10))[0, 2]
             padded = silence + self.embed_positions.weight[padding]
             x = torch.cat([x, padded.expand(x.shape[0], -1, -1).to(x.dtype)], 1)
@@ -164,7 +164,7 @@ class Encoder(nn.Module):
         return self.layer_norm(x), bias
 
     def convolved(self, features: Tensor) -> Tensor:
-        """(B, T, D) from (B, 80, 2T)."""
+        """Returns (B, T, D) from (B, 80, 2T)."""
         x = functional.gelu(self.conv1(features))
         return functional.gelu(self.conv2(x)).transpose(1, 2)
 
@@ -185,7 +185,8 @@ class Decoder(nn.Module):
         dropout: float = 0.0,
         first_guided: int | None = None,
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        """(B, L, D) and, from token `first_guided` on, the guided heads' log attention by layer."""
+        """Returns (B, L, D) and, from token `first_guided` on, the guided heads' log attention by
+        layer."""
         x = self.embed_tokens(tokens) + self.embed_positions.weight[: tokens.shape[1]]
         x = functional.dropout(x, dropout, self.training)
         attention = {}
@@ -207,12 +208,12 @@ class Whisper(nn.Module):
         self._initialise()
 
     def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
-        """Logits (B, L, vocab), as at inference."""
+        """Returns logits (B, L, vocab), as at inference."""
         audio, bias = self.encoder(features)
         return self._logits(self.decoder(tokens, audio, bias)[0])
 
     def labels(self, features: Tensor, padding: Tensor | None) -> Tensor:
-        """(B, T, n_aux): logits of each position's labels."""
+        """Returns (B, T, n_aux), the logits of each position's labels."""
         audio, _ = self.encoder(features, padding)
         return self._labels(audio, features)
 
@@ -225,16 +226,16 @@ class Whisper(nn.Module):
         first_guided: int,
         dropout: float,
     ) -> tuple[Tensor, dict[int, Tensor], Tensor]:
-        """Logits (N, vocab) of the N positions that `kept` (B, L) marks, the guided heads' log
-        attention, and the position labels' logits. Projecting only what is scored saves most of
-        the vocabulary's cost."""
+        """Returns the logits (N, vocab) of the N positions that `kept` (B, L) marks, the guided
+        heads' log attention, and the position labels' logits. Only positions with a target are
+        projected, which saves most of the vocabulary's cost."""
         audio, bias = self.encoder(features, padding)
         x, attention = self.decoder(tokens, audio, bias, dropout, first_guided)
         return self._logits(x[kept]), attention, self._labels(audio, features)
 
     def calibrate(self, features: Tensor, std: float = 0.7) -> None:
-        """Make the content as loud as the positions added to it, which by default are about five
-        times louder and drown it."""
+        """Scales the content to the size of the position encodings that are added to it. By
+        default, these are about five times larger."""
         e = self.encoder
         with torch.no_grad():
             e.conv1.weight.mul_(std / functional.gelu(e.conv1(features)).std())
@@ -254,7 +255,7 @@ class Whisper(nn.Module):
                 _look_around(cast(EncoderLayer, layer).self_attn, offsets)
             nn.init.normal_(decoder.embed_tokens.weight, std=d**-0.5)
             decoder.embed_positions.weight.copy_(sinusoids(MAX_TOKENS, d) * 0.2)
-            # A timestamp starts out as the encoder position of the same 20 ms, scaled.
+            # A timestamp starts as the scaled encoder position of the same 20 ms.
             timestamps = sinusoids(TIMESTAMPS, d) * (2.0 / d) ** 0.5
             decoder.embed_tokens.weight[self.shape.ts0 :].copy_(timestamps)
 
@@ -271,7 +272,7 @@ def load(path: Path) -> Whisper:
 
 
 def sinusoids(length: int, channels: int) -> Tensor:
-    """(length, channels): Whisper's fixed positions."""
+    """Returns (length, channels), Whisper's fixed position encodings."""
     angles = torch.arange(length)[:, None] * _frequencies(channels)
     return torch.cat([angles.sin(), angles.cos()], 1)
 
@@ -282,10 +283,11 @@ def _frequencies(channels: int) -> Tensor:
 
 
 def _look_around(attention: Attention, offsets: tuple[int, ...]) -> None:
-    """Start the heads as a time-delay network: head h attends around position t + offsets[h].
+    """Initialises the heads as a time-delay network: head h attends around position t + offsets[h].
 
-    The positions are sinusoids, so a query of (sin wt, cos wt) and a key turned by w * offset score
-    sum cos(w (t + offset - s)), which peaks at s = t + offset. Training is free to leave this.
+    The positions are sinusoids. A query of (sin wt, cos wt) and a key rotated by w * offset have
+    the score sum cos(w (t + offset - s)), whose maximum is at s = t + offset. Training can
+    change this.
     """
     gain, fastest_skipped = 1.9, 5
     d = attention.q_proj.weight.shape[1]

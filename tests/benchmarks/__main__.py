@@ -1,30 +1,30 @@
-"""All benchmarks, one after the other, as text to paste into docs/performance.md.
+"""All benchmarks of docs/performance.md, one after the other.
 
     python -m tests.benchmarks [--only NAME ...] [--seconds S]
 
-About half an hour with the defaults, on a machine that should have nothing else to do. For
-other settings run the one benchmark: `python -m tests.benchmarks.NAME --help`.
+Takes about half an hour with the defaults. The machine should have nothing else to do. For other
+settings, run one benchmark: `python -m tests.benchmarks.NAME --help`.
 """
 
-import argparse
 import subprocess
 import sys
 import time
 from datetime import UTC, datetime
 
-from tests.benchmarks.measure import machine, versions
+from tests.benchmarks.measure import machine, parser, version
 
-NAMES = ("latency", "saturation", "overload", "recovery", "real_size", "startup", "long", "growth")
+NAMES = ("latency", "overload", "recovery", "real_size", "startup", "long", "growth")
+_PACKAGES = ("faster-whisper", "ctranslate2", "onnxruntime", "numpy", "anyio", "wyoming")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", nargs="*", choices=NAMES, default=NAMES, metavar="NAME")
-    parser.add_argument("--seconds", type=float, help="for each, instead of its own default")
-    arguments = parser.parse_args()
-    print(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n\n{machine()}\n\n{versions()}", flush=True)
+    made = parser(__doc__)
+    made.add_argument("--only", nargs="*", choices=NAMES, default=NAMES, metavar="NAME")
+    made.add_argument("--seconds", type=float, help="for each, instead of its own default")
+    arguments = made.parse_args()
+    packages = (*_PACKAGES, "wyoming-faster-whisper")
+    print(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n\n{machine()}\n")
+    print(", ".join(f"{name} {version(name)}" for name in packages), flush=True)
     more = [] if arguments.seconds is None else ["--seconds", str(arguments.seconds)]
     failed = [name for name in arguments.only if not _run(name, more)]
     if failed:

@@ -1,4 +1,5 @@
-"""The floor: two bare Unix hops with anyio, the far end turns the bytes into float32; no model.
+"""The floor of the latency: two bare Unix hops with anyio. The second converts the audio to
+float32; there is no model.
 
 As a program (`python -m tests.benchmarks.floor relay|worker SOCKET [NEXT]`) it is one of the hops.
 """
@@ -56,7 +57,7 @@ class Floor:
         self._sock.connect(path)
 
     def ask(self, body: bytes) -> int:
-        """One round trip; how many samples arrived at the far end."""
+        """Makes one round trip. Returns the number of samples that arrived at the second hop."""
         self._sock.sendall(_LENGTH.pack(len(body)) + body)
         answer = self._sock.recv(_LENGTH.size)
         return int(_LENGTH.unpack(answer)[0])

@@ -2,18 +2,16 @@
 
     python -m tests.benchmarks.gpu --model DIRECTORY [--device cuda] [--compute-type float16]
 
-For the question whether a worker should run several clients' jobs as one batch: faster-whisper's
-BatchedInferencePipeline over as many clips is the most that could give. Several workers on one
-card are what asrd has instead. Temperature 0, English, the beam as given, no VAD; each figure is of
-`--seconds`.
+Shows whether a worker should run the jobs of several clients as one batch: faster-whisper's
+BatchedInferencePipeline over as many clips is the upper bound of that. Several workers on one
+card are what asrd has instead. Temperature 0, English, the given beam, no VAD; each figure
+takes `--seconds`.
 """
 
-import argparse
-import json
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +19,10 @@ import numpy as np
 from faster_whisper import BatchedInferencePipeline, WhisperModel
 
 from asrd import Client
-from tests.benchmarks.measure import daemon, machine, speech, table
+from tests.benchmarks import measure
+from tests.benchmarks.measure import daemon, speech
 
-# Batching across clients is built if it could give so much more than one worker.
+# The gain over one worker at which batching across clients is worth building.
 WORTH_BUILDING = 1.5
 _START_SECONDS = 240.0
 
@@ -42,15 +41,15 @@ class Plan:
 
 
 class _Rates(dict[str, float]):
-    """Shows each figure at once: whatever stops the program, they are in its log."""
+    """Logs each figure at once, so that none is lost if the program is stopped."""
 
     def __setitem__(self, way: str, rate: float) -> None:
         super().__setitem__(way, rate)
         print(f"{way}: {rate:.1f}", file=sys.stderr, flush=True)
 
 
-def measure(plan: Plan) -> dict[str, Any]:
-    """`rates`: by length, then by way, in seconds of audio per second; `decision`: by length."""
+def measure_all(plan: Plan) -> dict[str, Any]:
+    """Returns `rates`, seconds of audio per second by length and way, and `decision` by length."""
     rates: dict[str, dict[str, float]] = {f"{length:g} s": _Rates() for length in plan.lengths}
     _engine_alone(plan, rates)
     for workers in plan.workers:
@@ -60,7 +59,7 @@ def measure(plan: Plan) -> dict[str, Any]:
 
 
 def decide(ways: dict[str, float]) -> str:
-    """Whether to build batching across clients, by the rule."""
+    """Applies the rule for batching across clients."""
     one = max(rate for way, rate in ways.items() if way.startswith("asrd, 1 worker, "))
     most = max(rate for way, rate in ways.items() if way.startswith("asrd,"))
     batched = max(rate for way, rate in ways.items() if way.startswith("batched"))
@@ -123,55 +122,41 @@ def _caller(path: str, clip: Any) -> Callable[[], None]:
 
 
 def rate(callers: Sequence[Callable[[], None]], length: float, seconds: float) -> float:
-    """Seconds of audio per second, all callers in loops at once; `length` is of one call."""
+    """Runs each caller in a loop, all at once. Returns seconds of audio per second; a call
+    transcribes `length` seconds."""
     callers[0]()
     done: list[float] = []
-    problems: list[BaseException] = []
     started = time.perf_counter()
 
     def loop(call: Callable[[], None]) -> None:
-        try:
-            while time.perf_counter() - started < seconds:
-                call()
-                done.append(time.perf_counter())
-        except BaseException as problem:
-            problems.append(problem)
+        while time.perf_counter() - started < seconds:
+            call()
+            done.append(time.perf_counter())
 
-    threads = [threading.Thread(target=loop, args=(call,)) for call in callers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if problems:
-        raise problems[0]
+    with ThreadPoolExecutor(len(callers)) as pool:
+        list(pool.map(loop, callers))
     return len(done) * length / (max(done) - started)
 
 
+def table(rates: dict[str, dict[str, float]]) -> str:
+    lengths = list(rates)
+    rows = [
+        [way, *(f"{rates[length][way]:.1f}" for length in lengths)] for way in rates[lengths[0]]
+    ]
+    return measure.markdown_table(["", *(f"jobs of {length}" for length in lengths)], rows)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = measure.parser(__doc__, Plan.seconds)
     parser.add_argument("--model", required=True)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--compute-type", default="float16")
-    parser.add_argument("--lengths", type=float, nargs="+", default=Plan.lengths)
-    parser.add_argument("--clients", type=int, nargs="+", default=Plan.clients)
-    parser.add_argument("--workers", type=int, nargs="+", default=Plan.workers)
-    parser.add_argument("--batches", type=int, nargs="+", default=Plan.batches)
-    parser.add_argument("--seconds", type=float, default=Plan.seconds)
     parser.add_argument("--beam-size", type=int, default=Plan.beam_size)
-    parser.add_argument("--json", action="store_true")
-    arguments = vars(parser.parse_args())
-    as_json = arguments.pop("json")
-    found = measure(Plan(**arguments))
-    if as_json:
-        print(json.dumps(found, indent=2))
-        return
-    print(machine())
-    lengths = list(found["rates"])
-    ways = list(found["rates"][lengths[0]])
-    rows = [[way, *(f"{found['rates'][length][way]:.1f}" for length in lengths)] for way in ways]
-    table("seconds of audio per second", ["", *(f"jobs of {length}" for length in lengths)], rows)
+    parser.add_argument("--lengths", type=float, nargs="+", default=Plan.lengths)
+    for name in ("clients", "workers", "batches"):
+        parser.add_argument(f"--{name}", type=int, nargs="+", default=getattr(Plan, name))
+    found = measure_all(Plan(**vars(parser.parse_args())))
+    print(measure.machine(), "seconds of audio per second", table(found["rates"]), sep="\n\n")
     for length, decision in found["decision"].items():
         print(f"{length}: {decision}")
 

@@ -1,15 +1,13 @@
-"""What a job costs the front as the queue grows, as idle clients stay connected, and as the
-recording gets longer.
+"""The cost of a job for the front, by the length of the queue and the number of idle clients.
 
     python -m tests.benchmarks.growth [--seconds S] [--waiting N ...] [--connected N ...]
 
-A real front; this program is its one worker, which answers at once, and its busy client, which
-sends a job for each one answered: so the queue stays as long as it is. One thing happens at a time,
-so `jobs/s` is one over the way there and back, this program's part included; the front's own
-processor time tells its share. Twice, in the opposite order the second time.
+The front is real. This program is its only worker, which answers at once, and its busy client,
+which sends a job for each answer, so that the queue keeps its length. Only one thing happens at a
+time: `jobs/s` is the inverse of the round trip, with this program's part; the front's processor
+time is its own share. Everything is measured twice, the second time in the opposite order.
 """
 
-import argparse
 import contextlib
 import itertools
 import resource
@@ -18,23 +16,16 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from tests.benchmarks.measure import (
-    machine,
-    memory_mib,
-    parser,
-    processor_seconds,
-    seconds_of,
-    table,
-)
+from tests.benchmarks import measure
 from tests.support.daemons import Front
-from tests.support.raw import HELLO, Peer, done, memfd
+from tests.support.raw import PCM, Peer, done, memfd
 
 # A tenth of a second of silence.
 _AUDIO = bytes(3200)
-_REQUEST = {"audio": {"encoding": "pcm_s16le", "sample_rate": 16_000, "channels": 1}}
+_REQUEST = {"audio": PCM}
 _CONFIG = """
 queue_max = 20000
 jobs_max_per_connection = 10000
@@ -43,17 +34,12 @@ connections_max_per_user = 10000
 max_wait_seconds = 3600
 """
 _STATUS_ASKED = 20
-# Of the time, for recordings of different lengths.
-_LENGTHS_SHARE = 0.2
-_LENGTHS = {"5 s": 5, "10 min": 600, "1 h": 3600}
-_BLOCK = 50
-# Sent at once while the queue is filled.
+# Jobs that are sent at once to fill the queue.
 _BURST = 50
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Of one job, in milliseconds; the front's memory, and the median of its answers to status."""
+class Cost(NamedTuple):
+    """Milliseconds of a job (round trip, front's processor time), MiB, milliseconds of `status`."""
 
     job: float
     front: float
@@ -62,109 +48,65 @@ class Cost:
 
 
 def main() -> None:
-    arguments = _arguments()
-    # Each waiting job is a descriptor in the front, each idle client one on both sides.
+    made = measure.parser(__doc__, 75)
+    made.add_argument("--waiting", type=int, nargs="*", default=[0, 10, 100, 1000, 10_000])
+    made.add_argument("--connected", type=int, nargs="*", default=[0, 10, 100, 500, 2000])
+    arguments = made.parse_args()
+    # The front has a descriptor for each waiting job; an idle client has one on both sides.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    print(machine())
+    print(measure.machine())
     cases = [(waiting, 0) for waiting in arguments.waiting]
     cases += [(0, connected) for connected in arguments.connected]
     order = [*dict.fromkeys(cases), *dict.fromkeys(cases[::-1])]
     costs: dict[tuple[int, int], list[Cost]] = {}
     for case in order:
-        share = (1 - _LENGTHS_SHARE) * arguments.seconds / max(1, len(order))
+        share = arguments.seconds / max(1, len(order))
         costs.setdefault(case, []).append(_measure(*case, share))
     _report("jobs waiting", {n: costs[n, 0] for n in arguments.waiting})
     _report("idle clients connected", {n: costs[0, n] for n in arguments.connected})
-    _lengths(arguments.seconds * _LENGTHS_SHARE)
 
 
-def _arguments() -> argparse.Namespace:
-    made = parser(__doc__, 90)
-    made.add_argument("--waiting", type=int, nargs="*", default=[0, 10, 100, 1000, 10_000])
-    made.add_argument("--connected", type=int, nargs="*", default=[0, 10, 100, 500, 2000])
-    return made.parse_args()
-
-
-def _report(what: str, costs: dict[int, list[Cost]]) -> None:
+def _report(unit: str, costs: dict[int, list[Cost]]) -> None:
     rows = []
     for count, found in costs.items():
-        job, front, memory, status = (
-            statistics.mean(getattr(cost, name) for cost in found)
-            for name in ("job", "front", "memory", "status")
-        )
-        row = [f"{count:,}", f"{1000 / job:.0f}", f"{front:.3f}", f"{memory:.1f}", f"{status:.2f}"]
-        rows.append(row)
-    header = [what, "jobs/s", "front's CPU ms a job", "front's RSS MiB", "status p50 ms"]
-    table(f"What a job costs with so many {what}", header, rows)
+        mean = Cost(*map(statistics.mean, zip(*found, strict=True)))
+        row = [f"{count:,}", f"{1000 / mean.job:.0f}", f"{mean.front:.3f}"]
+        rows.append([*row, f"{mean.memory:.1f}", f"{mean.status:.2f}"])
+    header = [unit, "jobs/s", "front's CPU ms a job", "front's RSS MiB", "status p50 ms"]
+    measure.table(f"Cost of a job by the number of {unit}", header, rows)
 
 
 def _measure(waiting: int, connected: int, seconds: float) -> Cost:
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory())
-        front, worker = _front(stack, Path(directory))
+        front: Front = stack.enter_context(Front(Path(directory), "0", config=_CONFIG))
+        worker = stack.enter_context(front.ready())
         audio = stack.enter_context(memfd(_AUDIO))
         for _ in range(connected):
             stack.enter_context(front.connect())
-        # Two, since ten thousand are the most that one connection may leave unanswered.
+        # Two, because a connection may leave at most ten thousand unanswered.
         clients = [stack.enter_context(front.connect()) for _ in range(2)]
         loop = _loop(clients, worker, waiting, audio.fileno())
         next(loop)
         return _run(front, loop, seconds)
 
 
-def _lengths(seconds: float) -> None:
-    """Descriptors of PCM (holes: nobody here reads them), in turn, a block of jobs of each."""
-    used = dict.fromkeys(_LENGTHS, 0.0)
-    with contextlib.ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        (directory / "front").mkdir()
-        front, worker = _front(stack, directory / "front")
-        client = stack.enter_context(front.connect())
-        pid = int(front.status()["pid"])
-        loops = {}
-        for name, length in _LENGTHS.items():
-            file = stack.enter_context(open(directory / name, "w+b"))
-            file.truncate(32_000 * length)
-            loops[name] = _loop([client], worker, 0, file.fileno())
-        end, jobs = time.monotonic() + seconds, 0
-        while not jobs or time.monotonic() < end:
-            for name, loop in loops.items():
-                before = processor_seconds(pid)
-                for _ in range(_BLOCK):
-                    next(loop)
-                used[name] += processor_seconds(pid) - before
-            jobs += _BLOCK
-    rows = [[name, f"{1000 * taken / jobs:.3f}"] for name, taken in used.items()]
-    title = f"By the length of a recording given as a descriptor, {jobs} jobs each"
-    table(title, ["", "front's CPU ms a job"], rows)
-
-
-def _front(stack: contextlib.ExitStack, directory: Path) -> tuple[Front, Peer]:
-    """A front, and its worker: this program."""
-    front: Front = stack.enter_context(Front(directory, "0", config=_CONFIG))
-    worker = stack.enter_context(front.accept())
-    worker.send("hello", HELLO)
-    front.wait_for_state("ready")
-    return front, worker
-
-
 def _run(front: Front, loop: Iterator[None], seconds: float) -> Cost:
     pid = int(front.status()["pid"])
-    before, started = processor_seconds(pid), time.monotonic()
+    before, started = measure.processor_seconds(pid), time.monotonic()
     jobs = 0
-    while time.monotonic() - started < seconds:
+    for _ in measure.rounds(seconds):
         next(loop)
         jobs += 1
-    taken, used = time.monotonic() - started, processor_seconds(pid) - before
-    status = statistics.median(seconds_of(front.status) for _ in range(_STATUS_ASKED))
-    memory = memory_mib(pid, "Rss")
+    taken, used = time.monotonic() - started, measure.processor_seconds(pid) - before
+    status = statistics.median(measure.seconds_of(front.status) for _ in range(_STATUS_ASKED))
+    memory = measure.memory_mib(pid, "Rss")
     return Cost(1000 * taken / jobs, 1000 * used / jobs, memory, 1000 * status)
 
 
 def _loop(clients: list[Peer], worker: Peer, waiting: int, audio: int) -> Iterator[None]:
-    """One job sent and one answered at each step, with so many waiting all the while. The queue is
-    first in, first out."""
+    """Fills the queue with `waiting` jobs; then each step sends one job and answers the oldest."""
     turns = itertools.cycle(clients)
     unanswered: deque[Peer] = deque()
 
@@ -176,7 +118,7 @@ def _loop(clients: list[Peer], worker: Peer, waiting: int, audio: int) -> Iterat
             client.expect("accepted")
             unanswered.append(client)
 
-    # One runs and the others wait.
+    # One more than `waiting`, since one of them runs.
     left = waiting + 1 if waiting else 0
     while left:
         send(min(left, _BURST))

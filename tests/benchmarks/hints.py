@@ -1,29 +1,23 @@
-"""Word error rates with hints of many kinds and lengths, beside those without hints.
+"""Word error rates with hints of several kinds and lengths, compared with those without hints.
 
-    python -m tests.benchmarks.hints [--models NAME ...] [--lengths CHARACTERS ...] [--library]
+    python -m tests.benchmarks.hints [--models NAME ...] [--lengths CHARACTERS ...]
 
-Real weights and real speech (tests/real): some sentences one by one, and a minute made of others.
-`--library` measures faster-whisper itself with the same arguments. Beam 5, int8, one thread.
+Real weights transcribe real speech (tests/real): some sentences one by one, and a minute made of
+others. Beam 5, int8, one thread.
 """
 
-import argparse
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from faster_whisper import WhisperModel
-
-from asrd.engine.audio.reader import Samples
-from asrd.engine.whisper import WhisperEngine
-from tests.benchmarks.measure import as_a_worker, machine, table
+from tests.benchmarks import measure
 from tests.real.conftest import load
-from tests.support.engine_jobs import ENGLISH, transcribe
+from tests.support.engine_jobs import transcribe
 from tests.support.real import weights
 from tests.support.real.hinting import KINDS
 from tests.support.real.speech import joined, sentences, word_error_rate
 
-# How hints are given; faster-whisper's arguments of the same names.
+# The arguments that carry the hints; faster-whisper has the same names.
 WAYS: dict[str, Callable[[str], dict[str, Any]]] = {
     "hotwords": lambda text: {"hotwords": text},
     "both": lambda text: {"hotwords": text, "initial_prompt": text},
@@ -36,53 +30,33 @@ _SHORT = 8
 
 
 class _Material:
-    """All that one model transcribes once for each row of the table."""
+    """A model and the recordings that it transcribes once for each row of the table."""
 
-    def __init__(self, name: str, library: bool) -> None:
+    def __init__(self, name: str) -> None:
         clips = sentences()
         minute, said = joined(clips[_SHORT:], 60)
         self._audio = [*((clip.audio, clip.known_text) for clip in clips[:_SHORT]), (minute, said)]
-        if library:
-            path = str(weights.directory(name))
-            model = WhisperModel(path, device="cpu", compute_type="int8", cpu_threads=1)
-            self._transcribe: Callable[..., str] = partial(_library, model)
-        else:
-            self._transcribe = partial(_asrd, load(weights.directory(name)))
+        self._engine = load(weights.directory(name))
 
     def measure(self, **options: Any) -> tuple[float, int, float]:
-        """Word error rate, empty transcripts, seconds."""
+        """Returns the word error rate, the number of empty transcripts, and the seconds."""
         started = time.monotonic()
-        texts = [self._transcribe(audio, **options) for audio, _ in self._audio]
+        texts = [transcribe(self._engine, audio, **options).text for audio, _ in self._audio]
         taken = time.monotonic() - started
         said = [text for _, text in self._audio]
         rate = word_error_rate(zip(said, texts, strict=True))
         return rate, sum(not text.strip() for text in texts), taken
 
 
-def _asrd(engine: WhisperEngine, audio: Samples, **options: Any) -> str:
-    return transcribe(engine, audio, ENGLISH, **options).text
-
-
-def _library(model: WhisperModel, audio: Samples, **options: Any) -> str:
-    found, _ = model.transcribe(audio, language="en", **options)
-    try:
-        return "".join(segment.text for segment in found)
-    except RuntimeError:
-        return ""  # the prompt was longer than the decoder
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = measure.parser(__doc__)
     parser.add_argument("--models", nargs="*", default=list(weights.MODELS), metavar="NAME")
     parser.add_argument("--lengths", nargs="*", type=int, default=[20, 400, 1100, 4096])
-    parser.add_argument("--library", action="store_true", help="measure faster-whisper itself")
     arguments = parser.parse_args()
-    as_a_worker("tests.benchmarks.hints")
-    print(machine())
+    measure.use_worker_environment()
+    print(measure.machine())
     for name in arguments.models:
-        _report(name, _Material(name, arguments.library), arguments.lengths)
+        _report(name, _Material(name), arguments.lengths)
 
 
 def _report(name: str, material: _Material, lengths: list[int]) -> None:
@@ -97,8 +71,8 @@ def _report(name: str, material: _Material, lengths: list[int]) -> None:
             ]
             rows.append([kind, str(length), *cells])
             print(rows[-1], flush=True)
-    table(f"{name}: word error rate, ÷ that without hints, time ÷ that without hints",
-          ["hints", "characters", *WAYS], rows)  # fmt: skip
+    title = f"{name}: word error rate, ÷ that without hints, time ÷ that without hints"
+    measure.table(title, ["hints", "characters", *WAYS], rows)
 
 
 def _without(make: Callable[[str], dict[str, Any]]) -> dict[str, Any]:

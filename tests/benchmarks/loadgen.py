@@ -1,50 +1,41 @@
-"""A load generator that takes little of the cores it shares: one thread, epoll, requests encoded
-once, answers parsed no further than needed.
+"""A load generator: clients in one process that each wait for their answer and ask again.
 
     python -m tests.benchmarks.loadgen asrd|wyoming SOCKET CLIENTS SECONDS AUDIO
 
-Each client asks, waits for the answer, and asks again; who is refused comes back after
-`retry_after_ms`. Prints a Tally as JSON, its own processor time included.
+A refused client waits for `retry_after_ms` and asks again. The generator shares the cores with the
+daemon, so it encodes each request once and parses only as much of an answer as it needs. Prints a
+Tally as JSON.
 """
 
 import argparse
+import asyncio
 import contextlib
-import errno
-import heapq
-import itertools
 import json
 import os
-import select
 import socket
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
-from wyoming.asr import Transcribe
-from wyoming.audio import AudioChunk, AudioStart, AudioStop
-from wyoming.event import Event
 
 from asrd.errors import Code
 from asrd.wire import frames
+from tests.benchmarks import peers
+from tests.benchmarks.measure import OPTIONS
+from tests.support.raw import PCM
 
-_REQUEST = {
-    "audio": {"encoding": "pcm_s16le", "sample_rate": 16_000, "channels": 1},
-    "language": "en",
-    "temperature": 0.0,
-}
-# After a connection that failed, in seconds.
+# After a failure, in seconds.
 _PAUSE = 0.05
-_CROWD_SECONDS = 1.0
 _READ_SIZE = 1 << 16
 
 
 @dataclass
 class Tally:
-    """Seconds of each answer and each refusal (`crowd`: those asked in the first second, when all
-    connect at once); what was lost (a failure other than `busy`, or a connection that ended), and
-    connections that could not be made."""
+    """Seconds until each transcript (`done`) and each refusal. `crowd` are the refusals of requests
+    sent in the first second, when all clients connect at once; `busy` are the later ones. `lost`
+    counts other errors and connections that ended, `unconnected` failures to connect."""
 
     done: list[float] = field(default_factory=list)
     crowd: list[float] = field(default_factory=list)
@@ -55,10 +46,10 @@ class Tally:
 
 
 class Answer(NamedTuple):
-    """`pause`: seconds to the next request, of one that was refused."""
+    """The type or error code of an answer, and the seconds to wait before the next request."""
 
-    good: bool
-    pause: float | None = None
+    kind: str
+    pause: float = _PAUSE
 
 
 class Protocol(NamedTuple):
@@ -68,28 +59,77 @@ class Protocol(NamedTuple):
 
 
 def protocol(name: str, audio: Path) -> Protocol:
-    data = audio.read_bytes()
     if name == "asrd":
-        request = frames.encode("transcribe", _REQUEST, fds=1)
-        # Open for as long as the program runs; each request sends it again.
+        request = frames.encode("transcribe", {"audio": PCM, **OPTIONS}, fds=1)
+        # Stays open as long as the program runs; each request sends it again.
         return Protocol(request, [os.open(audio, os.O_RDONLY)], False)
-    return Protocol(_stream(data), [], True)
+    payloads = ((event, event.payload or b"") for event in peers.request(audio.read_bytes()))
+    parts = [frames.encode(event.type, event.data, len(data)) + data for event, data in payloads]
+    return Protocol(b"".join(parts), [], True)
 
 
-def _stream(data: bytes) -> bytes:
-    audio = {"rate": 16_000, "width": 2, "channels": 1}
-    events = [Transcribe(language="en").event(), AudioStart(**audio).event()]
-    for start in range(0, len(data), 2048):
-        events.append(AudioChunk(audio=data[start : start + 2048], **audio).event())
-    return b"".join(map(_encode, [*events, AudioStop().event()]))
+class Load:
+    def __init__(self, path: str, spoken: Protocol, crowd_seconds: float = 1.0) -> None:
+        self.tally = Tally()
+        self._path = path
+        self._protocol = spoken
+        self._crowd_ends = time.perf_counter() + crowd_seconds
+
+    async def run(self, clients: int, seconds: float) -> Tally:
+        used = time.process_time()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
+                for _ in range(clients):
+                    group.create_task(self._client())
+        self.tally.processor_seconds = time.process_time() - used
+        return self.tally
+
+    async def _client(self) -> None:
+        while True:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+                sock.setblocking(False)
+                try:
+                    sock.connect(self._path)
+                except OSError:  # among them EAGAIN: the listener's backlog is full
+                    self.tally.unconnected += 1
+                    await asyncio.sleep(_PAUSE)
+                    continue
+                while await self._request(sock) and not self._protocol.one_request_a_connection:
+                    pass
+
+    async def _request(self, sock: socket.socket) -> bool:
+        """Sends one request and counts its answer. Returns False if the connection ended."""
+        started = time.perf_counter()
+        try:
+            answer = await self._ask(sock)
+        except OSError:
+            answer = None
+        taken = time.perf_counter() - started
+        match answer:
+            case Answer("transcript"):
+                self.tally.done.append(taken)
+            case Answer(Code.BUSY):
+                crowd = started < self._crowd_ends
+                (self.tally.crowd if crowd else self.tally.busy).append(taken)
+            case _:
+                self.tally.lost += 1
+        await asyncio.sleep(answer.pause if answer else _PAUSE)
+        return answer is not None
+
+    async def _ask(self, sock: socket.socket) -> Answer | None:
+        loop = asyncio.get_running_loop()
+        sent = socket.send_fds(sock, [self._protocol.request], self._protocol.fds)
+        await loop.sock_sendall(sock, memoryview(self._protocol.request)[sent:])
+        received = bytearray()
+        while data := await loop.sock_recv(sock, _READ_SIZE):
+            received += data
+            if answer := _parse(received):
+                return answer
+        return None
 
 
-def _encode(event: Event) -> bytes:
-    payload = event.payload or b""
-    return frames.encode(event.type, event.data, len(payload)) + payload
-
-
-def _parse_event(buffer: bytearray) -> Answer | None:
+def _parse(buffer: bytearray) -> Answer | None:
+    """Removes complete events from the buffer, up to the one that answers the request."""
     while (end := buffer.find(b"\n") + 1) > 0:
         header = orjson.loads(buffer[:end])
         after = end + header.get("data_length", 0)
@@ -98,133 +138,12 @@ def _parse_event(buffer: bytearray) -> Answer | None:
         data = bytes(buffer[end:after])
         del buffer[: after + header.get("payload_length", 0)]
         if header["type"] == "transcript":
-            return Answer(True)
+            return Answer("transcript", 0.0)
         if header["type"] == "error":
-            return Answer(False, _retry_after(orjson.loads(data)))
+            error = orjson.loads(data)
+            retry_after = error.get("retry_after_ms")
+            return Answer(error["code"], retry_after / 1000 if retry_after else _PAUSE)
     return None
-
-
-def _retry_after(error: dict[str, Any]) -> float | None:
-    busy = error["code"] == Code.BUSY
-    return float(error["retry_after_ms"]) / 1000 if busy else None
-
-
-class _Client:
-    def __init__(self) -> None:
-        self.sock: socket.socket | None = None
-        self.unsent = memoryview(b"")
-        self.received = bytearray()
-        self.started = 0.0
-
-
-class Load:
-    def __init__(
-        self, path: str, spoken: Protocol, clients: int, crowd_seconds: float = _CROWD_SECONDS
-    ) -> None:
-        self.tally = Tally()
-        self._crowd_seconds = crowd_seconds
-        self._crowd_ends = 0.0
-        self._path = path
-        self._protocol = spoken
-        self._poll = select.epoll()
-        self._by_fd: dict[int, _Client] = {}
-        self._numbers = itertools.count()
-        self._due = [(0.0, next(self._numbers), _Client()) for _ in range(clients)]
-
-    def run(self, seconds: float) -> Tally:
-        used = time.process_time()
-        self._crowd_ends = time.perf_counter() + self._crowd_seconds
-        end = time.perf_counter() + seconds
-        while (now := time.perf_counter()) < end:
-            while self._due and self._due[0][0] <= now:
-                self._ask(heapq.heappop(self._due)[2])
-            until = min(self._due[0][0], end) if self._due else end
-            for fd, events in self._poll.poll(max(0.0, until - time.perf_counter())):
-                self._handle(self._by_fd[fd], events)
-        for client in list(self._by_fd.values()):
-            self._drop(client)
-        self._poll.close()
-        self.tally.processor_seconds = time.process_time() - used
-        return self.tally
-
-    def _later(self, client: _Client, pause: float) -> None:
-        due = time.perf_counter() + pause
-        heapq.heappush(self._due, (due, next(self._numbers), client))
-
-    def _ask(self, client: _Client) -> None:
-        client.started = time.perf_counter()
-        try:
-            sock = client.sock or self._connect(client)
-            sent = socket.send_fds(sock, [self._protocol.request], self._protocol.fds)
-        except OSError as error:
-            # EAGAIN: the listener's backlog is full.
-            self.tally.unconnected += client.sock is None
-            self.tally.lost += client.sock is not None and error.errno != errno.EAGAIN
-            self._drop(client)
-            self._later(client, _PAUSE)
-            return
-        client.unsent = memoryview(self._protocol.request)[sent:]
-        self._wait(client)
-
-    def _connect(self, client: _Client) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        try:
-            sock.connect(self._path)
-        except OSError:
-            sock.close()
-            raise
-        client.sock = sock
-        self._by_fd[sock.fileno()] = client
-        self._poll.register(sock, 0)
-        return sock
-
-    def _wait(self, client: _Client) -> None:
-        assert client.sock is not None
-        write = select.EPOLLOUT if client.unsent else 0
-        self._poll.modify(client.sock, select.EPOLLIN | write)
-
-    def _drop(self, client: _Client) -> None:
-        if client.sock is not None:
-            del self._by_fd[client.sock.fileno()]
-            self._poll.unregister(client.sock)
-            client.sock.close()
-            client.sock = None
-        client.received.clear()
-
-    def _handle(self, client: _Client, events: int) -> None:
-        assert client.sock is not None
-        try:
-            if events & select.EPOLLOUT and client.unsent:
-                client.unsent = client.unsent[client.sock.send(client.unsent) :]
-                self._wait(client)
-            if not events & ~select.EPOLLOUT:
-                return
-            data = client.sock.recv(_READ_SIZE)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        client.received += data
-        answer = _parse_event(client.received)
-        if answer is not None:
-            self._take(client, answer)
-        elif not data:
-            self._take(client, Answer(False))
-            self._drop(client)
-
-    def _take(self, client: _Client, answer: Answer) -> None:
-        taken = time.perf_counter() - client.started
-        if answer.good:
-            self.tally.done.append(taken)
-        elif answer.pause is not None:
-            crowd = client.started < self._crowd_ends
-            (self.tally.crowd if crowd else self.tally.busy).append(taken)
-        else:
-            self.tally.lost += 1
-        if self._protocol.one_request_a_connection:
-            self._drop(client)
-        self._later(client, answer.pause or (0.0 if answer.good else _PAUSE))
 
 
 def main() -> None:
@@ -235,9 +154,10 @@ def main() -> None:
     parser.add_argument("seconds", type=float)
     parser.add_argument("audio", type=Path, help="16-bit PCM of 16 kHz")
     arguments = parser.parse_args()
-    load = Load(arguments.socket, protocol(arguments.protocol, arguments.audio), arguments.clients)
+    load = Load(arguments.socket, protocol(arguments.protocol, arguments.audio))
     with contextlib.suppress(KeyboardInterrupt):
-        print(json.dumps(asdict(load.run(arguments.seconds))))
+        tally = asyncio.run(load.run(arguments.clients, arguments.seconds))
+        print(json.dumps(asdict(tally)))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""Long recordings: how soon the first segment comes, how much memory the worker takes, how long a
-cancel takes; beside faster-whisper in a process of its own, which reads the whole file first.
+"""Long recordings: time to the first segment, the worker's memory, and the time a cancel takes.
 
-    python -m tests.benchmarks.long [--seconds S] [--minutes M ...] [--watch W] [--whole]
+    python -m tests.benchmarks.long [--seconds S] [--minutes M ...] [--watch W]
 
-Each recording is cancelled `--watch` seconds after its first segment, in rounds over all of them,
-each time with a fresh worker.
-Then the longest is watched for a sixth of the time (`--whole`: to its end) while its memory is
-looked at. The demo model, beam 1, English, temperature 0.
+Each recording is cancelled `--watch` seconds after its first segment, with a new worker each time.
+Then the longest is transcribed for a sixth of the time while its memory is measured. It is compared
+with faster-whisper in a process of its own, which reads the whole file first. The demo model, beam
+1, English, temperature 0.
 """
 
 import argparse
@@ -17,28 +16,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import defaultdict
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
+
+import numpy as np
 
 from asrd import Client
 from asrd.client.client import SegmentStream
 from asrd.demo import MODEL
 from asrd.errors import Cancelled
-from tests.benchmarks.longfiles import FORMATS, LongFiles
-from tests.benchmarks.measure import (
-    CONFIG,
-    as_a_worker,
-    daemon,
-    machine,
-    memory_mib,
-    parser,
-    speech,
-    table,
-    wait_until_ready,
-)
+from tests.benchmarks import measure
+from tests.support.sounds import encoded
 
 _IN_PROCESS = """
 import re, sys, time, numpy
@@ -57,27 +48,31 @@ print(taken, int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read()
 # faster-whisper needs gigabytes for an hour.
 _IN_PROCESS_MINUTES = 10
 _LOOKS = 6
-_OPTIONS: dict[str, Any] = {"language": "en", "temperature": 0.0}
+# Container, codec and sample rate for PyAV, by the name in the table.
+_FORMATS = {
+    "FLAC": ("flac", "flac", measure.RATE),
+    "MP3": ("mp3", "libmp3lame", measure.RATE),
+    "OPUS": ("ogg", "libopus", 48_000),
+}
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
+    """A recording and the way to transcribe it."""
+
     kind: str
     minutes: int
-    vad: bool
+    vad: bool = False
+    in_process: bool = False
 
     def __str__(self) -> str:
-        return f"{self.kind.upper()}, {self.minutes} min{', VAD' * self.vad}"
-
-    @property
-    def short(self) -> "Case":
-        """What it is compared with: a minute of the same."""
-        return Case(self.kind, 1, self.vad)
+        way = "in process: " * self.in_process
+        return f"{way}{self.kind}, {self.minutes} min{', VAD' * self.vad}"
 
 
 @dataclass
 class Seen:
-    """Seconds, but for the peak of memory in MiB; `reached`: seconds of audio when cancelled."""
+    """Lists with an entry for each round: seconds, `peak` in MiB, and in `reached` the seconds of
+    audio that were transcribed before the cancel."""
 
     first: list[float] = field(default_factory=list)
     peak: list[float] = field(default_factory=list)
@@ -87,82 +82,80 @@ class Seen:
 
 
 def main() -> None:
-    arguments = _arguments()
-    as_a_worker("tests.benchmarks.long")
-    print(machine())
-    with tempfile.TemporaryDirectory() as directory, daemon(config=CONFIG) as path:
-        files = LongFiles(Path(directory))
-        with Client(path) as client:
-            bench = _Bench(files, path, client, arguments)
-            bench.run(arguments.seconds * 5 / 6)
-            bench.report()
-            bench.watch_longest(max(arguments.minutes), arguments.seconds / 6, arguments.whole)
-
-
-def _arguments() -> argparse.Namespace:
-    made = parser(__doc__, 180)
+    made = measure.parser(__doc__, 180)
     made.add_argument("--minutes", type=int, nargs="*", default=[1, 10, 60, 180])
     made.add_argument("--encoded-minutes", type=int, nargs="*", default=[1, 60])
     made.add_argument("--watch", type=float, default=1.5, help="default: %(default)g s")
-    made.add_argument("--whole", action="store_true", help="do not cancel the longest")
-    return made.parse_args()
+    arguments = made.parse_args()
+    measure.use_worker_environment()
+    print(measure.machine())
+    with tempfile.TemporaryDirectory() as directory, measure.daemon() as path:
+        with Client(path) as client:
+            bench = _Bench(Path(directory), path, client, arguments)
+            bench.run(arguments.seconds * 5 / 6)
+            bench.report()
+            bench.watch(Case("PCM", max(arguments.minutes)), arguments.seconds / 6)
 
 
 class _Bench:
     def __init__(
-        self, files: LongFiles, path: str, client: Client, arguments: argparse.Namespace
+        self, directory: Path, path: str, client: Client, arguments: argparse.Namespace
     ) -> None:
-        self._files = files
+        self._directory = directory
         self._path = path
         self._client = client
         self._watch = arguments.watch
-        self._cases = [Case("pcm", m, vad) for m in arguments.minutes for vad in (False, True)]
-        encoded = [kind for kind in FORMATS if kind != "pcm"]
-        self._cases += [Case(kind, m, False) for kind in encoded for m in arguments.encoded_minutes]
-        self._seen = {case: Seen() for case in self._cases}
-        self._alone: dict[Case, Seen] = {}
+        self._cases = [Case("PCM", m, vad) for m in arguments.minutes for vad in (False, True)]
+        self._cases += [Case(kind, m) for kind in _FORMATS for m in arguments.encoded_minutes]
+        self._seen: defaultdict[Case, Seen] = defaultdict(Seen)
         for case in self._cases:
-            files.get(case.kind, case.minutes)
+            self._write(case)
+
+    def _file(self, case: Case) -> Path:
+        return self._directory / f"{case.minutes}.{case.kind}"
+
+    def _write(self, case: Case) -> None:
+        """Repeats ten minutes of speech, or less, as often as needed."""
+        speech = measure.speech(60 * min(case.minutes, 10))
+        times = max(1, case.minutes // 10)
+        if case.kind == "PCM":
+            data = measure.pcm(speech) * times
+        else:
+            data = encoded(np.tile(speech, times), *_FORMATS[case.kind])
+        self._file(case).write_bytes(data)
 
     def run(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
         self._try(self._cases[0], Seen())
-        while not self._seen[self._cases[0]].first or time.monotonic() < end:
+        for _ in measure.rounds(seconds):
             for case in self._cases:
                 self._try(case, self._seen[case])
-                if case.kind == "pcm" and case.minutes <= _IN_PROCESS_MINUTES:
-                    self._try_alone(case)
+                if case.kind == "PCM" and case.minutes <= _IN_PROCESS_MINUTES:
+                    self._try_in_process(case)
 
     def _try(self, case: Case, seen: Seen) -> None:
         pid = self._fresh_worker()
-        reached: list[float] = []
-        with closing(self._stream(case, lambda progress: reached.append(progress))) as stream:
-            started = time.monotonic()
-            next(stream)
-            seen.first.append(time.monotonic() - started)
-            self._read_for(stream, self._watch)
-            seen.reached.append(reached[-1] if reached else 0.0)
-            seen.peak.append(memory_mib(pid, "VmHWM"))
+        reached = [0.0]
+        with closing(self._stream(case, reached)) as stream:
+            seen.first.append(measure.seconds_of(lambda: next(stream)))
+            end = time.monotonic() + self._watch
+            for _ in stream:
+                if time.monotonic() > end:
+                    break
+            seen.reached.append(reached[-1])
+            seen.peak.append(measure.memory_mib(pid, "VmHWM"))
             self._cancel(stream, seen)
 
-    def _stream(self, case: Case, note: Callable[[float], object]) -> SegmentStream:
-        encoding = "pcm_s16le" if case.kind == "pcm" else "file"
+    def _stream(self, case: Case, reached: list[float]) -> SegmentStream:
         return self._client.stream(
-            self._files.get(case.kind, case.minutes),
-            encoding=encoding,
+            self._file(case),
+            encoding="pcm_s16le" if case.kind == "PCM" else "file",
             vad_filter=case.vad,
-            on_progress=lambda progress: note(progress.audio_seconds_done),
-            **_OPTIONS,
+            on_progress=lambda progress: reached.append(progress.audio_seconds_done),
+            **measure.OPTIONS,
         )
 
-    def _read_for(self, stream: SegmentStream, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        for _ in stream:
-            if time.monotonic() > end:
-                return
-
     def _cancel(self, stream: SegmentStream, seen: Seen) -> None:
-        """Nothing is noted of one that had ended before."""
+        """Cancels the job and notes the times, except of a job that had already ended."""
         started = time.monotonic()
         if not self._client.cancel(stream.job_id):
             return
@@ -171,69 +164,66 @@ class _Bench:
                 pass
         except Cancelled:
             seen.cancelled.append(time.monotonic() - started)
-        wait_until_ready(self._path)
+        measure.wait_until_ready(self._path)
         seen.free.append(time.monotonic() - started)
 
     def _fresh_worker(self) -> int:
-        """Its pid. A worker keeps the memory of its largest job: each case gets a new one, warm."""
-        old = int(wait_until_ready(self._path)[0]["pid"])
+        """Replaces the worker and warms the new one up: a worker keeps the memory of its largest
+        job. Returns the new pid."""
+        old = int(measure.wait_until_ready(self._path)[0]["pid"])
         os.kill(old, signal.SIGKILL)
-        while (pid := int(wait_until_ready(self._path)[0]["pid"])) == old:
+        while (pid := int(measure.wait_until_ready(self._path)[0]["pid"])) == old:
             time.sleep(0.01)
-        self._client.transcribe(speech(3), **_OPTIONS)
-        # proc(5): 5 makes the peak what is resident now.
+        self._client.transcribe(measure.speech(3), **measure.OPTIONS)
+        # proc(5): 5 sets the peak to what is resident now.
         Path(f"/proc/{pid}/clear_refs").write_text("5")
         return pid
 
-    def _try_alone(self, case: Case) -> None:
-        file = self._files.get(case.kind, case.minutes)
-        argv = [sys.executable, "-c", _IN_PROCESS, str(MODEL), str(file), "VAD" * case.vad]
+    def _try_in_process(self, case: Case) -> None:
+        argv = [sys.executable, "-c", _IN_PROCESS, str(MODEL), str(self._file(case))]
+        argv.append("VAD" * case.vad)
         done = subprocess.run(argv, capture_output=True, text=True, check=True)
         first, peak = map(float, done.stdout.split())
-        seen = self._alone.setdefault(case, Seen())
+        seen = self._seen[case._replace(in_process=True)]
         seen.first.append(first)
         seen.peak.append(peak)
 
     def report(self) -> None:
-        rows = [_row(str(case), seen, self._seen[case.short]) for case, seen in self._seen.items()]
-        rows += [
-            _row(f"in process: {case}", seen, self._alone[case.short])
-            for case, seen in self._alone.items()
+        cases = sorted(self._seen, key=lambda case: case.in_process)
+        rows = [
+            _row(case, self._seen[case], self._seen[case._replace(minutes=1)]) for case in cases
         ]
         header = ["recording", "n", "first segment p50 ms", "÷ a minute's, paired p50", "peak MiB"]
         header += ["audio read by then s", "cancel p50 / max ms", "worker free p50 / max ms"]
-        table(f"Cancelled {self._watch:g} s after the first segment", header, rows)
+        measure.table(f"Cancelled {self._watch:g} s after the first segment", header, rows)
 
-    def watch_longest(self, minutes: int, seconds: float, whole: bool) -> None:
+    def watch(self, case: Case, seconds: float) -> None:
         pid = self._fresh_worker()
         rows = []
         reached = [0.0]
-        started = time.monotonic()
-        with closing(self._stream(Case("pcm", minutes, False), reached.append)) as stream:
-            due = 0.0
+        due, started = 0.0, time.monotonic()
+        with closing(self._stream(case, reached)) as stream:
             for _ in stream:
                 passed = time.monotonic() - started
-                if passed < due and not (whole and reached[-1] >= minutes * 60):
+                if passed < due:
                     continue
-                sizes = [f"{memory_mib(pid, key):.1f}" for key in ("VmRSS", "VmHWM")]
+                sizes = [f"{measure.memory_mib(pid, key):.1f}" for key in ("VmRSS", "VmHWM")]
                 rows.append([f"{passed:.1f}", f"{reached[-1] / 60:.1f}", *sizes])
                 due = passed + seconds / _LOOKS
-                if passed > seconds and not whole:
+                if passed > seconds:
                     break
         header = ["after s", "audio done, min", "worker's RSS MiB", "peak MiB"]
-        table(f"PCM, {minutes} min, while it is transcribed", header, rows)
+        measure.table(f"{case}, while it is transcribed", header, rows)
 
 
-def _row(name: str, seen: Seen, minute: Seen) -> list[str]:
+def _row(case: Case, seen: Seen, minute: Seen) -> list[str]:
     ratios = [a / b for a, b in zip(seen.first, minute.first, strict=False)]
-    row = [name, str(len(seen.first)), f"{1000 * statistics.median(seen.first):.0f}"]
+    row = [str(case), str(len(seen.first)), f"{measure.median_ms(seen.first):.0f}"]
     row += [f"{statistics.median(ratios):.2f}" if ratios else "-", f"{max(seen.peak):.1f}"]
     row.append(f"{max(seen.reached):.0f}" if seen.reached else "-")
-    return [*row, _both(seen.cancelled), _both(seen.free)]
-
-
-def _both(times: list[float]) -> str:
-    return f"{1000 * statistics.median(times):.0f} / {1000 * max(times):.0f}" if times else "-"
+    for times in (seen.cancelled, seen.free):
+        row.append(f"{measure.median_ms(times):.0f} / {1000 * max(times):.0f}" if times else "-")
+    return row
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""The server that asrd is compared with: wyoming-faster-whisper, of the extra `bench`."""
+"""The server that asrd is compared with: wyoming-faster-whisper, from the extra `bench`."""
 
 import asyncio
 import importlib.util
+import os
+import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,138 +14,105 @@ from contextlib import contextmanager
 from wyoming.asr import Transcribe
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.client import AsyncClient
+from wyoming.event import Event
 from wyoming.info import Describe
 
 from asrd.demo import MODEL
 from tests.benchmarks.measure import RATE
+from tests.support.procfs import children
 
 WYOMING = "wyoming-faster-whisper"
 _START_SECONDS = 60.0
-# As Restart=always does with systemd's own RestartSec.
-_RESTART_SECONDS = 0.1
+# Restarts the server as systemd does with Restart=always and its default RestartSec.
+_RESTARTING = 'while :; do "$@"; sleep 0.1; done'
 
 
 def missing() -> str | None:
-    """The cell of a table that replaces figures of a peer that is not installed; else None."""
+    """Returns the table cell for a peer that is not installed, or None."""
     installed = importlib.util.find_spec("wyoming_faster_whisper") is not None
     return None if installed else "NOT INSTALLED: .[bench]"
 
 
 @contextmanager
 def serving() -> Iterator["Wyoming"]:
-    """The peer with the demo model, warm."""
+    """Runs the peer with the demo model until the context ends; it has answered once."""
     with tempfile.TemporaryDirectory() as directory:
         path = f"{directory}/peer.sock"
-        process = _Restarting(_command(path, directory))
-        peer = Wyoming(path, process)
+        argv = [sys.executable, "-m", "wyoming_faster_whisper", "--uri", f"unix://{path}"]
+        argv += ["--model", str(MODEL), "--data-dir", directory, "--local-files-only"]
+        argv += ["--stt-library", "faster-whisper", "--device", "cpu", "--cpu-threads", "1"]
+        argv += ["--beam-size", "1", "--language", "en"]
+        shell = subprocess.Popen(
+            ["sh", "-c", _RESTARTING, "sh", *argv],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        peer = Wyoming(path, shell.pid)
         try:
-            _wait_until_it_answers(peer)
+            peer.ask_until_answered(bytes(2 * RATE))
             yield peer
         finally:
             peer.close()
-            process.stop()
-
-
-def _command(path: str, directory: str) -> list[str]:
-    argv = [sys.executable, "-m", "wyoming_faster_whisper", "--uri", f"unix://{path}"]
-    argv += ["--model", str(MODEL), "--data-dir", directory, "--local-files-only"]
-    argv += ["--stt-library", "faster-whisper", "--device", "cpu", "--cpu-threads", "1"]
-    return [*argv, "--beam-size", "1", "--language", "en"]
-
-
-def _wait_until_it_answers(peer: "Wyoming") -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while True:
-        try:
-            peer.ask(bytes(2 * RATE))
-            return
-        except (OSError, RuntimeError):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-
-
-class _Restarting:
-    """A process that is started again when it ends, until `stop`."""
-
-    def __init__(self, argv: list[str]) -> None:
-        self._argv = argv
-        self._stopping = False
-        self._start()
-        self._thread = threading.Thread(target=self._keep)
-        self._thread.start()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def stop(self) -> None:
-        self._stopping = True
-        self._process.terminate()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-        self._thread.join()
-
-    def _start(self) -> None:
-        quiet = subprocess.DEVNULL
-        self._process = subprocess.Popen(self._argv, stdout=quiet, stderr=quiet)
-
-    def _keep(self) -> None:
-        while True:
-            self._process.wait()
-            time.sleep(_RESTART_SECONDS)
-            if self._stopping:
-                return
-            self._start()
+            os.killpg(shell.pid, signal.SIGKILL)
+            shell.wait()
 
 
 class Wyoming:
-    """The real wyoming client, with the 64 ms chunks that its users send, a connection for each
-    request as they do (wyoming-faster-whisper ends it after the answer). asrd takes it, too."""
+    """The client of the wyoming package. It sends 64 ms chunks and opens a connection for each
+    request, as its users do (wyoming-faster-whisper closes it after the answer)."""
 
-    def __init__(self, path: str, process: _Restarting | None = None) -> None:
+    def __init__(self, path: str, shell: int = 0) -> None:
         self.path = path
-        self._process = process
+        self._shell = shell
         self._loop = asyncio.new_event_loop()
 
-    def ask(self, data: bytes, timeout: float | None = None) -> str:
-        asked = asyncio.wait_for(ask_wyoming(self.path, data), timeout)
-        return self._loop.run_until_complete(asked)
+    def ask(self, data: bytes) -> None:
+        self._loop.run_until_complete(ask_wyoming(self.path, data))
 
-    def question(self) -> None:
-        self._loop.run_until_complete(describe(self.path))
+    def ask_until_answered(self, data: bytes) -> None:
+        """Asks again after each failure. Raises the last error after a minute."""
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                return self.ask(data)
+            except (OSError, RuntimeError):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.005)
 
-    def worker_pid(self) -> int:
-        if self._process is None:
-            raise RuntimeError("not started here")
-        return self._process.pid
+    def describe(self) -> None:
+        self._loop.run_until_complete(_exchange(self.path, [Describe().event()]))
 
-    def another(self) -> "Wyoming":
-        return Wyoming(self.path, self._process)
+    def kill(self) -> None:
+        (server,) = children(self._shell)
+        os.kill(server, signal.SIGKILL)
 
     def close(self) -> None:
         self._loop.close()
 
 
-async def ask_wyoming(path: str, data: bytes) -> str:
-    async with AsyncClient.from_uri(f"unix://{path}") as client:
-        audio = {"rate": RATE, "width": 2, "channels": 1}
-        await client.write_event(Transcribe(language="en").event())
-        await client.write_event(AudioStart(**audio).event())
-        for start in range(0, len(data), 2048):
-            chunk = AudioChunk(audio=data[start : start + 2048], **audio)
-            await client.write_event(chunk.event())
-        await client.write_event(AudioStop().event())
-        event = await client.read_event()
-        if event is None or event.type != "transcript":
-            raise RuntimeError(f"no transcript but {event}")
-        return str(event.data["text"])
+def request(data: bytes) -> list[Event]:
+    """Returns the events of one request; `data` is 16-bit PCM of 16 kHz."""
+    audio = {"rate": RATE, "width": 2, "channels": 1}
+    chunks = [data[start : start + 2048] for start in range(0, len(data), 2048)]
+    return [
+        Transcribe(language="en").event(),
+        AudioStart(**audio).event(),
+        *(AudioChunk(audio=chunk, **audio).event() for chunk in chunks),
+        AudioStop().event(),
+    ]
 
 
-async def describe(path: str) -> None:
+async def ask_wyoming(path: str, data: bytes) -> None:
+    event = await _exchange(path, request(data))
+    if event is None or event.type != "transcript":
+        raise RuntimeError(f"no transcript but {event}")
+
+
+async def _exchange(path: str, events: list[Event]) -> Event | None:
     async with AsyncClient.from_uri(f"unix://{path}") as client:
-        await client.write_event(Describe().event())
-        if await client.read_event() is None:
-            raise RuntimeError("no info")
+        for event in events:
+            await client.write_event(event)
+        answer: Event | None = await client.read_event()
+        return answer

@@ -1,14 +1,13 @@
-"""A model of real size where none can be downloaded: random weights in the shapes of Whisper.
+"""Models of real size that need no download: random weights in the shapes of Whisper.
 
     python -m tests.benchmarks.random_model SHAPE DIRECTORY [--compute-type T] [--tokens N]
 
-Load time, memory and arithmetic are those of the real model. So that decoding costs what speech
-costs, and not the 224 tokens of a model that babbles, the position encodings dictate what it says:
-English, then the same N words in every window. The layers of one kind share one random matrix
-while it is written; the file holds each of them.
+Load time, memory and arithmetic are those of the real model. Purely random weights would decode 224
+tokens in each window; the position encodings prevent that and fix the text: English, then the same
+N words in every window. In memory, layers of one kind share one random matrix; the file contains a
+copy for each layer.
 """
 
-import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +20,15 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from asrd.demo import MODEL
+from tests.benchmarks import measure
 
 COMPUTE_TYPES = ("int8", "int8_float16", "float16", "float32")
 _POSITIONS, _MAX_TOKENS = 1500, 448
 _ENDOFTEXT = 50257
 _TIMESTAMPS = 1501
-# So small that all layers together don't drown what the position encodings say.
+# So small that all layers together do not hide the position encodings.
 _WEIGHT = 0.002
-# The logit of a token that is meant; the others are about normal around 0 and stay under 10.
+# The logit of the fixed token. The others are about normal around 0 and stay under 10.
 _LOGIT = 40.0
 
 
@@ -54,12 +54,11 @@ SHAPES = {
 
 
 def make(shape: str, directory: Path, compute_type: str = "int8", tokens: int = 30) -> Path:
-    """A model directory as CTranslate2 and faster-whisper take it; `directory` itself.
+    """Writes a model for CTranslate2 and faster-whisper into `directory`, and returns it.
 
-    int8 large-v3 takes 1.6 GB, float16 3.1 GB. `tokens`: how many it says in each window.
+    large-v3 takes 1.6 GB in int8 and 3.1 GB in float16. `tokens` is the number of words that it
+    says in each window.
     """
-    if compute_type not in COMPUTE_TYPES:
-        raise ValueError(f"{compute_type!r} is none of {', '.join(COMPUTE_TYPES)}")
     directory.mkdir(parents=True, exist_ok=True)
     names = _vocabulary(SHAPES[shape])
     _Writer(SHAPES[shape], names, compute_type, tokens).spec().save(str(directory))
@@ -72,7 +71,7 @@ def make(shape: str, directory: Path, compute_type: str = "int8", tokens: int = 
 
 
 def _vocabulary(shape: Shape) -> list[str]:
-    """Every token by its id, as Whisper numbers them."""
+    """Returns the names of all tokens in the order of Whisper's ids."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = [f"Ġ{number:x}" for number in range(_ENDOFTEXT - 1 - len(alphabet))]
     # In Whisper's own order, which the demo model keeps.
@@ -122,7 +121,8 @@ class _Writer:
         spec.register_vocabulary(self._names)
         self._configure(spec.config)
         spec.validate()
-        # The output layer is the embeddings, as in Whisper; only now, since a name is no array.
+        # As in Whisper, the embeddings are also the output layer. `validate` wants an array here,
+        # not the name of one, so this comes after it.
         for part in ("weight", "weight_scale") if self._int8 else ("weight",):
             setattr(spec.decoder.projection, part, f"decoder/embeddings/{part}")
         return spec
@@ -155,7 +155,7 @@ class _Writer:
             self._ffn(layer.ffn)
 
     def _script(self) -> list[int]:
-        """What follows each position: English, transcribe, from 0 s on, the words, the end."""
+        """Returns the token after each position: English, transcribe, 0 s, the words, the end."""
         start = ["<|en|>", "<|transcribe|>", "<|0.00|>"]
         first = self._names.index("Ġ1")
         script = [self._names.index(name) for name in start]
@@ -211,13 +211,11 @@ class _Writer:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = measure.parser(__doc__)
     parser.add_argument("shape", choices=list(SHAPES))
     parser.add_argument("directory", type=Path)
     parser.add_argument("--compute-type", choices=COMPUTE_TYPES, default="int8")
-    parser.add_argument("--tokens", type=int, default=30, help="said in each window")
+    parser.add_argument("--tokens", type=int, default=30, help="words in each window")
     arguments = parser.parse_args()
     make(arguments.shape, arguments.directory, arguments.compute_type, arguments.tokens)
     size = (arguments.directory / "model.bin").stat().st_size

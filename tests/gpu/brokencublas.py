@@ -5,7 +5,7 @@ import sys
 
 from tests.support.changed import start_worker
 
-# The directory where it lies, as pip's packages do.
+# Names the directory that contains it, laid out as pip's packages.
 VARIABLE = "BROKEN_CUBLAS"
 
 if __name__ == "__main__":

@@ -1,59 +1,40 @@
-"""The GPU as seen from outside of every worker: what nvidia-smi says."""
+"""The GPU as nvidia-smi shows it, from outside the workers."""
 
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
-# What the driver itself may take or give back beside us, in MiB.
+# Memory that the driver itself may take or release meanwhile, in MiB.
 SLACK_MIB = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """`of_us`: per process id, as far as the driver tells (a container may hide it). In MiB."""
-
-    used: int
-    total: int
-    of_us: dict[int, int]
-
-
 class Card:
-    def __init__(self) -> None:
-        """Raises FileNotFoundError where there is no nvidia-smi."""
+    """The device `cuda`, or `cpu`, which stands for a card without memory."""
+
+    def __init__(self, device: str) -> None:
+        """Raises FileNotFoundError if nvidia-smi is needed and there is none."""
+        self.real = device == "cuda"
         places = f"{os.environ.get('PATH', '')}:/usr/local/nvidia/bin:/usr/lib/wsl/lib"
-        found = shutil.which("nvidia-smi", path=places)
-        if found is None:
+        self._program = shutil.which("nvidia-smi", path=places) or ""
+        if self.real and not self._program:
             raise FileNotFoundError("nvidia-smi")
-        self._program = found
 
     def describe(self) -> str:
-        return ", ".join(self._ask("gpu", "name,driver_version,memory.total,compute_cap")[0])
+        return self._ask("name,driver_version,memory.total,compute_cap") if self.real else "none"
 
-    def memory(self) -> Memory:
-        ((used, total),) = self._ask("gpu", "memory.used,memory.total")
-        apps = self._ask("compute-apps", "pid,used_memory")
-        of_us = {int(pid): int(mib) for pid, mib in apps if mib.isdecimal()}
-        return Memory(int(used), int(total), of_us)
+    def used_mib(self) -> int:
+        return int(self._ask("memory.used")) if self.real else 0
 
-    def settle(self, wanted: Callable[[Memory], bool], patience: float = 10) -> Memory:
-        """The memory as soon as it is as wanted, else as it is in the end."""
+    def used_mib_after(self, before: int, patience: float = 10) -> int:
+        """Waits until at most `before` is used, or `patience` is over. Returns the use."""
         deadline = time.monotonic() + patience
-        while not wanted(memory := self.memory()) and time.monotonic() < deadline:
+        while (used := self.used_mib()) > before + SLACK_MIB and time.monotonic() < deadline:
             time.sleep(0.1)
-        return memory
+        return used
 
-    def _ask(self, what: str, fields: str) -> list[list[str]]:
-        """The first card's rows."""
-        card = os.environ.get("ASRD_GPU", "0")
-        query = [f"--query-{what}={fields}", "--format=csv,noheader,nounits"]
-        answer = subprocess.run(
-            [self._program, "-i", card, *query],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
-        )
-        return [line.split(", ") for line in answer.stdout.splitlines()]
+    def _ask(self, fields: str) -> str:
+        argv = [self._program, "-i", os.environ.get("ASRD_GPU", "0")]
+        argv += [f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True)
+        return done.stdout.splitlines()[0]

@@ -1,6 +1,6 @@
-"""What must be seen on a GPU, one function per thing: it returns what it saw, or raises.
+"""The checks: each function returns its findings, or raises.
 
-Each runs in a process of its own (`python -m tests.gpu`), with a time limit from outside.
+Each runs in a process of its own with a time limit (`python -m tests.gpu`).
 """
 
 import contextlib
@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from asrd import Client
 from asrd.client.source import Audio
@@ -22,48 +23,45 @@ from asrd.demo import MODEL, SAMPLES, samples
 from asrd.errors import AsrdError, Code, JobError
 from tests.gpu import brokencublas, faulty
 from tests.gpu.card import SLACK_MIB, Card
-from tests.gpu.service import Service, environment, service, with_workers
+from tests.gpu.service import COLD, Service, service, with_workers
 from tests.support.speech import word_error_rate
 
 Seen = dict[str, Any]
 
 SHORT = SAMPLES / "en-4.wav"
 MINUTE = SAMPLES / "en-minute.flac"
-# For a worker to be ready while the driver compiles for a new GPU.
-COLD = 240.0
 _WIDEST = 32
 
 
 class NotHere(Exception):
-    """What is to be checked does not exist on this machine or in this version."""
+    """The machine lacks something that the check needs."""
 
 
 class Wrong(Exception):
-    """Something else came than what is promised."""
+    """The check failed."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """`device` is `cuda` or `cpu`; `models` holds those of random weights, by shape."""
+    """`device` is `cuda` or `cpu`; `models` has the models of random weights, by shape."""
 
     device: str
     work: Path
     models: Path
 
     def service(self, name: str, *arguments: str, device: str = "", **settings: Any) -> Any:
-        """`settings`: see tests.gpu.service.service."""
+        """Runs `asrd run`; for `settings` see tests.gpu.service.service."""
         return service(self.work / name, device or self.device, *arguments, **settings)
 
     def card(self) -> Card:
+        return Card(self.device)
+
+    def need_card(self) -> None:
         if self.device != "cuda":
             raise NotHere("there is no card")
-        return Card()
-
-    def maybe_card(self) -> Card | None:
-        return Card() if self.device == "cuda" else None
 
     def model(self, shape: str, patience: float = 120) -> Path:
-        """Made by another process meanwhile; the demo model is there."""
+        """Waits for a model that another process makes; the demo model exists."""
         if shape == "demo":
             return MODEL
         done = self.models / f"{shape}.done"
@@ -76,9 +74,13 @@ class Stage:
             time.sleep(0.2)
         return self.models / shape
 
+    def environment(self, **changes: str) -> Any:
+        """Sets variables of this process, and so of the processes that it starts."""
+        return mock.patch.dict(os.environ, changes)
 
-def expect(true: object, otherwise: str) -> None:
-    if not true:
+
+def expect(condition: object, otherwise: str) -> None:
+    if not condition:
         raise Wrong(otherwise)
 
 
@@ -90,16 +92,12 @@ def spoken(sample: Path = SHORT) -> str:
     return next(each.text for each in samples() if each.path == sample)
 
 
-# --- the checks -----------------------------------------------------------------------------------
-
-
 def texts(stage: Stage) -> Seen:
-    """The demo model hears in each compute type what it hears on a CPU in float32, and `status`
-    tells device and type. The very first start fills the driver's cache."""
+    """In each compute type the demo model makes as few errors as on a CPU in float32, and `status`
+    shows device and type. The very first start fills the driver's cache."""
     types = ("float16", "int8_float16", "float32") if stage.device == "cuda" else ("int8_float32",)
     seen: Seen = {"driver's cache before": f"{_cached_mib():.0f} MiB"}
-    wanted, words, told = _heard(stage, "cpu", "float32")
-    seen["CPU, float32"] = told
+    wanted, words, seen["CPU, float32"] = _heard(stage, "cpu", "float32")
     for compute_type in types:
         wrong, words, seen[compute_type] = _heard(stage, stage.device, compute_type)
         expect(wrong <= wanted + 0.05 * words, f"{compute_type}: {wrong} of {words} words wrong")
@@ -107,21 +105,21 @@ def texts(stage: Stage) -> Seen:
 
 
 def _heard(stage: Stage, device: str, compute_type: str) -> tuple[int, int, str]:
-    """Wrong words, words, and that told."""
+    """Returns the number of wrong words, the number of words, and a text with both."""
     directory = stage.work / f"{device}-{compute_type}"
     with service(directory, device, "--compute-type", compute_type) as running:
-        ready = running.ready(COLD)
+        ready = running.ready()
         worker = running.worker()
-        told = (worker["device"], worker["compute_type"])
-        expect(told == (device, compute_type), f"status says {told}")
+        shown = (worker["device"], worker["compute_type"])
+        expect(shown == (device, compute_type), f"status shows {shown}")
         with running.client() as client:
             wrong, words = _word_errors(client, compute_type)
     return wrong, words, f"{wrong} of {words} words wrong, ready after {ready:.1f} s"
 
 
 def _word_errors(client: Client, compute_type: str) -> tuple[int, int]:
-    """Over all samples. Raises Wrong if a short English one, which the model hears well even
-    with int8 weights, has any."""
+    """Counts over all samples. Raises Wrong for an error in a short English one, since the model
+    recognises those even with int8 weights."""
     wrong = words = 0
     for sample in samples():
         heard = client.transcribe(
@@ -140,109 +138,110 @@ def _cached_mib() -> float:
 
 
 def crash(stage: Stage, *arguments: str) -> Seen:
-    """SIGSEGV in the middle of a job: that job's answer, the time to ready, the card's memory."""
-    card = stage.maybe_card()
+    """SIGSEGV during a job: the job is answered, the worker becomes ready, and the card's memory is
+    freed."""
+    card = stage.card()
     with stage.service("crash", *arguments) as running, running.client() as client:
-        running.ready(COLD)
-        # As after the crash: a worker keeps what its longest job took.
+        running.ready()
+        # The same job as in the crash: a worker keeps the memory of its longest job.
         says(client, MINUTE)
-        before = card.memory().used if card else 0
+        before = card.used_mib()
         to_answer, to_ready = kill_in_a_job(running, client)
-        after = card.settle(lambda m: m.used <= before + SLACK_MIB).used if card else 0
-        load = running.worker()["load_seconds"]
+        after = card.used_mib_after(before)
     expect(after <= before + SLACK_MIB, f"{after - before} MiB of the card are lost")
     return {
-        "the job's answer": f"{to_answer:.2f} s after the kill, in its second attempt",
-        "ready": f"after {to_ready:.2f} s, of which {load:.2f} s loading",
-        "card before and after": f"{before}, {after} MiB" if card else "no card",
+        "the job's answer, in its second attempt": f"after {to_answer}",
+        "ready": to_ready,
+        "card before and after": f"{before}, {after} MiB",
     }
 
 
 def shape(stage: Stage, name: str) -> Seen:
-    """Load, memory, a job of a minute and a crash, with random weights in a real model's shape."""
-    model, card, seen = str(stage.model(name)), stage.maybe_card(), Seen()
-    types = ("float16", "int8_float16") if card else ("int8_float32",)
+    """Load, memory, a job of a minute and a crash with random weights in a real model's shape."""
+    model, card, seen = str(stage.model(name)), stage.card(), Seen()
+    types = ("float16", "int8_float16") if card.real else ("int8_float32",)
     for compute_type in types:
-        before = card.memory().used if card else 0
+        before = card.used_mib()
         arguments = ("--model", model, "--compute-type", compute_type)
         with stage.service(compute_type, *arguments) as running, running.client() as client:
-            running.ready(COLD)
+            running.ready()
             started = time.monotonic()
             client.transcribe(MINUTE, language="en", temperature=0.0, timeout=120)
             took = time.monotonic() - started
-            taken = f"{card.memory().used - before} MiB" if card else "no card"
+            taken = f"{card.used_mib() - before} MiB"
             to_answer, to_ready = kill_in_a_job(running, client)
-            load = running.worker()["load_seconds"]
         seen[compute_type] = (
             f"{taken}, a minute in {took:.2f} s, killed in a job: its answer after "
-            f"{to_answer:.2f} s, ready after {to_ready:.2f} s, of which {load:.2f} s loading"
+            f"{to_answer}, ready {to_ready}"
         )
     return seen
 
 
 def crash_without_cache(stage: Stage) -> Seen:
-    """As `crash`, but what the driver compiles for a new GPU is never kept."""
-    stage.card()
-    with environment(CUDA_CACHE_DISABLE="1"):
+    """`crash` without the driver's cache of compiled kernels."""
+    stage.need_card()
+    with stage.environment(CUDA_CACHE_DISABLE="1"):
         return crash(stage)
 
 
-def kill_in_a_job(running: Service, client: Client, sample: Audio = MINUTE) -> tuple[float, float]:
-    """Seconds from the kill to that job's transcript, and until all workers have a model."""
+def kill_in_a_job(running: Service, client: Client, sample: Audio = MINUTE) -> tuple[str, str]:
+    """Kills worker 0 during a job. Returns, as texts, the seconds from the kill to that job's
+    transcript, and until all workers are ready or busy."""
     for _ in range(5):
         before = running.pid_of()
         with (
             client.stream(sample, language="en", timeout=COLD) as segments,
-            ThreadPoolExecutor(1) as beside,
+            ThreadPoolExecutor(1) as thread,
         ):
             next(segments)
             os.kill(before, signal.SIGSEGV)
             died = time.monotonic()
-            ready = beside.submit(running.replaced, before, COLD)
+            ready = thread.submit(running.replaced, before)
             for _ in segments:
                 pass
             answered = time.monotonic() - died
         if segments.transcript.attempts == 2:
             break
-    expect(segments.transcript.attempts == 2, "the job was over before the kill, five times")
-    return answered, ready.result()
+    expect(segments.transcript.attempts == 2, "the job ended before the kill, five times")
+    load = running.worker()["load_seconds"]
+    return f"{answered:.2f} s", f"after {ready.result():.2f} s, of which {load:.2f} s loading"
 
 
 def out_of_memory(stage: Stage) -> Seen:
-    """A neighbour takes the whole card: jobs are told so, or the worker restarts and says why; once
-    the neighbour has gone, it serves."""
-    stage.card()
+    """Another program takes the whole card: jobs fail as `out-of-memory`, or the worker restarts
+    and reports the reason. When the program has ended, jobs succeed again."""
+    stage.need_card()
     model = str(stage.model("small"))
     with stage.service("oom", "--model", model, "--compute-type", "float16") as running:
-        running.ready(COLD)
+        running.ready()
         with running.client() as client:
             says(client)
             before = running.pid_of()
             with _neighbour() as left:
-                told = [_outcome(client) for _ in range(3)]
-                there = running.worker()
+                during = [_outcome(client) for _ in range(3)]
+                worker = running.worker()
             back = running.wait_for("the worker", lambda: running.worker()["state"] == "ready", 120)
-            # The very first job must not pay for the last error.
+            # The very first job must succeed.
             after = [_outcome(client) for _ in range(3)]
         same = running.pid_of() == before
     seen = {
         "the neighbour": left,
-        "jobs beside it": ", ".join(told),
-        "worker then": f"{there['state']} ({there['reason']})",
-        "ready again": f"{back:.1f} s after it had gone",
+        "jobs meanwhile": ", ".join(during),
+        "worker then": f"{worker['state']} ({worker['reason']})",
+        "ready again": f"{back:.1f} s after its end",
         "process": "the same" if same else "another",
         "jobs after it": ", ".join(after),
     }
     honest = {Code.OUT_OF_MEMORY, Code.UNAVAILABLE, Code.WORKER_CRASHED}
-    expect(set(told) <= honest | {"transcript"}, f"{seen}")
-    expect(set(told) != {"transcript"}, f"the memory never ran out: {seen}")
+    expect(set(during) <= honest | {"transcript"}, f"{seen}")
+    expect(set(during) != {"transcript"}, f"the memory never ran out: {seen}")
     expect(set(after) == {"transcript"}, f"{seen}")
     return seen
 
 
 @contextlib.contextmanager
 def _neighbour() -> Iterator[str]:
-    argv = [sys.executable, "-m", "tests.gpu.neighbour"]
+    argv = [sys.executable, "-m", "tests.gpu.driver"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         try:
             if other.stdout is None or not (line := other.stdout.readline().strip()):
@@ -254,7 +253,7 @@ def _neighbour() -> Iterator[str]:
 
 def _outcome(client: Client) -> str:
     try:
-        # So wide a beam wants far more memory than what the jobs before it left in the worker.
+        # So wide a beam needs far more memory than the worker has kept from earlier jobs.
         client.transcribe(MINUTE, language="en", beam_size=_WIDEST, timeout=60)
     except JobError as error:
         return str(error.code)
@@ -264,11 +263,11 @@ def _outcome(client: Client) -> str:
 
 
 def sticky_error(stage: Stage) -> Seen:
-    """A kernel faults in the worker's context: the process ends, the job is tried once more and
-    then given up, its neighbours live."""
+    """A kernel faults in the worker's context: the process ends, the job fails after its second
+    attempt, and the next job succeeds."""
     kind = with_workers("tests.gpu.faulty")
     with stage.service("sticky", kind=kind) as running, running.client() as client:
-        running.ready(COLD)
+        running.ready()
         before = running.pid_of()
         code = "none"
         try:
@@ -281,39 +280,39 @@ def sticky_error(stage: Stage) -> Seen:
         worker = running.worker()
         expect(worker["pid"] != before, "the broken process is still there")
         expect(worker["restarts"] == 2, f"{worker['restarts']} restarts")
-        return {"told": sentence, "last death": worker["last_death"], "then": "right text"}
+        return {"error": sentence, "last death": worker["last_death"], "then": "right text"}
 
 
 def idle_exit(stage: Stage) -> Seen:
-    """A worker without work gives back all of the card's memory, and comes when called."""
-    card = stage.maybe_card()
-    before = card.memory().used if card else 0
+    """An idle worker frees all of the card's memory, and the next request wakes it."""
+    card = stage.card()
+    before = card.used_mib()
     with stage.service("idle", worker="idle_exit_seconds = 1\n") as running:
-        running.ready(COLD)
-        with_worker = card.memory().used if card else 0
+        running.ready()
+        with_worker = card.used_mib()
         with running.client() as client:
             says(client)
             running.wait_for("sleep", lambda: running.worker()["state"] == "asleep", 30)
-            asleep = card.settle(lambda m: m.used <= before + SLACK_MIB).used if card else 0
+            asleep = card.used_mib_after(before)
             woken = time.monotonic()
             heard = says(client)
             woken = time.monotonic() - woken
-    expect(heard == spoken(), f"woken up it says {heard!r}")
+    expect(heard == spoken(), f"after waking: {heard!r}")
     expect(asleep <= before + SLACK_MIB, f"{asleep - before} MiB are still taken")
-    memory = f"{before}, {with_worker}, {asleep} MiB" if card else "no card"
+    memory = f"{before}, {with_worker}, {asleep} MiB"
     return {"card before, with and after": memory, "first answer when woken": f"{woken:.2f} s"}
 
 
 def no_cublas(stage: Stage) -> Seen:
-    """cuBLAS can't be loaded: one sentence that says so. (A broken file stands in its way: it may
-    be anywhere on the machine.) Without a GPU: the sentence for that."""
+    """A broken file is found before the real cuBLAS: `asrd run` ends with a sentence that says so.
+    Without a GPU, the sentence says that."""
     library = stage.work / "broken" / "nvidia" / "cublas" / "lib"
     library.mkdir(parents=True)
     for name in ("libcublas.so.12", "libcublasLt.so.12"):
         (library / name).write_text("no library")
     directory = stage.work / "no-cublas"
     directory.mkdir()
-    with environment(**{brokencublas.VARIABLE: str(stage.work / "broken")}):
+    with stage.environment(**{brokencublas.VARIABLE: str(stage.work / "broken")}):
         running = with_workers("tests.gpu.brokencublas")(directory, "--device", "cuda")
         code = running.process.wait(60)
         running.stop()
@@ -325,11 +324,11 @@ def no_cublas(stage: Stage) -> Seen:
 
 
 def two_workers(stage: Stage) -> Seen:
-    """Two workers on one card: both serve, and one's death leaves the other alone."""
-    card = stage.maybe_card()
+    """Two workers on one card: both serve, and the death of one does not affect the other."""
+    card = stage.card()
     with stage.service("two", "--workers", "2") as running, running.client() as client:
-        running.ready(COLD)
-        used = f"{card.memory().used} MiB" if card else "no card"
+        running.ready()
+        used = card.used_mib()
         with ThreadPoolExecutor(8) as threads:
             heard = list(threads.map(lambda _: says(client), range(24)))
         expect(set(heard) == {spoken()}, f"{set(heard)}")
@@ -338,29 +337,22 @@ def two_workers(stage: Stage) -> Seen:
         survivor = running.pid_of("1")
         os.kill(running.pid_of("0"), signal.SIGKILL)
         expect(says(client) == spoken(), "another text")
-        running.ready(COLD)
-        expect(running.pid_of("1") == survivor, "the neighbour died, too")
-    return {"jobs done": ", ".join(f"{n}: {c}" for n, c in done.items()), "card": used}
+        running.ready()
+        expect(running.pid_of("1") == survivor, "the other worker died, too")
+    return {"jobs done": ", ".join(f"{n}: {c}" for n, c in done.items()), "card": f"{used} MiB"}
 
 
 def hot_spare(stage: Stage) -> Seen:
-    """With a spare worker, a death costs no load."""
-    argv = [sys.executable, "-m", "asrd.main", "run", "--help"]
-    if "--spares" not in subprocess.run(argv, capture_output=True, text=True, check=True).stdout:
-        raise NotHere("asrd run has no --spares")
-    with stage.service("spare", "--spares", "1") as running, running.client() as client:
-        running.ready(COLD)
-        says(client)
-        to_answer, to_ready = kill_in_a_job(running, client)
-    return {"retried job answered after": f"{to_answer:.2f} s", "all ready": f"{to_ready:.2f} s"}
+    """`crash` with a spare worker: the death costs no load."""
+    return crash(stage, "--spares", "1")
 
 
 def doctor(stage: Stage) -> Seen:
-    """`asrctl doctor` finds the GPU and nothing wrong with it."""
+    """`asrctl doctor` finds the GPU and no problem with it."""
     with stage.service("doctor") as running:
-        running.ready(COLD)
+        running.ready()
         found = [each for each in running.doctor() if each["subject"] == "gpu"]
-    expect(found, "it says nothing of a GPU")
+    expect(found, "no finding about a GPU")
     expect(all(each["verdict"] == "ok" for each in found), f"{found}")
     if stage.device == "cuda":
         expect(any("worker 0 runs on it" in each["text"] for each in found), f"{found}")
@@ -368,23 +360,23 @@ def doctor(stage: Stage) -> Seen:
 
 
 def no_new_code(stage: Stage) -> Seen:
-    """packaging/gpu-only.conf: no memory that was written is executed (prctl(2), PR_SET_MDWE)."""
-    stage.card()
+    """packaging/gpu-only.conf: written memory never becomes executable (prctl(2), PR_SET_MDWE)."""
+    stage.need_card()
     pr_set_mdwe, refuse_exec_gain = 65, 1
     library = ctypes.CDLL(None, use_errno=True)
     if library.prctl(pr_set_mdwe, refuse_exec_gain, 0, 0, 0) != 0:
         raise NotHere(f"the kernel has no PR_SET_MDWE ({os.strerror(ctypes.get_errno())})")
-    # Inherited by everything that is started from here.
+    # The processes that this one starts inherit it.
     with stage.service("mdwe") as running, running.client() as client:
-        running.ready(COLD)
+        running.ready()
         expect(says(client) == spoken(), "another text")
         client.transcribe(SHORT, language="en", vad_filter=True, word_timestamps=True)
     return {"transcribes": "also with VAD and word timestamps"}
 
 
 def every_option(stage: Stage) -> Seen:
-    """Every option once, right after the start: nothing is left to be compiled in a job that takes
-    longer than the watchdog allows."""
+    """Every option once, right after the start, without the driver's cache: no job is so slow that
+    the watchdog kills the worker."""
     options: list[dict[str, Any]] = [
         {"beam_size": 1},
         {"beam_size": 5},
@@ -394,29 +386,23 @@ def every_option(stage: Stage) -> Seen:
         {"initial_prompt": "four green", "hotwords": "window"},
         {"language": None},
     ]
-    with environment(CUDA_CACHE_DISABLE="1"):
+    seen: Seen = {}
+    with stage.environment(CUDA_CACHE_DISABLE="1"):
         with stage.service("options") as running, running.client() as client:
-            running.ready(COLD)
-            took = [_seconds(client, {"language": "en", **each}) for each in options]
+            running.ready()
+            for each in options:
+                started = time.monotonic()
+                client.transcribe(SHORT, timeout=COLD, **{"language": "en", **each})
+                name = ", ".join(f"{key} {value}" for key, value in each.items())
+                seen[name] = f"{time.monotonic() - started:.2f} s"
             expect(running.worker()["restarts"] == 0, "the worker died")
-    names = [", ".join(f"{key} {value}" for key, value in each.items()) for each in options]
-    return {name: f"{s:.2f} s" for name, s in zip(names, took, strict=True)}
+    return seen
 
 
-def _seconds(client: Client, options: Any) -> float:
-    started = time.monotonic()
-    client.transcribe(SHORT, timeout=COLD, **options)
-    return time.monotonic() - started
-
-
-def throughput(stage: Stage, shape: str, seconds: float) -> Seen:
-    """tests/benchmarks/gpu.py with this model."""
-    return throughput_of(stage, stage.model(shape), seconds)
-
-
-def throughput_of(
+def throughput(
     stage: Stage, model: Path, seconds: float, clients: tuple[int, ...] = (1, 4, 16, 32)
 ) -> Seen:
+    """The table of tests/benchmarks/gpu.py with this model."""
     from tests.benchmarks import gpu
 
     tiny = stage.device == "cpu"
@@ -430,4 +416,5 @@ def throughput_of(
         batches=(2,) if tiny else (8, 16, 32),
         seconds=seconds,
     )
-    return gpu.measure(plan)
+    found = gpu.measure_all(plan)
+    return {**found, "table": gpu.table(found["rates"])}

@@ -1,7 +1,7 @@
-"""Where a machine has cuBLAS, and how a worker is made to find it.
+"""The search for cuBLAS, and the environment in which a worker finds it.
 
-CTranslate2 opens `libcublas.so.12` by that name. Where CUDA 13 alone is installed, its libraries
-are tried under that name: the functions that CTranslate2 takes from them are in both.
+CTranslate2 opens `libcublas.so.12` by that name. If only CUDA 13 is installed, its libraries are
+tried under that name: both have the functions that CTranslate2 uses.
 """
 
 import os
@@ -17,14 +17,14 @@ NAMES = ("libcublasLt.so", "libcublas.so")
 
 @dataclass(frozen=True)
 class Found:
-    """`changes`: to the environment of whatever is started."""
+    """The text for the report, and the changes to the environment of the processes."""
 
-    told: str
+    text: str
     changes: dict[str, str]
 
 
 def find(links: Path) -> Found:
-    """`links`: a directory to be made, for links of the right names."""
+    """Creates the directory `links` for links with the right names."""
     places = list(dict.fromkeys(_places()))
     for version in ("12", "13"):
         for place in places:
@@ -34,24 +34,22 @@ def find(links: Path) -> Found:
 
 
 def _linked(place: Path, version: str, links: Path) -> Found:
-    # As pip's packages lie, for asrd.engine.cuda; and for CTranslate2 itself, which asks the
-    # loader, and the loader knows a library of CUDA 13 by its own name alone.
+    # asrd.engine.cuda searches the layout of pip's packages. CTranslate2 asks the loader, which
+    # knows a library of CUDA 13 only under its own name.
     libraries = links / "nvidia" / "cublas" / "lib"
     libraries.mkdir(parents=True)
-    # Under its own name, too: libcublas.so.13 needs libcublasLt.so.13.
+    # Also under its own name: libcublas.so.13 needs libcublasLt.so.13.
     for name in NAMES:
         for number in {"12", version}:
             (libraries / f"{name}.{number}").symlink_to(place / f"{name}.{version}")
-    told = f"{place}/libcublas.so.{version}"
+    text = f"{place}/libcublas.so.{version}"
     if version != "12":
-        told += " under the name libcublas.so.12"
-    return Found(
-        told,
-        {
-            "PYTHONPATH": f"{links}:{os.environ.get('PYTHONPATH', '')}",
-            "LD_LIBRARY_PATH": f"{libraries}:{os.environ.get('LD_LIBRARY_PATH', '')}".strip(":"),
-        },
-    )
+        text += " under the name libcublas.so.12"
+    changes = {
+        "PYTHONPATH": f"{links}:{os.environ.get('PYTHONPATH', '')}",
+        "LD_LIBRARY_PATH": f"{libraries}:{os.environ.get('LD_LIBRARY_PATH', '')}".strip(":"),
+    }
+    return Found(text, changes)
 
 
 def _places() -> Iterator[Path]:

@@ -1,14 +1,22 @@
-"""As much of the CUDA driver's interface (libcuda, by ctypes) as the checks need themselves: a
-neighbour that takes memory by plain allocations, and a kernel that breaks the context it runs in.
+"""The part of the CUDA driver's interface that the checks need (libcuda, by ctypes): plain
+allocations of memory, and a kernel that breaks its context.
+
+    python -m tests.gpu.driver
+
+takes all free memory of the card until its stdin ends, and prints a line when the card is full. It
+uses plain allocations only: managed memory beyond what is free can hang a GPU.
 """
 
 import ctypes
+import select
+import sys
 from typing import Any
 
 OUT_OF_MEMORY = 2
 MIB = 1 << 20
+_STEPS_MIB = (1024, 256, 64, 16, 4, 2)
 
-# Stores to an address that no allocation has.
+# Stores to an address outside every allocation.
 _FAULT = b"""
 .version 7.0
 .target sm_75
@@ -25,7 +33,7 @@ _FAULT = b"""
 
 
 class Driver:
-    """The primary context of a GPU, which the CUDA runtime shares, made this thread's."""
+    """The primary context of a GPU, which the CUDA runtime uses too, current in this thread."""
 
     def __init__(self, index: int = 0) -> None:
         self._library: Any = ctypes.CDLL("libcuda.so.1")
@@ -41,7 +49,7 @@ class Driver:
         return free.value // MIB
 
     def take(self, mib: int) -> bool:
-        """Whether there was so much; it is kept until the process ends."""
+        """Allocates memory until the process ends. Returns False if there is not enough."""
         where = ctypes.c_uint64()
         error = self._library.cuMemAlloc_v2(ctypes.byref(where), ctypes.c_size_t(mib * MIB))
         if error == OUT_OF_MEMORY:
@@ -50,7 +58,7 @@ class Driver:
         return True
 
     def fault(self) -> None:
-        """Break the context for good: an illegal address (CUDA error 700 or 719)."""
+        """Breaks the context permanently: an illegal address (CUDA error 700 or 719)."""
         module, function = ctypes.c_void_p(), ctypes.c_void_p()
         self._call("cuModuleLoadData", ctypes.byref(module), _FAULT)
         self._call("cuModuleGetFunction", ctypes.byref(function), module, b"fault")
@@ -65,3 +73,16 @@ class Driver:
     def _check(self, name: str, error: int) -> None:
         if error != 0:
             raise RuntimeError(f"{name}: CUDA error {error}")
+
+
+def fill() -> None:
+    driver = Driver()
+    full = False
+    while not select.select([sys.stdin], [], [], 0.005 if full else 0)[0]:
+        if not any(driver.take(step) for step in _STEPS_MIB) and not full:
+            print(f"full, {driver.free_mib()} MiB left", flush=True)
+            full = True
+
+
+if __name__ == "__main__":
+    fill()

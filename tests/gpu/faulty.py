@@ -2,7 +2,7 @@
 
     python -m tests.support.changed tests.gpu.faulty run ...
 
-Its `load_engine` is replaced. Nothing else about the worker or the engine is another.
+Only `load_engine` is replaced; worker and engine are otherwise the real ones.
 """
 
 import sys
@@ -35,7 +35,7 @@ def replace_engine() -> None:
 
 
 def _fault(device: str) -> None:
-    print("a fault was asked for", file=sys.stderr, flush=True)
+    print("a fault was requested", file=sys.stderr, flush=True)
     if device == "cuda":
         from tests.gpu.driver import Driver
 

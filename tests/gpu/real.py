@@ -1,7 +1,7 @@
-"""Checks with real Whisper weights and recordings of people, which the project does not carry.
+"""Checks with real Whisper weights and recordings of people, which the project does not contain.
 
-ASRD_GPU_REAL=DIRECTORY     holds a model's directory for each name: `base`
-ASRD_GPU_SPEECH=DIRECTORY   holds recordings, and references.jsonl with a line for each:
+ASRD_GPU_REAL=DIRECTORY     contains the model's directory `base`
+ASRD_GPU_SPEECH=DIRECTORY   contains recordings, and references.jsonl with a line for each:
                             {"file": …, "language": …, "text": …}
 """
 
@@ -12,6 +12,7 @@ import re
 import statistics
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from numpy.typing import NDArray
 
 from asrd import Client
 from tests.benchmarks.measure import RATE, interleave
-from tests.gpu.checks import COLD, NotHere, Seen, Stage, expect, kill_in_a_job
+from tests.gpu.checks import NotHere, Seen, Stage, expect, kill_in_a_job
+from tests.gpu.service import COLD
 from tests.support.speech import word_error_rate
 
-# Of the words, how many more may be wrong on the card than on the CPU.
+# The share of the words that may be wrong on the card in addition to those on the CPU.
 _MORE_ERRORS = 0.05
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _NUMBERS = {str(number) for number in range(len(_DIGITS))}
@@ -46,7 +48,7 @@ class Clip:
 
 
 def weights(name: str) -> Path:
-    """The model's directory. Raises NotHere."""
+    """Returns the model's directory. Raises NotHere."""
     found = _directory("ASRD_GPU_REAL") / name
     if not (found / "model.bin").exists():
         raise NotHere(f"ASRD_GPU_REAL has no {name}/model.bin")
@@ -54,7 +56,7 @@ def weights(name: str) -> Path:
 
 
 def clips() -> list[Clip]:
-    """The recordings whose words are known. Raises NotHere."""
+    """Returns the recordings that have a reference. Raises NotHere."""
     directory = _directory("ASRD_GPU_SPEECH")
     lines = (directory / "references.jsonl").read_text(encoding="utf-8").splitlines()
     return [
@@ -72,21 +74,21 @@ def _directory(variable: str) -> Path:
 
 
 def normal(text: str) -> str:
-    """Lower case, without punctuation, numbers up to ten in words: less than the normaliser that
-    the field uses does, so the rates are higher than those published."""
+    """Returns lower case without punctuation, and numbers up to ten as words. Whisper's own
+    normaliser does more, so these error rates are higher than published ones."""
     words = re.sub(r"[^\w\s']", " ", text.lower().replace("mr.", "mister")).split()
     return " ".join(_DIGITS[int(word)] if word in _NUMBERS else word for word in words)
 
 
 def errors(heard: list[str], spoken: list[Clip]) -> tuple[int, int]:
-    """Wrong words, and words."""
+    """Returns the number of wrong words and the number of words."""
     pairs = zip(spoken, heard, strict=True)
     found = [word_error_rate(normal(clip.text), normal(text)) for clip, text in pairs]
     return sum(wrong for wrong, _ in found), sum(words for _, words in found)
 
 
 def words(stage: Stage, name: str) -> Seen:
-    """The errors over the recordings, on the CPU and in each compute type of the card."""
+    """Counts the errors over the recordings on the CPU and in each compute type of the card."""
     model, spoken = weights(name), clips()
     with open(model / "model.bin", "rb") as file:
         seen: Seen = {"model.bin": f"SHA-256 {hashlib.file_digest(file, 'sha256').hexdigest()}"}
@@ -117,7 +119,7 @@ def _heard(stage: Stage, model: Path, device: str, kind: str, spoken: list[Clip]
     with stage.service(
         f"{device}-{kind}", *arguments, device=device, cpu_threads=threads
     ) as running:
-        running.ready(COLD)
+        running.ready()
         with running.client() as client, ThreadPoolExecutor(workers) as pool:
             return list(pool.map(lambda clip: _text(client, clip), spoken))
 
@@ -127,18 +129,18 @@ def _text(client: Client, clip: Clip) -> str:
 
 
 def speed(stage: Stage, name: str) -> Seen:
-    """asrd through its socket beside faster-whisper in this process; load, memory, a crash."""
-    model, spoken, card = weights(name), clips(), stage.maybe_card()
-    kind, length = ("float16", 300.0) if card else ("int8", 45.0)
+    """Compares asrd with faster-whisper in this process; measures load, memory and a crash."""
+    model, spoken, card = weights(name), clips(), stage.card()
+    kind, length = ("float16", 300.0) if card.real else ("int8", 45.0)
     command, joined = _command(spoken), _joined(spoken, length)
-    before = card.memory().used if card else 0
+    before = card.used_mib()
 
     def taken() -> str:
-        return f"{card.memory().used - before} MiB" if card else "no card"
+        return f"{card.used_mib() - before} MiB"
 
     arguments = ("--model", str(model), "--compute-type", kind)
     with stage.service("speed", *arguments) as running, running.client() as client:
-        ready = running.ready(COLD)
+        ready = running.ready()
         seen: Seen = {
             "load": f"{running.worker()['load_seconds']:.2f} s, {ready:.2f} s until ready",
             "card, one worker ready": taken(),
@@ -147,15 +149,12 @@ def speed(stage: Stage, name: str) -> Seen:
         seen[f"card, after {length:g} s of speech"] = taken()
         minute = joined[: 60 * RATE]
         to_answer, to_ready = kill_in_a_job(running, client, minute)
-        seen["SIGSEGV in a job of a minute"] = (
-            f"its transcript after {to_answer:.2f} s, ready after {to_ready:.2f} s, of which "
-            f"{running.worker()['load_seconds']:.2f} s loading"
-        )
-        seen |= _beside_the_library(stage.device, model, kind, client, command, joined)
+        seen["SIGSEGV in a job of a minute"] = f"its transcript after {to_answer}, ready {to_ready}"
+        seen |= _compare(stage.device, model, kind, client, command, joined)
     return seen
 
 
-def _beside_the_library(
+def _compare(
     device: str,
     model: Path,
     kind: str,
@@ -175,31 +174,29 @@ def _beside_the_library(
     def through_asrd(audio: Any) -> None:
         texts["asrd"] = client.transcribe(audio, language="en", timeout=COLD).text
 
-    def both(audio: Any) -> dict[str, Any]:
-        return {
-            "asrd": lambda: through_asrd(audio),
-            "faster-whisper in process": lambda: in_process(audio),
-        }
+    def interleaved(audio: Any, seconds: float, warm: int, least: int) -> dict[str, list[float]]:
+        ways = {"asrd": through_asrd, "faster-whisper in process": in_process}
+        return interleave({n: partial(w, audio) for n, w in ways.items()}, seconds, warm, least)
 
     quick = device == "cpu"
-    short = interleave(both(command), 0 if quick else 8)
-    long = interleave(both(joined), 0, warm=0, least=1 if quick else 3)
+    short = interleaved(command, 0 if quick else 8, 1, 3)
+    long = interleaved(joined, 0, 0, 1 if quick else 3)
     differ, of = word_error_rate(normal(texts["library"]), normal(texts["asrd"]))
-    seconds, commands = len(joined) / RATE, len(short["asrd"])
+    seconds = len(joined) / RATE
+    median_ms = {way: 1000 * statistics.median(times) for way, times in short.items()}
+    rates = {way: seconds / statistics.median(times) for way, times in long.items()}
+    title = f"seconds of audio per second, a recording of {seconds:g} s, median of"
     return {
-        f"a command of {len(command) / RATE:.1f} s, median of {commands}": "; ".join(
-            f"{way} {1000 * statistics.median(times):.0f} ms" for way, times in short.items()
+        f"a command of {len(command) / RATE:.1f} s, median of {len(short['asrd'])}": "; ".join(
+            f"{way} {ms:.0f} ms" for way, ms in median_ms.items()
         ),
-        f"seconds of audio per second, a recording of {seconds:g} s, median of "
-        f"{len(long['asrd'])}": "; ".join(
-            f"{way} {seconds / statistics.median(times):.0f}" for way, times in long.items()
-        ),
+        f"{title} {len(long['asrd'])}": "; ".join(f"{w} {rate:.0f}" for w, rate in rates.items()),
         "texts of that recording": f"{differ} of {of} words differ",
     }
 
 
 def _command(spoken: list[Clip]) -> NDArray[np.float32]:
-    """The first recording that is about as long as a command to a voice assistant."""
+    """Returns the first recording that is about as long as a command to a voice assistant."""
     for clip in spoken:
         if clip.language == "en" and 2.5 <= len(audio := clip.audio) / RATE <= 3.5:
             return audio
@@ -207,7 +204,7 @@ def _command(spoken: list[Clip]) -> NDArray[np.float32]:
 
 
 def _joined(spoken: list[Clip], seconds: float) -> NDArray[np.float32]:
-    """English sentences again and again with half a second between them, exactly so long."""
+    """Repeats the English sentences, with half a second between them, for exactly `seconds`."""
     sentences = [c.audio for c in spoken if c.language == "en" and len(c.text.split()) > 3]
     if not sentences:
         raise NotHere("no English sentence is among the recordings")

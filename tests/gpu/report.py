@@ -1,13 +1,13 @@
-"""What was seen, for a person (Markdown) and for a program (JSON)."""
+"""The report of a run: Markdown for people, JSON for programs."""
 
 import json
 import os
 import platform
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.measure import markdown_table, version
 from tests.gpu.card import Card
 
 _PACKAGES = ("ctranslate2", "faster-whisper", "av", "onnxruntime", "numpy", "tokenizers")
@@ -15,8 +15,8 @@ _PACKAGES = ("ctranslate2", "faster-whisper", "av", "onnxruntime", "numpy", "tok
 
 @dataclass(frozen=True)
 class Result:
-    """`verdict`: passed, failed or not run; `seen` says what was seen, or the reason; `logs` are
-    the daemons', if it failed."""
+    """`verdict` is passed, failed or not run. `seen` has the findings or the reason; `logs` are the
+    daemons' logs of a failed check."""
 
     check: str
     verdict: str
@@ -27,24 +27,17 @@ class Result:
 
 def machine(device: str, cublas: str) -> dict[str, str]:
     try:
-        card = Card().describe() if device == "cuda" else "not asked for"
+        card = Card(device).describe()
     except Exception as error:
-        card = f"can't be asked: {error}"
+        card = f"nvidia-smi failed: {error}"
     return {
         "device": device,
         "card, driver, MiB, compute capability": card,
         "cuBLAS": cublas,
         "cores": str(os.cpu_count()),
         "Python": platform.python_version(),
-        **{name: _version(name) for name in _PACKAGES},
+        **{name: version(name) for name in _PACKAGES},
     }
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not there"
 
 
 def write(about: dict[str, str], results: list[Result], directory: Path) -> None:
@@ -55,37 +48,21 @@ def write(about: dict[str, str], results: list[Result], directory: Path) -> None
 
 
 def markdown(about: dict[str, str], results: list[Result]) -> str:
-    lines = [
-        "# asrd on a GPU" if about["device"] == "cuda" else "# No GPU: the checks on a CPU",
-        "",
+    title = "# asrd on a GPU" if about["device"] == "cuda" else "# No GPU: the checks on a CPU"
+    lines = [title, "", *(f"- {key}: {value}" for key, value in about.items()), ""]
+    rows = [
+        [each.check, each.verdict, f"{each.seconds:.0f}", _findings(each.seen)] for each in results
     ]
-    lines += [f"- {key}: {value}" for key, value in about.items()]
-    lines += ["", "| check | | s | what was seen |", "|---|---|---|---|"]
+    lines.append(markdown_table(["check", "", "s", "findings"], rows))
     for result in results:
-        seen = "; ".join(
-            f"{key}: {_cell(value)}"
-            for key, value in result.seen.items()
-            if not isinstance(value, dict)
-        )
-        lines.append(f"| {result.check} | {result.verdict} | {result.seconds:.0f} | {seen} |")
-    for result in results:
-        if "rates" in result.seen:
-            lines += ["", *_rates(result)]
+        if "table" in result.seen:
+            lines += ["", f"## {result.check}: seconds of audio per second", ""]
+            lines += [result.seen["table"], ""]
+            lines += [f"- {key}: {value}" for key, value in result.seen["decision"].items()]
     return "\n".join(lines) + "\n"
 
 
-def _cell(value: object) -> str:
-    return " ".join(str(value).replace("|", "\\|").split())
-
-
-def _rates(result: Result) -> list[str]:
-    rates = result.seen["rates"]
-    lengths = list(rates)
-    lines = [f"## {result.check}: seconds of audio per second", ""]
-    lines.append("| | " + " | ".join(f"jobs of {length}" for length in lengths) + " |")
-    lines.append("|---" * (len(lengths) + 1) + "|")
-    for way in rates[lengths[0]]:
-        cells = [f"{rates[length][way]:.1f}" for length in lengths]
-        lines.append(f"| {way} | " + " | ".join(cells) + " |")
-    decisions = result.seen["decision"].items()
-    return [*lines, "", *(f"- {length}: {decision}" for length, decision in decisions)]
+def _findings(seen: dict[str, Any]) -> str:
+    texts = {key: value for key, value in seen.items() if key not in ("table", "decision", "rates")}
+    findings = "; ".join(f"{key}: {value}" for key, value in texts.items())
+    return " ".join(findings.replace("|", "\\|").split())

@@ -1,4 +1,4 @@
-"""`asrd run` on the device under test, with the patience that a driver's compiler needs."""
+"""`asrd run` on the device under test, with enough patience for the driver's compiler."""
 
 import contextlib
 import json
@@ -13,7 +13,9 @@ from typing import Any
 from asrd import Client
 from tests.support.daemons import Daemon
 
-CONFIG = "[front]\nqueue_max = 64\nmax_wait_seconds = 120\n[worker]\n"
+_CONFIG = "[front]\nqueue_max = 64\nmax_wait_seconds = 120\n[worker]\n"
+# Seconds until a worker is ready, while the driver compiles for a new GPU.
+COLD = 240.0
 
 
 class Service(Daemon):
@@ -23,17 +25,18 @@ class Service(Daemon):
     def worker(self, name: str = "0") -> dict[str, Any]:
         return self.workers()[name]
 
-    def wait_for(self, what: str, condition: Callable[[], Any], patience: float) -> float:
-        """Seconds until it was so."""
+    def wait_for(self, subject: str, condition: Callable[[], Any], patience: float) -> float:
+        """Returns the seconds until the condition was true."""
         started = time.monotonic()
         while not condition():
             if time.monotonic() - started > patience:
-                raise TimeoutError(f"waited {patience:g} s in vain for {what}:\n{self.log[-2000:]}")
+                log = self.log[-2000:]
+                raise TimeoutError(f"{subject} did not come within {patience:g} s:\n{log}")
             time.sleep(0.02)
         return time.monotonic() - started
 
-    def ready(self, patience: float) -> float:
-        """Seconds until every worker was; a worker that can't load is not waited for."""
+    def ready(self) -> float:
+        """Returns the seconds until every worker was ready. Raises if one can't load its model."""
 
         def all_ready() -> bool:
             workers = self.workers().values()
@@ -42,21 +45,21 @@ class Service(Daemon):
                 raise RuntimeError(f"a worker can't load: {failed[0]}")
             return bool(workers) and all(w["state"] == "ready" for w in workers)
 
-        return self.wait_for("the workers", all_ready, patience)
+        return self.wait_for("the workers", all_ready, COLD)
 
-    def replaced(self, pid: int, patience: float) -> float:
-        """Seconds until worker 0 is another process and every worker is ready, or at work."""
+    def replaced(self, pid: int) -> float:
+        """Returns the seconds until worker 0 has another pid and every worker is ready or busy."""
 
         def done() -> bool:
             workers = self.workers()
             loaded = all(worker["state"] in ("ready", "busy") for worker in workers.values())
             return loaded and workers["0"]["pid"] not in (None, pid)
 
-        return self.wait_for("another process", done, patience)
+        return self.wait_for("another process", done, COLD)
 
     def doctor(self) -> list[dict[str, Any]]:
         argv = [sys.executable, "-m", "asrd.asrctl.cli", "--socket", self.socket]
-        told = subprocess.run(
+        done = subprocess.run(
             [*argv, "doctor", "--json"],
             env={**os.environ, "ASRD_CONFIG": str(self.tmp / "asrd.toml")},
             capture_output=True,
@@ -64,36 +67,17 @@ class Service(Daemon):
             timeout=60,
             check=False,
         )
-        found: list[dict[str, Any]] = json.loads(told.stdout)
+        found: list[dict[str, Any]] = json.loads(done.stdout)
         return found
 
 
 def with_workers(module: str) -> type[Service]:
-    """Those of a daemon that are changed by that module (tests.support.changed)."""
+    """Returns a Service whose workers are changed by that module (tests.support.changed)."""
 
     class Changed(Service):
         program = ("-m", "tests.support.changed", module)
 
     return Changed
-
-
-@contextlib.contextmanager
-def environment(**changes: str | None) -> Iterator[None]:
-    """Of this process, and so of what it starts; None takes a variable away."""
-    before = {name: os.environ.get(name) for name in changes}
-    try:
-        _set(changes)
-        yield
-    finally:
-        _set(before)
-
-
-def _set(values: dict[str, str | None]) -> None:
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
 
 
 @contextlib.contextmanager
@@ -105,9 +89,9 @@ def service(
     cpu_threads: int = 1,
     kind: type[Service] = Service,
 ) -> Iterator[Service]:
-    """`worker`: more lines of [worker]."""
+    """Runs the daemon in a new directory; `worker` are more lines of [worker]."""
     directory.mkdir()
-    config = f"{CONFIG}cpu_threads = {cpu_threads}\n{worker}"
+    config = f"{_CONFIG}cpu_threads = {cpu_threads}\n{worker}"
     running = kind(directory, "--device", device, *arguments, config=config)
     with running:
         yield running
