@@ -72,7 +72,7 @@ def test_member_neither_sees_nor_cancels_job_of_another(service: Service) -> Non
             assert job_id in machine.output("asrctl", "status", "--json", user=INSIDER)
             assert job_id not in machine.output("asrctl", "status", "--json", user="eve")
             refused = machine.run("asrctl", "cancel", job_id, user="eve", check=False)
-            assert f"there is no job {job_id} of yours" in refused.stderr
+            assert f"you have no job {job_id}" in refused.stderr
         finally:
             service.systemctl("kill", "--signal=CONT", worker)
             output, errors = asking.communicate(timeout=60)
