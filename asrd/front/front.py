@@ -275,7 +275,6 @@ class Front:
 
     def _start(self, start: Start) -> None:
         request, link = start.job.request, self.links[start.worker]
-        log.debug("worker %s: started", link.name, extra={"fields": request.log_fields})
         job = StartJob(
             key=start.key,
             job_id=request.job_id,

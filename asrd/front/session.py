@@ -1,6 +1,7 @@
 """One client's connection: its events become requests, and their outcomes become its answers."""
 
 import contextlib
+import logging
 import math
 import socket
 from typing import Any
@@ -22,6 +23,8 @@ from asrd.wire.fields import dump, identifier, parse, parse_event
 from asrd.wire.peer import Peer
 from asrd.wire.records import AudioFormat, Options
 from asrd.wire.worker_events import JobProgress, JobSegment
+
+log = logging.getLogger(__name__)
 
 # Seconds that a client has to read why its connection ends.
 _LAST_WORDS_SECONDS = 1.0
@@ -149,6 +152,8 @@ class Session:
     # --- events of the client -------------------------------------------------------------------
 
     def _handle(self, frame: frames.Frame) -> None:
+        sizes = frame.type, frame.payload_length, len(frame.fds)
+        log.debug("< %s payload=%d fds=%d", *sizes, extra={"fields": self.peer.log_fields})
         try:
             event = parse_event(client_events.FROM_CLIENT, frame.type, frame.data)
             if event is None:
@@ -320,6 +325,7 @@ class Session:
 
     def _send(self, kind: str, data: dict[str, Any]) -> None:
         if self._connection is not None:
+            log.debug("> %s", kind, extra={"fields": self.peer.log_fields})
             self._connection.send(kind, data)
 
 

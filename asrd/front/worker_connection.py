@@ -123,10 +123,14 @@ class WorkerConnection:
     def send_job(self, job: worker_events.StartJob, fd: int, ran: JobRef) -> None:
         if self._connection is not None:
             self._given[job.key] = ran
+            log.debug(
+                "worker %s: > job key=%d", self.name, job.key, extra={"fields": ran.log_fields}
+            )
             self._connection.send(worker_events.StartJob.TYPE, dump(job), [fd])
 
     def cancel(self, key: int) -> None:
         if self._connection is not None:
+            log.debug("worker %s: > cancel key=%d", self.name, key)
             self._connection.send(worker_events.CancelJob.TYPE, {"key": key})
 
     def wake(self) -> None:
@@ -218,6 +222,7 @@ class WorkerConnection:
             frame = await connection.receive()
             if frame is None:
                 return None
+            log.debug("worker %s: < %s", self.name, frame.type)
             with contextlib.closing(frame):
                 event = parse_event(worker_events.FROM_WORKER, frame.type, frame.data)
             if isinstance(event, worker_events.CannotLoad):

@@ -368,6 +368,16 @@ async def test_plain_stream_without_audio_has_an_empty_transcript() -> None:
 
 # --- the log --------------------------------------------------------------------------------------
 
+
+async def test_debug_log_shows_events_and_no_data(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "asrd.front.session"):
+        async with users() as made:
+            alice = made.connect(ALICE)
+            alice.send("ping", {"text": "a secret"}, b"1234")
+            await alice.expect("pong")
+    assert caplog.messages == ["< ping payload=4 fds=0", "> pong"]
+
+
 EVIL = "\n<0>2026-01-01 fake: entry\r\x1b[31m\x00\u202e\ud800"
 
 
