@@ -134,7 +134,7 @@ def workers(host: Host) -> Iterator[Finding]:
     try:
         found = host.status().workers
     except AsrdError as error:
-        yield unseen(f"the daemon can't be asked: {error}")
+        yield unseen(f"the daemon does not answer: {error}")
         return
     installed = host.is_installed()
     for worker in found:

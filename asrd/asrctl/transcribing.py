@@ -102,7 +102,9 @@ def transcribe(args: argparse.Namespace) -> int:
             if code is Exit.UNREACHABLE:
                 break
     if DEMO in models and not args.quiet:
-        complain("that was the demo model, which knows about 80 words: see asrd.toml(5)")
+        complain(
+            "this was the demo model, which knows about 80 words; to change it, see asrd.toml(5)"
+        )
     return first_failure
 
 

@@ -119,7 +119,7 @@ class Front:
     def cancel_foreign(self, peer: Peer, job_id: str) -> int:
         """Ends the jobs with that id on all connections that `peer` may see. Returns their number,
         which says nothing about other users' jobs."""
-        failure = Failure(Code.CANCELLED, "it was cancelled from another connection")
+        failure = Failure(Code.CANCELLED, "the job was cancelled from another connection")
         visible = [client for client in self.clients if peer.may_see(client.peer)]
         return sum(client.cancel(job_id, failure) for client in visible)
 
@@ -150,7 +150,7 @@ class Front:
         found = self._directory.look()
         now = anyio.current_time()
         for name in sorted(found.keys() - self.links.keys()):
-            log.info("worker %s: found", name)
+            log.info("worker %s: its socket was found", name)
             link = WorkerConnection(name, found[name], self, self._tasks, self._buffer)
             self.links[name] = link
             self._perform(self.scheduler.worker_added(name, now))
@@ -203,7 +203,7 @@ class Front:
 
     def worker_explained(self, link: WorkerConnection, crash: Crash) -> None:
         """The next process has reported how the one before it ended."""
-        detail = "" if crash.stderr is None else f"; its last words: {crash.stderr}"
+        detail = "" if crash.stderr is None else f"; its last output on stderr: {crash.stderr}"
         log_entries.crash(crash, f"pid {crash.pid}: {crash.exit or 'ended'}", detail)
 
     def worker_left(self, link: WorkerConnection, asleep: bool) -> None:

@@ -74,7 +74,7 @@ class Session:
             self._front.clients.discard(self)
             self._stream.drop()
             for request in list(self._requests.values()):
-                self._front.cancel(request, Failure(Code.CANCELLED, "the client left"))
+                self._front.cancel(request, Failure(Code.CANCELLED, "the client disconnected"))
 
     async def _converse(self, connection: Connection) -> None:
         with anyio.CancelScope() as self._conversation:
@@ -123,9 +123,10 @@ class Session:
     def _overdue(self) -> Failure:
         settings = self._front.settings
         if anyio.current_time() >= self._stream_ends:
-            text = f"audio: it took longer to come than {settings.max_audio_seconds:g} s"
+            text = f"audio: the stream took longer to arrive than {settings.max_audio_seconds:g} s"
             return Failure(Code.TOO_LARGE, text)
-        text = f"nothing came for {settings.frame_timeout_seconds:g} s in the middle of a recording"
+        pause = settings.frame_timeout_seconds
+        text = f"no audio chunk arrived for {pause:g} s in the middle of a recording"
         return Failure(Code.BAD_REQUEST, text)
 
     def _extend_stream(self, begins: bool = False) -> None:
@@ -185,7 +186,7 @@ class Session:
                     self._request(*recorded)
                     self._stream.accepted()
             case client_events.Cancel(job_id):
-                failure = Failure(Code.CANCELLED, "the client cancelled it")
+                failure = Failure(Code.CANCELLED, "the client cancelled the job")
                 if not self.cancel(job_id, failure):
                     count = self._front.cancel_foreign(self.peer, job_id)
                     self._answer(client_events.CancelAnswer(job_id, count))
@@ -233,7 +234,7 @@ class Session:
         """Checks a request and submits it. Takes `audio` over. Raises FieldError, JobError."""
         try:
             if asked.job_id in self._requests:
-                text = f"{asked.job_id!r} is in flight on this connection already"
+                text = f"{asked.job_id!r} is already the id of an unanswered job on this connection"
                 raise FieldError("job_id", text)
             if isinstance(audio, SpooledAudio):
                 audio.seal()

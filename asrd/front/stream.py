@@ -105,7 +105,7 @@ class Stream:
 
     def _refuse_or_skip(self, kind: str) -> None:
         if not self._skipping:
-            raise FieldError(kind, "came without an audio-start")
+            raise FieldError(kind, "arrived without an audio-start")
 
     def accepted(self) -> None:
         """The stream that was stopped has become a request, which gets its own answer."""

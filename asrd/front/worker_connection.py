@@ -210,7 +210,7 @@ class WorkerConnection:
                 self.info.loads = False
                 return reason
             if not self._left:
-                self._lost("it closed the connection without a word")
+                self._lost("its connection ended without notice")
         finally:
             self._connection = None
             self._given.clear()

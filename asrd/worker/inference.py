@@ -153,7 +153,7 @@ class Inference:
             with task.fd:
                 result = self._transcribe(engine, task)
         except _Cancelled:
-            return Failed(key, Code.CANCELLED, "it was cancelled")
+            return Failed(key, Code.CANCELLED, "the job was cancelled")
         except JobError as error:
             return Failed(key, error.code, _sentence(error.text))
         except MemoryError:

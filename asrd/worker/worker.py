@@ -225,7 +225,7 @@ class Worker:
     def _start(self, job: worker_events.StartJob, fd: OwnedFd) -> None:
         if not self._loaded or self._task is not None:
             fd.close()
-            raise ProtocolError("a job came while the worker was not ready for one")
+            raise ProtocolError("a job arrived while the worker was not ready for one")
         self._task = Task(job, fd)
         self._inference.submit(self._task)
 

@@ -90,7 +90,7 @@ async def test_cancel_neither_ends_nor_reveals_another_users_job() -> None:
         assert await root.expect("cancelled") == {"job_id": "secret", "jobs": 1}
         assert await refused(alice) == (
             Code.CANCELLED,
-            "it was cancelled from another connection",
+            "the job was cancelled from another connection",
         )
 
 
@@ -212,7 +212,7 @@ def test_questions_keep_no_stream_alive() -> None:
                 alice.send("ping")
                 await alice.expect("pong")
                 await anyio.sleep(6)
-            text = "nothing came for 10 s in the middle of a recording"
+            text = "no audio chunk arrived for 10 s in the middle of a recording"
             assert await refused(alice) == (Code.BAD_REQUEST, text)
             assert made.front.spool.used == 0
 
@@ -234,7 +234,7 @@ def test_stream_must_arrive_within_the_longest_duration(seconds: int) -> None:
                 await anyio.sleep(1)
                 assert made.front.metrics.accepted == 1
             else:
-                text = "audio: it took longer to come than 20 s"
+                text = "audio: the stream took longer to arrive than 20 s"
                 assert await refused(alice) == (Code.TOO_LARGE, text)
 
     run_fast(trickle)

@@ -85,4 +85,4 @@ def _of_worker(worker: Worker, info: WorkerInfo, now: float) -> Iterator[str]:
     elif silent:
         yield f"{name} has given no sign of life for {silent:.1f} s"
     elif info.stalled_seconds:
-        yield f"{name} has a job that has not moved for {info.stalled_seconds:.0f} s"
+        yield f"{name} has a job that has made no progress for {info.stalled_seconds:.0f} s"

@@ -149,7 +149,7 @@ class Scheduler:
         while (job := self._deadlines.first()) is not None and job.deadline <= now:
             phase, waited = ("queue", "waited") if job.worker is None else ("run", "ran")
             since = job.arrival if job.worker is None else job.started_at
-            text = f"it {waited} {now - since:.1f} s, longer than allowed"
+            text = f"the job {waited} {now - since:.1f} s, longer than allowed"
             self._finish(job, Failure(Code.DEADLINE_EXCEEDED, text, phase=phase))
         self._dispatch(now)
         self._wake(self.queue)
@@ -311,7 +311,7 @@ class Scheduler:
             self.retried += 1
             self._requeue(job, now)
         elif job is not None:
-            text = f"its worker died each time it was tried ({job.attempts}); last: {how}"
+            text = f"the worker died in each of {job.attempts} attempts; the last time: {how}"
             self._finish(job, Failure(Code.WORKER_CRASHED, text))
         return self._workers_changed(now)
 

@@ -121,7 +121,10 @@ def test_stalled_job_is_a_problem() -> None:
     made = front("0")
     submit(made, "stuck")
     made.links["0"].info.stalled_seconds = 130.2
-    assert report(made) == ("unavailable", ["worker 0 has a job that has not moved for 130 s"])
+    assert report(made) == (
+        "unavailable",
+        ["worker 0 has a job that has made no progress for 130 s"],
+    )
 
 
 def test_crash_loop_is_a_problem_for_a_minute() -> None:
