@@ -249,7 +249,7 @@ def run_fast(scenario: Callable[[], Awaitable[None]]) -> None:
 def test_describe_waits_a_limited_time_for_a_silent_worker() -> None:
     async def ask_twice() -> None:
         async with users() as made:
-            made.front.links["0"].info.found_at = started = anyio.current_time()
+            made.front.connections["0"].info.found_at = started = anyio.current_time()
             # One that cannot load its model has nothing to report.
             made.add_worker("1").found_at = started + 3
             fail_the_worker(made, "1")
