@@ -70,7 +70,7 @@ def _main_policy(settings: FrontSettings) -> _SocketPolicy:
 
 
 def _public_policy(settings: FrontSettings) -> _SocketPolicy:
-    """The limits for short questions, and some hundred unread answers."""
+    """The limits for short questions, and a few hundred unread answers."""
     return _SocketPolicy(
         restricted=True,
         limits=frames.FrameLimits(data=4096, payload=64 * 1024, fds=0),

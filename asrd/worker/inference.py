@@ -1,8 +1,8 @@
 """The engine's thread: it loads the model, then runs one job after another.
 
 It may hang or crash in a C extension at any moment. The main thread (asrd.worker.worker) goes on
-serving the front, sees that the job makes no progress, and no longer pings the watchdog. Between
-the two go tasks one way and plain data the other.
+serving the front, sees that the job makes no progress, and no longer pings the watchdog. Tasks
+go to this thread, and plain data comes back.
 """
 
 import logging

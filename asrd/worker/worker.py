@@ -25,7 +25,7 @@ from asrd.worker.stderr_capture import CapturedStderr
 
 log = logging.getLogger(__name__)
 
-# How long a worker that can't load waits for the front to connect and hear the reason.
+# How long a worker that can't load waits for the front to connect and receive the reason.
 _REFUSAL_SECONDS = 2.0
 # How long the last answer may take to send. A front that needs longer hangs.
 _FAREWELL_SECONDS = 5.0

@@ -58,8 +58,8 @@ class Worker:
     """`reason` says why it can't serve. `model` and `skills` are the last ones that any of its
     processes reported.
 
-    `retired`: its socket is gone, so it gets no more jobs. `woken`: it was asleep, and has not been
-    heard of since it was woken. `key` and `job`: what it runs; an abandoned job leaves the key.
+    `retired`: its socket is gone, so it gets no more jobs. `woken`: it was asleep, and has sent
+    nothing since it was woken. `key` and `job`: what it runs; an abandoned job leaves the key.
     """
 
     name: str
