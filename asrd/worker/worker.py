@@ -234,7 +234,7 @@ class Worker:
             self._task.cancel()
 
     def _lose_front(self, reason: Exception) -> None:
-        log.info("the front is gone: %s", reason)
+        log.info("lost the front: %s", reason)
         self._drop_front()
         if self._task is not None:
             self._task.cancel()
