@@ -10,8 +10,9 @@ check: ## style and types
 	$(PYTHON) -m mypy
 
 fmt: ## fix style
-	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff check --fix --exit-zero --quiet .
 	$(PYTHON) -m ruff format asrd tests packaging
+	$(PYTHON) -m ruff check .
 
 test: ## the tests, as in README.md
 	$(PYTHON) -m pytest

@@ -7,6 +7,7 @@
 The settings themselves are declared in `asrd.settings`.
 """
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -163,7 +164,7 @@ def _environment(cls: type, table: str) -> dict[str, Any]:
             raise ConfigError(f"{variable}: [{table}] has no such key")
         try:
             found[spec.name] = spec.metadata["get"](spec.name, _from_text(raw, spec.type))
-        except (FieldError, ValueError) as error:
+        except FieldError as error:
             raise ConfigError(f"{variable}={raw!r}: {error}") from None
     return found
 
@@ -173,4 +174,7 @@ def _from_text(raw: str, kind: Any) -> Any:
         return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(
             raw.strip().lower(), raw
         )
-    return kind(raw) if kind in (int, float) else raw
+    # A number that can't be read stays text, and the setting's getter reports it.
+    with contextlib.suppress(ValueError):
+        return kind(raw) if kind in (int, float) else raw
+    return raw

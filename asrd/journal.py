@@ -36,8 +36,8 @@ _PRIORITIES = {
 def setup_logging(level: str, identifier: str) -> None:
     """Sends the root logger's records of `level` (`info`) and above to the journal or to stderr.
 
-    `ASRD_DEBUG=front.session,worker` in the environment turns on debugging of that module and that
-    package alone.
+    `ASRD_DEBUG=front.session,worker` in the environment turns on the debug messages of that module
+    and that package alone.
     """
     handler: logging.Handler
     if stderr_is_the_journal():

@@ -113,7 +113,9 @@ class FrontSettings:
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
     model: str = _path("", "A directory, a name in the local cache, or `demo`; empty: `demo`.", 256)
-    device: str = field(choice("auto", "cpu", "cuda"), "auto", help="auto, cpu or cuda.")
+    device: str = field(
+        choice("auto", "cpu", "cuda"), "auto", help="auto: a GPU if one can be used, else the CPU."
+    )
     device_index: int = field(
         integer(0, 255), 0, help="The GPU's number among those that the process can see."
     )

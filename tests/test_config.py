@@ -196,7 +196,7 @@ def test_unreadable_file_is_reported(content: bytes | None, problem: str, file: 
     ("variable", "text", "error"),
     [
         ("ASRD_FRONT_QUEUE_MAX", "-1", "queue_max: must be between 0 and 100000"),
-        ("ASRD_FRONT_QUEUE_MAX", "many", "invalid literal"),
+        ("ASRD_FRONT_QUEUE_MAX", "many", "queue_max: must be an integer"),
         ("ASRD_FRONT_MAX_WAIT_SECONDS", "nan", "max_wait_seconds: must be between 0.001 and"),
         ("ASRD_WORKER_VAD_FILTER", "perhaps", "vad_filter: must be true or false"),
     ],

@@ -57,8 +57,10 @@ def settings(host: Host) -> Iterator[Finding]:
             problems.append(str(error))
     for text in dict.fromkeys(problems):
         yield wrong(text, f"sudoedit {text.partition(':')[0]}")
-    if not problems:
+    if not problems and (host.config.exists() or any(host.config.parent.glob("worker-*.toml"))):
         yield ok(f"{host.config} and the workers' files are in order")
+    elif not problems:
+        yield ok(f"there is no {host.config}, so the defaults apply")
 
 
 def sockets(host: Host) -> Iterator[Finding]:
@@ -132,12 +134,17 @@ def permission(host: Host) -> Iterator[Finding]:
 def workers(host: Host) -> Iterator[Finding]:
     """The daemon's own report on its workers."""
     try:
-        found = host.status().workers
+        status = host.status()
     except AsrdError as error:
-        yield unseen(f"the daemon can't be asked: {error}")
+        yield unseen(f"the daemon does not answer: {error}")
         return
     installed = host.is_installed()
-    for worker in found:
+    for worker in status.workers:
+        # A worker that "is" loading or asleep needs no fix; a failed one is reported below.
+        worrying = (f"worker {worker.name} has ", f"worker {worker.name} died ")
+        for problem in status.problems:
+            if problem.startswith(worrying):
+                yield wrong(problem, "asrctl status --crashes")
         state = f"worker {worker.name} is {worker.state}"
         if worker.state in ("failed", "down"):
             logs = f"journalctl -b -n 50 -u asr-worker@{worker.name}"
@@ -150,7 +157,7 @@ def workers(host: Host) -> Iterator[Finding]:
             if not installed:
                 fix = "asrd fetch-model small && asrd run --model small"
             yield ok("the demo model knows about 80 words", fix)
-    if not found:
+    if not status.workers:
         yield wrong("the daemon has no worker", _ENABLE_WORKER)
 
 
@@ -160,7 +167,7 @@ def models(host: Host) -> Iterator[Finding]:
     for name in host.worker_names():
         with suppress(ConfigError):
             model = load_worker(host.config, name).model
-            yield find(f"worker {name}: ", model or "demo")
+            yield find(f"configured for worker {name}: ", model or "demo")
 
 
 def _model_in_sandbox(worker: str, model: str) -> Finding:

@@ -164,9 +164,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command(metrics, "the figures of status in Prometheus' text format")
     watched = command(watch, "repeat status until Ctrl-C")
-    watched.add_argument("--interval", type=_seconds, default=2.0, metavar="SECONDS")
+    watched.add_argument(
+        "--interval", type=_seconds, default=2.0, metavar="SECONDS", help="default: 2"
+    )
     command(ping, "check that the daemon answers, and how fast")
-    command(cancel, "end a job, waiting or running").add_argument("job_id", metavar="JOB")
+    cancelled = command(cancel, "end a job, waiting or running")
+    cancelled.add_argument("job_id", metavar="JOB", help="its id, for example from `asrctl status`")
     command(describe, "the loaded models, as Wyoming's `info`")
     examined = command(doctor, "find errors in the set-up, and print the commands that fix them")
     examined.add_argument("--json", action="store_true", help="the findings as JSON")

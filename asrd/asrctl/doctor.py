@@ -48,5 +48,5 @@ def report(results: list[Result]) -> Iterator[str]:
     verdicts = [item.verdict for _, item in results]
     wrong, hidden = verdicts.count(Verdict.WRONG), verdicts.count(Verdict.UNSEEN)
     yield f"{wrong or 'nothing'} wrong" + (
-        f", {hidden} could not be seen (try as root: sudo asrctl doctor)" if hidden else ""
+        f", {hidden} could not be checked (try as root: sudo asrctl doctor)" if hidden else ""
     )

@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="txt (default): a line per segment; json: a line per file; srt, vtt: subtitles",
     )
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("-o", "--output", metavar="FILE", type=Path, help="instead of stdout")
+    where.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, help="write to this file instead of stdout"
+    )
     where.add_argument(
         "--output-dir", metavar="DIR", type=Path, help="one file per recording, named after it"
     )
@@ -43,11 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LANG",
         help="the spoken language: en, de, German, zh-CN …; auto, the default, detects it",
     )
-    add("--task", choices=("transcribe", "translate"))
+    add("--task", choices=("transcribe", "translate"), help="translate: into English")
     add("--model", metavar="NAME", help="a model that a worker has loaded")
-    add("--beam-size", type=int, metavar="N")
-    add("--initial-prompt", metavar="TEXT")
-    add("--hotwords", metavar="TEXT")
+    add("--beam-size", type=int, metavar="N", help="default: the daemon's setting")
+    add("--initial-prompt", metavar="TEXT", help="context: text that precedes the recording")
+    add("--hotwords", metavar="TEXT", help="words that may occur in the recording")
     add("--temperature", type=_temperatures, metavar="T[,T...]", help="tried in this order")
     for name in ("--vad-filter", "--word-timestamps", "--condition-on-previous-text"):
         add(name, action=argparse.BooleanOptionalAction)
@@ -55,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--audio-track",
         type=_track,
         metavar="N|LANG",
-        help="of a file with several: a number from 0, or a language (de, ger)",
+        help="the track of a file with several: its number from 0, or its language (de, ger)",
     )
     add(
         "--require-complete",
@@ -69,19 +71,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="per file, for everything; default: 60 s to be accepted, no limit on the run",
     )
-    add("--job-id", metavar="ID", help="the jobs' name in status and log")
+    add("--job-id", metavar="ID", help="the id of the jobs, in status and log")
     add("--trace-id", metavar="ID", help="appears in every log line of the jobs")
     add(
         "--encoding",
         choices=("file", "pcm_s16le", "pcm_f32le"),
         help="raw samples instead of a container (file, the default)",
     )
-    add("--rate", dest="sample_rate", type=int, metavar="HZ", help="of raw samples: 16000")
+    add(
+        "--rate", dest="sample_rate", type=int, metavar="HZ", help="of raw samples (default: 16000)"
+    )
     add(
         "--channels",
         type=_channels,
         metavar="N|split",
-        help="N: of raw samples: 1; split: transcribe each channel of a file by itself",
+        help="N: of raw samples (default: 1); split: transcribe each channel of a file by itself",
     )
     parser.set_defaults(split_channels=None)
     add("--quiet", action="store_true", help="no progress bar, no notices; warnings are printed")
@@ -102,7 +106,9 @@ def transcribe(args: argparse.Namespace) -> int:
             if code is Exit.UNREACHABLE:
                 break
     if DEMO in models and not args.quiet:
-        complain("that was the demo model, which knows about 80 words: see asrd.toml(5)")
+        complain(
+            "this was the demo model, which knows about 80 words; to change it, see asrd.toml(5)"
+        )
     return first_failure
 
 

@@ -197,12 +197,12 @@ class Attempts:
 
     def _wait(self, error: errors.AsrdError, now: float, until: float) -> None:
         """Backs off exponentially, with jitter: clients refused together return separately."""
-        asked = getattr(error, "retry_after_ms", None)
-        if asked is None:
+        retry_after_ms = getattr(error, "retry_after_ms", None)
+        if retry_after_ms is None:
             pause = min(_FIRST_PAUSE * 2**self._refusals, _LONGEST_PAUSE)
             self.pause = pause * (0.5 + 0.5 * self._jitter())
         else:
-            self.pause = max(asked / 1000, _SHORTEST_PAUSE) * (1 + 0.5 * self._jitter())
+            self.pause = max(retry_after_ms / 1000, _SHORTEST_PAUSE) * (1 + 0.5 * self._jitter())
         self._refusals += 1
         if now + self.pause >= (until if self._deadline is None else self._deadline):
             raise error

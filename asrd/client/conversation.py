@@ -154,11 +154,11 @@ class Conversation:
     def end(self, cause: OSError | ProtocolError | None) -> None:
         """Ends the conversation after a read returned nothing (None) or raised `cause`."""
         if isinstance(cause, ProtocolError):
-            text = f"what answers at {self.path} does not speak asrd's protocol: {cause}"
+            text = f"the program at {self.path} does not speak asrd's protocol: {cause}"
             self.fail(ProtocolError(text))
         else:
             why = "" if cause is None else f" ({cause.strerror or cause})"
-            text = f"the daemon at {self.path} went away before it had answered{why}"
+            text = f"the daemon at {self.path} closed the connection before it answered{why}"
             self.fail(ConnectionLost(text))
 
     def fail(self, error: AsrdError) -> None:

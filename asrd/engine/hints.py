@@ -18,7 +18,7 @@ from asrd.wire.records import JobWarning
 # Whisper's own limit for everything before a window's text.
 PROMPT_TOKENS = 223
 # Hotwords get at most half, so that previous text always has the other half. More would not help:
-# a name after 140 tokens of others is not heard (docs/performance.md).
+# a name after 140 tokens of others has no effect.
 HOTWORDS_TOKENS = 111
 # faster-whisper's own thresholds for a text that must be decoded again.
 _MOST_REPETITION = 2.4

@@ -22,7 +22,7 @@ _NO_SPEECH = (SimpleNamespace(no_speech_prob=1.0, sequences_ids=[[]]), -math.inf
 
 
 class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no types
-    """A model that shares the weights of `model`, and hears `features` instead of any audio.
+    """A model that shares the weights of `model`, and reads `features` instead of any audio.
 
     `late_language` is the language and its probability, if they were detected after silence.
     """

@@ -172,7 +172,7 @@ def make_segment(found: Any, seconds: float) -> Segment:
 
 
 def _times(cue: Any, seconds: float) -> tuple[float, float]:
-    """Start and end in milliseconds' precision, in order, and at most `seconds`: Whisper pads a
+    """Start and end with millisecond precision, in order, and at most `seconds`: Whisper pads a
     short recording to 30 s, and may put a time into the padding."""
     # Rounded down, so that the last time is not past the end.
     last = math.floor(seconds * 1000) / 1000

@@ -59,7 +59,8 @@ class Front:
         self.spool = Quota(
             settings.spool_max_bytes, settings.spool_max_bytes_per_user, "bytes of inline audio"
         )
-        self.links: dict[str, WorkerConnection] = {}
+        # To the workers, by name.
+        self.connections: dict[str, WorkerConnection] = {}
         self.clients: set[Client] = set()
         self.started_at = 0.0
         # Requests that were accepted and have no answer yet.
@@ -119,7 +120,7 @@ class Front:
     def cancel_foreign(self, peer: Peer, job_id: str) -> int:
         """Ends the jobs with that id on all connections that `peer` may see. Returns their number,
         which says nothing about other users' jobs."""
-        failure = Failure(Code.CANCELLED, "it was cancelled from another connection")
+        failure = Failure(Code.CANCELLED, "the job was cancelled from another connection")
         visible = [client for client in self.clients if peer.may_see(client.peer)]
         return sum(client.cancel(job_id, failure) for client in visible)
 
@@ -138,7 +139,7 @@ class Front:
     def _unknown_until(self) -> float:
         waits = [-math.inf]
         for worker in self.scheduler.workers.values():
-            info = self.links[worker.name].info
+            info = self.connections[worker.name].info
             if worker.hopeful and not info.languages and info.found_at is not None:
                 waits.append(info.found_at + _ANNOUNCED_SECONDS)
         return max(waits)
@@ -149,12 +150,12 @@ class Front:
         """Connects to each worker whose socket is there."""
         found = self._directory.look()
         now = anyio.current_time()
-        for name in sorted(found.keys() - self.links.keys()):
-            log.info("worker %s: found", name)
-            link = WorkerConnection(name, found[name], self, self._tasks, self._buffer)
-            self.links[name] = link
+        for name in sorted(found.keys() - self.connections.keys()):
+            log.info("worker %s: its socket was found", name)
+            connection = WorkerConnection(name, found[name], self, self._tasks, self._buffer)
+            self.connections[name] = connection
             self._perform(self.scheduler.worker_added(name, now))
-            self._tasks.start_soon(link.run)
+            self._tasks.start_soon(connection.run)
         for name, worker in list(self.scheduler.workers.items()):
             if name in found and worker.retired:
                 self._perform(self.scheduler.worker_added(name, now))
@@ -168,18 +169,20 @@ class Front:
         if worker.key is None:
             log.info("worker %s: removed", worker.name)
             self._perform(self.scheduler.worker_removed(worker.name, now))
-            self.links.pop(worker.name).close()
+            self.connections.pop(worker.name).close()
 
-    def worker_loading(self, link: WorkerConnection, loading: Loading) -> None:
+    def worker_loading(self, connection: WorkerConnection, loading: Loading) -> None:
         now, skills = anyio.current_time(), _skills(loading)
-        self._perform(self.scheduler.worker_loading(link.name, loading.model, now, skills))
+        self._perform(self.scheduler.worker_loading(connection.name, loading.model, now, skills))
         self._something_is_known()
 
-    def worker_ready(self, link: WorkerConnection, hello: Hello) -> None:
-        log.info("worker %s: ready in %.2f s (pid %s)", link.name, hello.load_seconds, hello.pid)
+    def worker_ready(self, connection: WorkerConnection, hello: Hello) -> None:
+        log.info(
+            "worker %s: ready in %.2f s (pid %s)", connection.name, hello.load_seconds, hello.pid
+        )
         self._perform(
             self.scheduler.worker_ready(
-                link.name,
+                connection.name,
                 hello.model,
                 anyio.current_time(),
                 hello.spare,
@@ -192,8 +195,8 @@ class Front:
         self._known.set()
         self._known = anyio.Event()
 
-    def worker_lost(self, link: WorkerConnection, how: str, jobs: tuple[JobRef, ...]) -> None:
-        name, info, now = link.name, link.info, anyio.current_time()
+    def worker_lost(self, connection: WorkerConnection, how: str, jobs: tuple[JobRef, ...]) -> None:
+        name, info, now = connection.name, connection.info, anyio.current_time()
         crash = Crash(name, time.time(), now, how, jobs, info.pid, info.model)
         info.last_death = crash
         self.crashes.add(crash)
@@ -201,48 +204,48 @@ class Front:
         how = f"worker {name}: {how}"
         self._perform(self.scheduler.worker_lost(name, how, now))
 
-    def worker_explained(self, link: WorkerConnection, crash: Crash) -> None:
+    def worker_explained(self, connection: WorkerConnection, crash: Crash) -> None:
         """The next process has reported how the one before it ended."""
-        detail = "" if crash.stderr is None else f"; its last words: {crash.stderr}"
+        detail = "" if crash.stderr is None else f"; its last output on stderr: {crash.stderr}"
         log_entries.crash(crash, f"pid {crash.pid}: {crash.exit or 'ended'}", detail)
 
-    def worker_left(self, link: WorkerConnection, asleep: bool) -> None:
-        log.info("worker %s: %s", link.name, "asleep" if asleep else "stopping")
-        self._perform(self.scheduler.worker_left(link.name, asleep, anyio.current_time()))
+    def worker_left(self, connection: WorkerConnection, asleep: bool) -> None:
+        log.info("worker %s: %s", connection.name, "asleep" if asleep else "stopping")
+        self._perform(self.scheduler.worker_left(connection.name, asleep, anyio.current_time()))
 
-    def worker_failed(self, link: WorkerConnection, down: bool, reason: str) -> None:
-        log.error("worker %s: %s", link.name, reason)
+    def worker_failed(self, connection: WorkerConnection, down: bool, reason: str) -> None:
+        log.error("worker %s: %s", connection.name, reason)
         state = WorkerState.DOWN if down else WorkerState.FAILED
         now = anyio.current_time()
-        self._perform(self.scheduler.worker_failed(link.name, state, reason, now))
+        self._perform(self.scheduler.worker_failed(connection.name, state, reason, now))
         self._something_is_known()
 
-    def job_segment(self, link: WorkerConnection, event: JobSegment) -> None:
-        request = self._running(link, event.key)
+    def job_segment(self, connection: WorkerConnection, event: JobSegment) -> None:
+        request = self._running(connection, event.key)
         if request is not None:
             request.client.segment(request, event)
 
-    def job_progress(self, link: WorkerConnection, event: JobProgress) -> None:
-        request = self._running(link, event.key)
+    def job_progress(self, connection: WorkerConnection, event: JobProgress) -> None:
+        request = self._running(connection, event.key)
         if request is not None:
             request.client.progress(request, event)
 
-    def job_done(self, link: WorkerConnection, event: Done) -> None:
+    def job_done(self, connection: WorkerConnection, event: Done) -> None:
         now = anyio.current_time()
-        self._perform(self.scheduler.job_done(link.name, event.key, event, now))
+        self._perform(self.scheduler.job_done(connection.name, event.key, event, now))
 
-    def job_failed(self, link: WorkerConnection, event: Failed) -> None:
+    def job_failed(self, connection: WorkerConnection, event: Failed) -> None:
         failure = Failure(Code.INTERNAL, f"its worker answered {event.code}: {event.text}")
         if event.code in _WORKERS_CODES:
             failure = Failure(Code(event.code), event.text)
         now = anyio.current_time()
         self._perform(
-            self.scheduler.job_failed(link.name, event.key, failure, now, fatal=event.fatal)
+            self.scheduler.job_failed(connection.name, event.key, failure, now, fatal=event.fatal)
         )
 
-    def _running(self, link: WorkerConnection, key: int) -> Request | None:
+    def _running(self, connection: WorkerConnection, key: int) -> Request | None:
         """Returns the request under this key; None if its client no longer waits."""
-        job = self.scheduler.running_on(link.name, key)
+        job = self.scheduler.running_on(connection.name, key)
         return None if job is None else job.request
 
     # --- the scheduler's actions ------------------------------------------------------------------
@@ -265,17 +268,16 @@ class Front:
                 case Finish(job, done):
                     self._deliver(job.request, done)
                 case Abandon(worker, key):
-                    self.links[worker].cancel(key)
+                    self.connections[worker].cancel(key)
                 case Wake(worker):
-                    self.links[worker].wake()
+                    self.connections[worker].wake()
         if self.scheduler.next_deadline() < self._timer_due:
             self._timer_changed.set()
         if self.scheduler.draining and self.scheduler.idle:
             self._idle.set()
 
     def _start(self, start: Start) -> None:
-        request, link = start.job.request, self.links[start.worker]
-        log.debug("worker %s: started", link.name, extra={"fields": request.log_fields})
+        request, connection = start.job.request, self.connections[start.worker]
         job = StartJob(
             key=start.key,
             job_id=request.job_id,
@@ -286,7 +288,7 @@ class Front:
             stream=request.stream,
             max_audio_seconds=self.settings.max_audio_seconds,
         )
-        link.send_job(job, request.audio.fd.fileno(), request.ran())
+        connection.send_job(job, request.audio.fd.fileno(), request.ran())
 
     def _give_up(self, request: Request, failure: Failure) -> None:
         self.metrics.job_failed(failure.code, request.job.timeout is not None)

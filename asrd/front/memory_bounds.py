@@ -12,10 +12,10 @@ _KIB, _MIB = 1 << 10, 1 << 20
 _AT_REST = 48 * _MIB
 # Task, session, connection and decoder, and a small buffer.
 _CONNECTION = 32 * _KIB
-# Two prompts of 4,096 characters, of up to four bytes each, and the names.
-_ASKED = 40 * _KIB
+# A request's options: two prompts of 4,096 characters, of up to four bytes each, and the names.
+_OPTIONS = 40 * _KIB
 # The stream that is arriving, and the `transcribe` of the next one.
-_ASKED_OF_CONNECTION = 2 * _ASKED
+_OPTIONS_OF_CONNECTION = 2 * _OPTIONS
 # A buffer that was partly read keeps its size until half of it is empty.
 _SLACK = 2
 # One answer of any size may always wait.
@@ -29,10 +29,10 @@ _DESCRIPTORS_AT_REST = 128
 
 def memory(settings: FrontSettings) -> int:
     """Bytes of the process, without recordings."""
-    clients = settings.connections_max * (_CONNECTION + _ASKED_OF_CONNECTION)
-    strangers = settings.status_connections_max * _CONNECTION
+    clients = settings.connections_max * (_CONNECTION + _OPTIONS_OF_CONNECTION)
+    status_clients = settings.status_connections_max * _CONNECTION
     kept = _SLACK * settings.unread_max_bytes + _LARGEST_ANSWER
-    return _AT_REST + clients + strangers + kept + settings.queue_max * _ASKED
+    return _AT_REST + clients + status_clients + kept + settings.queue_max * _OPTIONS
 
 
 def recordings(settings: FrontSettings) -> int:

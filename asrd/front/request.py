@@ -1,4 +1,4 @@
-"""One job as its client asked for it, and the data of the events that answer it."""
+"""One job as its client requested it, and the data of the events that answer it."""
 
 import os
 from dataclasses import dataclass, replace
@@ -83,7 +83,7 @@ class Request:
 
 def make_request(
     client: Client,
-    asked: Transcribe,
+    transcribe: Transcribe,
     options: Options,
     format_: AudioFormat,
     audio: JobAudio,
@@ -102,41 +102,41 @@ def make_request(
         arrival=now,
         needs=Needs(
             # Some clients send an empty name for none.
-            model=asked.name or None,
+            model=transcribe.name or None,
             language=options.language,
             translate=options.task == "translate",
             word_timestamps=bool(options.word_timestamps),
         ),
         size=audio.size,
         seconds=seconds or 0.0,
-        timeout=None if asked.timeout_ms is None else asked.timeout_ms / 1000,
+        timeout=None if transcribe.timeout_ms is None else transcribe.timeout_ms / 1000,
     )
     request = Request(
         client=client,
         job=job,
-        job_id=asked.job_id or os.urandom(8).hex(),
-        trace_id=asked.trace_id,
+        job_id=transcribe.job_id or os.urandom(8).hex(),
+        trace_id=transcribe.trace_id,
         audio=audio,
         format=format_,
         options=options,
-        stream=asked.stream,
-        plain=is_plain(asked),
+        stream=transcribe.stream,
+        plain=is_plain(transcribe),
     )
     job.request = request
     return request
 
 
-def is_plain(asked: Transcribe) -> bool:
+def is_plain(transcribe: Transcribe) -> bool:
     """Returns True if the request uses nothing but Wyoming's own fields."""
-    return asked.audio is None and asked.job_id is None and not asked.stream
+    return transcribe.audio is None and transcribe.job_id is None and not transcribe.stream
 
 
-def with_hints(asked: Transcribe, options: Options) -> Options:
+def with_hints(transcribe: Transcribe, options: Options) -> Options:
     """Returns the options with Wyoming's names and terms as hotwords, as many as fit."""
     if options.hotwords is not None:
         return options
     hints = ""
-    for hint in asked.transcript_names + asked.transcript_terms:
+    for hint in transcribe.transcript_names + transcribe.transcript_terms:
         longer = f"{hints}, {hint}" if hints else hint
         if len(longer) > PROMPT_MAX:
             break

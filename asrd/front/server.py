@@ -70,7 +70,7 @@ def _main_policy(settings: FrontSettings) -> _SocketPolicy:
 
 
 def _public_policy(settings: FrontSettings) -> _SocketPolicy:
-    """The limits for short questions, and some hundred unread answers."""
+    """The limits for short questions, and a few hundred unread answers."""
     return _SocketPolicy(
         restricted=True,
         limits=frames.FrameLimits(data=4096, payload=64 * 1024, fds=0),
@@ -108,7 +108,7 @@ class Server:
                     accepting.start_soon(self._keep_listening, listener, tasks)
                 self._notifier.ready()
                 log.info(
-                    "serving; all clients together can take %d MiB, and %d MiB for recordings",
+                    "serving; all clients together can use %d MiB, and %d MiB for recordings",
                     memory_bounds.memory(self.settings) >> 20,
                     memory_bounds.recordings(self.settings) >> 20,
                 )
@@ -122,7 +122,7 @@ class Server:
         # Clients that connect from now on wait in systemd's socket for the next daemon.
         for listener in self._listeners:
             listener.close()
-        log.info("stopping, once every accepted job has its answer")
+        log.info("draining: the front ends when every accepted job has its answer")
         self._notifier.stopping()
         await self.front.drain()
         with anyio.move_on_after(_FAREWELL_SECONDS):
@@ -241,7 +241,7 @@ async def _signalled() -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", metavar="FILE", help="the settings' file (asrd.toml)")
+    parser.add_argument("--config", metavar="FILE", help="the settings file (asrd.toml)")
     parser.add_argument(
         "--socket", metavar="PATH", help="where to listen, if not started by systemd"
     )
@@ -253,8 +253,11 @@ def _allow_descriptors(settings: FrontSettings) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     needed = memory_bounds.descriptors(settings)
     if needed > hard:
-        text = "%d descriptors may be open here, and clients may need %d: a crowd will get `busy`"
-        log.warning(text, hard, needed)
+        log.warning(
+            "at most %d descriptors can be open, and clients may need %d: some may get `busy`",
+            hard,
+            needed,
+        )
 
 
 def serve(args: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
 """One client's connection: its events become requests, and their outcomes become its answers."""
 
 import contextlib
+import logging
 import math
 import socket
 from typing import Any
@@ -23,8 +24,10 @@ from asrd.wire.peer import Peer
 from asrd.wire.records import AudioFormat, Options
 from asrd.wire.worker_events import JobProgress, JobSegment
 
+log = logging.getLogger(__name__)
+
 # Seconds that a client has to read why its connection ends.
-_LAST_WORDS_SECONDS = 1.0
+_LAST_ERROR_SECONDS = 1.0
 # Seconds between two looks at a client that has closed its writing side (as `socat` does): it may
 # have left altogether.
 _HALF_CLOSED_SECONDS = 0.1
@@ -56,22 +59,22 @@ class Session:
         try:
             await self._converse(connection)
             if self._leaving:
-                await self._take_leave(connection)
+                await self._close_gently(connection)
         except ProtocolError as problem:
-            await self._last_words(connection, Failure(Code.BAD_REQUEST, str(problem)))
+            await self._send_last_error(connection, Failure(Code.BAD_REQUEST, str(problem)))
         except Busy as problem:
-            await self._last_words(connection, Failure(Code.BUSY, problem.text, None, 1000))
+            await self._send_last_error(connection, Failure(Code.BUSY, problem.text, None, 1000))
         except OSError as problem:
             # Any other one means that the client is gone.
             if problem.errno in EXHAUSTED:
                 failure = Failure(Code.BUSY, str(problem.strerror), retry_after_ms=1000)
-                await self._last_words(connection, failure)
+                await self._send_last_error(connection, failure)
         finally:
             self._connection = None
             self._front.clients.discard(self)
             self._stream.drop()
             for request in list(self._requests.values()):
-                self._front.cancel(request, Failure(Code.CANCELLED, "the client left"))
+                self._front.cancel(request, Failure(Code.CANCELLED, "the client disconnected"))
 
     async def _converse(self, connection: Connection) -> None:
         with anyio.CancelScope() as self._conversation:
@@ -86,14 +89,14 @@ class Session:
             while (self._requests or connection.unread) and connection.half_closed:
                 await anyio.sleep(_HALF_CLOSED_SECONDS)
 
-    async def _last_words(self, connection: Connection, failure: Failure) -> None:
+    async def _send_last_error(self, connection: Connection, failure: Failure) -> None:
         self._answer(error(failure))
-        await connection.flush(_LAST_WORDS_SECONDS)
+        await connection.flush(_LAST_ERROR_SECONDS)
 
-    async def _take_leave(self, connection: Connection) -> None:
+    async def _close_gently(self, connection: Connection) -> None:
         """Ends the sending side and discards what still arrives: closing at once could make the
         client's writes fail before it has read the error."""
-        await connection.flush(_LAST_WORDS_SECONDS)
+        await connection.flush(_LAST_ERROR_SECONDS)
         connection.shutdown(socket.SHUT_WR)
         with anyio.move_on_after(self._front.settings.frame_timeout_seconds):
             while (frame := await connection.receive()) is not None:
@@ -120,9 +123,10 @@ class Session:
     def _overdue(self) -> Failure:
         settings = self._front.settings
         if anyio.current_time() >= self._stream_ends:
-            text = f"audio: it took longer to come than {settings.max_audio_seconds:g} s"
+            text = f"audio: the stream took longer to arrive than {settings.max_audio_seconds:g} s"
             return Failure(Code.TOO_LARGE, text)
-        text = f"nothing came for {settings.frame_timeout_seconds:g} s in the middle of a recording"
+        pause = settings.frame_timeout_seconds
+        text = f"no audio chunk arrived for {pause:g} s in the middle of a recording"
         return Failure(Code.BAD_REQUEST, text)
 
     def _extend_stream(self, begins: bool = False) -> None:
@@ -149,6 +153,8 @@ class Session:
     # --- events of the client -------------------------------------------------------------------
 
     def _handle(self, frame: frames.Frame) -> None:
+        sizes = frame.type, frame.payload_length, len(frame.fds)
+        log.debug("< %s payload=%d fds=%d", *sizes, extra={"fields": self.peer.log_fields})
         try:
             event = parse_event(client_events.FROM_CLIENT, frame.type, frame.data)
             if event is None:
@@ -180,7 +186,7 @@ class Session:
                     self._request(*recorded)
                     self._stream.accepted()
             case client_events.Cancel(job_id):
-                failure = Failure(Code.CANCELLED, "the client cancelled it")
+                failure = Failure(Code.CANCELLED, "the client cancelled the job")
                 if not self.cancel(job_id, failure):
                     count = self._front.cancel_foreign(self.peer, job_id)
                     self._answer(client_events.CancelAnswer(job_id, count))
@@ -198,15 +204,15 @@ class Session:
             answer["crashes"] = [crash.as_data(self.peer, self._restricted) for crash in crashes]
         self._send("status", answer)
 
-    def _transcribe(self, asked: Transcribe, frame: frames.Frame) -> None:
-        self._knows_asrd |= not is_plain(asked)
-        options = with_hints(asked, parse(Options, frame.data))
-        if asked.audio is not None:
-            self._request(asked, options, asked.audio, self._take_audio(frame))
+    def _transcribe(self, transcribe: Transcribe, frame: frames.Frame) -> None:
+        self._knows_asrd |= not is_plain(transcribe)
+        options = with_hints(transcribe, parse(Options, frame.data))
+        if transcribe.audio is not None:
+            self._request(transcribe, options, transcribe.audio, self._take_audio(frame))
         elif frame.fds or frame.payload is not None:
             raise FieldError("audio", "is missing, but there is a payload or a descriptor")
         else:
-            self._stream.ask(asked, options)
+            self._stream.announce(transcribe, options)
 
     def _take_audio(self, frame: frames.Frame) -> SpooledAudio | ClientFile:
         """Moves the audio out of the event."""
@@ -220,26 +226,26 @@ class Session:
 
     def _request(
         self,
-        asked: Transcribe,
+        transcribe: Transcribe,
         options: Options,
         format_: AudioFormat,
         audio: SpooledAudio | ClientFile,
     ) -> None:
         """Checks a request and submits it. Takes `audio` over. Raises FieldError, JobError."""
         try:
-            if asked.job_id in self._requests:
-                text = f"{asked.job_id!r} is in flight on this connection already"
+            if transcribe.job_id in self._requests:
+                text = f"{transcribe.job_id!r} names an unanswered job of this connection already"
                 raise FieldError("job_id", text)
             if isinstance(audio, SpooledAudio):
                 audio.seal()
-            if is_plain(asked) and not audio.size:
+            if is_plain(transcribe) and not audio.size:
                 # As wyoming-faster-whisper does: pressing a button too briefly is no error.
                 self._answer(client_events.Transcript("", language=options.language))
                 audio.close()
                 return
             limit = self._front.settings.max_audio_seconds
             now = anyio.current_time()
-            request = make_request(self, asked, options, format_, audio, now, limit)
+            request = make_request(self, transcribe, options, format_, audio, now, limit)
         except BaseException:
             audio.close()
             raise
@@ -287,10 +293,10 @@ class Session:
         if job_id in self._requests:
             self._front.cancel(self._requests[job_id], failure)
             return True
-        asked = self._stream.cancel(job_id)
-        if asked is not None:
-            self._refused(failure, asked.job_id, asked.trace_id)
-        return asked is not None
+        transcribe = self._stream.cancel(job_id)
+        if transcribe is not None:
+            self._refused(failure, transcribe.job_id, transcribe.trace_id)
+        return transcribe is not None
 
     def _refuse(self, frame: frames.Frame, failure: Failure) -> None:
         """Refuses an event. The answer names its job if the event has a valid id."""
@@ -304,9 +310,9 @@ class Session:
         self._refused(failure, _id(frame, "job_id"), _id(frame, "trace_id"), plain)
 
     def _give_up_stream(self, kind: str, failure: Failure) -> None:
-        asked = self._stream.give_up(kind)
-        if asked is not None:
-            self._refused(failure, asked.job_id, asked.trace_id, is_plain(asked))
+        transcribe = self._stream.give_up(kind)
+        if transcribe is not None:
+            self._refused(failure, transcribe.job_id, transcribe.trace_id, is_plain(transcribe))
 
     def _refused(
         self, failure: Failure, job_id: str | None, trace_id: str | None, plain: bool = False
@@ -320,6 +326,7 @@ class Session:
 
     def _send(self, kind: str, data: dict[str, Any]) -> None:
         if self._connection is not None:
+            log.debug("> %s", kind, extra={"fields": self.peer.log_fields})
             self._connection.send(kind, data)
 
 

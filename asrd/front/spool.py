@@ -92,7 +92,7 @@ def _checked_size(fd: int, limit: int) -> int:
         status = os.fstat(fd)
     except OSError as error:
         # For example, a file on another user's FUSE file system.
-        raise BadAudio(f"audio: the descriptor cannot be looked at: {error.strerror}") from None
+        raise BadAudio(f"audio: the descriptor cannot be inspected: {error.strerror}") from None
     if not stat.S_ISREG(status.st_mode):
         kind = fds.kind_of_file(status.st_mode)
         raise BadAudio(f"audio: the descriptor is {kind}, not a regular file or memfd")

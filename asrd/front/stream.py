@@ -18,11 +18,11 @@ from asrd.wire.records import AudioFormat, Options
 
 STREAMED = frozenset({AudioStart.TYPE, AudioChunk.TYPE, AudioStop.TYPE})
 
-_NOTHING_ASKED = Transcribe(), Options()
+_NOTHING_ANNOUNCED = Transcribe(), Options()
 
 
 class Recorded(NamedTuple):
-    asked: Transcribe
+    transcribe: Transcribe
     options: Options
     format: AudioFormat
     audio: SpooledAudio
@@ -47,10 +47,10 @@ class Stream:
     def __init__(self, new_recording: Callable[[], SpooledAudio]) -> None:
         self._new_recording = new_recording
         # None after a refused `transcribe`.
-        self._next: tuple[Transcribe, Options] | None = _NOTHING_ASKED
+        self._next: tuple[Transcribe, Options] | None = _NOTHING_ANNOUNCED
         self._open: Recorded | None = None
         # The request of the stream that is open, or has just ended.
-        self._asked = Transcribe()
+        self._current = Transcribe()
         self._skipping = False
 
     @property
@@ -61,10 +61,10 @@ class Stream:
         """Returns the sink for a chunk's payload."""
         return DISCARD if self._open is None else _Sink(self._open.audio.write)
 
-    def ask(self, asked: Transcribe, options: Options) -> None:
+    def announce(self, transcribe: Transcribe, options: Options) -> None:
         # Kept until the stream begins, which may be never: without the hints, which may be long
         # and are among the options already.
-        self._next = replace(asked, transcript_names=(), transcript_terms=()), options
+        self._next = replace(transcribe, transcript_names=(), transcript_terms=()), options
 
     def refuse(self) -> None:
         """Skips the next stream: its `transcribe` was refused."""
@@ -72,16 +72,16 @@ class Stream:
 
     def start(self, event: AudioStart) -> None:
         self.drop()
-        asked, options = self._begin()
+        transcribe, options = self._begin()
         if not self._skipping:
             format_ = AudioFormat("pcm_s16le", event.rate, event.channels)
-            self._open = Recorded(asked, options, format_, self._new_recording())
+            self._open = Recorded(transcribe, options, format_, self._new_recording())
 
     def _begin(self) -> tuple[Transcribe, Options]:
         self._skipping = self._next is None
-        self._asked, options = self._next or _NOTHING_ASKED
-        self._next = _NOTHING_ASKED
-        return self._asked, options
+        self._current, options = self._next or _NOTHING_ANNOUNCED
+        self._next = _NOTHING_ANNOUNCED
+        return self._current, options
 
     def chunk(self, event: AudioChunk) -> None:
         """Raises FieldError."""
@@ -105,30 +105,30 @@ class Stream:
 
     def _refuse_or_skip(self, kind: str) -> None:
         if not self._skipping:
-            raise FieldError(kind, "came without an audio-start")
+            raise FieldError(kind, "arrived without an audio-start")
 
     def accepted(self) -> None:
         """The stream that was stopped has become a request, which gets its own answer."""
-        self._asked = Transcribe()
+        self._current = Transcribe()
 
     def give_up(self, kind: str) -> Transcribe | None:
         """Ends the stream because an event of this kind was refused. Returns the request to be
         answered; None if the stream has had its answer."""
         if kind == AudioStart.TYPE:
             self._begin()
-        asked, self._asked = self._asked, Transcribe()
+        transcribe, self._current = self._current, Transcribe()
         self.drop()
         answered, self._skipping = self._skipping, kind != AudioStop.TYPE
-        return None if answered else asked
+        return None if answered else transcribe
 
     def cancel(self, job_id: str) -> Transcribe | None:
-        """Gives up the stream with this id, begun or only asked for. Returns its request."""
-        if self._open is not None and self._open.asked.job_id == job_id:
+        """Gives up the stream with this id, begun or only announced. Returns its request."""
+        if self._open is not None and self._open.transcribe.job_id == job_id:
             return self.give_up(AudioChunk.TYPE)
         if self._next is not None and self._next[0].job_id == job_id:
-            asked, _ = self._next
+            transcribe, _ = self._next
             self.refuse()
-            return asked
+            return transcribe
         return None
 
     def drop(self) -> None:

@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="DIR-OR-NAME", help="a directory, a cached name, or `demo`"
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"))
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), help="default: the settings', else auto"
+    )
     parser.add_argument("--compute-type", metavar="TYPE", help="int8, float16, int8_float16 …")
     parser.add_argument("--workers", type=_count(1), default=1, metavar="N", help="default: 1")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""A small service manager for machines without systemd: as much of the units as asrd needs.
+"""A small service manager for machines without systemd, with what asrd needs of its units.
 
 It passes the same programs their sockets (sd_listen_fds(3)), reads their notifications and keeps
 the descriptor that they store (sd_notify(3)), always restarts them, and kills those whose watchdog

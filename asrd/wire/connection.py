@@ -110,7 +110,7 @@ class Connection:
     def half_closed(self) -> bool:
         """After the end was received: True if the peer still reads (it called `shutdown(SHUT_WR)`).
 
-        False for other than Unix sockets, which report no difference to a peer that is gone.
+        False for other sockets: they do not distinguish such a peer from one that is gone.
         """
         if self._sock.family != socket.AF_UNIX:
             return False

@@ -76,7 +76,7 @@ def receive_into(
             fd.close()
         if len(fds) < max_fds:
             raise OSError(errno.EMFILE, "no descriptor number is left for a received one")
-        raise ProtocolError(f"fds: more than {max_fds} descriptors came at once")
+        raise ProtocolError(f"fds: more than {max_fds} descriptors arrived at once")
     return count, fds
 
 

@@ -157,7 +157,7 @@ class Decoder:
                 raise ProtocolError(f"fds: more than {MAX_FDS} wait for their events")
             event = self._consume()
             if event is None and self._fds and not self.in_frame:
-                raise ProtocolError("fds: a descriptor came that no event declared")
+                raise ProtocolError("fds: a descriptor arrived that no event declared")
         except ProtocolError as error:
             self._break(error)
             raise
@@ -265,7 +265,7 @@ class Decoder:
     def _complete(self) -> Frame:
         self._unpark()
         if len(self._fds) < self._fd_count:
-            raise ProtocolError(f"fds: {self._fd_count} declared, {len(self._fds)} came")
+            raise ProtocolError(f"fds: {self._fd_count} declared, {len(self._fds)} arrived")
         event, self._event = self._event, Frame("", {})
         event.fds = [self._fds.popleft() for _ in range(self._fd_count)]
         self._state = _State.HEADER

@@ -5,7 +5,7 @@ answer is never taken for another job's.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from asrd.wire.fields import (
     by_type,
@@ -166,5 +166,5 @@ class Bye:
 WorkerEvent = Loading | Hello | Alive | JobSegment | JobProgress | Done | Failed | CannotLoad | Bye
 FrontEvent = StartJob | CancelJob
 
-FROM_WORKER = by_type(Loading, Hello, Alive, JobSegment, JobProgress, Done, Failed, CannotLoad, Bye)
-TO_WORKER = by_type(StartJob, CancelJob)
+FROM_WORKER = by_type(*get_args(WorkerEvent))
+TO_WORKER = by_type(*get_args(FrontEvent))

@@ -1,8 +1,8 @@
 """The engine's thread: it loads the model, then runs one job after another.
 
 It may hang or crash in a C extension at any moment. The main thread (asrd.worker.worker) goes on
-serving the front, sees that the job makes no progress, and no longer pings the watchdog. Between
-the two go tasks one way and plain data the other.
+serving the front, sees that the job makes no progress, and no longer pings the watchdog. Tasks
+go to this thread, and plain data comes back.
 """
 
 import logging
@@ -153,7 +153,7 @@ class Inference:
             with task.fd:
                 result = self._transcribe(engine, task)
         except _Cancelled:
-            return Failed(key, Code.CANCELLED, "it was cancelled")
+            return Failed(key, Code.CANCELLED, "the job was cancelled")
         except JobError as error:
             return Failed(key, error.code, _sentence(error.text))
         except MemoryError:

@@ -25,7 +25,7 @@ from asrd.worker.stderr_capture import CapturedStderr
 
 log = logging.getLogger(__name__)
 
-# How long a worker that can't load waits for the front to connect and hear the reason.
+# How long a worker that can't load waits for the front to connect and receive the reason.
 _REFUSAL_SECONDS = 2.0
 # How long the last answer may take to send. A front that needs longer hangs.
 _FAREWELL_SECONDS = 5.0
@@ -225,7 +225,7 @@ class Worker:
     def _start(self, job: worker_events.StartJob, fd: OwnedFd) -> None:
         if not self._loaded or self._task is not None:
             fd.close()
-            raise ProtocolError("a job came while the worker was not ready for one")
+            raise ProtocolError("a job arrived while the worker was not ready for one")
         self._task = Task(job, fd)
         self._inference.submit(self._task)
 
@@ -234,7 +234,7 @@ class Worker:
             self._task.cancel()
 
     def _lose_front(self, reason: Exception) -> None:
-        log.info("the front is gone: %s", reason)
+        log.info("lost the front: %s", reason)
         self._drop_front()
         if self._task is not None:
             self._task.cancel()

@@ -31,6 +31,7 @@ class FakeHost(Host):
         self.socket.touch()
         self.known = {name: dict(SOUND) for name in NAMES}
         self.workers: list[dict[str, Any]] | None = [dict(WORKER)]
+        self.problems: list[str] = []
         self.groups: set[str] = set()
         self.nodes: list[Path] = []
         self.free = 1 << 40
@@ -45,7 +46,8 @@ class FakeHost(Host):
     def status(self) -> Snapshot:
         if self.workers is None:
             raise ConnectionLost("there is no daemon")
-        return read_snapshot({"state": "ok", "pid": 4711, "workers": self.workers})
+        data = {"state": "ok", "pid": 4711, "workers": self.workers, "problems": self.problems}
+        return read_snapshot(data)
 
     def user(self) -> str:
         return "ann"
@@ -174,6 +176,21 @@ def test_failed_worker_is_reported_with_its_reason(host: FakeHost) -> None:
     host.workers = None
     (found,) = checks.workers(host)
     assert found.verdict is Verdict.UNSEEN
+
+
+def test_silent_worker_is_wrong_and_a_loading_one_is_not(host: FakeHost) -> None:
+    host.problems = ["worker 0 has given no sign of life for 2.4 s"]
+    assert wrongs(checks.workers(host)) == [(host.problems[0], "asrctl status --crashes")]
+    host.problems = ["worker 0 is loading for 12 s", "the queue is full (1 of 1)"]
+    assert wrongs(checks.workers(host)) == []
+
+
+def test_missing_settings_file_is_not_called_in_order(host: FakeHost) -> None:
+    (found,) = checks.settings(host)
+    assert found.text == f"there is no {host.config}, so the defaults apply"
+    host.set_worker(model="demo")
+    (found,) = checks.settings(host)
+    assert found.text.endswith("are in order")
 
 
 def test_demo_model_is_mentioned_but_not_wrong(host: FakeHost) -> None:

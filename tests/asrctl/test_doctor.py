@@ -18,7 +18,7 @@ def test_check_that_fails_is_unseen() -> None:
     ((subject, found),) = doctor.examine(Host(), [broken])
     assert (subject, found.verdict) == ("broken", Verdict.UNSEEN)
     *_, last = doctor.report([(subject, found)])
-    assert last == "nothing wrong, 1 could not be seen (try as root: sudo asrctl doctor)"
+    assert last == "nothing wrong, 1 could not be checked (try as root: sudo asrctl doctor)"
 
 
 @pytest.mark.parametrize(("verdict", "code"), [(Verdict.OK, 0), (Verdict.WRONG, 1)])

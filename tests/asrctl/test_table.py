@@ -30,7 +30,7 @@ CRASHES = [
     {
         "time": "2026-01-31T12:00:00.123Z",
         "worker": "1",
-        "noticed": "it closed the connection without a word",
+        "noticed": "its connection ended without notice",
         "jobs": [],
         "other_jobs": 2,
     },
@@ -40,7 +40,7 @@ CRASHES = [
         "pid": 42,
         "model": "demo",
         "exit": "killed by SIGABRT",
-        "noticed": "it closed the connection without a word",
+        "noticed": "its connection ended without notice",
         "stderr": "what(): CUDA failed / Fatal Python error: Aborted",
         "jobs": [
             {
@@ -59,12 +59,12 @@ CRASHES = [
 ]
 
 CRASH_PAGE = """\
-TIME                      WORKER  PID  MODEL  HOW                                      JOB          TRACE  ATTEMPT  AUDIO
-2026-01-31T12:00:02.000Z  0       43   -      exited with 1                            -            -      -        -
-2026-01-31T12:00:01.000Z  0       42   demo   killed by SIGABRT                        ab12         t-1    2        2.0 s, 64000 bytes
-2026-01-31T12:00:01.000Z  0       42   demo   killed by SIGABRT                        cd34         -      1        9 bytes
+TIME                      WORKER  PID  MODEL  HOW                                  JOB          TRACE  ATTEMPT  AUDIO
+2026-01-31T12:00:02.000Z  0       43   -      exited with 1                        -            -      -        -
+2026-01-31T12:00:01.000Z  0       42   demo   killed by SIGABRT                    ab12         t-1    2        2.0 s, 64000 bytes
+2026-01-31T12:00:01.000Z  0       42   demo   killed by SIGABRT                    cd34         -      1        9 bytes
   what(): CUDA failed / Fatal Python error: Aborted
-2026-01-31T12:00:00.123Z  1       -    -      it closed the connection without a word  (another's)  -      -        -
+2026-01-31T12:00:00.123Z  1       -    -      its connection ended without notice  (another's)  -      -        -
 """  # noqa: E501
 
 

@@ -176,7 +176,9 @@ def test_job_survives_lost_connections(path: Path, connect: Connect, ending: Beh
 
 def test_job_is_given_up_after_three_lost_connections(path: Path, connect: Connect) -> None:
     with FakeDaemon(path, [hang_up]) as daemon, connect() as client:
-        with pytest.raises(ConnectionLost, match=f"{path} went away before it had answered"):
+        with pytest.raises(
+            ConnectionLost, match=f"{path} closed the connection before it answered"
+        ):
             client.transcribe(b"")
         assert len(daemon.jobs) == 3
 

@@ -175,7 +175,7 @@ def test_asrctl_works_with_a_real_daemon(daemon: Daemon) -> None:
     code, out, err = asrctl(daemon, "transcribe", "--language", "en", str(SHORT))
     assert (code, " ".join(out.split())) == (Exit.OK, TEXTS[SHORT.name])
     # The demo model is not representative.
-    assert err.startswith("asrctl: that was the demo model")
+    assert err.startswith("asrctl: this was the demo model")
     code, out, err = asrctl(
         daemon, "transcribe", "--quiet", "--language", "en", "--format", "srt", str(MINUTE)
     )

@@ -90,7 +90,7 @@ async def test_cancel_neither_ends_nor_reveals_another_users_job() -> None:
         assert await root.expect("cancelled") == {"job_id": "secret", "jobs": 1}
         assert await refused(alice) == (
             Code.CANCELLED,
-            "it was cancelled from another connection",
+            "the job was cancelled from another connection",
         )
 
 
@@ -212,7 +212,7 @@ def test_questions_keep_no_stream_alive() -> None:
                 alice.send("ping")
                 await alice.expect("pong")
                 await anyio.sleep(6)
-            text = "nothing came for 10 s in the middle of a recording"
+            text = "no audio chunk arrived for 10 s in the middle of a recording"
             assert await refused(alice) == (Code.BAD_REQUEST, text)
             assert made.front.spool.used == 0
 
@@ -234,7 +234,7 @@ def test_stream_must_arrive_within_the_longest_duration(seconds: int) -> None:
                 await anyio.sleep(1)
                 assert made.front.metrics.accepted == 1
             else:
-                text = "audio: it took longer to come than 20 s"
+                text = "audio: the stream took longer to arrive than 20 s"
                 assert await refused(alice) == (Code.TOO_LARGE, text)
 
     run_fast(trickle)
@@ -249,7 +249,7 @@ def run_fast(scenario: Callable[[], Awaitable[None]]) -> None:
 def test_describe_waits_a_limited_time_for_a_silent_worker() -> None:
     async def ask_twice() -> None:
         async with users() as made:
-            made.front.links["0"].info.found_at = started = anyio.current_time()
+            made.front.connections["0"].info.found_at = started = anyio.current_time()
             # One that cannot load its model has nothing to report.
             made.add_worker("1").found_at = started + 3
             fail_the_worker(made, "1")
@@ -367,6 +367,16 @@ async def test_plain_stream_without_audio_has_an_empty_transcript() -> None:
 
 
 # --- the log --------------------------------------------------------------------------------------
+
+
+async def test_debug_log_shows_events_and_no_data(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "asrd.front.session"):
+        async with users() as made:
+            alice = made.connect(ALICE)
+            alice.send("ping", {"text": "a secret"}, b"1234")
+            await alice.expect("pong")
+    assert caplog.messages == ["< ping payload=4 fds=0", "> pong"]
+
 
 EVIL = "\n<0>2026-01-01 fake: entry\r\x1b[31m\x00\u202e\ud800"
 

@@ -229,7 +229,7 @@ def test_file_that_cannot_be_examined_is_bad_audio_and_closed(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owned = OwnedFd(os.open(path, os.O_RDONLY))
-    with monkeypatch.context() as patch, pytest.raises(BadAudio, match="cannot be looked at"):
+    with monkeypatch.context() as patch, pytest.raises(BadAudio, match="cannot be inspected"):
         patch.setattr(os, "fstat", exhausted)
         ClientFile(owned, 100)
     assert repr(owned) == "<OwnedFd gone>"

@@ -16,11 +16,11 @@ def test_worker_connection_outlives_a_bug_of_ours(
     class Owner:
         called = 0
 
-        def worker_failed(self, link: WorkerConnection, *_: object) -> None:
+        def worker_failed(self, connection: WorkerConnection, *_: object) -> None:
             self.called += 1
             if self.called == 1:
                 raise RuntimeError("a bug")
-            link.close()
+            connection.close()
 
     owner = Owner()
 

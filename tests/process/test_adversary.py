@@ -164,7 +164,7 @@ def test_worker_death_during_drain_costs_one_retry(tmp_path: Path) -> None:
         client.expect("progress")
         worker = daemon.pid_of()
         daemon.process.send_signal(signal.SIGTERM)
-        wait_for("the front to stop", lambda: "once every accepted job" in daemon.log)
+        wait_for("the front to stop", lambda: "when every accepted job" in daemon.log)
         os.kill(worker, signal.SIGKILL)
         answer = client.answer("a")
         assert (answer.type, answer.data["attempts"]) == ("transcript", 2), answer.data

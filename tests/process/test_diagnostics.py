@@ -72,7 +72,7 @@ def test_a_segfault_in_the_middle_of_a_job(daemon: Daemon) -> None:
         "pid": pid,
         "model": "demo",
         "exit": "killed by SIGSEGV",
-        "noticed": "it closed the connection without a word",
+        "noticed": "its connection ended without notice",
         "other_jobs": 0,
     }
     assert (job["job_id"], job["trace_id"], job["attempt"]) == ("long", "trace-1", 1)
@@ -83,7 +83,7 @@ def test_a_segfault_in_the_middle_of_a_job(daemon: Daemon) -> None:
     lines = [line for line in daemon.log.splitlines() if " warning asrd: worker 0" in line]
     assert len(lines) == 2
     assert all("job_id=long" in line and "trace_id=trace-1" in line for line in lines)
-    assert "its last words: Fatal Python error: Segmentation fault" in lines[1]
+    assert "its last output on stderr: Fatal Python error: Segmentation fault" in lines[1]
     shown = printed(daemon, "status", "--crashes").splitlines()
     assert len(shown) == 3
     assert shown[1].split()[1:] == [

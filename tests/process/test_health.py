@@ -182,7 +182,11 @@ def test_stalled_job_is_degraded_while_its_worker_reports_it(tmp_path: Path) -> 
             client.expect("accepted")
             job = worker.start_job()
             worker.send("alive", {"key": job["key"], "stalled_seconds": 130.0})
-            seen(front.socket, "unavailable", "worker 0 has a job that has not moved for 130 s")
+            seen(
+                front.socket,
+                "unavailable",
+                "worker 0 has a job that has made no progress for 130 s",
+            )
             worker.send("alive", {"key": job["key"]})
             wait_for("health", lambda: front.status()["state"] == "ok")
 

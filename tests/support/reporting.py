@@ -21,7 +21,7 @@ def front(*ready: str, **limits: Any) -> Any:
         scheduler=Scheduler(FrontSettings(**limits)),
         metrics=Metrics(),
         crashes=Crashes(),
-        links={},
+        connections={},
         started_at=100.0,
         clients={1, 2, 3},
     )
@@ -34,7 +34,7 @@ def front(*ready: str, **limits: Any) -> Any:
 def add(made: Any, name: str) -> None:
     made.scheduler.worker_added(name, 100.0)
     info = WorkerInfo(100, "tiny", ("en", "de"), "cpu", "int8", load_seconds=0.25, loads=True)
-    made.links[name] = SimpleNamespace(info=info)
+    made.connections[name] = SimpleNamespace(info=info)
 
 
 def submit(made: Any, job_id: str, uid: int = ALICE, at: float = 101.0) -> None:

@@ -81,8 +81,8 @@ class Users:
     def add_worker(self, name: str) -> WorkerInfo:
         self.front.scheduler.worker_added(name, anyio.current_time())
         info = WorkerInfo()
-        link = SimpleNamespace(info=info, cancel=lambda key: None, wake=lambda: None)
-        self.front.links[name] = cast(Any, link)
+        connection = SimpleNamespace(info=info, cancel=lambda key: None, wake=lambda: None)
+        self.front.connections[name] = cast(Any, connection)
         return info
 
     def connect(self, uid: int, restricted: bool = False) -> User:

@@ -96,7 +96,7 @@ def test_crash_report_has_signal_job_and_stderr(service: Service) -> None:
     assert crash["stderr"].startswith("Fatal Python error: Segmentation fault / File ")
     assert (job["job_id"], job["trace_id"], job["attempt"]) == ("long", "trace-1", 1)
     journal = machine.output("journalctl", "--output=cat", "ASRD_JOB_ID=long")
-    assert "its last words: Fatal Python error: Segmentation fault" in journal
+    assert "its last output on stderr: Fatal Python error: Segmentation fault" in journal
     assert machine.output("journalctl", "ASRD_TRACE_ID=trace-1")
     # The whole traceback is in the journal of the unit that wrote it.
     assert "(most recent call first)" in machine.output("journalctl", f"--unit={WORKER}")

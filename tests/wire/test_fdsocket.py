@@ -51,7 +51,7 @@ def test_too_many_descriptors_are_an_error_without_a_leak(pair: Pair, buffer: me
     with open("/dev/null", "rb") as null:
         before = open_files()
         fdsocket.send(ours, [b"x"], [null.fileno()] * (MAX_FDS + 1))
-        with pytest.raises(ProtocolError, match="fds: more than 4 descriptors came at once"):
+        with pytest.raises(ProtocolError, match="fds: more than 4 descriptors arrived at once"):
             fdsocket.receive_into(theirs, buffer)
         assert open_files() == before
 

@@ -326,9 +326,9 @@ def test_each_event_takes_its_declared_descriptors(feed: Feed) -> None:
 @pytest.mark.parametrize(
     ("raw", "fds", "error"),
     [
-        (header(fds=2), 1, "fds: 2 declared, 1 came"),
-        (header(fds=1), 2, "fds: a descriptor came that no event declared"),
-        (b"", 1, "fds: a descriptor came that no event declared"),
+        (header(fds=2), 1, "fds: 2 declared, 1 arrived"),
+        (header(fds=1), 2, "fds: a descriptor arrived that no event declared"),
+        (b"", 1, "fds: a descriptor arrived that no event declared"),
     ],
 )
 def test_undeclared_or_missing_descriptor_is_an_error(

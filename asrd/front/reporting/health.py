@@ -21,7 +21,7 @@ def state(front: Front, now: float) -> str:
     """Returns `ok` if all workers could serve a request now, `degraded` if some could,
     `unavailable` if none."""
     workers = front.scheduler.workers.values()
-    serving = any(_serves(worker, front.links[worker.name].info, now) for worker in workers)
+    serving = any(_serves(worker, front.connections[worker.name].info, now) for worker in workers)
     if front.scheduler.draining or not serving:
         return "unavailable"
     return "degraded" if problems(front, now) else "ok"
@@ -34,7 +34,7 @@ def problems(front: Front, now: float) -> list[str]:
     if not scheduler.workers:
         found.append("no worker is configured")
     for worker in scheduler.workers.values():
-        found += _of_worker(worker, front.links[worker.name].info, now)
+        found += _of_worker(worker, front.connections[worker.name].info, now)
         crashes = front.crashes.since(worker.name, now - _LOOP_SECONDS)
         if crashes >= _LOOP_CRASHES:
             found.append(f"worker {worker.name} died {crashes} times within the last minute")
@@ -85,4 +85,4 @@ def _of_worker(worker: Worker, info: WorkerInfo, now: float) -> Iterator[str]:
     elif silent:
         yield f"{name} has given no sign of life for {silent:.1f} s"
     elif info.stalled_seconds:
-        yield f"{name} has a job that has not moved for {info.stalled_seconds:.0f} s"
+        yield f"{name} has a job that has made no progress for {info.stalled_seconds:.0f} s"

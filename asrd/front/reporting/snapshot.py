@@ -40,14 +40,14 @@ def snapshot(front: Front, peer: Peer, now: float) -> dict[str, Any]:
         "latency_ms": metrics.latency_ms(),
         "real_time_factor": metrics.real_time_factor(),
         "workers": [
-            _worker(worker, front.links[worker.name], peer, now)
+            _worker(worker, front.connections[worker.name], peer, now)
             for _, worker in sorted(scheduler.workers.items())
         ],
     }
 
 
-def _worker(worker: Worker, link: WorkerConnection, peer: Peer, now: float) -> dict[str, Any]:
-    info, job = link.info, worker.job
+def _worker(worker: Worker, connection: WorkerConnection, peer: Peer, now: float) -> dict[str, Any]:
+    info, job = connection.info, worker.job
     visible = job is not None and peer.may_see(job.request.owner)
     return {
         "name": worker.name,
@@ -74,7 +74,7 @@ def status_line(front: Front, now: float) -> str:
     workers = scheduler.workers.values()
     ready = sum(w.state is WorkerState.READY for w in workers)
     asleep = sum(w.state is WorkerState.ASLEEP for w in workers)
-    crashes = sum(link.info.restarts for link in front.links.values())
+    crashes = sum(connection.info.restarts for connection in front.connections.values())
     parts = [
         health.state(front, now),
         f"{ready}/{len(workers)} workers ready" + (f" ({asleep} asleep)" if asleep else ""),
@@ -92,16 +92,16 @@ def info(front: Front) -> dict[str, Any]:
     attribution = {"name": "asrd", "url": ""}
     models = {}
     for name, worker in sorted(front.scheduler.workers.items()):
-        link = front.links[name].info
-        if not worker.retired and link.model is not None and link.languages:
-            where = f" ({link.device}, {link.compute_type})" if link.device else ""
-            models[link.model] = {
-                "name": link.model,
+        info = front.connections[name].info
+        if not worker.retired and info.model is not None and info.languages:
+            where = f" ({info.device}, {info.compute_type})" if info.device else ""
+            models[info.model] = {
+                "name": info.model,
                 "attribution": attribution,
                 "installed": True,
-                "description": f"Whisper model {link.model}{where}",
+                "description": f"Whisper model {info.model}{where}",
                 "version": None,
-                "languages": list(link.languages),
+                "languages": list(info.languages),
             }
     program = {
         "name": "asrd",

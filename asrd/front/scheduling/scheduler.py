@@ -25,13 +25,13 @@ Rules:
 6. A worker that is FAILED or DOWN stays so until it is ready: no job waits for it.
 7. A spare worker gets jobs only while no other ready worker has its model.
 8. A worker suits a job if its model has the name that the job asks for (if any), knows the job's
-   language (if any) and can do its task. Two kinds of workers are preferred: one whose model has
-   exactly that name, to one whose directory has it; and, for a job without a language, one with a
-   multilingual model, since an English-only one turns German into invented English. A job waits for
-   a preferred worker that is busy, asleep or loading, and goes to another only if no preferred one
-   can be expected. The last report of a worker's model counts, also while it loads. A worker that
-   never reported may suit any job, but is not preferred. A job that no worker suits is refused, and
-   the answer names the field.
+   language (if any) and can do its task. A worker whose model has exactly that name is preferred to
+   one whose directory has it. For a job without a language, a multilingual model is preferred,
+   since an English-only one turns German into invented English. A job waits for a preferred worker
+   that is busy, asleep or loading, and goes to another only if no preferred one can be expected.
+   The last report of a worker's model counts, also while it loads. A worker that never reported may
+   suit any job, but is not preferred. A job that no worker suits is refused, and the answer names
+   the field.
 """
 
 import math
@@ -149,7 +149,7 @@ class Scheduler:
         while (job := self._deadlines.first()) is not None and job.deadline <= now:
             phase, waited = ("queue", "waited") if job.worker is None else ("run", "ran")
             since = job.arrival if job.worker is None else job.started_at
-            text = f"it {waited} {now - since:.1f} s, longer than allowed"
+            text = f"the job {waited} {now - since:.1f} s, longer than allowed"
             self._finish(job, Failure(Code.DEADLINE_EXCEEDED, text, phase=phase))
         self._dispatch(now)
         self._wake(self.queue)
@@ -311,7 +311,7 @@ class Scheduler:
             self.retried += 1
             self._requeue(job, now)
         elif job is not None:
-            text = f"its worker died each time it was tried ({job.attempts}); last: {how}"
+            text = f"the worker died in each of {job.attempts} attempts; the last time: {how}"
             self._finish(job, Failure(Code.WORKER_CRASHED, text))
         return self._workers_changed(now)
 

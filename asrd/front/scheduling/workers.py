@@ -58,8 +58,8 @@ class Worker:
     """`reason` says why it can't serve. `model` and `skills` are the last ones that any of its
     processes reported.
 
-    `retired`: its socket is gone, so it gets no more jobs. `woken`: it was asleep, and has not been
-    heard of since it was woken. `key` and `job`: what it runs; an abandoned job leaves the key.
+    `retired`: its socket is gone, so it gets no more jobs. `woken`: it was asleep, and has sent
+    nothing since it was woken. `key` and `job`: what it runs; an abandoned job leaves the key.
     """
 
     name: str
@@ -92,12 +92,12 @@ class Worker:
         return job
 
     def has_model(self, needs: Needs) -> bool:
-        """Returns True if its model, as far as known, has the name asked for: the whole name, or
+        """Returns True if its model, as far as known, has the requested name: the whole name, or
         the last part of a path or a repository (`base` for `/srv/models/base`), in any case."""
         if needs.model is None or self.model is None:
             return True
-        model, asked = (name.rstrip("/").casefold() for name in (self.model, needs.model))
-        return asked in (model, model.rpartition("/")[2])
+        model, requested = (name.rstrip("/").casefold() for name in (self.model, needs.model))
+        return requested in (model, model.rpartition("/")[2])
 
     def could_run(self, needs: Needs) -> bool:
         return self.has_model(needs) and self.skills.lack(needs) is None

@@ -76,7 +76,7 @@ def test_sleeping_worker_counts_only_if_it_has_loaded() -> None:
     made = front("0")
     made.scheduler.worker_left("0", True, 103.0)
     assert report(made) == ("ok", [])
-    made.links["0"].info.loads = False
+    made.connections["0"].info.loads = False
     problem = "worker 0 is asleep, and has not been seen to load its model"
     assert report(made) == ("unavailable", [problem])
 
@@ -93,7 +93,7 @@ def test_worker_that_owes_two_signs_of_life_is_silent(
     alive_seconds: float | None, heard: float, expected: str, problems: list[str]
 ) -> None:
     made = front("0")
-    info = made.links["0"].info
+    info = made.connections["0"].info
     info.alive_seconds, info.heard_at = alive_seconds, heard
     assert report(made) == (expected, problems)
     made.scheduler.worker_lost("0", "it died", 103.0)
@@ -102,7 +102,7 @@ def test_worker_that_owes_two_signs_of_life_is_silent(
 
 def test_silent_worker_leaves_the_other() -> None:
     made = front("0", "1")
-    made.links["1"].info.alive_seconds = 0.5
+    made.connections["1"].info.alive_seconds = 0.5
     assert health.state(made, 103.5) == "degraded"
 
 
@@ -113,15 +113,18 @@ def test_silent_worker_leaves_the_other() -> None:
 def test_long_start_is_reported_with_its_duration(now: float, problem: str) -> None:
     made = front()
     add(made, "0")
-    made.links["0"].info.expected_at = 100.0
+    made.connections["0"].info.expected_at = 100.0
     assert health.problems(made, now) == [problem]
 
 
 def test_stalled_job_is_a_problem() -> None:
     made = front("0")
     submit(made, "stuck")
-    made.links["0"].info.stalled_seconds = 130.2
-    assert report(made) == ("unavailable", ["worker 0 has a job that has not moved for 130 s"])
+    made.connections["0"].info.stalled_seconds = 130.2
+    assert report(made) == (
+        "unavailable",
+        ["worker 0 has a job that has made no progress for 130 s"],
+    )
 
 
 def test_crash_loop_is_a_problem_for_a_minute() -> None:

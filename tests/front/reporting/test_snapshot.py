@@ -64,7 +64,7 @@ def test_snapshot_of_a_busy_daemon() -> None:
 
 def test_snapshot_can_be_sent_and_read_by_asrctl() -> None:
     made = front("1", "0")
-    made.links["0"].info.last_death = crash("killed by SIGSEGV", mine=ALICE)
+    made.connections["0"].info.last_death = crash("killed by SIGSEGV", mine=ALICE)
     sent = orjson.loads(orjson.dumps(snapshot.snapshot(made, peer(ALICE), now=103.5)))
     read = parse(Snapshot, sent)
     assert [row.name for row in read.workers] == ["0", "1"]
@@ -93,7 +93,7 @@ def test_snapshot_names_no_job_of_another_user() -> None:
     made = front("0", queue_max=9)
     for number in range(4):
         submit(made, f"secret{number}", ALICE)
-    made.links["0"].info.last_death = crash("it broke", secret9=ALICE)
+    made.connections["0"].info.last_death = crash("it broke", secret9=ALICE)
     assert "secret" in str(snapshot.snapshot(made, peer(ALICE), now=103.5))
     assert "secret" not in str(snapshot.snapshot(made, peer(BOB), now=103.5))
 
@@ -116,7 +116,7 @@ def test_status_line() -> None:
     made.metrics.done = 1234
     made.metrics.failed["bad-audio"] = 2
     made.metrics.failed["cancelled"] = 1
-    made.links["1"].info.restarts = 1
+    made.connections["1"].info.restarts = 1
     for number in range(3):
         submit(made, f"job{number}")
     made.scheduler.worker_failed("1", WorkerState.FAILED, "no such model", 103.0)
@@ -138,7 +138,7 @@ def test_status_line_counts_sleeping_workers() -> None:
 
 def test_info_names_each_model_once() -> None:
     made = front("0", "1", "2")
-    made.links["2"].info.model = "large"
+    made.connections["2"].info.model = "large"
     (program,) = snapshot.info(made)["asr"]
     assert (program["name"], program["version"], program["installed"]) == (
         "asrd",
@@ -154,7 +154,7 @@ def test_info_names_each_model_once() -> None:
     made.scheduler.worker_failed("0", WorkerState.FAILED, "no memory", 103.0)
     assert snapshot.info(made)["asr"] == [program]
     made.scheduler.worker_retired("2", 104.0)
-    made.links["1"].info.languages = ()
+    made.connections["1"].info.languages = ()
     (program,) = snapshot.info(made)["asr"]
     assert [model["name"] for model in program["models"]] == ["tiny"]
 

@@ -17,7 +17,7 @@ from asrd.front.scheduling.workers import Skills, WorkerState
 from asrd.settings import FrontSettings
 from tests.support.counting import calls_of
 
-CANCELLED = Failure(Code.CANCELLED, "the client left")
+CANCELLED = Failure(Code.CANCELLED, "the client disconnected")
 NO_MEMORY = Failure(Code.OUT_OF_MEMORY, "no memory")
 ENGLISH = Skills(frozenset({"en"}), translate=False)
 MANY = Skills(frozenset({"en", "de"}))
@@ -124,7 +124,7 @@ def test_rule_3_lost_job_returns_to_the_head_until_its_last_attempt() -> None:
     assert it.worker_lost("0", "it died", 1.0) == []
     assert (list(it.queue), it.retried) == ([first, second], 1)
     assert it.worker_ready("0", "tiny", 2.0) == [Start(first, "0", 2)]
-    text = "its worker died each time it was tried (2); last: killed by SIGSEGV"
+    text = "the worker died in each of 2 attempts; the last time: killed by SIGSEGV"
     failure = Failure(Code.WORKER_CRASHED, text)
     assert it.worker_lost("0", "killed by SIGSEGV", 3.0) == [Finish(first, failure)]
 
@@ -348,7 +348,7 @@ def test_job_that_waits_too_long_ends_in_phase_queue() -> None:
     it.submit(mine, 0.0)
     assert it.next_deadline() == 30.0
     assert it.tick(29.9) == []
-    text = "it waited 30.0 s, longer than allowed"
+    text = "the job waited 30.0 s, longer than allowed"
     failure = Failure(Code.DEADLINE_EXCEEDED, text, phase="queue")
     assert it.tick(30.0) == [Finish(mine, failure)]
     assert it.next_deadline() == math.inf
@@ -357,7 +357,9 @@ def test_job_that_waits_too_long_ends_in_phase_queue() -> None:
 def test_job_that_runs_too_long_ends_in_phase_run_and_is_abandoned() -> None:
     it, mine = scheduler("0", max_run_seconds=60.0), job()
     it.submit(mine, 5.0)
-    failure = Failure(Code.DEADLINE_EXCEEDED, "it ran 60.0 s, longer than allowed", phase="run")
+    failure = Failure(
+        Code.DEADLINE_EXCEEDED, "the job ran 60.0 s, longer than allowed", phase="run"
+    )
     # Any event ends what is overdue.
     assert it.worker_added("1", 65.0) == [Abandon("0", 1), Finish(mine, failure)]
 
