@@ -162,17 +162,6 @@ def test_relative_flags_are_resolved_against_the_working_directory(
         serves(daemon)
 
 
-@pytest.mark.parametrize("model", ["~/model", "./model"])
-def test_relative_settings_are_resolved_against_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
-) -> None:
-    (tmp_path / "model").symlink_to(MODEL)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    with Daemon(tmp_path, config=f"{CONFIG}model = '{model}'\n") as daemon:
-        serves(daemon)
-        assert "demo model" not in daemon.log
-
-
 # --- without a socket that was named --------------------------------------------------------------
 
 
@@ -232,16 +221,6 @@ def test_asrd_run_with_a_closed_stderr_drains(tmp_path: Path, number: int) -> No
         daemon.wait_until_ready()
         opened = {Path(f"/proc/{daemon.pid_of()}/fd/{fd}").readlink() for fd in (0, 1)}
         assert opened == {Path(os.devnull)}
-        drains(daemon, number)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_asrd_run_with_a_broken_stderr_drains(tmp_path: Path, pipe: int, number: int) -> None:
-    with Daemon(tmp_path, config=CONFIG, shell=f"exec 2>{tmp_path}/pipe") as daemon:
-        daemon.wait_until_ready()
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, pipe)
-        os.close(null)
         drains(daemon, number)
 
 
