@@ -18,6 +18,7 @@ from asrd.errors import Code
 from asrd.wire import frames
 from tests.support.daemons import Daemon, Front
 from tests.support.raw import HELLO, PCM, SECOND, Peer, done, memfd, wait_for
+from tests.support.users import START
 
 WORKER_CODES = [Code.BAD_AUDIO, Code.OUT_OF_MEMORY, Code.TOO_LARGE, Code.INTERNAL]
 
@@ -59,7 +60,6 @@ def test_worker_lost_without_free_descriptors_is_found_again(front: Front) -> No
 
 
 def test_audio_without_a_free_descriptor_is_busy(front: Front) -> None:
-    start = {"rate": 16_000, "width": 2, "channels": 1}
     with front.ready() as worker, front.connect() as client, front.connect() as other:
         other.send("ping")
         other.expect("pong")
@@ -69,8 +69,8 @@ def test_audio_without_a_free_descriptor_is_busy(front: Front) -> None:
             client.ask("inline")
             error = client.expect("error")
             assert (error["code"], error["job_id"]) == (Code.BUSY, "inline")
-            client.send("audio-start", start)
-            client.send("audio-chunk", start, SECOND)
+            client.send("audio-start", START)
+            client.send("audio-chunk", START, SECOND)
             client.send("audio-stop")
             assert client.expect("error")["code"] == Code.BUSY
             with memfd(SECOND) as fd:
@@ -206,9 +206,6 @@ def test_daemon_stopped_before_it_serves_leaves_nothing(
     assert not Path(daemon.socket).exists()
 
 
-START = {"rate": 16_000, "width": 2, "channels": 1}
-
-
 def test_refused_stream_gets_one_error_with_its_job_id(front: Front) -> None:
     """One recording, one answer: the rest of a refused one causes no more errors."""
     with front.connect() as client:
@@ -233,26 +230,6 @@ def test_refused_stream_gets_one_error_with_its_job_id(front: Front) -> None:
             error = client.expect("error")
             assert (error["job_id"], error["code"]) == (job_id, code)
         client.expect("pong")
-
-
-def test_abandoned_recording_is_dropped_after_the_idle_timeout(tmp_path: Path) -> None:
-    config = "frame_timeout_seconds = 0.3\nspool_max_bytes = 32000\nqueue_max = 2"
-    with Front(tmp_path, "0", config=config) as front:
-        with front.ready() as worker, front.connect() as idle, front.connect() as client:
-            idle.ask("runs")
-            worker.serve_job()
-            idle.answer("runs")
-            idle.send("transcribe", {"job_id": "w"})
-            idle.send("audio-start", START)
-            idle.send("audio-chunk", START, SECOND)
-            error = idle.expect("error")
-            assert (error["code"], error["job_id"]) == (Code.BAD_REQUEST, "w")
-            # The memory that it held is there for others, and the connection goes on.
-            client.ask()
-            client.expect("accepted")
-            worker.start_job()
-            idle.send("ping")
-            idle.expect("pong")
 
 
 def test_refusals_do_not_fill_the_log(front: Front) -> None:

@@ -3,8 +3,6 @@
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,34 +11,29 @@ import pytest
 
 from asrd.exitcodes import Exit
 from tests.support.daemons import Daemon, Front
-from tests.support.raw import Peer, wait_for
+from tests.support.raw import status, wait_for
+from tests.support.subprocesses import started
 
 # What `asrctl` itself needs to start, on a busy machine.
 _START_SECONDS = 5.0
 
 
 def health(path: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "asrd.asrctl.cli", "--socket", path, "health"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stderr == ""
-    return done.returncode, done.stdout
+    asrctl = started("--socket", path, "health")
+    out, err = asrctl.communicate()
+    assert err == b""
+    return asrctl.returncode, out.decode()
 
 
 def seen(path: str, state: str, problem: str) -> float:
-    """Seconds until the status shows this state and problem."""
+    """Returns the seconds until the status shows this state and problem."""
+
+    def shown() -> bool:
+        found = status(path)
+        return found["state"] == state and problem in "; ".join(found["problems"])
+
     begun = time.monotonic()
-    with Peer.connect(path) as client:
-
-        def shown() -> bool:
-            client.send("status")
-            status = client.expect("status")
-            return status["state"] == state and problem in "; ".join(status["problems"])
-
-        wait_for(problem, shown)
+    wait_for(problem, shown)
     return time.monotonic() - begun
 
 

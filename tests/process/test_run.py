@@ -125,16 +125,9 @@ def test_killed_front_stops_the_running_job(daemon: Daemon) -> None:
         os.kill(daemon.front_pid(), signal.SIGKILL)
         while client.receive() is not None:
             pass
-    wait_for("a new front", lambda: _try(daemon.status))
+    daemon.wait_until_serving()
     daemon.wait_until_ready()
     assert daemon.pid_of() == worker
-
-
-def _try(call: Any) -> Any:
-    try:
-        return call()
-    except OSError:
-        return None
 
 
 def test_restart_of_the_front_loses_no_accepted_job(daemon: Daemon) -> None:

@@ -59,16 +59,11 @@ def script(directory: Path, module: str) -> str:
     return str(path)
 
 
-@pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_working_directory_is_not_on_the_import_path(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-
-
-@pytest.mark.usefixtures("installed")
-def test_working_directory_is_not_on_the_import_path(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
     names = {*sys.stdlib_module_names, *packages_distributions(), "sitecustomize", "torch"}
     evil = tmp_path_factory.mktemp("c") / "evil"
     mark = decoys(evil, {name for name in names if name.isidentifier()}, anywhere=True)
@@ -268,12 +263,12 @@ def test_removed_socket_directory_is_recreated(tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir(mode=0o750)
     path = str(place / "asrd.sock")
-    with Placed(tmp_path, "--socket", path, config=CONFIG) as daemon:
+    with Daemon(tmp_path, "--socket", path, config=CONFIG) as daemon:
         daemon.wait_until_ready()
         # Who is connected already stays so.
         with daemon.connect() as before:
             shutil.rmtree(place)
-            wait_for("a new socket", lambda: _answers(daemon))
+            daemon.wait_until_serving()
             before.ask_file("a")
             assert before.transcript("a")["text"] == TEXTS[SHORT]
         assert place.stat().st_mode & 0o777 == 0o750
@@ -289,28 +284,13 @@ def test_removed_socket_directory_is_recreated(tmp_path: Path) -> None:
 def test_socket_path_taken_meanwhile_is_an_error(tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
-    with Placed(tmp_path, "--socket", str(place / "asrd.sock"), config=CONFIG) as daemon:
+    with Daemon(tmp_path, "--socket", str(place / "asrd.sock"), config=CONFIG) as daemon:
         daemon.wait_until_ready()
         shutil.rmtree(place)
         place.write_text("a file")
         wait_for("the sentence", lambda: "so no client can connect: cannot listen at" in daemon.log)
         place.unlink()
-        wait_for("a new socket", lambda: _answers(daemon))
-
-
-class Placed(Daemon):
-    def __init__(self, tmp: Path, *arguments: str, **more: Any) -> None:
-        super().__init__(tmp, *arguments, **more)
-        self.socket = arguments[-1]
-
-
-def _answers(daemon: Daemon) -> bool:
-    """Also one that ends just then does not."""
-    try:
-        daemon.status()
-    except (OSError, AssertionError):
-        return False
-    return True
+        daemon.wait_until_serving()
 
 
 def test_removed_private_directory_costs_a_restart(tmp_path: Path) -> None:
@@ -321,7 +301,7 @@ def test_removed_private_directory_costs_a_restart(tmp_path: Path) -> None:
         shutil.rmtree(next(path for path in tmp_path.iterdir() if path.name.startswith("asrd-")))
         assert client.transcript("a")["attempts"] == 1
         wait_for("its end", lambda: not alive(worker))
-        wait_for("a new front", lambda: _answers(daemon))
+        daemon.wait_until_serving()
         serves(daemon)
         assert "was removed: starting again" in daemon.log
 

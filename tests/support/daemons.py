@@ -60,10 +60,11 @@ class _Process:
     ) -> None:
         """`passed`: listeners that it gets as systemd would pass them, all named `asrd`."""
         self.tmp = tmp
-        self.socket = str(tmp / "asrd.sock")
+        named = arguments.index("--socket") + 1 if "--socket" in arguments else 0
+        self.socket = str(tmp / (arguments[named] if named else "asrd.sock"))
         (tmp / "asrd.toml").write_text(config)
         self._log = open(tmp / "log", "wb")  # noqa: SIM115
-        if "--socket" not in arguments:
+        if not named:
             arguments = [*arguments, "--socket", self.socket]
         numbers = [sock.fileno() for sock in passed]
         python = started_with(numbers)
@@ -91,7 +92,8 @@ class _Process:
         assert self.process.poll() is None, f"the daemon ended:\n{self.log}"
         try:
             self.status()
-        except (FileNotFoundError, ConnectionRefusedError):
+        except (OSError, AssertionError):
+            # There is no front, or it ends just then.
             return False
         return True
 
