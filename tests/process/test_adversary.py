@@ -140,6 +140,7 @@ def test_status_socket_refuses_long_events(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", ["cancelled", "busy", "worker-crashed", "invented", *WORKER_CODES])
 def test_worker_cannot_answer_with_a_code_of_the_front(front: Front, code: str) -> None:
+    """Its own codes reach the client."""
     with front.ready() as worker, front.connect() as client:
         client.ask()
         job = worker.start_job()
