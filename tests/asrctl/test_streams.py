@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from asrd.exitcodes import Exit
+from asrd.wire.fds import OwnedFd
 from tests.support.fake_daemon import PATIENCE, Behaviour, FakeDaemon, answer, fail
 from tests.support.paths import ROOT
 from tests.support.status import in_state
@@ -24,18 +25,19 @@ def _in_directory(path: Path, recording: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
 
 
-def asrctl(arguments: str, redirection: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr; `redirection` is the shell's."""
+def asrctl(arguments: str, redirection: str, stdout: int = subprocess.PIPE) -> tuple[int, str, str]:
+    """Returns exit code, stdout and stderr; `redirection` is the shell's."""
     script = f'exec "$0" -m asrd.asrctl.cli {arguments} {redirection}'
     done = subprocess.run(
         ["sh", "-c", script, sys.executable],
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=PATIENCE,
         check=False,
     )
-    return done.returncode, done.stdout, done.stderr
+    return done.returncode, done.stdout or "", done.stderr
 
 
 @pytest.mark.parametrize(
@@ -116,15 +118,5 @@ def test_errors_keep_their_code_without_stderr(path: Path, redirection: str) -> 
 def test_reader_that_is_gone_is_no_error_message(path: Path, command: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    try:
-        with FakeDaemon(path):
-            done = subprocess.run(
-                [sys.executable, "-m", "asrd.asrctl.cli", command],
-                stdout=writer,
-                stderr=subprocess.PIPE,
-                timeout=PATIENCE,
-                check=False,
-            )
-    finally:
-        os.close(writer)
-    assert (done.returncode, done.stderr) == (Exit.BROKEN_PIPE, b"")
+    with FakeDaemon(path), OwnedFd(writer):
+        assert asrctl(command, "", writer) == (Exit.BROKEN_PIPE, "", "")

@@ -1,4 +1,4 @@
-"""Start-up time and memory of front and worker, and the first answer of a worker that is asleep.
+"""Start-up time and memory of front and worker.
 
 python -m tests.benchmarks.startup [--seconds S] [--rounds N]
 """
@@ -14,7 +14,6 @@ from tests.benchmarks import measure
 from tests.benchmarks.bare import bare
 from tests.support.daemons import Front
 
-_SLEEPY = f"{measure.CONFIG}idle_exit_seconds = 0.3\n"
 Times = dict[str, list[float]]
 
 
@@ -71,7 +70,6 @@ def _start(times: Times) -> None:
         with Client(path) as client:
             client.transcribe(audio, **measure.OPTIONS)
             note("asrd run, until its first transcript", time.monotonic() - started)
-    note("asrd run, worker asleep: first transcript", _first_transcript_after_sleep())
 
 
 def _first_answer_of_the_front() -> float:
@@ -79,18 +77,6 @@ def _first_answer_of_the_front() -> float:
         started = time.monotonic()
         with Front(Path(directory)):
             return time.monotonic() - started
-
-
-def _first_transcript_after_sleep() -> float:
-    audio = measure.speech(1)
-    with measure.daemon(config=_SLEEPY) as path, Client(path) as client:
-        while client.status()["workers"][0]["state"] != "asleep":
-            time.sleep(0.02)
-        # The worker's process exits a moment later.
-        time.sleep(0.2)
-        taken = measure.seconds_of(lambda: client.transcribe(audio, **measure.OPTIONS))
-        measure.wait_until_ready(path)
-    return taken
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from asrd.errors import (
     ProtocolError,
     ShuttingDown,
 )
-from asrd.wire.client_events import Accepted, Progress, SegmentDecoded, Transcript
+from asrd.wire.client_events import Accepted, Progress, SegmentDecoded
 from asrd.wire.records import AudioFormat, Segment
 
 AUDIO = AudioFormat("file")
@@ -119,15 +119,6 @@ def test_segments_that_an_attempt_repeats_are_dropped() -> None:
     while (segment := attempts.next_segment()) is not None:
         texts.append(segment.text)
     assert texts == ["a", "b", "c"]
-
-
-def test_result_is_the_transcript() -> None:
-    attempts = submitted()
-    attempts.take(Accepted("j"))
-    with pytest.raises(RuntimeError, match="after the last segment"):
-        attempts.result()
-    attempts.take(Transcript("hello"))
-    assert attempts.result() == Transcript("hello")
 
 
 @pytest.mark.parametrize(

@@ -136,17 +136,12 @@ def test_segments_arrive_while_the_job_runs(path: Path, connect: Connect) -> Non
         assert texts(stream) == []
 
 
-def test_stream_ends_with_the_transcript(path: Path, connect: Connect) -> None:
-    with FakeDaemon(path, [answer("a", "b")]), connect() as client:
-        stream = client.stream(b"")
-        assert texts(stream) == ["a", "b"]
-        assert stream.transcript.text == "a b"
-
-
-def test_progress_is_reported_while_the_job_runs(path: Path, connect: Connect) -> None:
+def test_stream_reports_progress_and_ends_with_the_transcript(path: Path, connect: Connect) -> None:
     heard: list[Progress] = []
     with FakeDaemon(path, [answer("a", "b")]), connect() as client:
-        client.transcribe(b"", on_progress=heard.append)
+        stream = client.stream(b"", on_progress=heard.append)
+        assert texts(stream) == ["a", "b"]
+        assert stream.transcript.text == "a b"
     assert [(p.audio_seconds_done, p.audio_seconds) for p in heard] == [(1.0, 2.0), (2.0, 2.0)]
 
 

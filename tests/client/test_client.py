@@ -1,6 +1,5 @@
 """The blocking client's own behaviour: threads, copies, signals, imports."""
 
-import os
 import signal
 import threading
 from pathlib import Path
@@ -86,13 +85,15 @@ def test_interrupt_cancels_the_job(path: Path) -> None:
     def interrupt(number: int, frame: object) -> None:
         raise Interrupt
 
+    main = threading.get_ident()
     previous = signal.signal(signal.SIGUSR1, interrupt)
     try:
         with FakeDaemon(path, [never, answer("x")]) as daemon, Client(str(path)) as client:
 
             def signal_main() -> None:
                 daemon.wait_for("transcribe")
-                os.kill(os.getpid(), signal.SIGUSR1)
+                # A signal to the process may reach another thread, which wakes nobody.
+                signal.pthread_kill(main, signal.SIGUSR1)
 
             thread = threading.Thread(target=signal_main)
             thread.start()

@@ -168,18 +168,6 @@ def test_repr_counts_open_calls_and_untaken_answers(conversation: Heard) -> None
     assert repr(conversation).endswith("over jobs=0 others=0>")
 
 
-def test_logger_traces_events_without_their_text(
-    conversation: Heard, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("DEBUG", "asrd.wire")
-    conversation.job("a")
-    conversation.hear("transcript", job_id="a", text="secret")
-    assert caplog.messages == [
-        "> 'transcribe' job_id='a' data=14 payload=0 fds=0",
-        "< 'transcript' job_id='a' data=30 payload=0 fds=0",
-    ]
-
-
 _scalar = st.sampled_from([None, True, 0, -1, 1.5, float("nan"), "a", "x y", ""])
 _json = _scalar | st.lists(_scalar, max_size=2) | st.fixed_dictionaries({"id": _scalar})
 _fields = st.sampled_from(

@@ -1,6 +1,5 @@
 """Both clients and asrctl against `asrd run` with the real engine and the demo model."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -21,13 +20,9 @@ from asrd.errors import Busy
 from asrd.exitcodes import Exit
 from asrd.wire.client_events import Progress
 from tests.support.daemons import Daemon
-from tests.support.raw import wait_for
+from tests.support.raw import TEXTS, wait_for
 from tests.support.subprocesses import started
 
-TEXTS = {
-    entry["file"]: entry["text"]
-    for entry in map(json.loads, (SAMPLES / "references.jsonl").read_text().splitlines())
-}
 SHORT = SAMPLES / "en-4.wav"
 MINUTE = SAMPLES / "en-minute.flac"
 PATIENCE = 60.0

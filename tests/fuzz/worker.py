@@ -1,12 +1,10 @@
 """A front that sends almost valid messages to a real worker with the demo model."""
 
 import contextlib
-import os
 import random
 import select
 import socket
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from asrd.wire.records import AudioFormat, Options
 from asrd.wire.worker_events import FROM_WORKER, CancelJob, Failed, StartJob
 from tests.fuzz.mutants import Mutants
 from tests.fuzz.structured import Listener, drain, name_of
+from tests.support.daemons import environment, started_with
 from tests.support.raw import PATIENCE, Peer, memfd
 
 _SETTINGS = "[worker]\ncpu_threads = 1\nbeam_size = 1\ncheck_model = true\n"
@@ -44,7 +43,15 @@ class WorkerUnderFire:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             listener.bind(self._path)
             listener.listen()
-            self._process = _spawned(listener, self._home, self._log)
+            self._process = subprocess.Popen(
+                [*started_with([listener.fileno()], "worker"), "-m", "asrd.worker.main", "0"],
+                env=environment(self._home),
+                pass_fds=[listener.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                start_new_session=True,
+            )
         self.pid = self._process.pid
         return self
 
@@ -119,28 +126,3 @@ class WorkerUnderFire:
                 answer = front.receive()
         assert answer is not None and answer.type == "done", answer
         assert (answer.data["key"], answer.data["text"]) == (1 << 40, _TEXT), answer
-
-
-def _spawned(listener: socket.socket, home: Path, log: Any) -> "subprocess.Popen[bytes]":
-    """Starts the worker as a service manager would, with the socket as descriptor 3."""
-    start = (
-        "import os, sys; os.dup2(int(sys.argv[1]), 3);"
-        "os.environ['LISTEN_PID'] = str(os.getpid());"
-        "os.execv(sys.executable, [sys.executable, '-m', 'asrd.worker.main', '0'])"
-    )
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("ASRD_")}
-    environment |= {
-        "ASRD_CONFIG": str(home / "asrd.toml"),
-        "LISTEN_FDS": "1",
-        "LISTEN_FDNAMES": "worker",
-        "PYTHONWARNINGS": "default",
-    }
-    return subprocess.Popen(
-        [sys.executable, "-c", start, str(listener.fileno())],
-        env=environment,
-        pass_fds=[listener.fileno()],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )

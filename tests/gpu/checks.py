@@ -5,6 +5,7 @@ Each runs in a process of its own with a time limit (`python -m tests.gpu`).
 
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from tests.gpu import brokencublas, faulty
 from tests.gpu.card import SLACK_MIB, Card
 from tests.gpu.service import COLD, Service, service, with_workers
 from tests.support.speech import word_error_rate
+from tests.support.subprocesses import started
 
 Seen = dict[str, Any]
 
@@ -351,7 +353,10 @@ def doctor(stage: Stage) -> Seen:
     """`asrctl doctor` finds the GPU and no problem with it."""
     with stage.service("doctor") as running:
         running.ready()
-        found = [each for each in running.doctor() if each["subject"] == "gpu"]
+        with stage.environment(ASRD_CONFIG=str(running.tmp / "asrd.toml")):
+            asrctl = started("--socket", running.socket, "doctor", "--json")
+        output, _ = asrctl.communicate(timeout=60)
+        found = [each for each in json.loads(output) if each["subject"] == "gpu"]
     expect(found, "no finding about a GPU")
     expect(all(each["verdict"] == "ok" for each in found), f"{found}")
     if stage.device == "cuda":

@@ -1,10 +1,6 @@
 """`asrd run` on the device under test, with enough patience for the driver's compiler."""
 
 import contextlib
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,19 +52,6 @@ class Service(Daemon):
             return loaded and workers["0"]["pid"] not in (None, pid)
 
         return self.wait_for("another process", done, COLD)
-
-    def doctor(self) -> list[dict[str, Any]]:
-        argv = [sys.executable, "-m", "asrd.asrctl.cli", "--socket", self.socket]
-        done = subprocess.run(
-            [*argv, "doctor", "--json"],
-            env={**os.environ, "ASRD_CONFIG": str(self.tmp / "asrd.toml")},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        found: list[dict[str, Any]] = json.loads(done.stdout)
-        return found
 
 
 def with_workers(module: str) -> type[Service]:

@@ -10,10 +10,10 @@ from asrd.settings import FrontSettings
 from asrd.wire import fdsocket, frames
 from tests.support.daemons import Front, descriptors, resident_kib
 from tests.support.raw import Peer, wait_for
+from tests.support.users import START
 from tests.support.worst_mix import CLIENTS, PAYLOAD, SETTINGS
 
 _MIB = 1 << 20
-START = {"rate": 16_000, "width": 2, "channels": 1}
 # Characters of four bytes: the most that a prompt can take.
 EMOJI = "\N{GRINNING FACE}" * 4000
 

@@ -59,16 +59,11 @@ def script(directory: Path, module: str) -> str:
     return str(path)
 
 
-@pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_working_directory_is_not_on_the_import_path(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-
-
-@pytest.mark.usefixtures("installed")
-def test_working_directory_is_not_on_the_import_path(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
     names = {*sys.stdlib_module_names, *packages_distributions(), "sitecustomize", "torch"}
     evil = tmp_path_factory.mktemp("c") / "evil"
     mark = decoys(evil, {name for name in names if name.isidentifier()}, anywhere=True)
@@ -162,17 +157,6 @@ def test_relative_flags_are_resolved_against_the_working_directory(
         serves(daemon)
 
 
-@pytest.mark.parametrize("model", ["~/model", "./model"])
-def test_relative_settings_are_resolved_against_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
-) -> None:
-    (tmp_path / "model").symlink_to(MODEL)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    with Daemon(tmp_path, config=f"{CONFIG}model = '{model}'\n") as daemon:
-        serves(daemon)
-        assert "demo model" not in daemon.log
-
-
 # --- without a socket that was named --------------------------------------------------------------
 
 
@@ -235,16 +219,6 @@ def test_asrd_run_with_a_closed_stderr_drains(tmp_path: Path, number: int) -> No
         drains(daemon, number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_asrd_run_with_a_broken_stderr_drains(tmp_path: Path, pipe: int, number: int) -> None:
-    with Daemon(tmp_path, config=CONFIG, shell=f"exec 2>{tmp_path}/pipe") as daemon:
-        daemon.wait_until_ready()
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, pipe)
-        os.close(null)
-        drains(daemon, number)
-
-
 def test_asrd_run_with_a_full_stderr_serves_and_drains(tmp_path: Path, pipe: int) -> None:
     full = f"exec 2>{tmp_path}/pipe; head -c 65536 /dev/zero >&2"
     with Daemon(tmp_path, config=CONFIG, shell=full) as daemon:
@@ -289,12 +263,12 @@ def test_removed_socket_directory_is_recreated(tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir(mode=0o750)
     path = str(place / "asrd.sock")
-    with Placed(tmp_path, "--socket", path, config=CONFIG) as daemon:
+    with Daemon(tmp_path, "--socket", path, config=CONFIG) as daemon:
         daemon.wait_until_ready()
         # Who is connected already stays so.
         with daemon.connect() as before:
             shutil.rmtree(place)
-            wait_for("a new socket", lambda: _answers(daemon))
+            daemon.wait_until_serving()
             before.ask_file("a")
             assert before.transcript("a")["text"] == TEXTS[SHORT]
         assert place.stat().st_mode & 0o777 == 0o750
@@ -310,28 +284,13 @@ def test_removed_socket_directory_is_recreated(tmp_path: Path) -> None:
 def test_socket_path_taken_meanwhile_is_an_error(tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
-    with Placed(tmp_path, "--socket", str(place / "asrd.sock"), config=CONFIG) as daemon:
+    with Daemon(tmp_path, "--socket", str(place / "asrd.sock"), config=CONFIG) as daemon:
         daemon.wait_until_ready()
         shutil.rmtree(place)
         place.write_text("a file")
         wait_for("the sentence", lambda: "so no client can connect: cannot listen at" in daemon.log)
         place.unlink()
-        wait_for("a new socket", lambda: _answers(daemon))
-
-
-class Placed(Daemon):
-    def __init__(self, tmp: Path, *arguments: str, **more: Any) -> None:
-        super().__init__(tmp, *arguments, **more)
-        self.socket = arguments[-1]
-
-
-def _answers(daemon: Daemon) -> bool:
-    """Also one that ends just then does not."""
-    try:
-        daemon.status()
-    except (OSError, AssertionError):
-        return False
-    return True
+        daemon.wait_until_serving()
 
 
 def test_removed_private_directory_costs_a_restart(tmp_path: Path) -> None:
@@ -342,7 +301,7 @@ def test_removed_private_directory_costs_a_restart(tmp_path: Path) -> None:
         shutil.rmtree(next(path for path in tmp_path.iterdir() if path.name.startswith("asrd-")))
         assert client.transcript("a")["attempts"] == 1
         wait_for("its end", lambda: not alive(worker))
-        wait_for("a new front", lambda: _answers(daemon))
+        daemon.wait_until_serving()
         serves(daemon)
         assert "was removed: starting again" in daemon.log
 

@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -32,6 +32,14 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "sock"))
+        listener.listen()
+        yield listener
+
+
 @asynccontextmanager
 async def supervised(unit: Unit, directory: Path) -> AsyncIterator[Supervisor]:
     supervisor = Supervisor([unit], directory)
@@ -48,18 +56,18 @@ async def until_status(unit: Unit, status: str) -> None:
         await anyio.sleep(0.01)
 
 
-async def test_notifications_of_a_dead_process_are_ignored(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
-        listener.bind(str(tmp_path / "sock"))
-        listener.listen()
-        unit = Unit("talks", [sys.executable, "-c", _TALKS], {"x": listener}, on_demand=True)
-        async with supervised(unit, tmp_path):
-            await anyio.wait_all_tasks_blocked()
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
-                dead.sendto(b"READY=1", str(tmp_path / "talks"))
+async def test_notifications_of_a_dead_process_are_ignored(
+    tmp_path: Path, listener: socket.socket
+) -> None:
+    unit = Unit("talks", [sys.executable, "-c", _TALKS], {"x": listener}, on_demand=True)
+    async with supervised(unit, tmp_path):
+        await anyio.wait_all_tasks_blocked()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
+            dead.sendto(b"READY=1", str(tmp_path / "talks"))
+        with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(tmp_path / "sock"))
             await until_status(unit, "hello")
-            assert not unit.ready.is_set()
+        assert not unit.ready.is_set()
 
 
 async def test_program_that_cannot_start_is_retried(
@@ -152,16 +160,15 @@ time.sleep(600)
 """
 
 
-async def test_child_cannot_replace_its_notify_socket(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "sock"))
-        listener.listen()
-        code = _OFFERS.format(path=tmp_path / "other")
-        unit = Unit("offers", [sys.executable, "-c", code], {"x": listener})
-        async with supervised(unit, tmp_path):
-            await until_status(unit, "offered")
-            assert unit.sockets == {"x": listener}
-            assert listener.fileno() >= 0
+async def test_child_cannot_replace_its_notify_socket(
+    tmp_path: Path, listener: socket.socket
+) -> None:
+    code = _OFFERS.format(path=tmp_path / "other")
+    unit = Unit("offers", [sys.executable, "-c", code], {"x": listener})
+    async with supervised(unit, tmp_path):
+        await until_status(unit, "offered")
+        assert unit.sockets == {"x": listener}
+        assert listener.fileno() >= 0
 
 
 async def test_stored_descriptor_is_passed_to_the_next_process(tmp_path: Path) -> None:

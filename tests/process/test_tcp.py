@@ -9,7 +9,7 @@ import pytest
 
 from asrd.errors import Code
 from tests.support.daemons import Front
-from tests.support.raw import PATIENCE, PCM, SECOND, Peer, done, wait_for
+from tests.support.raw import PATIENCE, Peer, done, wait_for
 
 CONFIG = "queue_max = 9\nconnections_max_per_user = 3"
 
@@ -96,13 +96,3 @@ def test_tcp_disconnect_cancels_the_job(front: Front, tcp: socket.socket) -> Non
         assert worker.expect("cancel") == {"key": job["key"]}
         worker.send("failed", {"key": job["key"], "code": "cancelled", "text": "cancelled"})
         wait_for("the end", lambda: front.status()["jobs"]["failed"] == {"cancelled": 1})
-
-
-def test_users_of_the_unix_socket_stay_known(front: Front, tcp: socket.socket) -> None:
-    with front.ready() as worker, connected(tcp) as stranger, front.connect() as user:
-        user.send("transcribe", {"job_id": "mine", "audio": PCM}, SECOND)
-        user.expect("accepted")
-        worker.start_job()
-        assert shown(stranger) is None
-        with front.connect() as again:
-            assert shown(again) == "mine"

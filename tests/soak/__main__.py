@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.soak import campaign, liars
-from tests.soak.campaign import crashing_model
 from tests.soak.host import config
 from tests.soak.ledger import Ledger
 from tests.soak.report import render
 from tests.soak.standalone import Standalone
 from tests.soak.units import Units
+from tests.support.daemons import crashing_model
 from tests.support.systemd.service import built
 
 # The share of the time for the campaign of lying workers.

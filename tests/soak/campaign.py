@@ -2,11 +2,9 @@
 
 import json
 import random
-import shutil
 import threading
 from pathlib import Path
 
-from asrd.demo import MODEL
 from tests.soak import clips, deaths, fairness, hostile, libraries
 from tests.soak.crowd import Behaviour, Crowd
 from tests.soak.honest import (
@@ -132,14 +130,3 @@ def _at_rest(host: Host) -> bool:
     answer = status(host.socket)
     states = [worker["state"] for worker in answer["workers"]]
     return answer["connections"] == 1 and states == ["ready"] * len(host.workers)
-
-
-def crashing_model(parent: Path) -> Path:
-    """The demo model with alignment heads that do not exist: a request for word timestamps causes a
-    real segmentation fault in CTranslate2."""
-    model = parent / "crashing-model"
-    shutil.copytree(MODEL, model)
-    settings = json.loads((model / "config.json").read_text())
-    settings["alignment_heads"] = [[1, 400_000]]
-    (model / "config.json").write_text(json.dumps(settings))
-    return model

@@ -31,10 +31,6 @@ class Clip:
     text: str
     file_text: str
 
-    @property
-    def seconds(self) -> float:
-        return len(self.pcm) / 32_000
-
 
 def known(model: Path, chance: random.Random) -> list[Clip]:
     """Two long recordings, then some short ones; no two have the same transcript."""

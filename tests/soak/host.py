@@ -46,8 +46,6 @@ class Host(ABC):
     socket: str
     log: Path
     workers: tuple[str, ...] = ("0", "1")
-    # The processes besides the front and the workers that stand by.
-    spares: int = 0
     # The clients' users, and one with few jobs; none if all are the campaign's own user.
     users: tuple[int, ...] = ()
     quiet_user: int | None = None

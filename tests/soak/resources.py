@@ -189,7 +189,7 @@ class Watch:
 
     def _look(self) -> None:
         born = self._host.processes()
-        if born > 1 + len(self._host.workers) + self._host.spares:
+        if born > 1 + len(self._host.workers):
             self._ledger.fail(f"{born} processes: more than one front, or worker of a name")
         try:
             answer = status(self._host.socket)

@@ -301,9 +301,7 @@ def test_growth_at_rest_is_found(change: dict[str, int], files: set[str], found:
 def watch(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Looks once at a daemon with this front, these workers and so many processes."""
     answer: dict[str, Any] = {}
-    host = SimpleNamespace(
-        socket="", workers=("0", "1"), spares=0, helpers=dict, holding=lambda pid: SMALL
-    )
+    host = SimpleNamespace(socket="", workers=("0", "1"), helpers=dict, holding=lambda pid: SMALL)
     monkeypatch.setattr(resources, "status", lambda socket: answer)
     watching = Watch(ledger, cast(Host, host))
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from asrd.wire.fds import OwnedFd
-from tests.soak.campaign import crashing_model
 from tests.soak.host import ABORT, START, STOP, WATCHDOG, Host, config
 from tests.soak.killer import Killer
 from tests.soak.resources import Holding
+from tests.support.daemons import crashing_model
 from tests.support.procfs import children
 from tests.support.systemd.nspawn import Machine, booted
 from tests.support.systemd.service import Service, install

@@ -1,29 +1,32 @@
 """Real daemons for tests: `asrd run` whole, or `asrd serve` with the test itself as the worker."""
 
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from asrd.demo import MODEL
 from tests.support.raw import HELLO, PATIENCE, Peer, status, wait_for
 
 
-def _environment(tmp: Path) -> dict[str, str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("ASRD_")}
+def environment(tmp: Path) -> dict[str, str]:
+    found = {k: v for k, v in os.environ.items() if not k.startswith("ASRD_")}
     # Its private directory must appear, and be gone afterwards, where the test can see it.
-    environment["TMPDIR"] = str(tmp)
-    environment["ASRD_CONFIG"] = str(tmp / "asrd.toml")
-    environment["PYTHONWARNINGS"] = "default"
-    return environment
+    found["TMPDIR"] = str(tmp)
+    found["ASRD_CONFIG"] = str(tmp / "asrd.toml")
+    found["PYTHONWARNINGS"] = "default"
+    return found
 
 
-def _started_with(numbers: list[int]) -> list[str]:
-    """The command of an interpreter with those descriptors as 3, 4, … and their variables."""
+def started_with(numbers: list[int], name: str = "asrd") -> list[str]:
+    """The command of an interpreter that gets those sockets as systemd would pass them: as
+    descriptors 3, 4, … with this name."""
     if not numbers:
         return [sys.executable]
     start = (
@@ -32,7 +35,7 @@ def _started_with(numbers: list[int]) -> list[str]:
         "[os.dup2(number, 100 + i) for i, number in enumerate(numbers)];"
         "[os.dup2(100 + i, 3 + i) for i in range(len(numbers))];"
         "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(numbers)),"
-        " LISTEN_FDNAMES=':'.join(['asrd'] * len(numbers)));"
+        f" LISTEN_FDNAMES=':'.join(['{name}'] * len(numbers)));"
         "os.closerange(3 + len(numbers), 200);"
         "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     )
@@ -57,16 +60,17 @@ class _Process:
     ) -> None:
         """`passed`: listeners that it gets as systemd would pass them, all named `asrd`."""
         self.tmp = tmp
-        self.socket = str(tmp / "asrd.sock")
+        named = arguments.index("--socket") + 1 if "--socket" in arguments else 0
+        self.socket = str(tmp / (arguments[named] if named else "asrd.sock"))
         (tmp / "asrd.toml").write_text(config)
         self._log = open(tmp / "log", "wb")  # noqa: SIM115
-        if "--socket" not in arguments:
+        if not named:
             arguments = [*arguments, "--socket", self.socket]
         numbers = [sock.fileno() for sock in passed]
-        python = _started_with(numbers)
+        python = started_with(numbers)
         self.process = subprocess.Popen(
             ["sh", "-c", f'{shell}; exec "$@"', "sh", *python, *self.program, *arguments],
-            env=_environment(tmp),
+            env=environment(tmp),
             pass_fds=numbers,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
@@ -88,7 +92,8 @@ class _Process:
         assert self.process.poll() is None, f"the daemon ended:\n{self.log}"
         try:
             self.status()
-        except (FileNotFoundError, ConnectionRefusedError):
+        except (OSError, AssertionError):
+            # There is no front, or it ends just then.
             return False
         return True
 
@@ -112,7 +117,7 @@ class _Process:
         leftovers = [p.name for p in self.tmp.iterdir() if p.name.startswith("asrd-")]
         assert not leftovers, f"left behind: {leftovers}"
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         self.wait_until_serving()
         return self
 
@@ -124,8 +129,7 @@ class Daemon(_Process):
     """`asrd run` with real workers."""
 
     def __init__(self, tmp: Path, *arguments: str, config: str = "", shell: str = ":") -> None:
-        self.asks = ["run", *arguments]
-        super().__init__(tmp, self.asks, config, shell)
+        super().__init__(tmp, ["run", *arguments], config, shell)
 
     def workers(self) -> dict[str, dict[str, Any]]:
         return {worker["name"]: worker for worker in self.status()["workers"]}
@@ -147,10 +151,6 @@ class Daemon(_Process):
 
     def front_pid(self) -> int:
         return int(self.status()["pid"])
-
-    def __enter__(self) -> "Daemon":
-        super().__enter__()
-        return self
 
 
 class Front(_Process):
@@ -205,10 +205,6 @@ class Front(_Process):
             for listener in self.listeners.values():
                 listener.close()
 
-    def __enter__(self) -> "Front":
-        super().__enter__()
-        return self
-
 
 def resident_kib(pid: int) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -228,5 +224,12 @@ def alive(pid: int) -> bool:
         return False
 
 
-def now() -> float:
-    return time.monotonic()
+def crashing_model(parent: Path) -> Path:
+    """Makes the demo model with alignment heads that do not exist: a request for word timestamps
+    causes a real segmentation fault in CTranslate2."""
+    model = parent / "crashing-model"
+    shutil.copytree(MODEL, model)
+    settings = json.loads((model / "config.json").read_text())
+    settings["alignment_heads"] = [[1, 400_000]]
+    (model / "config.json").write_text(json.dumps(settings))
+    return model

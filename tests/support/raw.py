@@ -148,12 +148,6 @@ class Peer:
         assert event.type == "transcript", event.data
         return event.data
 
-    def error(self, job_id: str = "a") -> dict[str, Any]:
-        """The data of the job's error, which is its answer."""
-        event = self.answer(job_id)
-        assert event.type == "error", event.data
-        return event.data
-
     def at_end(self) -> bool:
         """True if the connection has ended, with nothing unread before that."""
         return self.receive() is None
