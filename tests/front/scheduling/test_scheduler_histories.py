@@ -92,9 +92,11 @@ class SchedulerHistory(RuleBasedStateMachine):
         self.world.add(name)
 
     @precondition(lambda self: self.world.workers)
-    @rule(data=st.data(), how=st.sampled_from(["retire", "remove", "lost"]))
-    def worker_event(self, data: st.DataObject, how: str) -> None:
-        getattr(self.world, how)(self._some_worker(data))
+    @rule(data=st.data(), event=st.sampled_from(["retire", "remove", "lost", "left", "failed"]))
+    def worker_event(self, data: st.DataObject, event: str) -> None:
+        # A worker that left is asleep, or one that failed is down.
+        how = [data.draw(st.booleans())] if event in ("left", "failed") else []
+        getattr(self.world, event)(self._some_worker(data), *how)
 
     @precondition(lambda self: self.world.workers)
     @rule(
@@ -110,16 +112,6 @@ class SchedulerHistory(RuleBasedStateMachine):
     @rule(data=st.data(), model=st.sampled_from(MODELS), skills=st.sampled_from(SKILLS))
     def loading(self, data: st.DataObject, model: str, skills: Skills) -> None:
         self.world.loading(self._some_worker(data), model, skills if skills.languages else None)
-
-    @precondition(lambda self: self.world.workers)
-    @rule(data=st.data(), asleep=st.booleans())
-    def left(self, data: st.DataObject, asleep: bool) -> None:
-        self.world.left(self._some_worker(data), asleep)
-
-    @precondition(lambda self: self.world.workers)
-    @rule(data=st.data(), down=st.booleans())
-    def failed(self, data: st.DataObject, down: bool) -> None:
-        self.world.failed(self._some_worker(data), down)
 
     @precondition(lambda self: self._busy())
     @rule(data=st.data(), how=st.sampled_from(["done", "failed", "fatal"]))
