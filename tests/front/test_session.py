@@ -399,18 +399,14 @@ async def test_no_event_makes_a_second_line_in_the_log(
     [
         ("transcribe", {"name": "m" * 256, "job_id": "a", "audio": PCM}),
         ("transcribe", {"task": "x" * 200_000}),
-        ("transcribe", {"job_id": "x" * 200_000}),
-        ("transcribe", {"audio": {"encoding": "x" * 200_000}}),
         ("transcribe", {"temperature": ["x" * 100_000]}),
-        ("cancel", {"job_id": "x" * 200_000}),
         ("audio-start", {"rate": "x" * 200_000}),
     ],
 )
-async def test_error_repeats_little_of_the_event(kind: str, data: object) -> None:
+async def test_error_repeats_little_of_the_event(kind: str, data: dict[str, Any]) -> None:
     async with users() as made:
         alice = made.connect(ALICE)
         made.front.scheduler.worker_ready("0", "tiny", anyio.current_time())
-        assert isinstance(data, dict)
         alice.sock.setblocking(True)
         alice.send(kind, data, SECOND if data.get("name") else b"")
         alice.sock.setblocking(False)

@@ -295,6 +295,14 @@ def test_one_sleeper_that_suits_is_woken_for_each_waiting_job() -> None:
     assert it.worker_ready("1", "tiny", 2.0) == [Start(mine, "1", 1)]
 
 
+def test_refused_job_wakes_a_sleeper_where_none_may_wait() -> None:
+    it = scheduler("0", queue_max=0)
+    it.worker_left("0", True, 0.0)
+    assert kinds(it.submit(job(), 1.0)) == ["Refuse busy", "Wake"]
+    it.worker_ready("0", "tiny", 2.0)
+    assert kinds(it.submit(job(), 3.0)) == ["Start", "Accept"]
+
+
 # --- draining -----------------------------------------------------------------------------------
 
 
@@ -307,6 +315,29 @@ def test_draining_scheduler_accepts_nothing_and_ends_the_accepted() -> None:
     assert not it.idle
     it.job_done("0", 1, "text", 2.0)
     assert it.idle
+
+
+def test_draining_job_waits_no_longer_than_max_wait_seconds() -> None:
+    it = scheduler("0", queue_max=5, max_wait_seconds=10.0)
+    it.submit(job(), 0.0)
+    it.submit(job(), 4.0)
+    it.submit(job(timeout=5000.0), 4.0)
+    it.drain(6.0)
+    assert it.next_deadline() == 14.0
+    assert kinds(it.tick(14.0)) == ["Finish deadline-exceeded"]
+    assert it.next_deadline() == 16.0
+    it.worker_lost("0", "it died", 15.0)
+    assert kinds(it.tick(16.0)) == ["Finish deadline-exceeded"]
+    assert kinds(it.tick(25.0)) == ["Finish deadline-exceeded"]
+    assert it.idle
+
+
+def test_job_given_back_while_draining_waits_from_the_drain_on() -> None:
+    it = scheduler("0", max_wait_seconds=10.0)
+    it.submit(job(timeout=5000.0), 0.0)
+    it.drain(60.0)
+    assert it.worker_left("0", False, 61.0) == []
+    assert it.next_deadline() == 70.0
 
 
 # --- costs --------------------------------------------------------------------------------------

@@ -44,7 +44,8 @@ class SchedulerHistory(RuleBasedStateMachine):
         workers=st.lists(st.tuples(st.sampled_from(MODELS), st.sampled_from(SKILLS)), max_size=3),
     )
     def begin(self, workers: list[tuple[str, Skills]], **limits: Any) -> None:
-        self.world = World(FrontSettings(max_run_seconds=60.0, **limits))
+        timing = {"max_wait_seconds": 30.0, "max_run_seconds": 60.0}
+        self.world = World(FrontSettings(**timing, **limits))
         self.world.add("0")
         for name, (model, skills) in zip(NAMES, workers, strict=False):
             self.world.add(name)
@@ -63,7 +64,7 @@ class SchedulerHistory(RuleBasedStateMachine):
     @rule(
         uid=st.integers(1, 3),
         needs=st.sampled_from(NEEDS),
-        timeout=st.sampled_from([None, 1.0, 45.0]),
+        timeout=st.sampled_from([None, 1.0, 45.0, 400.0]),
         size=st.integers(1, 4),
         seconds=st.sampled_from([0.0, 0.1, 3.3]),
     )
