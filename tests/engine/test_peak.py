@@ -155,10 +155,7 @@ def test_search_has_an_end(minute: Samples) -> None:
 
 @pytest.mark.parametrize(
     ("container", "codec", "rate", "most"),
-    [
-        ("flac", "flac", RATE, 300),
-        ("ogg", "libopus", 48_000, 150),
-    ],
+    [("flac", "flac", RATE, 300), ("ogg", "libopus", 48_000, 150)],
 )
 def test_number_of_packets_limits_the_search(
     minute: Samples, container: str, codec: str, rate: int, most: int

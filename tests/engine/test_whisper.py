@@ -24,14 +24,7 @@ from asrd.engine.audio.reader import RATE, Samples
 from asrd.engine.model_check import check
 from asrd.engine.peak import READ_AHEAD_SECONDS
 from asrd.engine.whisper import WhisperEngine, load_engine
-from asrd.errors import (
-    BadRequest,
-    InternalError,
-    JobError,
-    LoadError,
-    OutOfMemory,
-    Poisoned,
-)
+from asrd.errors import BadRequest, InternalError, JobError, LoadError, OutOfMemory, Poisoned
 from asrd.wire.fields import dump
 from asrd.wire.records import Options
 from tests.support.engine_jobs import (

@@ -88,10 +88,7 @@ async def test_cancel_neither_ends_nor_reveals_another_users_job() -> None:
         assert made.front._unanswered[ALICE] == 1
         root.send("cancel", {"job_id": "secret"})
         assert await root.expect("cancelled") == {"job_id": "secret", "jobs": 1}
-        assert await refused(alice) == (
-            Code.CANCELLED,
-            "it was cancelled from another connection",
-        )
+        assert await refused(alice) == (Code.CANCELLED, "it was cancelled from another connection")
 
 
 async def test_two_users_may_use_one_job_id() -> None:
@@ -364,9 +361,7 @@ async def test_plain_stream_without_audio_has_an_empty_transcript() -> None:
 EVIL = "\n<0>2026-01-01 fake: entry\r\x1b[31m\x00\u202e\ud800"
 
 
-async def test_no_event_makes_a_second_line_in_the_log(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_no_event_makes_a_second_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     async with users(queue_max=10) as made:
         for data in (
             {"job_id": EVIL[:-1], "audio": PCM},

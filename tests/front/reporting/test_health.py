@@ -101,8 +101,7 @@ def test_worker_that_owes_two_signs_of_life_is_silent(
 
 
 @pytest.mark.parametrize(
-    ("now", "problem"),
-    [(109.0, "worker 0 is starting"), (112.0, "worker 0 is starting for 12 s")],
+    ("now", "problem"), [(109.0, "worker 0 is starting"), (112.0, "worker 0 is starting for 12 s")]
 )
 def test_long_start_is_reported_with_its_duration(now: float, problem: str) -> None:
     made = front()
