@@ -44,8 +44,8 @@ class SchedulerHistory(RuleBasedStateMachine):
         workers=st.lists(st.tuples(st.sampled_from(MODELS), st.sampled_from(SKILLS)), max_size=3),
     )
     def begin(self, workers: list[tuple[str, Skills]], **limits: Any) -> None:
-        timing = {"max_wait_seconds": 30.0, "max_run_seconds": 60.0}
-        self.world = World(FrontSettings(**timing, **limits))
+        limits |= {"max_wait_seconds": 30.0, "max_run_seconds": 60.0}
+        self.world = World(FrontSettings(**limits))
         self.world.add("0")
         for name, (model, skills) in zip(NAMES, workers, strict=False):
             self.world.add(name)
