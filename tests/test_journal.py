@@ -140,9 +140,7 @@ def test_line_with_a_traceback_is_one_line() -> None:
     assert r"it broke\nTraceback" in line
 
 
-def test_stderr_is_the_journal_only_if_named(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_stderr_is_the_journal_only_if_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)
     assert not stderr_is_the_journal()
     found = os.fstat(2)

@@ -1,7 +1,11 @@
-"""The demo model and the longest of its recordings, loaded once."""
+"""The demo model, as it is or to be changed, and the longest of its recordings."""
+
+import shutil
+from pathlib import Path
 
 import pytest
 
+from asrd.demo import MODEL
 from asrd.engine.audio.reader import Samples
 from asrd.engine.whisper import WhisperEngine, load_engine
 from tests.support.engine_jobs import SETTINGS
@@ -19,3 +23,9 @@ def engine() -> WhisperEngine:
 @pytest.fixture(scope="session")
 def minute() -> Samples:
     return sample("en-minute.flac")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A copy of the demo model, to be changed."""
+    return Path(shutil.copytree(MODEL, tmp_path / "model"))

@@ -25,7 +25,7 @@ def split(
     padded = [np.pad(channel, (0, length - len(channel))) for channel in channels]
     audio = AudioFormat("pcm_f32le", RATE, len(channels))
     with memory_file(np.stack(padded, axis=1).astype("<f4").tobytes()) as fd:
-        return run_job(engine, fd, audio, SPLIT, listener, limit)
+        return run_job(engine, fd, audio, SPLIT, listener=listener, limit=limit)
 
 
 def test_channels_are_transcribed_separately_and_sorted_by_time(engine: WhisperEngine) -> None:

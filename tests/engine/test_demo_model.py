@@ -11,14 +11,7 @@ import pytest
 from faster_whisper import WhisperModel
 
 from asrd.demo import MODEL, SAMPLES, samples
-from tests.support.speech import (
-    SAMPLE_RATE,
-    Recording,
-    load,
-    recordings,
-    spoken,
-    word_error_rate,
-)
+from tests.support.speech import SAMPLE_RATE, Recording, load, recordings, spoken, word_error_rate
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asrd.engine.hints import (
-    HOTWORDS_TOKENS,
-    PROMPT_TOKENS,
-    Decoded,
-    Hints,
-    is_better,
-    read_hints,
-)
+from asrd.engine.hints import HOTWORDS_TOKENS, PROMPT_TOKENS, Decoded, Hints, is_better, read_hints
 
 PLAIN = "and then you go into your comfy UI folder again"
 

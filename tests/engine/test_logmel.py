@@ -13,7 +13,7 @@ from faster_whisper.feature_extractor import FeatureExtractor
 from asrd.engine.audio.reader import BLOCK_SECONDS, RATE, Samples
 from asrd.engine.logmel import LogMel
 from asrd.engine.peak import READ_AHEAD_SECONDS, search
-from tests.support.sounds import noise
+from tests.support.sounds import blocks, noise
 
 WINDOW = 3000
 # sha256 of the source of the methods that use features.
@@ -36,27 +36,23 @@ def extractor() -> Any:
     return FeatureExtractor()
 
 
-def in_blocks(samples: Samples, length: int) -> Iterator[Samples]:
-    for start in range(0, len(samples), length):
-        yield samples[start : start + length]
-
-
 def features(
     samples: Samples,
     extractor: Any,
     length: int = BLOCK_SECONDS * RATE,
     on_window: Callable[[int], None] = lambda frame: None,
 ) -> LogMel:
-    return LogMel(in_blocks(samples, length), extractor.mel_filters, on_window)
+    return LogMel(blocks(samples, length), extractor.mel_filters, on_window)
 
 
 def searched(samples: Samples, extractor: Any) -> LogMel:
     """The same after the search for the loudest place."""
     mel = features(samples, extractor)
     if mel.read_ahead():
-        blocks = in_blocks(samples, BLOCK_SECONDS * RATE)
         count = READ_AHEAD_SECONDS // BLOCK_SECONDS
-        mel.raise_peak(search(blocks, count, extractor.mel_filters, mel.peak))
+        mel.raise_peak(
+            search(blocks(samples, BLOCK_SECONDS * RATE), count, extractor.mel_filters, mel.peak)
+        )
     return mel
 
 
@@ -121,8 +117,8 @@ def test_empty_blocks_are_skipped(extractor: Any, minute: Samples) -> None:
     # The VAD yields them.
     nothing, samples = noise(0), minute[: RATE * 4]
     parts = [nothing, samples[:100], nothing, nothing, samples[100:40_000], nothing]
-    blocks = [*parts, samples[40_000:], nothing, nothing]
-    mel = LogMel(blocks, extractor.mel_filters, lambda frame: None)
+    parts += [samples[40_000:], nothing, nothing]
+    mel = LogMel(parts, extractor.mel_filters, lambda frame: None)
     assert same(mel[:, :WINDOW], extractor(samples))
 
 

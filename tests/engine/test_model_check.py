@@ -16,12 +16,7 @@ from asrd.demo import MODEL
 from asrd.engine.model_check import Facts, check
 from asrd.errors import LoadError
 from asrd.wire.languages import NAMES
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """A copy of the demo model, to be changed."""
-    return Path(shutil.copytree(MODEL, tmp_path / "model"))
+from tests.support.engine_jobs import edit
 
 
 def fault(path: Path) -> str:
@@ -30,11 +25,6 @@ def fault(path: Path) -> str:
     text = str(caught.value)
     assert "\n" not in text
     return text
-
-
-def edit(path: Path, **changes: Any) -> None:
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps({**config, **changes}))
 
 
 def test_demo_model_has_no_fault() -> None:

@@ -19,7 +19,7 @@ from asrd.engine.peak import SEARCHED_SECONDS, SPEECH_SECONDS, search
 from asrd.engine.prepared import Prepared
 from asrd.wire.records import AudioFormat
 from tests.support.engine_jobs import F32, FILE, S16
-from tests.support.sounds import encoded, memory_file, noise, s16, silence, wav
+from tests.support.sounds import blocks, encoded, memory_file, noise, s16, silence, wav
 
 FILTERS = FeatureExtractor().mel_filters
 # Seconds read for the first window, the excess of one read, and one block to know if there is one.
@@ -109,17 +109,18 @@ def test_search_transforms_few_frames(minute: Samples, monkeypatch: pytest.Monke
         return rfft(frames, **options)
 
     monkeypatch.setattr(np.fft, "rfft", counting)
-    blocks = [minute[start : start + RATE * 10] for start in range(0, len(minute), RATE * 10)] * 30
-    search(blocks, len(blocks), FILTERS, 0.0)
-    assert transformed < sum(map(len, blocks)) // HOP / 20
+    parts = [*blocks(minute, RATE * 10)] * 30
+    search(parts, len(parts), FILTERS, 0.0)
+    assert transformed < sum(map(len, parts)) // HOP / 20
 
 
 @pytest.mark.parametrize("where", [0, BLOCK_SECONDS, BLOCK_SECONDS - 0.01])
 def test_click_is_found_anywhere(where: float) -> None:
     samples = noise(35, 1e-3)
     samples[int(where * RATE)] = 0.5
-    blocks = [samples[start : start + RATE * 10] for start in range(0, len(samples), RATE * 10)]
-    assert np.log10(search(blocks, 4, FILTERS, 0.0)) == pytest.approx(loudness(samples), abs=1e-5)
+    assert np.log10(search(blocks(samples, RATE * 10), 4, FILTERS, 0.0)) == pytest.approx(
+        loudness(samples), abs=1e-5
+    )
 
 
 # --- how far the search goes -------------------------------------------------------------------
@@ -154,10 +155,7 @@ def test_search_has_an_end(minute: Samples) -> None:
 
 @pytest.mark.parametrize(
     ("container", "codec", "rate", "most"),
-    [
-        ("flac", "flac", RATE, 300),
-        ("ogg", "libopus", 48_000, 150),
-    ],
+    [("flac", "flac", RATE, 300), ("ogg", "libopus", 48_000, 150)],
 )
 def test_number_of_packets_limits_the_search(
     minute: Samples, container: str, codec: str, rate: int, most: int

@@ -11,7 +11,7 @@ from faster_whisper.vad import get_speech_timestamps, get_vad_model
 from asrd.demo import samples
 from asrd.engine.audio.reader import RATE, Samples
 from asrd.engine.vad import SpeechFilter, SpeechMap
-from tests.support.sounds import noise, sample, silence
+from tests.support.sounds import blocks, noise, sample, silence
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +22,6 @@ def session() -> Any:
 @pytest.fixture(scope="module")
 def utterances() -> list[Samples]:
     return [sample(each.name) for each in samples() if each.seconds < 30]
-
-
-def blocks(samples: Samples, length: int) -> Iterator[Samples]:
-    for start in range(0, len(samples), length):
-        yield samples[start : start + length]
 
 
 def conversation(utterances: list[Samples], seed: int) -> Samples:

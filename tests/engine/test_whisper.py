@@ -4,9 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import gc
-import json
 import os
-import shutil
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,14 +24,7 @@ from asrd.engine.audio.reader import RATE, Samples
 from asrd.engine.model_check import check
 from asrd.engine.peak import READ_AHEAD_SECONDS
 from asrd.engine.whisper import WhisperEngine, load_engine
-from asrd.errors import (
-    BadRequest,
-    InternalError,
-    JobError,
-    LoadError,
-    OutOfMemory,
-    Poisoned,
-)
+from asrd.errors import BadRequest, InternalError, JobError, LoadError, OutOfMemory, Poisoned
 from asrd.wire.fields import dump
 from asrd.wire.records import Options
 from tests.support.engine_jobs import (
@@ -43,6 +34,7 @@ from tests.support.engine_jobs import (
     SETTINGS,
     Listener,
     count_calls,
+    edit,
     prepare,
     run_job,
     transcribe,
@@ -390,19 +382,8 @@ def test_error_that_a_full_gpu_leaves_fails_no_other_job(
 # --- loading ------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """A copy of the demo model, to be changed."""
-    return Path(shutil.copytree(MODEL, tmp_path / "model"))
-
-
 def load(model: Path, **changes: Any) -> WhisperEngine:
     return load_engine(dataclasses.replace(SETTINGS, model=str(model), **changes))
-
-
-def edit(path: Path, **changes: Any) -> None:
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps({**config, **changes}))
 
 
 def test_loaded_engine_knows_its_abilities(engine: WhisperEngine) -> None:
@@ -538,14 +519,3 @@ def test_vad_that_can_not_be_loaded_fails_only_jobs_that_use_it(
     # An open recording would live as long as the error's traceback.
     assert not opened
     assert transcribe(engine, sample("en-0.wav")).text
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("compute_type", ["default", "float16", "int8_float16"])
-def test_gpu_gives_the_same_text(compute_type: str) -> None:
-    found = load(MODEL, device="cuda", compute_type=compute_type)
-    assert found.device == "cuda"
-    for each in samples():
-        # The tiny model hears a Spanish word otherwise with int8 weights, on a CPU, too.
-        if each.seconds < 5 and each.language == "en":
-            assert transcribe(found, each.path.read_bytes()).text == each.text

@@ -4,14 +4,12 @@ import os
 import socket
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import anyio
 import pytest
-from anyio.abc import TaskGroup
 
 from asrd.errors import Busy, ProtocolError
 from asrd.front.server import _public_policy
@@ -19,10 +17,9 @@ from asrd.settings import FrontSettings
 from asrd.wire import fdsocket, frames
 from asrd.wire.connection import BufferBudget, Connection
 from tests.support.raw import memfd
+from tests.support.users import ALICE, BOB, connected
 
 pytestmark = pytest.mark.anyio
-
-ALICE, BOB = 1000, 1001
 
 
 # --- one event ------------------------------------------------------------------------------------
@@ -115,21 +112,6 @@ def test_public_socket_takes_no_descriptor() -> None:
 # --- buffers of all clients -----------------------------------------------------------------------
 
 
-@contextmanager
-def connected(
-    tasks: TaskGroup, kept: BufferBudget | None = None, owner: int = ALICE
-) -> Iterator[tuple[Connection, socket.socket]]:
-    """A connection, and the socket at its other end."""
-    ours, theirs = socket.socketpair()
-    decoder, buffer = frames.Decoder(frames.FrameLimits()), memoryview(bytearray(1 << 18))
-    made = Connection(ours, decoder, tasks, buffer, output_max=1 << 30, budget=kept, owner=owner)
-    try:
-        with theirs:
-            yield made, theirs
-    finally:
-        made.close()
-
-
 async def until(condition: Callable[[], object]) -> None:
     with anyio.fail_after(20):
         while not condition():
@@ -153,37 +135,35 @@ async def test_user_with_most_incomplete_events_gets_busy(over: bool) -> None:
         except Busy:
             ended.append(connection)
 
-    async with anyio.create_task_group() as tasks:
-        with (
-            connected(tasks, kept, ALICE) as (one, peer_one),
-            connected(tasks, kept, ALICE) as (two, peer_two),
-            connected(tasks, kept, BOB) as (other, peer_other),
-        ):
-            for each in (one, two, other):
-                tasks.start_soon(read, each)
-            peer_one.sendall(part(29_000))
-            peer_two.sendall(part(31_000))
-            await until(lambda: kept.total == 60_000)
-            peer_other.sendall(part(40_000 + over))
-            await until(lambda: kept.total == 100_000 or ended == [two])
-            assert [each.overflowed for each in (one, two, other)] == [False, over, False]
-            assert kept.total == (69_001 if over else 100_000)
-            tasks.cancel_scope.cancel()
+    async with (
+        connected(budget=kept, owner=ALICE) as (one, peer_one, tasks),
+        connected(budget=kept, owner=ALICE) as (two, peer_two, _),
+        connected(budget=kept, owner=BOB) as (other, peer_other, _),
+    ):
+        for each in (one, two, other):
+            tasks.start_soon(read, each)
+        peer_one.sock.sendall(part(29_000))
+        peer_two.sock.sendall(part(31_000))
+        await until(lambda: kept.total == 60_000)
+        peer_other.sock.sendall(part(40_000 + over))
+        await until(lambda: kept.total == 100_000 or ended == [two])
+        assert [each.overflowed for each in (one, two, other)] == [False, over, False]
+        assert kept.total == (69_001 if over else 100_000)
+        tasks.cancel_scope.cancel()
     assert kept.total == 0
 
 
 async def test_complete_event_no_longer_counts() -> None:
     kept = BufferBudget(1 << 20)
-    async with anyio.create_task_group() as tasks:
-        with connected(tasks, kept) as (one, peer):
-            raw = event(b'{"a": "' + b"x" * 50_000 + b'"}')
-            peer.sendall(raw[:30_000])
-            with anyio.move_on_after(0.05):
-                await one.receive()
-            assert kept.total > 29_000
-            peer.sendall(raw[30_000:])
-            assert await one.receive() is not None
-            assert kept.total == 0
+    async with connected(budget=kept, owner=ALICE) as (one, peer, _):
+        raw = event(b'{"a": "' + b"x" * 50_000 + b'"}')
+        peer.sock.sendall(raw[:30_000])
+        with anyio.move_on_after(0.05):
+            await one.receive()
+        assert kept.total > 29_000
+        peer.sock.sendall(raw[30_000:])
+        assert await one.receive() is not None
+        assert kept.total == 0
 
 
 # More than the kernel keeps for a peer that does not read.
@@ -192,29 +172,28 @@ LARGE = {"text": "x" * 1_000_000}
 
 async def test_user_with_most_unread_answers_is_cut_off() -> None:
     kept = BufferBudget(3_000_000)
-    async with anyio.create_task_group() as tasks:
-        with connected(tasks, kept) as (greedy, _), connected(tasks, kept) as (modest, _):
-            for connection in (greedy, greedy, modest):
-                connection.send("transcript", LARGE)
-            assert not greedy.overflowed
-            assert kept.total == greedy.unread + modest.unread
-            modest.send("transcript", {"text": "x" * 900_000})
-            assert (greedy.overflowed, modest.overflowed) == (True, False)
-            assert kept.total == modest.unread
-        assert kept.total == 0
+    user = {"budget": kept, "owner": ALICE}
+    async with connected(**user) as (greedy, _, _), connected(**user) as (modest, _, _):
+        for connection in (greedy, greedy, modest):
+            connection.send("transcript", LARGE)
+        assert not greedy.overflowed
+        assert kept.total == greedy.unread + modest.unread
+        modest.send("transcript", {"text": "x" * 900_000})
+        assert (greedy.overflowed, modest.overflowed) == (True, False)
+        assert kept.total == modest.unread
+    assert kept.total == 0
 
 
 async def test_small_unread_answers_take_no_more_than_their_bytes() -> None:
-    async with anyio.create_task_group() as tasks:
-        with connected(tasks) as (connection, _):
-            connection.send("filler", LARGE)
-            tracemalloc.start()
-            for _ in range(20_000):
-                connection.send("pong")
-            taken, _ = tracemalloc.get_traced_memory()
-            tracemalloc.stop()
-            assert connection.unread > 20_000 * 30
-            assert taken < 2 * connection.unread
+    async with connected() as (connection, _, _):
+        connection.send("filler", LARGE)
+        tracemalloc.start()
+        for _ in range(20_000):
+            connection.send("pong")
+        taken, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert connection.unread > 20_000 * 30
+        assert taken < 2 * connection.unread
 
 
 async def test_connection_ends_if_no_descriptor_is_left_to_queue(
@@ -223,10 +202,9 @@ async def test_connection_ends_if_no_descriptor_is_left_to_queue(
     def exhausted(*_: Any) -> NoReturn:
         raise OSError
 
-    async with anyio.create_task_group() as tasks:
-        with connected(tasks) as (connection, _), memfd(b"audio") as fd:
+    async with connected() as (connection, _, _):
+        with memfd(b"audio") as fd, monkeypatch.context() as patch:
             connection.send("filler", LARGE)
-            with monkeypatch.context() as patch:
-                patch.setattr(os, "dup", exhausted)
-                connection.send("job", {}, [fd.fileno()])
-            assert await connection.receive() is None
+            patch.setattr(os, "dup", exhausted)
+            connection.send("job", {}, [fd.fileno()])
+        assert await connection.receive() is None

@@ -10,17 +10,10 @@ ALICE, BOB = 1000, 1001
 
 def test_connections_are_limited_in_all_and_by_user() -> None:
     quota = _main_policy(FrontSettings(connections_max=5, connections_max_per_user=3)).quota
-    for _ in range(3):
-        assert quota.why_full(ALICE) is None
-        quota.add(ALICE, 1)
+    quota.add(ALICE, 3)
     assert quota.why_full(ALICE) == "the limit for user 1000 is reached (connections: 3)"
-    for _ in range(2):
-        assert quota.why_full(BOB) is None
-        quota.add(BOB, 1)
+    quota.add(BOB, 2)
     assert quota.why_full(BOB) == "the limit for all clients is reached (connections: 5)"
-    quota.add(ALICE, -1)
-    assert quota.why_full(ALICE) is None
-    assert quota.why_full(BOB) is None
 
 
 def test_default_limits_leave_half_to_other_users() -> None:

@@ -182,8 +182,7 @@ async def test_cancel_ends_a_stream_that_is_arriving(started: bool, elsewhere: b
         if started:
             alice.send("audio-start", START)
             alice.send("audio-chunk", START, SECOND)
-        alice.send("ping")
-        await alice.expect("pong")
+        await alice.ping()
         bob.send("cancel", {"job_id": "a"})
         assert (await bob.expect("cancelled"))["jobs"] == 0
         (again if elsewhere else alice).send("cancel", {"job_id": "a"})
@@ -195,8 +194,7 @@ async def test_cancel_ends_a_stream_that_is_arriving(started: bool, elsewhere: b
         # The rest of it is skipped.
         if not started:
             record(alice)
-        alice.send("ping")
-        await alice.expect("pong")
+        await alice.ping()
         assert not made.front.metrics.accepted
 
 
@@ -209,8 +207,7 @@ def test_questions_keep_no_stream_alive() -> None:
             alice.send("audio-start", START)
             alice.send("audio-chunk", START, SECOND)
             for _ in range(2):
-                alice.send("ping")
-                await alice.expect("pong")
+                await alice.ping()
                 await anyio.sleep(6)
             text = "no audio chunk arrived for 10 s in the middle of a recording"
             assert await refused(alice) == (Code.BAD_REQUEST, text)
@@ -255,8 +252,7 @@ def test_describe_waits_a_limited_time_for_a_silent_worker() -> None:
             fail_the_worker(made, "1")
             alice, bob = made.connect(ALICE), made.connect(BOB)
             alice.send("describe")
-            bob.send("ping")
-            await bob.expect("pong")
+            await bob.ping()
             assert (await alice.expect("info"))["asr"][0]["models"] == []
             assert anyio.current_time() - started == 5
             bob.send("describe")
@@ -312,8 +308,7 @@ async def test_wrong_stream_gets_one_error(what: str, plain: bool) -> None:
         if plain:
             assert await alice.at_end()
         else:
-            alice.send("ping")
-            await alice.expect("pong")
+            await alice.ping()
 
 
 async def test_plain_error_waits_for_the_answer_of_an_accepted_stream() -> None:
@@ -322,8 +317,7 @@ async def test_plain_error_waits_for_the_answer_of_an_accepted_stream() -> None:
         record(alice)
         alice.send("audio-chunk", START, SECOND)
         assert (await refused(alice))[0] == Code.BAD_REQUEST
-        alice.send("ping")
-        await alice.expect("pong")
+        await alice.ping()
         fail_the_worker(made)
         assert (await refused(alice))[0] == Code.UNAVAILABLE
         assert await alice.at_end()
@@ -333,8 +327,7 @@ async def test_plain_client_that_leaves_leaves_nothing_behind() -> None:
     async with users() as made:
         alice = made.connect(ALICE)
         record(alice)
-        alice.send("ping")
-        await alice.expect("pong")
+        await alice.ping()
         assert made.front._unanswered[ALICE] == 1
         alice.sock.close()
         while made.front.clients:
@@ -381,9 +374,7 @@ async def test_debug_log_shows_events_and_no_data(caplog: pytest.LogCaptureFixtu
 EVIL = "\n<0>2026-01-01 fake: entry\r\x1b[31m\x00\u202e\ud800"
 
 
-async def test_no_event_makes_a_second_line_in_the_log(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_no_event_makes_a_second_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     async with users(queue_max=10) as made:
         for data in (
             {"job_id": EVIL[:-1], "audio": PCM},
@@ -416,18 +407,14 @@ async def test_no_event_makes_a_second_line_in_the_log(
     [
         ("transcribe", {"name": "m" * 256, "job_id": "a", "audio": PCM}),
         ("transcribe", {"task": "x" * 200_000}),
-        ("transcribe", {"job_id": "x" * 200_000}),
-        ("transcribe", {"audio": {"encoding": "x" * 200_000}}),
         ("transcribe", {"temperature": ["x" * 100_000]}),
-        ("cancel", {"job_id": "x" * 200_000}),
         ("audio-start", {"rate": "x" * 200_000}),
     ],
 )
-async def test_error_repeats_little_of_the_event(kind: str, data: object) -> None:
+async def test_error_repeats_little_of_the_event(kind: str, data: dict[str, Any]) -> None:
     async with users() as made:
         alice = made.connect(ALICE)
         made.front.scheduler.worker_ready("0", "tiny", anyio.current_time())
-        assert isinstance(data, dict)
         alice.sock.setblocking(True)
         alice.send(kind, data, SECOND if data.get("name") else b"")
         alice.sock.setblocking(False)

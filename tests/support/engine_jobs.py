@@ -1,6 +1,8 @@
 """Jobs of an engine in this process, as the worker runs them."""
 
 import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,15 +58,11 @@ def prepare(
 
 
 def run_job(
-    engine: WhisperEngine,
-    fd: int,
-    audio: AudioFormat,
-    options: Options = GREEDY,
-    listener: Listener | None = None,
-    limit: float = 3600.0,
+    engine: WhisperEngine, fd: int, audio: AudioFormat, options: Options = GREEDY, **job: Any
 ) -> Transcription:
-    listener = listener or Listener()
-    with prepare(engine, fd, audio, options, listener, limit) as prepared:
+    """The answer; `job` has the listener and the limit of `prepare`."""
+    listener = job.get("listener") or Listener()
+    with prepare(engine, fd, audio, options, **{**job, "listener": listener}) as prepared:
         return engine.run(prepared, listener.on_progress, listener.on_segment)
 
 
@@ -79,7 +77,13 @@ def transcribe(
     data = audio if isinstance(audio, bytes) else audio.astype("<f4").tobytes()
     format_ = FILE if isinstance(audio, bytes) else F32
     with memory_file(data) as fd:
-        return run_job(engine, fd, format_, dataclasses.replace(options, **changes), listener)
+        options = dataclasses.replace(options, **changes)
+        return run_job(engine, fd, format_, options, listener=listener)
+
+
+def edit(path: Path, **changes: Any) -> None:
+    """Changes keys of a model's configuration."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch, where: Any, name: str) -> list[None]:

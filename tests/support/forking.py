@@ -4,6 +4,7 @@ Both clients are module globals, as in web frameworks. Each child must end withi
 """
 
 import gc
+import inspect
 import multiprocessing
 import os
 import signal
@@ -234,11 +235,7 @@ def multiprocess(method: str) -> None:
     calls()
 
 
-def inherited_async_stream(backend: str) -> None:
-    anyio.run(partial(_inherited_async_stream, backend), backend=backend)
-
-
-async def _inherited_async_stream(backend: str) -> None:
+async def inherited_async_stream(backend: str) -> None:
     async with ASYNC_CLIENT as client:
         streams = [client.stream(b"", job_id="kept")]
         assert (await anext(streams[0])).text == "a"
@@ -276,12 +273,8 @@ async def _in_a_child(stream: Any) -> None:
         await client.ping()
 
 
-def leave_while_a_copy_lives(backend: str) -> None:
+async def leave_while_a_copy_lives(backend: str) -> None:
     """An unclosed stream's job ends with the client's block."""
-    anyio.run(_leave_while_a_copy_lives, backend=backend)
-
-
-async def _leave_while_a_copy_lives() -> None:
     async with ASYNC_CLIENT as client:
         stream = client.stream(b"audio", job_id="j")
         await anext(stream)
@@ -293,5 +286,9 @@ async def _leave_while_a_copy_lives() -> None:
 
 
 if __name__ == "__main__":
+    program, arguments = globals()[sys.argv[1]], sys.argv[2:]
     with CLIENT:
-        globals()[sys.argv[1]](*sys.argv[2:])
+        if inspect.iscoroutinefunction(program):
+            anyio.run(program, *arguments, backend=arguments[0])
+        else:
+            program(*arguments)

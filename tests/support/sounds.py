@@ -97,6 +97,12 @@ def noise(seconds: float, level: float = 1e-3) -> Samples:
     return generator.normal(0, level, round(seconds * RATE)).astype(np.float32)
 
 
+def blocks(samples: Samples, length: int) -> Iterator[Samples]:
+    """The samples as the audio reader yields them, in blocks of this length."""
+    for start in range(0, len(samples), length):
+        yield samples[start : start + length]
+
+
 def s16(samples: Samples) -> NDArray[np.int16]:
     return (samples * 32767).astype("<i2")
 
@@ -104,11 +110,13 @@ def s16(samples: Samples) -> NDArray[np.int16]:
 def wav(data: bytes, *, rate: int = RATE, channels: int = 1, data_size: int | None = None) -> bytes:
     """16-bit PCM behind a header that may lie about the size."""
     size = len(data) if data_size is None else data_size
+    frame = 2 * channels
+    speed = rate * frame
     return (
         b"RIFF"
         + struct.pack("<I", min(size + 36, 0xFFFFFFFF))
         + b"WAVEfmt "
-        + struct.pack("<IHHIIHH", 16, 1, channels, rate, rate * channels * 2, channels * 2, 16)
+        + struct.pack("<IHHIIHH", 16, 1, channels, rate, speed & 0xFFFFFFFF, frame & 0xFFFF, 16)
         + struct.pack("<4sI", b"data", size)
         + data
     )

@@ -30,8 +30,8 @@ class User:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.sock = sock
-        self._decoder = frames.Decoder(frames.FrameLimits())
-        self._buffer = memoryview(bytearray(1 << 16))
+        self.decoder = frames.Decoder(frames.FrameLimits(data=1 << 24))
+        self.buffer = memoryview(bytearray(1 << 16))
 
     def send(
         self,
@@ -46,25 +46,55 @@ class User:
         assert fdsocket.send(self.sock, [raw], fds) == len(raw), "more than the kernel takes"
 
     async def expect(self, kind: str) -> dict[str, Any]:
-        event = await self._receive()
-        assert event is not None, f"the connection ended instead of {kind}"
+        event = await self.event()
         assert event.type == kind, f"{event.type} {event.data} instead of {kind}"
         return event.data
+
+    async def ping(self) -> None:
+        """The front has handled all events that were sent, and answered nothing else."""
+        self.send("ping")
+        await self.expect("pong")
+
+    async def event(self) -> frames.Frame:
+        event = await self._receive()
+        assert event is not None, "the connection ended"
+        return event
 
     async def at_end(self) -> bool:
         return await self._receive() is None
 
     async def _receive(self) -> frames.Frame | None:
-        while (event := self._decoder.next_frame()) is None:
+        while (event := self.decoder.next_frame()) is None:
             await anyio.wait_readable(self.sock)
             try:
-                count, _ = fdsocket.receive_into(self.sock, self._buffer)
+                count, fds = fdsocket.receive_into(self.sock, self.buffer)
             except ConnectionResetError:
-                count = 0
+                return None
             if not count:
                 return None
-            self._decoder.receive(self._buffer[:count])
+            self.decoder.receive(self.buffer[:count], fds)
         return event
+
+    def close(self) -> None:
+        self.decoder.close()
+        self.sock.close()
+
+
+@asynccontextmanager
+async def connected(**options: Any) -> AsyncIterator[tuple[Connection, User, TaskGroup]]:
+    """A connection alone, the user at its other end, and tasks that end with it."""
+    ours, theirs = socket.socketpair()
+    user = User(theirs)
+    buffer = options.pop("buffer", None) or memoryview(bytearray(1 << 16))
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            decoder = frames.Decoder(frames.FrameLimits())
+            channel = Connection(ours, decoder, tasks, buffer, **{"output_max": 1 << 24, **options})
+            try:
+                yield channel, user, tasks
+            finally:
+                channel.close()
+                user.close()
 
 
 class Users:
@@ -117,7 +147,7 @@ class Users:
 
     def leave(self) -> None:
         for user in self._users:
-            user.sock.close()
+            user.close()
 
 
 @asynccontextmanager

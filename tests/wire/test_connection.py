@@ -3,81 +3,22 @@
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 import pytest
 import trio.testing
-from anyio.abc import TaskGroup
 
 import asrd.wire.connection
 from asrd.errors import ProtocolError
 from asrd.wire import fdsocket, frames
 from asrd.wire.connection import Connection
-from asrd.wire.fds import OwnedFd
-from tests.support.fake_daemon import PATIENCE
+from tests.support.raw import memfd
+from tests.support.users import PATIENCE, connected
 
 pytestmark = pytest.mark.anyio
 
 # Enough to fill the kernel's buffer for a Unix socket several times over.
 LARGE = "x" * 1_000_000
-
-
-class Peer:
-    """The other end, read and written by hand."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        self.sock = sock
-        self.decoder = frames.Decoder(frames.FrameLimits(data=1 << 24))
-        self.buffer = memoryview(bytearray(1 << 16))
-
-    async def event(self) -> frames.Frame:
-        with anyio.fail_after(PATIENCE):
-            while (event := self.decoder.next_frame()) is None:
-                await anyio.wait_readable(self.sock)
-                count, fds = fdsocket.receive_into(self.sock, self.buffer)
-                assert count, "the connection ended"
-                self.decoder.receive(self.buffer[:count], fds)
-            return event
-
-    def close(self) -> None:
-        self.decoder.close()
-        self.sock.close()
-
-
-@asynccontextmanager
-async def connected(
-    *,
-    buffer: memoryview | None = None,
-    output_max: int = 1 << 24,
-    frame_timeout: float | None = None,
-) -> AsyncIterator[tuple[Connection, Peer, TaskGroup]]:
-    ours, theirs = socket.socketpair()
-    peer = Peer(theirs)
-    with anyio.fail_after(PATIENCE):
-        async with anyio.create_task_group() as tasks:
-            channel = Connection(
-                ours,
-                frames.Decoder(frames.FrameLimits()),
-                tasks,
-                buffer or memoryview(bytearray(1 << 16)),
-                output_max=output_max,
-                frame_timeout=frame_timeout,
-            )
-            try:
-                yield channel, peer, tasks
-            finally:
-                channel.close()
-                peer.close()
-
-
-@contextmanager
-def memfd(text: bytes) -> Iterator[int]:
-    with OwnedFd(os.memfd_create("test")) as fd:
-        os.write(fd.fileno(), text)
-        yield fd.fileno()
 
 
 async def test_events_go_both_ways_until_the_end() -> None:
@@ -98,13 +39,13 @@ async def test_events_go_both_ways_until_the_end() -> None:
 async def test_descriptor_is_sent_once_and_stays_the_senders() -> None:
     async with connected() as (channel, peer, _):
         with memfd(b"audio") as fd:
-            channel.send("job", {"text": LARGE}, [fd])
+            channel.send("job", {"text": LARGE}, [fd.fileno()])
             channel.send("ping")
             event = await peer.event()
             assert len(event.fds) == 1
             assert os.pread(event.fds[0].fileno(), 9, 0) == b"audio"
             event.close()
-            assert os.pread(fd, 9, 0) == b"audio"
+            assert os.pread(fd.fileno(), 9, 0) == b"audio"
         assert (await peer.event()).type == "ping"
         assert peer.decoder.next_frame() is None
 
@@ -147,9 +88,9 @@ async def test_buffered_descriptor_is_a_copy() -> None:
     async with connected() as (channel, peer, _):
         channel.send("segment", {"text": LARGE})
         with memfd(b"first") as fd:
-            channel.send("job", {"key": 1}, [fd])
+            channel.send("job", {"key": 1}, [fd.fileno()])
         with memfd(b"second") as fd:
-            channel.send("job", {"key": 2}, [fd])
+            channel.send("job", {"key": 2}, [fd.fileno()])
         assert (await peer.event()).type == "segment"
         for text in (b"first", b"second"):
             event = await peer.event()
@@ -180,7 +121,7 @@ async def test_buffered_output_is_dropped_at_the_end(leave: str) -> None:
     async with connected() as (channel, peer, _):
         channel.send("segment", {"text": LARGE})
         with memfd(b"audio") as fd:
-            channel.send("job", {"key": 1}, [fd])
+            channel.send("job", {"key": 1}, [fd.fileno()])
         await anyio.lowlevel.checkpoint()
         (channel if leave == "channel" else peer).close()
         await channel.flush(PATIENCE)

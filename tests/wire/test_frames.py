@@ -165,46 +165,30 @@ def test_header_line_is_limited(step: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "at_the_limit", "past_it", "error"),
+    ("at_the_limit", "past_it", "error"),
     [
         (
-            FrameLimits(data=40),
-            with_data(b'{"a": "' + b"x" * 31 + b'"}'),
-            header(data_length=41),
-            "data_length: 41 is over the limit of 40",
+            with_data(b'{"a": "' + b"x" * 71 + b'"}'),
+            header(data_length=81),
+            "data_length: 81 is over the limit of 80",
         ),
         (
-            FrameLimits(payload=10),
             header(payload_length=10) + b"0123456789",
             header(payload_length=11),
             "payload_length: 11 is over the limit of 10",
         ),
+        (header(type="x" * 64), header(type="x" * 65), "type: must be a string of"),
+        (header(), header(fds=5), "fds: 5 is over the limit of 4"),
+        (with_data(nested(32)), with_data(nested(33)), "data is not acceptable JSON: it is nested"),
         (
-            FrameLimits(),
-            header(payload_length=0),
-            header(payload_length=(1 << 64) - 1),
-            "payload_length: 18446744073709551615 is over the limit of 0",
-        ),
-        (FrameLimits(), header(type="x" * 64), header(type="x" * 65), "type: must be a string of"),
-        (FrameLimits(), header(), header(fds=5), "fds: 5 is over the limit of 4"),
-        (
-            FrameLimits(),
-            with_data(nested(32)),
-            with_data(nested(33)),
-            "data is not acceptable JSON: it is nested deeper than 32 levels",
-        ),
-        (
-            FrameLimits(),
             header(data=json.loads(nested(31))),
             header(data=json.loads(nested(32))),
             "the header is not acceptable JSON: it is nested deeper than 32 levels",
         ),
     ],
 )
-def test_event_is_limited(
-    limits: FrameLimits, at_the_limit: bytes, past_it: bytes, error: str
-) -> None:
-    feed = Feed(limits)
+def test_event_is_limited(at_the_limit: bytes, past_it: bytes, error: str) -> None:
+    feed = Feed(FrameLimits(data=80, payload=10))
     feed.receive(at_the_limit)
     assert len(feed.events) == 1
     feed.receive(past_it)
@@ -230,14 +214,9 @@ def test_length_must_be_a_plain_integer(value: str, key: str, feed: Feed) -> Non
         (b"[]\n", "the header is not a JSON object"),
         (b"{}\n", "type: must be a string of 1 to 64 characters"),
         (header(type=""), "type: must be a string"),
-        (header(type=7), "type: must be a string"),
         (header(data=[]), "data: must be an object"),
-        (header(data=0), "data: must be an object"),
         (b'{"type": "ping", "type": "pong"}\n', "the header is not acceptable JSON: 'type' occurs"),
         (b'{"type": "p", "data": {"a": 1, "a": 1}}\n', "the header is not acceptable JSON: 'a' oc"),
-        (b'{"type": "ping", "x": NaN}\n', "the header is not acceptable JSON"),
-        (b'{"type": "p\xed\xa0\x80"}\n', "the header is not acceptable JSON"),
-        (rb'{"type": "p\ud800"}' + b"\n", "the header is not acceptable JSON"),
         (b'{"type": "ping"} {}\n', "the header is not acceptable JSON"),
         (b"\xef\xbb\xbf" + header(), "the header is not acceptable JSON"),
         (b'{"type": ' + b"[" * 2000 + b"\n", "the header is not acceptable JSON"),
@@ -405,16 +384,11 @@ def test_payload_goes_to_its_sink_as_it_arrives() -> None:
 
 PARTS = st.sampled_from(
     [
-        b"{",
-        b"}",
-        b"\n",
+        *(b"{", b"}", b"\n", b'"data_length": ', b"[" * 40, b"\xff\x00"),
         b'{"type": "ping"}\n',
         b'{"type": "x", "data_length": 2}\n{}',
         b'{"type": "x", "payload_length": 3, "fds": 1}\nabc',
         b'{"type": "x", "data_length": 99999999999}\n',
-        b'"data_length": ',
-        b"[" * 40,
-        b"\xff\x00",
     ]
 )
 

@@ -20,10 +20,8 @@ from asrd.engine.audio.opening import open_recording
 from asrd.engine.audio.reader import BLOCK_SECONDS, RATE, Samples
 from asrd.errors import BadAudio, TooLarge
 from asrd.wire.records import AudioFormat
+from tests.support.engine_jobs import F32, S16
 from tests.support.sounds import FILE, KINDS, encoded, memory_file, read, recording, s16, wav
-
-S16 = AudioFormat("pcm_s16le")
-F32 = AudioFormat("pcm_f32le")
 
 
 def refusal(data: bytes, audio: AudioFormat = FILE) -> str:
@@ -48,12 +46,6 @@ def test_blocks_of_every_source_have_one_length(speech: Samples, seconds: float)
             blocks = list(opened)
         assert [len(block) for block in blocks] == expected
         assert np.array_equal(np.concatenate(blocks), samples.astype(np.float32) / 32768)
-
-
-def test_pcm_channels_are_averaged() -> None:
-    frames = np.array([[0.5, -0.5, 0.3], [0.2, 0.4, 0.6]], "<f4")
-    mono, _ = read(frames.tobytes(), AudioFormat("pcm_f32le", RATE, 3))
-    assert mono == pytest.approx([0.1, 0.4], abs=1e-6)
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(8_000, 1), (44_100, 2), (384_000, 2)])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from asrd.front.reporting.crashes import KEPT, Crash, Crashes, JobRef, rfc3339
+from asrd.front.reporting.crashes import KEPT, Crash, Crashes, JobRef
 from asrd.wire.records import LastProcess
 from tests.support.reporting import ALICE, BOB, CAROL, ROOT, peer
 
@@ -96,7 +96,3 @@ def test_crashes_keep_the_last_twenty_and_count_the_recent_ones() -> None:
     assert [kept.at for kept in crashes] == list(range(5, KEPT + 5))
     assert crashes.since("0", 20.0) == 3
     assert crashes.since("1", 24.0) == 0
-
-
-def test_time_is_in_the_format_of_rfc_3339() -> None:
-    assert rfc3339(0.0) == "1970-01-01T00:00:00.000Z"

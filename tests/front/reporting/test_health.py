@@ -100,15 +100,8 @@ def test_worker_that_owes_two_signs_of_life_is_silent(
     assert health.problems(made, 103.5) == ["worker 0 is starting"]
 
 
-def test_silent_worker_leaves_the_other() -> None:
-    made = front("0", "1")
-    made.connections["1"].info.alive_seconds = 0.5
-    assert health.state(made, 103.5) == "degraded"
-
-
 @pytest.mark.parametrize(
-    ("now", "problem"),
-    [(109.0, "worker 0 is starting"), (112.0, "worker 0 is starting for 12 s")],
+    ("now", "problem"), [(109.0, "worker 0 is starting"), (112.0, "worker 0 is starting for 12 s")]
 )
 def test_long_start_is_reported_with_its_duration(now: float, problem: str) -> None:
     made = front()

@@ -57,14 +57,6 @@ def test_user_served_longest_ago_is_next_after_a_pause() -> None:
     assert serve_all(waiting) == expected
 
 
-def test_worker_gets_the_jobs_that_suit_it() -> None:
-    jobs = (job(name, needs=Needs(name if name != "any" else None)) for name in ("large", "any"))
-    waiting = queue(*jobs, job("tiny", needs=Needs("tiny")))
-    assert serve_all(waiting, "base") == ["any"]
-    assert serve_all(waiting, "tiny") == ["tiny"]
-    assert serve_all(waiting, None) == ["large"]
-
-
 def test_retry_that_suits_comes_first() -> None:
     waiting = queue(job("a"), job("b"))
     waiting.put_back(job("retry of large", needs=Needs("large")))
@@ -72,16 +64,6 @@ def test_retry_that_suits_comes_first() -> None:
     assert names(waiting) == ["retry", "retry of large", "a", "b"]
     assert serve_all(waiting) == ["retry", "a", "b"]
     assert serve_all(waiting, "large") == ["retry of large"]
-
-
-def test_job_may_leave_from_anywhere() -> None:
-    jobs, retry = [job(name, size=30) for name in "abc"], job("retry")
-    waiting = queue(*jobs, queue_max_bytes=100)
-    waiting.put_back(retry)
-    waiting.remove(jobs[1])
-    waiting.remove(retry)
-    assert names(waiting) == ["a", "c"]
-    assert waiting.why_full(job("d", size=40)) is None
 
 
 @pytest.mark.parametrize(
@@ -122,13 +104,6 @@ def test_job_at_the_limits_is_accepted() -> None:
     assert waiting.why_full(job("b", size=40, seconds=40.0)) is None
     # One alone may be larger than the limits.
     assert queue(**limits).why_full(job("huge", size=1000, seconds=1000.0)) is None
-
-
-def test_retries_do_not_count_against_the_limits() -> None:
-    waiting = queue(queue_max=1, queue_max_bytes=10)
-    waiting.put_back(job("retry", size=1000))
-    assert waiting.why_full(job("a", size=10)) is None
-    assert len(waiting) == 1
 
 
 def test_served_users_are_forgotten() -> None:

@@ -1,4 +1,4 @@
-"""Each rule of the scheduler's docstring by an example; test_scheduler_histories.py has the rest.
+"""Examples of the scheduler's rules, and its texts; test_scheduler_histories.py proves the rules.
 
 Times are plain numbers, for the scheduler has no clock.
 """
@@ -12,7 +12,7 @@ from asrd.errors import Code
 from asrd.front.scheduling import actions
 from asrd.front.scheduling.actions import Abandon, Accept, Failure, Finish, Refuse, Start, Wake
 from asrd.front.scheduling.job import Job, Needs
-from asrd.front.scheduling.scheduler import Scheduler, UnknownKey
+from asrd.front.scheduling.scheduler import Scheduler
 from asrd.front.scheduling.workers import Skills, WorkerState
 from asrd.settings import FrontSettings
 from tests.support.counting import calls_of
@@ -31,13 +31,6 @@ def scheduler(*ready: str, **settings: Any) -> Scheduler:
         made.worker_added(name, 0.0)
         made.worker_ready(name, "tiny", 0.0)
     return made
-
-
-def with_spare(model: str = "tiny") -> Scheduler:
-    """Worker 0, and a spare with this model."""
-    it = scheduler("0", "spare", queue_max=5)
-    it.worker_ready("spare", model, 0.0, spare=True)
-    return it
 
 
 def mixed() -> Scheduler:
@@ -88,33 +81,12 @@ def test_rule_1_job_goes_to_first_free_worker() -> None:
     assert it.job_done("1", 2, "text", 1.0) == [Finish(jobs[1], "text"), Start(jobs[2], "1", 3)]
 
 
-def test_rule_1_job_waits_until_a_worker_is_ready() -> None:
-    it, mine = scheduler(), job()
-    it.worker_added("0", 0.0)
-    assert kinds(it.submit(mine, 0.0)) == ["Accept"]
-    assert it.worker_loading("0", "tiny", 1.0) == []
-    assert it.worker_ready("0", "tiny", 2.0) == [Start(mine, "0", 1)]
-
-
-def test_rule_2_flood_of_one_user_delays_another_by_one_job() -> None:
-    it, quiet = scheduler("0", queue_max=10), job(uid=2)
-    for one in (*(job(uid=1) for _ in range(5)), quiet):
-        it.submit(one, 0.0)
-    assert it.job_done("0", 1, "text", 1.0)[1] == Start(quiet, "0", 2)
-
-
 def test_rule_3_full_queue_refuses_with_a_time_to_return() -> None:
     it, third = scheduler("0", queue_max=1), job()
     it.submit(job(), 0.0)
     it.submit(job(), 0.0)
     failure = Failure(Code.BUSY, "the queue is full (1 of 1 jobs wait)", retry_after_ms=1000)
     assert it.submit(third, 0.0) == [Refuse(third, failure)]
-
-
-def test_rule_3_free_worker_takes_a_job_though_none_may_wait() -> None:
-    it = scheduler("0", queue_max=0)
-    assert kinds(it.submit(job(), 0.0)) == ["Start", "Accept"]
-    assert kinds(it.submit(job(), 0.0)) == ["Refuse busy"]
 
 
 def test_rule_3_lost_job_returns_to_the_head_until_its_last_attempt() -> None:
@@ -129,40 +101,6 @@ def test_rule_3_lost_job_returns_to_the_head_until_its_last_attempt() -> None:
     assert it.worker_lost("0", "killed by SIGSEGV", 3.0) == [Finish(first, failure)]
 
 
-# --- rules 4 and 5: keys ----------------------------------------------------------------------
-
-
-def test_rule_4_answer_with_another_key_is_a_breach() -> None:
-    it, mine = scheduler("0", "1"), job()
-    it.submit(mine, 0.0)
-    for name, key in (("0", 2), ("1", 1), ("0", 0)):
-        with pytest.raises(UnknownKey, match=f"worker {name} answered for job {key}, which it"):
-            it.job_done(name, key, "stolen", 1.0)
-        with pytest.raises(UnknownKey):
-            it.job_failed(name, key, NO_MEMORY, 1.0)
-    # A retry has a key of its own, so a late answer to the first attempt is none to the second.
-    assert it.worker_lost("0", "it died", 1.0) == [Start(mine, "1", 2)]
-    with pytest.raises(UnknownKey):
-        it.job_done("1", 1, "late", 2.0)
-
-
-def test_rule_5_cancelled_job_ends_at_once_and_keeps_its_worker_busy() -> None:
-    it, first, second = scheduler("0"), job(), job()
-    it.submit(first, 0.0)
-    assert it.end(first, CANCELLED, 1.0) == [Abandon("0", 1), Finish(first, CANCELLED)]
-    assert it.end(first, CANCELLED, 1.0) == []
-    assert it.idle
-    assert kinds(it.submit(second, 1.0)) == ["Accept"]
-    assert it.job_failed("0", 1, CANCELLED, 2.0) == [Start(second, "0", 2)]
-
-
-def test_rule_5_cancelled_waiting_job_concerns_no_worker() -> None:
-    it, waiting = scheduler("0"), job()
-    it.submit(job(), 0.0)
-    it.submit(waiting, 0.0)
-    assert it.end(waiting, CANCELLED, 1.0) == [Finish(waiting, CANCELLED)]
-
-
 # --- rule 6: workers that can't serve -----------------------------------------------------------
 
 
@@ -174,100 +112,22 @@ def test_rule_6_no_job_waits_for_a_failed_worker() -> None:
     ends = [Finish(running, failure), Finish(waiting, failure)]
     assert it.worker_failed("0", WorkerState.FAILED, "no such model", 1.0) == ends
     assert it.submit(late, 2.0) == [Refuse(late, failure)]
-
-
-def test_rule_6_only_a_ready_worker_has_not_failed() -> None:
-    it = scheduler("0")
-    it.worker_failed("0", WorkerState.DOWN, "nothing listens", 1.0)
-    it.worker_loading("0", "tiny", 2.0)
-    it.worker_lost("0", "it died", 2.0)
-    it.worker_left("0", False, 3.0)
-    assert it.workers["0"].state is WorkerState.DOWN
-    it.worker_ready("0", "tiny", 4.0)
+    it.worker_ready("0", "tiny", 3.0)
     assert it.workers["0"].reason is None
-    assert kinds(it.submit(job(), 5.0)) == ["Start", "Accept"]
 
 
 # --- rule 7: spare workers ----------------------------------------------------------------------
 
 
-def test_rule_7_spare_takes_over_and_steps_back() -> None:
-    it, first, second, third = with_spare(), job(), job(), job()
-    it.submit(first, 0.0)
-    assert it.submit(second, 0.0) == [Accept(second, 0)]
-    assert it.worker_lost("0", "it died", 1.0) == [Start(first, "spare", 2)]
-    assert it.worker_ready("0", "tiny", 2.0) == [Start(second, "0", 3)]
-    assert it.job_done("spare", 2, "text", 3.0) == [Finish(first, "text")]
-    assert it.submit(third, 3.0) == [Accept(third, 0)]
-
-
 @pytest.mark.parametrize(("model", "skills"), [("large", MANY), ("tiny", MANY)])
 def test_rule_7_spare_with_another_model_or_skills_works(model: str, skills: Skills) -> None:
-    it, mine = with_spare(), job(needs=GERMAN)
+    it, mine = scheduler("0", "spare", queue_max=5), job(needs=GERMAN)
     it.worker_ready("0", "tiny", 0.0, skills=ENGLISH)
     it.worker_ready("spare", model, 0.0, spare=True, skills=skills)
     assert it.submit(mine, 0.0)[0] == Start(mine, "spare", 1)
 
 
 # --- rule 8: models that differ in what they can do -----------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("needs", "worker"),
-    [
-        (GERMAN, "1"),
-        (Needs(translate=True), "1"),
-        (Needs(language="en"), "0"),
-        (Needs(), "1"),
-        (Needs("tiny.en"), "0"),
-        (Needs("BASE"), "1"),
-    ],
-)
-def test_rule_8_job_goes_to_a_worker_that_suits_it(needs: Needs, worker: str) -> None:
-    it, mine = mixed(), job(needs=needs)
-    assert it.submit(mine, 1.0)[0] == Start(mine, worker, 1)
-
-
-@pytest.mark.parametrize("needs", [GERMAN, Needs()])
-def test_rule_8_job_waits_for_the_preferred_worker(needs: Needs) -> None:
-    it, first, second = mixed(), job(needs=needs), job(needs=needs)
-    it.submit(first, 1.0)
-    assert kinds(it.submit(second, 1.0)) == ["Accept"]
-    # It dies, and the next process loads: the last report of its model still counts.
-    assert it.worker_lost("1", "it died", 2.0) == []
-    assert it.worker_loading("1", "base", 3.0) == []
-    assert it.worker_ready("1", "base", 4.0, skills=MANY) == [Start(first, "1", 2)]
-
-
-def test_rule_8_job_goes_elsewhere_once_the_preferred_worker_failed() -> None:
-    it, german, any_language = mixed(), job(needs=GERMAN), job()
-    it.worker_lost("1", "it died", 0.0)
-    it.submit(german, 1.0)
-    assert kinds(it.submit(any_language, 1.0)) == ["Accept"]
-    found = it.worker_failed("1", WorkerState.FAILED, "no memory", 2.0)
-    assert kinds(found) == ["Finish unavailable", "Start"]
-    assert found[1] == Start(any_language, "0", 1)
-
-
-def test_rule_8_sleeping_preferred_worker_is_woken() -> None:
-    it, mine = mixed(), job()
-    it.worker_left("1", True, 0.0)
-    assert it.submit(mine, 1.0) == [Wake("1"), Accept(mine, 0)]
-
-
-def test_rule_8_worker_is_preferred_once_it_reported_its_skills() -> None:
-    it = scheduler("0")
-    it.worker_ready("0", "tiny.en", 0.0, skills=ENGLISH)
-    it.worker_added("1", 0.0)
-    # Nothing is known of worker 1 yet: it may know German, but is not preferred.
-    german, early, late = job(needs=GERMAN), job(uid=2), job(uid=3)
-    assert kinds(it.submit(german, 0.0)) == ["Accept"]
-    assert it.submit(early, 0.0)[0] == Start(early, "0", 1)
-    it.job_done("0", 1, "text", 1.0)
-    it.worker_loading("1", "base", 1.0, MANY)
-    it.end(german, CANCELLED, 1.0)
-    assert kinds(it.submit(late, 2.0)) == ["Accept"]
-    assert it.worker_loading("1", "tiny.en", 3.0, ENGLISH) == [Start(late, "0", 2)]
 
 
 @pytest.mark.parametrize(
@@ -364,27 +224,6 @@ def test_job_that_runs_too_long_ends_in_phase_run_and_is_abandoned() -> None:
     assert it.worker_added("1", 65.0) == [Abandon("0", 1), Finish(mine, failure)]
 
 
-def test_job_overdue_on_arrival_ends_after_its_acceptance() -> None:
-    it = scheduler("0")
-    assert kinds(it.submit(job(timeout=1.0), 2.0)) == ["Accept", "Finish deadline-exceeded"]
-
-
-def test_timeout_of_a_job_bounds_wait_and_run_from_its_arrival() -> None:
-    it = scheduler("0", max_wait_seconds=30.0)
-    it.submit(job(timeout=100.0), 1.0)
-    it.submit(job(timeout=90.0), 1.0)
-    assert kinds(it.tick(90.0)) == ["Finish deadline-exceeded"]
-    assert kinds(it.tick(100.0)) == ["Abandon", "Finish deadline-exceeded"]
-
-
-@pytest.mark.parametrize(("timeout", "deadline"), [(None, 40.0), (100.0, 100.0)])
-def test_retry_waits_anew_or_until_its_own_timeout(timeout: float | None, deadline: float) -> None:
-    it = scheduler("0", max_wait_seconds=30.0)
-    it.submit(job(timeout=timeout), 0.0)
-    it.worker_lost("0", "it died", 10.0)
-    assert it.next_deadline() == deadline
-
-
 # --- the end of a worker ------------------------------------------------------------------------
 
 
@@ -401,28 +240,6 @@ def test_retired_worker_ends_its_job_and_gets_no_other() -> None:
     assert kinds(it.submit(job(), 3.0)) == ["Start", "Accept"]
     assert kinds(it.worker_removed("0", 4.0)) == ["Finish unavailable"]
     assert not it.workers
-
-
-def test_job_of_a_removed_worker_is_retried_elsewhere() -> None:
-    it, mine = scheduler("0", "1"), job()
-    it.submit(mine, 0.0)
-    assert it.worker_removed("0", 1.0) == [Start(mine, "1", 2)]
-
-
-def test_failed_job_is_not_retried() -> None:
-    it, mine = scheduler("0"), job()
-    it.submit(mine, 0.0)
-    assert it.job_failed("0", 1, NO_MEMORY, 1.0) == [Finish(mine, NO_MEMORY)]
-    assert kinds(it.submit(job(), 2.0)) == ["Start", "Accept"]
-
-
-def test_fatal_failure_counts_as_a_crash() -> None:
-    it = scheduler("0", max_attempts=2)
-    it.submit(job(), 0.0)
-    assert it.job_failed("0", 1, NO_MEMORY, 1.0, fatal=True) == []
-    assert it.workers["0"].state is WorkerState.STARTING
-    it.worker_ready("0", "tiny", 2.0)
-    assert kinds(it.job_failed("0", 2, NO_MEMORY, 3.0, fatal=True)) == ["Finish worker-crashed"]
 
 
 def test_job_on_its_way_to_a_leaving_worker_was_no_attempt() -> None:

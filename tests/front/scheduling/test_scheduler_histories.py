@@ -44,7 +44,8 @@ class SchedulerHistory(RuleBasedStateMachine):
         workers=st.lists(st.tuples(st.sampled_from(MODELS), st.sampled_from(SKILLS)), max_size=3),
     )
     def begin(self, workers: list[tuple[str, Skills]], **limits: Any) -> None:
-        self.world = World(FrontSettings(max_run_seconds=60.0, **limits))
+        limits |= {"max_wait_seconds": 30.0, "max_run_seconds": 60.0}
+        self.world = World(FrontSettings(**limits))
         self.world.add("0")
         for name, (model, skills) in zip(NAMES, workers, strict=False):
             self.world.add(name)
@@ -63,7 +64,7 @@ class SchedulerHistory(RuleBasedStateMachine):
     @rule(
         uid=st.integers(1, 3),
         needs=st.sampled_from(NEEDS),
-        timeout=st.sampled_from([None, 1.0, 45.0]),
+        timeout=st.sampled_from([None, 1.0, 45.0, 400.0]),
         size=st.integers(1, 4),
         seconds=st.sampled_from([0.0, 0.1, 3.3]),
     )
@@ -92,9 +93,11 @@ class SchedulerHistory(RuleBasedStateMachine):
         self.world.add(name)
 
     @precondition(lambda self: self.world.workers)
-    @rule(data=st.data(), how=st.sampled_from(["retire", "remove", "lost"]))
-    def worker_event(self, data: st.DataObject, how: str) -> None:
-        getattr(self.world, how)(self._some_worker(data))
+    @rule(data=st.data(), event=st.sampled_from(["retire", "remove", "lost", "left", "failed"]))
+    def worker_event(self, data: st.DataObject, event: str) -> None:
+        # A worker that left is asleep, or one that failed is down.
+        how = [data.draw(st.booleans())] if event in ("left", "failed") else []
+        getattr(self.world, event)(self._some_worker(data), *how)
 
     @precondition(lambda self: self.world.workers)
     @rule(
@@ -110,16 +113,6 @@ class SchedulerHistory(RuleBasedStateMachine):
     @rule(data=st.data(), model=st.sampled_from(MODELS), skills=st.sampled_from(SKILLS))
     def loading(self, data: st.DataObject, model: str, skills: Skills) -> None:
         self.world.loading(self._some_worker(data), model, skills if skills.languages else None)
-
-    @precondition(lambda self: self.world.workers)
-    @rule(data=st.data(), asleep=st.booleans())
-    def left(self, data: st.DataObject, asleep: bool) -> None:
-        self.world.left(self._some_worker(data), asleep)
-
-    @precondition(lambda self: self.world.workers)
-    @rule(data=st.data(), down=st.booleans())
-    def failed(self, data: st.DataObject, down: bool) -> None:
-        self.world.failed(self._some_worker(data), down)
 
     @precondition(lambda self: self._busy())
     @rule(data=st.data(), how=st.sampled_from(["done", "failed", "fatal"]))
