@@ -12,8 +12,11 @@ import unicodedata
 from typing import Any
 
 # Control characters (C0, DEL, C1: the first bytes of escape sequences are among them), line and
-# paragraph separators, the marks that change the writing direction, and lone surrogates.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# paragraph separators, the marks of the writing direction (Bidi_Control in Unicode's PropList.txt),
+# and lone surrogates.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 # JSON itself escapes the others; the line feeds are those of its indentation.
 _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")

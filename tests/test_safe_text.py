@@ -18,6 +18,7 @@ RISKY = ["\x1b", "\x00", "\r", "\n", "\x7f", "\x9b", "\u202e", "\u2066", "\u2028
         ("\x1b[2J", "\\x1b[2J"),
         ("a\x9b31m", "a\\x9b31m"),
         ("a\u202eb", "a\\u202eb"),
+        ("a\u200fb\u200ec\u061cd", "a\\u200fb\\u200ec\\u061cd"),
         ("\udc80.wav", "\\udc80.wav"),
         ("tab\tand\nline", "tab\\tand\\nline"),
     ],

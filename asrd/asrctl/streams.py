@@ -46,7 +46,10 @@ def show(text: str) -> None:
 def mention(text: str) -> None:
     """Like `show`, for commands whose answer is the exit code: a closed stdout is no loss there."""
     try:
-        sys.stdout.write(text)
+        if text:
+            # An unbuffered stdout (PYTHONUNBUFFERED) passes on a write of nothing, and /dev/full
+            # refuses that, too.
+            sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
         stdio.silence(sys.stdout)

@@ -114,6 +114,9 @@ class Supervisor:
         self._gone = {unit.name: anyio.Event() for unit in units}
 
     def start(self, tasks: TaskGroup) -> None:
+        # A program that ignores SIGCHLD may have started us. The kernel would then discard the exit
+        # codes of our children (wait(2)).
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for unit in self.units:
             tasks.start_soon(self._keep_alive, unit)
 

@@ -76,6 +76,15 @@ def test_lost_text_is_a_failure(path: Path, command: str, redirection: str, err:
         assert asrctl(command, redirection) == (Exit.OUTPUT_LOST, "", err)
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_full_stdout_without_text_is_no_failure(
+    path: Path, unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    with FakeDaemon(path, [answer("x")]):
+        assert asrctl("transcribe talk.wav -o text", ">/dev/full") == (Exit.OK, "", "")
+
+
 def test_closed_stdout_starts_no_job(path: Path) -> None:
     with FakeDaemon(path, [answer("x")]) as daemon:
         assert asrctl("transcribe talk.wav", ">&-") == (Exit.OUTPUT_LOST, "", CLOSED)

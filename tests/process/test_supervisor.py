@@ -90,6 +90,18 @@ async def test_program_that_cannot_start_is_retried(
     assert "cannot be started: Too many open files" in caplog.text
 
 
+async def test_exit_code_is_known_if_sigchld_was_ignored(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        unit = Unit("fails", [sys.executable, "-c", "raise SystemExit(3)"], {})
+        async with supervised(unit, tmp_path):
+            while unit.last_exit is None:
+                await anyio.sleep(0.01)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert unit.last_exit == "exited with 3"
+
+
 def test_child_ends_if_its_supervisor_died_first() -> None:
     code = "from asrd import systemd; systemd.die_with_supervisor(); print('alive')"
     for supervisor, outcome in ((os.getpid(), 0), (os.getppid(), -signal.SIGKILL)):
