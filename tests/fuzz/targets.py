@@ -84,7 +84,7 @@ def _same(whole: Feed, pieces: Feed) -> None:
     """Checks that the result does not depend on the pieces, except that an undeclared descriptor
     may be found earlier in small ones."""
     one, other = _contents(whole), _contents(pieces)
-    if str(pieces.error).startswith("fds: a descriptor came"):
+    if str(pieces.error).startswith("fds: a descriptor arrived"):
         assert one[: len(other)] == other
     else:
         assert one == other
