@@ -21,6 +21,9 @@ RATE = 16_000
 BLOCK_SECONDS = 10
 
 
+_NO_PIECES: Generator[Samples, None, None] = (piece for piece in list[Samples]())
+
+
 class AudioReader(Closing):
     """Iterate once for the samples; close it in any case.
 
@@ -98,8 +101,10 @@ class AudioReader(Closing):
 
     def close(self) -> None:
         # The generator holds this recording, and FFmpeg's resampler with its threads, which must
-        # not stay until the garbage collector runs.
+        # not stay until the garbage collector runs. From Python 3.12 on, a generator that never
+        # started keeps its arguments when it is closed, so it is dropped, too.
         self._pieces.close()
+        self._pieces = _NO_PIECES
 
     def _refuse_longer(self, seconds: float) -> None:
         if seconds > self._max_seconds:
