@@ -21,7 +21,8 @@ from asrd import errors
 from asrd.client.conversation import Answer
 from asrd.wire import client_events
 from asrd.wire.fields import dump, parse
-from asrd.wire.records import AudioFormat, Options, Segment
+from asrd.wire.options import Options
+from asrd.wire.records import AudioFormat, Segment
 
 # How long a call without a timeout waits for the daemon to accept its job.
 PATIENCE_SECONDS = 60.0
@@ -38,7 +39,7 @@ class JobOptions(TypedDict, total=False):
     """The options of `transcribe` and `stream`; the daemon's defaults apply to absent ones.
 
     language to word_timestamps: faster-whisper's options of the same names.
-    audio_track, require_complete, split_channels: see asrd.wire.records.Options.
+    audio_track, require_complete, split_channels: see asrd.wire.options.Options.
     model: the name of a model that a worker has loaded.
     job_id, trace_id: names for the job in logs and in the daemon's status.
     timeout: in seconds, for all waiting, running and retrying together.

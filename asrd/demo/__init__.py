@@ -7,6 +7,13 @@ from pathlib import Path
 
 MODEL = Path(__file__).parent / "model"
 SAMPLES = Path(__file__).parent / "samples"
+# A person: 11 s of John F. Kennedy, 20 January 1961 (public domain), as in the tests of
+# openai/whisper (tests/jfk.flac), converted to 16 kHz mono.
+SPEECH = Path(__file__).parent / "speech" / "jfk.flac"
+SPEECH_TEXT = (
+    "And so, my fellow Americans, ask not what your country can do for you, ask what you can do "
+    "for your country."
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from asrd.wire.fds import Closing
-from asrd.wire.records import AudioFormat, JobWarning, Options, Segment
+from asrd.wire.options import Options
+from asrd.wire.records import AudioFormat, JobWarning, Segment
 
 OnSegment = Callable[[Segment], None]
 # Gets the seconds of the recording that are done, and its length once that is known. An exception

@@ -42,7 +42,8 @@ from asrd.engine.model_check import Facts
 from asrd.engine.prepared import Prepared, finite
 from asrd.errors import BadRequest, InternalError, LoadError, OutOfMemory
 from asrd.settings import WorkerSettings
-from asrd.wire.records import WARNINGS_MAX, AudioFormat, Options, Segment
+from asrd.wire.options import Options
+from asrd.wire.records import WARNINGS_MAX, AudioFormat, Segment
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ from asrd.front.scheduling.job import Job, Needs
 from asrd.wire.client_events import Error, Transcribe
 from asrd.wire.fds import OwnedFd
 from asrd.wire.fields import dump
+from asrd.wire.options import PROMPT_MAX, Options
 from asrd.wire.peer import Peer
-from asrd.wire.records import PROMPT_MAX, SENTENCE_MAX, AudioFormat, Options
+from asrd.wire.records import SENTENCE_MAX, AudioFormat
 from asrd.wire.worker_events import Done, JobProgress, JobSegment
 
 

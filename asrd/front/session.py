@@ -20,8 +20,9 @@ from asrd.wire.client_events import AudioChunk, Describe, Ping, StatusRequest, T
 from asrd.wire.connection import Connection
 from asrd.wire.fdsocket import EXHAUSTED
 from asrd.wire.fields import dump, identifier, parse, parse_event
+from asrd.wire.options import Options
 from asrd.wire.peer import Peer
-from asrd.wire.records import AudioFormat, Options
+from asrd.wire.records import AudioFormat
 from asrd.wire.worker_events import JobProgress, JobSegment
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from asrd.errors import FieldError
 from asrd.front.spool import SpooledAudio
 from asrd.wire import frames
 from asrd.wire.client_events import AudioChunk, AudioStart, AudioStop, Transcribe
-from asrd.wire.records import AudioFormat, Options
+from asrd.wire.options import Options
+from asrd.wire.records import AudioFormat
 
 STREAMED = frozenset({AudioStart.TYPE, AudioChunk.TYPE, AudioStop.TYPE})
 

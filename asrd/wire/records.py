@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from asrd.errors import FieldError
 from asrd.wire.fields import (
     choice,
-    either,
     field,
-    flag,
     identifier,
     integer,
     nested,
@@ -15,10 +13,7 @@ from asrd.wire.fields import (
     sequence,
     string,
 )
-from asrd.wire.languages import language
 
-# Whisper's prompt has 223 tokens: the engine cuts longer prompts.
-PROMPT_MAX = 4096
 WEEK_S = 7 * 24 * 3600.0
 NAME_MAX = 256
 SENTENCE_MAX = 4096
@@ -61,31 +56,6 @@ class AudioFormat:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """faster-whisper's options of the same names; the worker's defaults apply to absent ones.
-
-    asrd's own options: `audio_track` chooses a file's audio track by number among the audio tracks
-    (from 0) or by language (`ger`, `de`). With `require_complete`, an incomplete recording is
-    `bad-audio` instead of a warning. `split_channels` transcribes each channel separately.
-    """
-
-    language: str | None = field(language, None)
-    task: str = field(choice("transcribe", "translate"), "transcribe")
-    beam_size: int | None = field(integer(1, 32), None)
-    initial_prompt: str | None = field(string(PROMPT_MAX), None)
-    condition_on_previous_text: bool | None = field(flag, None)
-    hotwords: str | None = field(string(PROMPT_MAX), None)
-    temperature: float | tuple[float, ...] | None = field(
-        either(number(0, 2), sequence(number(0, 2), 16), (list, tuple)), None
-    )
-    vad_filter: bool | None = field(flag, None)
-    word_timestamps: bool | None = field(flag, None)
-    audio_track: int | str | None = field(either(integer(0, 1000), identifier(16), (str,)), None)
-    require_complete: bool | None = field(flag, None)
-    split_channels: bool | None = field(flag, None)
-
-
-@dataclass(frozen=True, slots=True)
 class Word:
     """A word: times in seconds from the start of the recording, probability 0 to 1."""
 
@@ -97,7 +67,11 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment of Whisper: times in seconds from the start of the recording."""
+    """A segment of Whisper: times in seconds from the start of the recording.
+
+    On request: `seek` is the start of its window in frames of 10 ms (of the speech alone with
+    vad_filter), `tokens` are the model's numbers for its text and times.
+    """
 
     id: int = field(integer(0, 1 << 31))
     start: float = field(number(0, WEEK_S))
@@ -109,6 +83,8 @@ class Segment:
     compression_ratio: float | None = field(number(0, 1e6), None)
     words: tuple[Word, ...] | None = field(sequence(nested(Word), 1 << 20), None)
     channel: int | None = field(integer(0, 64), None)
+    seek: int | None = field(integer(0, 1 << 31), None)
+    tokens: tuple[int, ...] | None = field(sequence(integer(0, 1 << 20), 1 << 20), None)
 
 
 @dataclass(frozen=True, slots=True)

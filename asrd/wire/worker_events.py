@@ -20,6 +20,7 @@ from asrd.wire.fields import (
     sequence,
     string,
 )
+from asrd.wire.options import Options
 from asrd.wire.records import (
     NAME_MAX,
     SENTENCE_MAX,
@@ -29,7 +30,6 @@ from asrd.wire.records import (
     AudioFormat,
     JobWarning,
     LastProcess,
-    Options,
 )
 
 PROTOCOL_VERSION = 1

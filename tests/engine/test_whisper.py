@@ -26,7 +26,7 @@ from asrd.engine.peak import READ_AHEAD_SECONDS
 from asrd.engine.whisper import WhisperEngine, load_engine
 from asrd.errors import BadRequest, InternalError, JobError, LoadError, OutOfMemory, Poisoned
 from asrd.wire.fields import dump
-from asrd.wire.records import Options
+from asrd.wire.options import Options
 from tests.support.engine_jobs import (
     FILE,
     GREEDY,

@@ -12,8 +12,9 @@ from asrd.front.scheduling.actions import Failure
 from asrd.front.scheduling.job import Needs
 from asrd.wire.client_events import TO_CLIENT, Error, Transcribe, Transcript
 from asrd.wire.fields import dump, parse
+from asrd.wire.options import Options
 from asrd.wire.peer import Peer
-from asrd.wire.records import AudioFormat, JobWarning, Options
+from asrd.wire.records import AudioFormat, JobWarning
 from asrd.wire.worker_events import Done
 
 PCM = AudioFormat("pcm_s16le")

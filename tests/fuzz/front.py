@@ -10,7 +10,7 @@ from typing import Any
 
 from asrd.errors import Code
 from asrd.wire.client_events import FROM_CLIENT, TO_CLIENT, AudioChunk, Error, Transcribe
-from asrd.wire.records import Options
+from asrd.wire.options import Options
 from tests.fuzz.almost import record
 from tests.fuzz.mutants import Message, Mutants, source_of
 from tests.fuzz.structured import ANSWER_SECONDS, Listener, drain, name_of

@@ -18,7 +18,8 @@ from asrd.engine.audio.reader import RATE
 from asrd.errors import BadAudio, ConfigError, FieldError, TooLarge
 from asrd.wire import client_events, frames, strict_json, worker_events
 from asrd.wire.fields import dump, parse, parse_event
-from asrd.wire.records import SENTENCE_MAX, AudioFormat, Options
+from asrd.wire.options import Options
+from asrd.wire.records import SENTENCE_MAX, AudioFormat
 from tests.fuzz.almost import Source, record
 from tests.support.feeding import Feed, payload_of
 from tests.support.raw import memfd

@@ -12,7 +12,8 @@ from typing import Any
 from asrd.demo import SAMPLES
 from asrd.errors import Code
 from asrd.wire.fields import dump
-from asrd.wire.records import AudioFormat, Options
+from asrd.wire.options import Options
+from asrd.wire.records import AudioFormat
 from asrd.wire.worker_events import FROM_WORKER, CancelJob, Failed, StartJob
 from tests.fuzz.mutants import Mutants
 from tests.fuzz.structured import Listener, drain, name_of

@@ -6,7 +6,7 @@ import pytest
 
 from asrd.engine.whisper import WhisperEngine
 from asrd.errors import WarningCode
-from asrd.wire.records import Options
+from asrd.wire.options import Options
 from tests.support.engine_jobs import ENGLISH, transcribe
 from tests.support.real.hinting import KINDS, devices
 from tests.support.real.speech import Clip, joined, sentences, word_error_rate

@@ -23,7 +23,7 @@ from asrd.asrctl.cli import build_parser
 from asrd.errors import Code, job_error_type
 from asrd.exitcodes import EXIT_CODES
 from asrd.settings import TABLES
-from asrd.wire import client_events, records, worker_events
+from asrd.wire import client_events, options, records, worker_events
 from tests.support.declared import accepts, default
 from tests.support.paths import ROOT
 
@@ -97,9 +97,14 @@ def _data() -> list[type]:
     clients = (client_events.FROM_CLIENT, client_events.TO_CLIENT)
     workers = (worker_events.TO_WORKER, worker_events.FROM_WORKER)
     events = [cls for table in (*clients, *workers) for cls in table.values()]
-    classes = [cls for cls in vars(records).values() if isinstance(cls, type)]
-    own = [cls for cls in classes if cls.__module__ == records.__name__]
-    return events + own
+    own = [
+        cls
+        for module in (options, records)
+        for cls in vars(module).values()
+        if isinstance(cls, type) and cls.__module__ == module.__name__
+    ]
+    # Every field of EngineOptions is one of Options, too.
+    return [*events, *(cls for cls in own if cls is not options.EngineOptions)]
 
 
 def _fields(cls: type) -> Writer:

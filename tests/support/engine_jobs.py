@@ -11,7 +11,8 @@ from asrd.engine.audio.reader import Samples
 from asrd.engine.interface import Transcription
 from asrd.engine.whisper import WhisperEngine
 from asrd.settings import WorkerSettings
-from asrd.wire.records import AudioFormat, Options, Segment
+from asrd.wire.options import Options
+from asrd.wire.records import AudioFormat, Segment
 from tests.support.sounds import memory_file
 
 S16, F32, FILE = AudioFormat("pcm_s16le"), AudioFormat("pcm_f32le"), AudioFormat("file")

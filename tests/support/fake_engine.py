@@ -11,7 +11,8 @@ from asrd.engine.interface import OnProgress, OnSegment, Transcription
 from asrd.settings import WorkerSettings
 from asrd.systemd import Notifier
 from asrd.wire.fds import Closing
-from asrd.wire.records import AudioFormat, Options, Segment
+from asrd.wire.options import Options
+from asrd.wire.records import AudioFormat, Segment
 from asrd.worker.inference import Announce, Inference
 from asrd.worker.worker import Worker
 from tests.support.raw import PATIENCE, Peer, memfd, wait_for

@@ -13,7 +13,8 @@ from asrd.errors import FieldError
 from asrd.wire import client_events, records, worker_events
 from asrd.wire.client_events import FROM_CLIENT, TO_CLIENT, AudioStart, Transcribe, Transcript
 from asrd.wire.fields import dump, parse, parse_event
-from asrd.wire.records import AudioFormat, Options
+from asrd.wire.options import Options
+from asrd.wire.records import AudioFormat
 from asrd.wire.worker_events import FROM_WORKER, TO_WORKER
 from tests.support.strategies import instances
 

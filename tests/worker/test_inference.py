@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from asrd.errors import BadAudio, Code, Poisoned
-from asrd.wire.records import AudioFormat, Options
+from asrd.wire.options import Options
+from asrd.wire.records import AudioFormat
 from asrd.wire.worker_events import Done, Failed, Hello, JobProgress, JobSegment, StartJob
 from asrd.worker.inference import Announce, Inference, LoadFailed, Message, Task
 from tests.support.fake_engine import AUDIO_SECONDS, FakeEngine

@@ -17,7 +17,7 @@ MIB = 1 << 20
 _READ = """
 import sys
 from asrd.errors import JobError
-from asrd.wire.records import AudioFormat
+from asrd.wire.records import (AudioFormat)
 from asrd.engine.audio.opening import open_recording
 
 def peak():

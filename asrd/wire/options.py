@@ -1,0 +1,148 @@
+"""The options of a job: faster-whisper's, within bounds, and asrd's own. Pure.
+
+`EngineOptions` are both fields of a request and settings of a worker, which are the defaults of
+requests without them. A field that neither has is left out of the call: faster-whisper's own
+default applies.
+"""
+
+from dataclasses import dataclass
+
+from asrd.wire.fields import (
+    choice,
+    either,
+    field,
+    flag,
+    identifier,
+    integer,
+    nested,
+    number,
+    sequence,
+    string,
+)
+from asrd.wire.languages import language
+
+# Whisper's prompt has 223 tokens: the engine cuts longer prompts.
+PROMPT_MAX = 4096
+_DAY = 24 * 3600
+_MINUTE_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class VadParameters:
+    """The fields of faster-whisper's VadOptions; absent ones have its defaults."""
+
+    threshold: float | None = field(number(0, 1), None)
+    neg_threshold: float | None = field(number(0, 1), None)
+    min_speech_duration_ms: int | None = field(integer(0, _MINUTE_MS), None)
+    max_speech_duration_s: float | None = field(number(1, _DAY), None)
+    min_silence_duration_ms: int | None = field(integer(0, _MINUTE_MS), None)
+    speech_pad_ms: int | None = field(integer(0, _MINUTE_MS), None)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Options of a request that are also settings of a worker. Help texts describe both."""
+
+    beam_size: int | None = field(integer(1, 32), None, help="Beams at temperature 0.")
+    patience: float | None = field(
+        number(0.1, 10), None, help="A beam search goes on until beam_size times this have ended."
+    )
+    best_of: int | None = field(integer(1, 32), None, help="Candidates at a temperature above 0.")
+    length_penalty: float | None = field(
+        number(0, 10), None, help="Exponent of the length by which candidates are compared."
+    )
+    repetition_penalty: float | None = field(
+        number(0.1, 10), None, help="Above 1: tokens that occurred before become less probable."
+    )
+    no_repeat_ngram_size: int | None = field(
+        integer(0, 32), None, help="No sequence of so many tokens occurs twice; 0: no limit."
+    )
+    temperature: float | tuple[float, ...] | None = field(
+        either(number(0, 2), sequence(number(0, 2), 16), (list, tuple)),
+        None,
+        help="One, or several that are tried in turn while a text looks wrong.",
+    )
+    compression_ratio_threshold: float | None = field(
+        number(0, 1000), None, help="A text that compresses better is decoded again."
+    )
+    log_prob_threshold: float | None = field(
+        number(-1000, 0), None, help="A text that is less probable is decoded again."
+    )
+    no_speech_threshold: float | None = field(
+        number(0, 1), None, help="An improbable window is silence above this probability."
+    )
+    hallucination_silence_threshold: float | None = field(
+        number(0, 3600),
+        None,
+        help="With word_timestamps: longer silence around a doubtful text is skipped (seconds).",
+    )
+    condition_on_previous_text: bool | None = field(
+        flag, None, help="Prompt each window with the text before it."
+    )
+    prompt_reset_on_temperature: float | None = field(
+        number(0, 2), None, help="The prompt is dropped after a window above this temperature."
+    )
+    suppress_blank: bool | None = field(flag, None, help="No blank at the start of a window.")
+    suppress_tokens: tuple[int, ...] | None = field(
+        sequence(integer(-1, 1 << 20), 1000),
+        None,
+        help="Tokens that never occur; -1: the model's list of symbols.",
+    )
+    without_timestamps: bool | None = field(flag, None, help="Decode text only, without times.")
+    max_initial_timestamp: float | None = field(
+        number(0, 30), None, help="Latest start of a window's first text (seconds)."
+    )
+    prepend_punctuations: str | None = field(
+        string(256), None, help="Marks that belong to the next word."
+    )
+    append_punctuations: str | None = field(
+        string(256), None, help="Marks that belong to the word before."
+    )
+    max_new_tokens: int | None = field(integer(1, 448), None, help="Most tokens of a window.")
+    chunk_length: int | None = field(integer(1, 30), None, help="Length of a window in seconds.")
+    multilingual: bool | None = field(flag, None, help="Detect the language of each window.")
+    languages: tuple[str, ...] | None = field(
+        sequence(language, 100), None, help="The only languages that detection may choose."
+    )
+    language_detection_threshold: float | None = field(
+        number(0, 1), None, help="A language that is more probable is taken at once."
+    )
+    language_detection_segments: int | None = field(
+        integer(1, 100), None, help="Windows in which the language is looked for."
+    )
+    vad_filter: bool | None = field(flag, None, help="Skip silence (Silero VAD).")
+    vad_parameters: VadParameters | None = field(
+        nested(VadParameters), None, help="faster-whisper's VadOptions."
+    )
+    batch_size: int | None = field(
+        integer(1, 64), None, help="Windows decoded at once, in faster-whisper's batched way."
+    )
+    window: str | None = field(
+        choice("short", "full"),
+        None,
+        help="The encoder's view of a last window: as long as the speech in it, or full (30 s).",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Options(EngineOptions):
+    """All options of a job.
+
+    asrd's own: `task` may be `detect` (only the language). `audio_track` chooses a file's audio
+    track by number among the audio tracks (from 0) or by language (`ger`, `de`). With
+    `require_complete`, an incomplete recording is `bad-audio` instead of a warning.
+    `split_channels` transcribes each channel separately. With `include_tokens`, segments carry
+    `seek` and `tokens`.
+    """
+
+    language: str | None = field(language, None)
+    task: str = field(choice("transcribe", "translate", "detect"), "transcribe")
+    initial_prompt: str | None = field(string(PROMPT_MAX), None)
+    prefix: str | None = field(string(PROMPT_MAX), None)
+    hotwords: str | None = field(string(PROMPT_MAX), None)
+    clip_timestamps: tuple[float, ...] | None = field(sequence(number(0, 7 * _DAY), 2000), None)
+    word_timestamps: bool | None = field(flag, None)
+    include_tokens: bool | None = field(flag, None)
+    audio_track: int | str | None = field(either(integer(0, 1000), identifier(16), (str,)), None)
+    require_complete: bool | None = field(flag, None)
+    split_channels: bool | None = field(flag, None)
