@@ -153,7 +153,7 @@ class Workers(dict[str, Worker]):
             return Failure(Code.UNAVAILABLE, f"no worker can serve: {'; '.join(reasons)}")
         named = [worker.skills for worker in hopeful if worker.has_model(needs)]
         if not named:
-            there = ", ".join(sorted({worker.model or "" for worker in hopeful} | {*self._aliases}))
+            there = ", ".join(self._names(hopeful))
             text = f"name: no worker has the model {written!r}; there is: {there}"
             return Failure(Code.MODEL_NOT_FOUND, text)
         return Failure(Code.BAD_REQUEST, _why_unable(named, needs))
@@ -165,6 +165,16 @@ class Workers(dict[str, Worker]):
         if alias is None or any(worker.model == name for worker in self.values()):
             return needs
         return replace(needs, model=alias or None)
+
+    def _names(self, workers: list[Worker]) -> list[str]:
+        """Returns the names of these workers' models, and the aliases of them."""
+        models = {worker.model for worker in workers if worker.model is not None}
+        aliases = {
+            alias
+            for alias, model in self._aliases.items()
+            if not model or any(match(each, model) is not None for each in models)
+        }
+        return sorted(models | aliases)
 
     def _reserved(self, worker: Worker) -> bool:
         return worker.spare and any(
