@@ -212,6 +212,13 @@ def test_rule_8_all_names_of_an_official_model_are_equal(model: str, names: list
         assert kinds(it.submit(job(needs=Needs(name)), 1.0)) == ["Refuse model-not-found"], name
 
 
+def test_rule_7_spare_may_have_another_name_of_the_same_model() -> None:
+    it, jobs = scheduler("0", "1", queue_max=9), [job(), job()]
+    it.worker_ready("0", "turbo", 0.0)
+    it.worker_ready("1", "large-v3-turbo", 0.0, spare=True)
+    assert [kinds(it.submit(each, 1.0))[0] for each in jobs] == ["Start", "Accept"]
+
+
 def test_rule_8_two_names_of_one_model_are_not_ambiguous() -> None:
     it = scheduler("0", "1", queue_max=9)
     it.worker_ready("0", "turbo", 1.0)
