@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from asrd.errors import ConfigError, FieldError
 from asrd.settings import TABLES, FrontSettings, WorkerSettings
-from asrd.wire.fields import parse, unknown_keys
+from asrd.wire.fields import Table, parse, unknown_keys
 
 DEFAULT_CONFIG = Path("/etc/asrd/asrd.toml")
 
@@ -174,6 +174,9 @@ def _from_text(raw: str, kind: Any) -> Any:
         return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(
             raw.strip().lower(), raw
         )
+    if kind is Table:
+        with contextlib.suppress(ValueError):
+            return tomllib.loads(f"value = {raw}")["value"]
     # A number that can't be read stays text, and the setting's getter reports it.
     with contextlib.suppress(ValueError):
         return kind(raw) if kind in (int, float) else raw

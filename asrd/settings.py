@@ -6,8 +6,19 @@
 from dataclasses import dataclass
 from typing import Any
 
-from asrd.wire.fields import choice, field, flag, identifier, integer, number, string
+from asrd.wire.fields import (
+    Table,
+    choice,
+    field,
+    flag,
+    identifier,
+    integer,
+    number,
+    string,
+    table,
+)
 from asrd.wire.languages import language_or_empty
+from asrd.wire.records import NAME_MAX
 
 DEFAULT_SOCKET = "/run/asrd/asrd.sock"
 
@@ -106,6 +117,11 @@ class FrontSettings:
         256 * _MIB,
         help="Bytes of unread answers and incomplete events of all clients together. Above it, "
         "the user with the most loses a connection.",
+    )
+    model_aliases: Table = field(
+        table(identifier(), string(NAME_MAX), 1000),
+        Table(),
+        help="Other names that clients may give for models; an empty model means any.",
     )
     log_level: str = field(_LEVEL, "info", help="debug, info, warning or error.")
 

@@ -11,6 +11,7 @@ import pytest
 from asrd.config import DEFAULT_CONFIG, config_path, load_front, load_worker
 from asrd.errors import ConfigError
 from asrd.settings import TABLES, FrontSettings, WorkerSettings
+from asrd.wire.fields import Table
 
 KEYS = [(table, spec) for table, cls in TABLES.items() for spec in dataclasses.fields(cls)]
 NAMES = [f"{table}.{spec.name}" for table, spec in KEYS]
@@ -24,6 +25,7 @@ OTHERS: dict[str, Any] = {
     "model": "tiny",
     "language": "en",
     "log_level": "debug",
+    "model_aliases": Table({"whisper-1": "base"}),
 }
 
 
@@ -50,6 +52,12 @@ def other(spec: dataclasses.Field[Any]) -> Any:
     return OTHERS[spec.name] if spec.name in OTHERS else default + 1
 
 
+def toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{json.dumps(k)} = {json.dumps(v)}' for k, v in value.items())}}}"
+    return json.dumps(value)
+
+
 def refused(table: str, file: Path) -> str:
     with pytest.raises(ConfigError) as caught:
         load(table, file)
@@ -72,12 +80,12 @@ def test_every_key_can_be_set_in_file_and_environment(
 ) -> None:
     value = other(spec)
     expected = TABLES[table](**{spec.name: value})
-    file.write_text(f"[{table}]\n{spec.name} = {json.dumps(value)}\n")
+    file.write_text(f"[{table}]\n{spec.name} = {toml(value)}\n")
     assert load(table, file) == expected
     file.write_text(f"[{table}]\n\n{spec.name} = [1]\n")
     assert refused(table, file).startswith(f"{file}:3: {spec.name}: must be ")
-    file.write_text(f"[{table}]\n{spec.name} = {json.dumps(spec.default)}\n")
-    text = str(value).lower() if isinstance(value, bool) else str(value)
+    file.write_text(f"[{table}]\n{spec.name} = {toml(spec.default)}\n")
+    text = value if isinstance(value, str) else toml(value)
     monkeypatch.setenv(f"ASRD_{table}_{spec.name}".upper(), text)
     assert load(table, file) == expected
 

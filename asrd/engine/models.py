@@ -9,34 +9,21 @@ from typing import Any
 from asrd.demo import MODEL
 from asrd.engine.model_check import Facts, check, explain_file
 from asrd.errors import LoadError
+from asrd.model_names import official
+from asrd.model_table import ALIASES, MODELS
 from asrd.settings import WorkerSettings
 
-# faster-whisper's names for models on the Hugging Face hub (a test compares them). faster-whisper
-# is not imported for them: it takes long.
-REPOSITORIES = {
-    **{
-        size: f"Systran/faster-whisper-{size}"
-        for size in (
-            *("tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en"),
-            *("large-v1", "large-v2", "large-v3"),
-        )
-    },
-    "large": "Systran/faster-whisper-large-v3",
-    "distil-small.en": "Systran/faster-distil-whisper-small.en",
-    "distil-medium.en": "Systran/faster-distil-whisper-medium.en",
-    "distil-large-v2": "Systran/faster-distil-whisper-large-v2",
-    "distil-large-v3": "Systran/faster-distil-whisper-large-v3",
-    "distil-large-v3.5": "distil-whisper/distil-large-v3.5-ct2",
-    "large-v3-turbo": "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
-    "turbo": "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
-}
+# The repositories of the official names and their aliases. faster-whisper, which has the same list,
+# is not imported for it: that takes long.
+REPOSITORIES = {name: MODELS[name].repository for name in MODELS}
+REPOSITORIES |= {alias: MODELS[name].repository for alias, name in ALIASES.items()}
 _FILES = ["config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocabulary.*"]
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def resolve(name: str) -> Path:
-    """Returns a model's directory. `name` is `demo` (or empty), a directory, or a name or
-    repository id in the local Hugging Face cache. Raises LoadError."""
+    """Returns a model's directory. `name` is `demo` (or empty), a directory, or a name, an alias or
+    a repository in the local Hugging Face cache. Raises LoadError."""
     if name in ("", "demo"):
         return MODEL
     path = Path(name)
@@ -49,7 +36,7 @@ def resolve(name: str) -> Path:
         raise LoadError(f"the model {name!r} can't be read: {error.strerror}") from None
     repository = repository_of(name)
     try:
-        return snapshot(repository, local_files_only=True)
+        return _snapshot(repository)
     except ValueError as error:
         # The hub library's own rule for names.
         raise LoadError(f"there is no model {name!r}: {first_line(error)}") from None
@@ -66,8 +53,9 @@ def find(settings: WorkerSettings) -> tuple[Path, Facts]:
 
 
 def repository_of(name: str) -> str:
-    """Returns the hub's repository for a model's name. Raises LoadError."""
-    repository = REPOSITORIES.get(name, name)
+    """Returns the hub's repository for a model's name or alias. Raises LoadError."""
+    known = official(name)
+    repository = name if known is None else MODELS[known].repository
     if _REPOSITORY.fullmatch(repository):
         return repository
     if name.startswith(("/", "~", "./", "../")):
@@ -89,11 +77,9 @@ def import_hub() -> Any:
     return huggingface_hub
 
 
-def snapshot(repository: str, local_files_only: bool = False) -> Path:
-    found = import_hub().snapshot_download(
-        repository, allow_patterns=_FILES, local_files_only=local_files_only
-    )
-    return Path(found)
+def _snapshot(repository: str) -> Path:
+    hub = import_hub()
+    return Path(hub.snapshot_download(repository, allow_patterns=_FILES, local_files_only=True))
 
 
 def first_line(error: Exception) -> str:

@@ -151,6 +151,24 @@ def sequence(getter: Getter, max_length: int) -> Getter:
     return get
 
 
+class Table(dict[str, str]):
+    """Texts by their names. Unlike a dict, it may be the default of a frozen dataclass."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
+def table(get_name: Getter, get_value: Getter, max_length: int) -> Getter:
+    def get(key: str, raw: object) -> Table:
+        items = raw.items() if isinstance(raw, dict) else None
+        if items is None:
+            raise FieldError(key, "must be a table")
+        if len(items) > max_length:
+            raise FieldError(key, f"has more than {max_length} entries")
+        return Table({get_name(key, name): get_value(f"{key}.{name}", of) for name, of in items})
+
+    return get
+
+
 def either(one: Getter, other: Getter, other_types: tuple[type, ...]) -> Getter:
     """A getter for fields of two kinds: values of `other_types` go through `other`."""
 

@@ -12,7 +12,8 @@ from tests.support.sources import TREES, names
 
 # Pure: testable without a clock, a socket or a file.
 PURE_FOLDERS = {"front/scheduling", "wire"}
-PURE_FILES = {"errors.py", "safe_text.py", "settings.py", "version.py"}
+PURE_FILES = {"errors.py", "model_names.py", "model_table.py", "safe_text.py", "settings.py"}
+PURE_FILES |= {"version.py"}
 # The files of `wire` that hold sockets and descriptors.
 WITH_SOCKETS = {"wire/connection.py", "wire/fdsocket.py", "wire/fds.py"}
 IMPURE = {
@@ -42,8 +43,8 @@ HEAVY = {
     "onnxruntime",
     "tokenizers",
 }
-# Only the supervisor keeps processes; the doctor runs systemctl.
-SPAWNERS = {"standalone/supervisor.py", "asrctl/host.py"}
+# Only the supervisor keeps processes; the doctor runs systemctl, and fetch-model pip.
+SPAWNERS = {"standalone/supervisor.py", "asrctl/host.py", "engine/fetching/wheels.py"}
 # The folders that the files of a folder may import, besides their own and the root.
 MAY_IMPORT: dict[str, set[str]] = {
     "": {"client", "wire"},

@@ -13,7 +13,7 @@ from tests.support.sources import TREES, names
 PAGE = (ROOT / "docs" / "security.md").read_text()
 NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", PAGE)))
 # Settings that bound nothing that a client can cost.
-_NO_BOUNDS = {"socket", "status_socket", "worker_dir", "log_level", "max_attempts"}
+_NO_BOUNDS = {"socket", "status_socket", "worker_dir", "log_level", "max_attempts", "model_aliases"}
 
 
 def test_every_test_that_the_page_names_exists() -> None:

@@ -46,6 +46,9 @@ _WORDS: dict[str, Callable[..., str]] = {
     "number": _between("number"),
     "language": lambda: "a language: code, tag or English name",
     "language_or_empty": lambda: "a language: code, tag or English name",
+    "table": lambda get_name, get_value, max_length: (
+        f"table of {_number(max_length)}: {accepts(get_value)}"
+    ),
     "flag": lambda: "`true` or `false`",
     "mapping": lambda: "object",
     "nested": lambda cls: f"object: {cls.__name__}",

@@ -25,13 +25,14 @@ Rules:
 6. A worker that is FAILED or DOWN stays so until it is ready: no job waits for it.
 7. A spare worker gets jobs only while no other ready worker has its model.
 8. A worker suits a job if its model has the name that the job asks for (if any), knows the job's
-   language (if any) and can do its task. A worker whose model has exactly that name is preferred to
-   one whose directory has it. For a job without a language, a multilingual model is preferred,
-   since an English-only one turns German into invented English. A job waits for a preferred worker
-   that is busy, asleep or loading, and goes to another only if no preferred one can be expected.
-   The last report of a worker's model counts, also while it loads. A worker that never reported may
-   suit any job, but is not preferred. A job that no worker suits is refused, and the answer names
-   the field.
+   language (if any) and can do its task. An alias of the settings counts as the model's own name,
+   unless a model has exactly that name. A worker whose model has exactly the name (or another name
+   of the same official model) is preferred to one whose directory has it. For a job without a
+   language, a multilingual model is preferred, since an English-only one turns German into invented
+   English. A job waits for a preferred worker that is busy, asleep or loading, and goes to another
+   only if no preferred one can be expected. The last report of a worker's model counts, also while
+   it loads. A worker that never reported may suit any job, but is not preferred. A job that no
+   worker suits is refused, and the answer names the field.
 """
 
 import math
@@ -66,7 +67,7 @@ class Scheduler:
 
     def __init__(self, settings: FrontSettings) -> None:
         self.settings = settings
-        self.workers = Workers()
+        self.workers = Workers(settings.model_aliases)
         self.queue = FairQueue(settings)
         self.draining = False
         self.retried = 0

@@ -1,12 +1,13 @@
 """The workers as the scheduler knows them, and the jobs that suit each. Pure."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from asrd.errors import Code
 from asrd.front.scheduling.actions import Failure
 from asrd.front.scheduling.job import Job, Needs
+from asrd.model_names import Match, identity, match
 
 # The languages that an error names at most.
 _FEW = 5
@@ -92,19 +93,21 @@ class Worker:
         return job
 
     def has_model(self, needs: Needs) -> bool:
-        """Returns True if its model, as far as known, has the requested name: the whole name, or
-        the last part of a path or a repository (`base` for `/srv/models/base`), in any case."""
+        """Returns True if its model, as far as known, has the requested name."""
         if needs.model is None or self.model is None:
             return True
-        model, requested = (name.rstrip("/").casefold() for name in (self.model, needs.model))
-        return requested in (model, model.rpartition("/")[2])
+        return match(self.model, needs.model) is not None
 
     def could_run(self, needs: Needs) -> bool:
         return self.has_model(needs) and self.skills.lack(needs) is None
 
 
 class Workers(dict[str, Worker]):
-    """All workers, by name."""
+    """All workers, by name. `aliases` are the admin's names for models, in lower case."""
+
+    def __init__(self, aliases: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self._aliases = {name.casefold(): model for name, model in (aliases or {}).items()}
 
     def serving(self) -> Iterator[Worker]:
         """Yields the workers that are ready, without spares that are not needed (rule 7)."""
@@ -112,9 +115,11 @@ class Workers(dict[str, Worker]):
 
     def suitable(self, needs: Needs) -> list[Worker]:
         """Returns the workers that a job may wait for (rule 8)."""
+        needs = self._without_alias(needs)
         able = [worker for worker in self.values() if worker.hopeful and worker.could_run(needs)]
         if needs.model is not None:
-            able = [worker for worker in able if worker.model == needs.model] or able
+            exact = [w for w in able if w.model and match(w.model, needs.model) is Match.EXACT]
+            able = exact or able
         if needs.language is None:
             able = [worker for worker in able if worker.skills.multilingual] or able
         return able
@@ -125,10 +130,10 @@ class Workers(dict[str, Worker]):
 
     def why_ambiguous(self, needs: Needs) -> Failure | None:
         """Returns the refusal of a model's name that fits several models, None if it does not."""
-        models = {worker.model for worker in self.suitable(needs) if worker.model is not None}
-        if needs.model is None or len(models) < 2:
+        models = {identity(w.model): w.model for w in self.suitable(needs) if w.model is not None}
+        if self._without_alias(needs).model is None or len(models) < 2:
             return None
-        names = " or ".join(sorted(models))
+        names = " or ".join(sorted(models.values()))
         text = f"name: {needs.model!r} may be {names}: give the whole name"
         return Failure(Code.BAD_REQUEST, text)
 
@@ -138,6 +143,7 @@ class Workers(dict[str, Worker]):
             return Failure(Code.UNAVAILABLE, "no worker is configured")
         if self.suitable(needs):
             return None
+        written, needs = needs.model, self._without_alias(needs)
         hopeful = [worker for worker in self.values() if worker.hopeful]
         gone = [worker for worker in self.values() if not worker.hopeful]
         if hopeful:
@@ -147,16 +153,34 @@ class Workers(dict[str, Worker]):
             return Failure(Code.UNAVAILABLE, f"no worker can serve: {'; '.join(reasons)}")
         named = [worker.skills for worker in hopeful if worker.has_model(needs)]
         if not named:
-            there = ", ".join(sorted({worker.model or "" for worker in hopeful}))
-            text = f"name: no worker has the model {needs.model!r}; there is: {there}"
+            there = ", ".join(self._names(hopeful))
+            text = f"name: no worker has the model {written!r}; there is: {there}"
             return Failure(Code.MODEL_NOT_FOUND, text)
         return Failure(Code.BAD_REQUEST, _why_unable(named, needs))
+
+    def _without_alias(self, needs: Needs) -> Needs:
+        """Replaces an alias by its model; a model with exactly that name comes first."""
+        name = needs.model
+        alias = None if name is None else self._aliases.get(name.casefold())
+        if alias is None or any(worker.model == name for worker in self.values()):
+            return needs
+        return replace(needs, model=alias or None)
+
+    def _names(self, workers: list[Worker]) -> list[str]:
+        """Returns the names of these workers' models, and the aliases of them."""
+        models = {worker.model for worker in workers if worker.model is not None}
+        aliases = {
+            alias
+            for alias, model in self._aliases.items()
+            if not model or any(match(each, model) is not None for each in models)
+        }
+        return sorted(models | aliases)
 
     def _reserved(self, worker: Worker) -> bool:
         return worker.spare and any(
             other.ready
             and not other.spare
-            and other.model == worker.model
+            and identity(other.model or "") == identity(worker.model or "")
             # Of two models with the same name, the spare's may know more.
             and other.skills == worker.skills
             for other in self.values()

@@ -15,6 +15,7 @@ from asrd.front.scheduling.job import Job, Needs
 from asrd.front.scheduling.scheduler import Scheduler
 from asrd.front.scheduling.workers import Skills, WorkerState
 from asrd.settings import FrontSettings
+from asrd.wire.fields import Table
 from tests.support.counting import calls_of
 
 CANCELLED = Failure(Code.CANCELLED, "the client disconnected")
@@ -189,6 +190,56 @@ def test_rule_8_ambiguous_name_is_refused_unless_it_is_exact() -> None:
     it.worker_ready("2", "base", 2.0)
     assert it.submit(exact, 2.0)[0] == Start(exact, "2", 2)
     assert kinds(it.submit(waits, 2.0)) == ["Accept"]
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("Systran/faster-whisper-base", ["base", "Base", "faster-whisper-base", "whisper-base"]),
+        ("base", ["systran/faster-whisper-base", "faster-whisper-base"]),
+        ("/srv/models/faster-whisper-base", ["base", "Systran/faster-whisper-base"]),
+        ("large-v3-turbo", ["turbo", "mobiuslabsgmbh/faster-whisper-large-v3-turbo"]),
+        ("/srv/turbo", ["large-v3-turbo"]),
+        ("me/whisper-danish", ["whisper-danish", "ME/whisper-danish"]),
+    ],
+)
+def test_rule_8_all_names_of_an_official_model_are_equal(model: str, names: list[str]) -> None:
+    it = scheduler("0", queue_max=9)
+    it.worker_ready("0", model, 0.0)
+    for name in names:
+        assert kinds(it.submit(job(needs=Needs(name)), 1.0))[-1] == "Accept", name
+    for name in ("tiny", "base.en", "large", "other/base", "danish", "whisper-1"):
+        assert kinds(it.submit(job(needs=Needs(name)), 1.0)) == ["Refuse model-not-found"], name
+
+
+def test_rule_7_spare_may_have_another_name_of_the_same_model() -> None:
+    it, jobs = scheduler("0", "1", queue_max=9), [job(), job()]
+    it.worker_ready("0", "turbo", 0.0)
+    it.worker_ready("1", "large-v3-turbo", 0.0, spare=True)
+    assert [kinds(it.submit(each, 1.0))[0] for each in jobs] == ["Start", "Accept"]
+
+
+def test_rule_8_two_names_of_one_model_are_not_ambiguous() -> None:
+    it = scheduler("0", "1", queue_max=9)
+    it.worker_ready("0", "turbo", 1.0)
+    it.worker_ready("1", "large-v3-turbo", 1.0)
+    for key, name in enumerate(("turbo", "turbo"), 1):
+        assert isinstance(it.submit(job(needs=Needs(name)), 1.0)[0], Start), key
+
+
+def test_rule_8_alias_stands_for_a_model_or_for_any() -> None:
+    aliases = Table({"whisper-1": "base", "Any": "", "gone": "medium"})
+    it = scheduler("0", "1", queue_max=9, model_aliases=aliases)
+    it.worker_ready("1", "/srv/base", 1.0)
+    mine, any_, exact = (job(needs=Needs(name)) for name in ("Whisper-1", "any", "whisper-1"))
+    assert it.submit(mine, 1.0)[0] == Start(mine, "1", 1)
+    assert it.submit(any_, 1.0)[0] == Start(any_, "0", 2)
+    text = "name: no worker has the model 'gone'; there is: /srv/base, any, tiny, whisper-1"
+    assert refusal(it, job(needs=Needs("gone"))) == (Code.MODEL_NOT_FOUND, text)
+    # A model with exactly that name comes before the alias.
+    it.worker_added("2", 2.0)
+    it.worker_ready("2", "whisper-1", 2.0)
+    assert it.submit(exact, 2.0)[0] == Start(exact, "2", 3)
 
 
 def test_worker_that_never_loaded_may_have_any_model() -> None:
