@@ -11,6 +11,8 @@ from asrd.errors import AsrdError
 
 # The longest wait for the hub's first answer, in seconds.
 _HUB_PATIENCE = 10
+# Bytes to download.
+_SIZES = {"tiny.en": 78_090_594, "base": 147_882_941}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +30,11 @@ def fetch(args: argparse.Namespace) -> int:
     except ImportError as error:
         raise AsrdError(f"{error}: `pip install 'asrd[worker]'` installs what is needed") from None
     return 0
+
+
+def download_size(name: str) -> int | None:
+    """Returns the bytes that a model takes, None if they are not known."""
+    return _SIZES.get(name)
 
 
 def fetch_model(name: str) -> Path:

@@ -30,8 +30,6 @@ REPOSITORIES = {
     "large-v3-turbo": "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
     "turbo": "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
 }
-# Bytes to download.
-_SIZES = {"tiny.en": 78_090_594, "base": 147_882_941}
 _FILES = ["config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocabulary.*"]
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -59,11 +57,6 @@ def resolve(name: str) -> Path:
         raise LoadError(
             f"the model {name!r} is not on this machine; `asrd fetch-model {name}` fetches it"
         ) from None
-
-
-def download_size(name: str) -> int | None:
-    """Returns the bytes to download for a model, None if they are not known."""
-    return _SIZES.get(name)
 
 
 def find(settings: WorkerSettings) -> tuple[Path, Facts]:

@@ -13,6 +13,7 @@ from asrd.asrctl.table import page
 from asrd.client.asyncclient import AsyncClient
 from asrd.client.attempts import JobOptions
 from asrd.demo import SAMPLES, SPEECH, SPEECH_TEXT, samples
+from asrd.errors import AsrdError
 from asrd.standalone import flags, private
 from asrd.standalone.model_choice import ensure_model
 from asrd.standalone.pool import worker_environment
@@ -123,7 +124,8 @@ async def _transcribe(client: AsyncClient, play: _Play) -> None:
 
 
 async def _crash(client: AsyncClient, play: _Play, supervisor: Supervisor) -> None:
-    print(f"Now {play.long_title} twice; the second time the worker gets SIGSEGV in the middle of it:")
+    death = "the worker gets SIGSEGV in the middle of it"
+    print(f"Now {play.long_title} twice; the second time {death}:")
     options: JobOptions = {"language": "en", **play.long_options}
     started = time.monotonic()
     undisturbed = await client.transcribe(play.long, **options)
@@ -131,7 +133,9 @@ async def _crash(client: AsyncClient, play: _Play, supervisor: Supervisor) -> No
     worker = supervisor.units[-1]
     started = time.monotonic()
     async with client.stream(play.long, **options) as segments:
-        first = await anext(segments)
+        first = await anext(segments, None)
+        if first is None:
+            raise AsrdError(f"the model hears nothing in {play.title}")
         print(f"  segment 0: {first.text.strip()}")
         died = time.monotonic()
         worker.signal(signal.SIGSEGV)

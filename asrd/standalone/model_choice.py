@@ -2,18 +2,12 @@
 
 import importlib.util
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 
-from asrd.engine.fetch_model import fetch_model
+from asrd.engine.fetch_model import download_size, fetch_model
 from asrd.engine.model_check import check
-from asrd.engine.models import download_size, import_hub, repository_of, resolve
+from asrd.engine.models import import_hub, repository_of, resolve
 from asrd.errors import AsrdError, ConfigError, LoadError
-from asrd.exitcodes import EXIT_INTERRUPTED
 from asrd.stdio import say
 
 # The best first: a turbo model makes few errors more than large-v3 and takes a fraction of its
@@ -25,8 +19,6 @@ _BEST_FIRST = (
 )
 # The smallest that is useful, and fast on any CPU.
 _FIRST = "base"
-# Time for the hub library to end its threads after Ctrl-C: they may wait for the network.
-_END_SECONDS = 1.0
 
 
 def best_model(yes: bool) -> str:
@@ -49,7 +41,8 @@ def ensure_model(name: str, yes: bool) -> None:
     """
     _require_engine()
     try:
-        check(resolve(name))
+        # The worker checks the rest, by its settings.
+        check(resolve(name), alignment_heads=False)
     except LoadError as error:
         # Not Path.exists: it raises for a name that is too long.
         if os.path.exists(name):  # noqa: PTH110
@@ -86,8 +79,7 @@ def _fetch(name: str, problem: str, yes: bool) -> None:
         )
         if not _agrees(question):
             raise AsrdError("nothing was fetched; --model also takes the directory of a model")
-    with _ended_by_ctrl_c():
-        fetch_model(name)
+    fetch_model(name)
 
 
 def _agrees(question: str) -> bool:
@@ -96,26 +88,3 @@ def _agrees(question: str) -> bool:
     sys.stderr.flush()
     answer = sys.stdin.readline()
     return answer.endswith("\n") and answer.strip().lower() in ("", "y", "yes")
-
-
-@contextmanager
-def _ended_by_ctrl_c() -> Iterator[None]:
-    """Makes Ctrl-C end the program soon, even if a library waits for its threads first."""
-
-    def end() -> None:
-        say("asrd: interrupted")
-        os._exit(EXIT_INTERRUPTED)
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        timer = threading.Timer(_END_SECONDS, end)
-        timer.daemon = True
-        timer.start()
-        raise KeyboardInterrupt
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
