@@ -20,6 +20,8 @@ from asrd.standalone.supervisor import Supervisor, expect_children, first_of
 # Starts of the worker until the model is loaded. A crash then is rarely an accident: more often
 # the model needs more memory than there is.
 _TRIES = 2
+# A window of a large model on a busy CPU may take minutes, and a person can end what hangs.
+_STALL_SECONDS = 900
 # The front's limits protect a daemon of many clients. This one has a single client, whose
 # recordings may be as long as the settings allow at most. A worker that crashed may take as long to
 # load its model again as at the start.
@@ -70,6 +72,8 @@ async def private_daemon(
         config.write_text(_FRONT)
         settings = FrontSettings(socket=str(directory / "asrd.sock"))
         stderr = None if verbose else nowhere.fileno()
+        stall = os.environ.get("ASRD_WORKER_STALL_SECONDS", str(_STALL_SECONDS))
+        environment = {**environment, "ASRD_WORKER_STALL_SECONDS": stall}
         # No grace: nothing is under way at the end, or nobody waits for it any more.
         pool = WorkerPool(1, environment, stderr=stderr, tries=_TRIES, grace=0.0)
         async with supervised(settings, config, pool) as supervisor:
