@@ -1,4 +1,4 @@
-"""The `asrd` program: serve, run, demo, fetch-model."""
+"""The `asrd` program: serve, run, transcribe, demo, fetch-model."""
 
 import argparse
 import importlib
@@ -14,6 +14,11 @@ from asrd.version import __version__
 _COMMANDS = {
     "serve": ("asrd.front.server", "serve", "the front daemon, as systemd starts it"),
     "run": ("asrd.standalone.run", "run", "front and workers without systemd, in the foreground"),
+    "transcribe": (
+        "asrd.standalone.transcription",
+        "transcribe",
+        "turn recordings into text, without a running daemon",
+    ),
     "demo": ("asrd.standalone.demonstration", "demo", "crash a worker, and lose no request"),
     "fetch-model": ("asrd.engine.fetch_model", "fetch", "download a model into the local cache"),
 }

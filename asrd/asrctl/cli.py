@@ -10,16 +10,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from asrd.asrctl import prometheus, streams
+from asrd.asrctl import program, prometheus
 from asrd.asrctl.doctor import doctor
 from asrd.asrctl.progress import can_redraw
 from asrd.asrctl.snapshot import read_snapshot
-from asrd.asrctl.streams import OutputLost, complain, mention, show
+from asrd.asrctl.streams import complain, mention, show
 from asrd.asrctl.table import crash_page, health_line, page
 from asrd.asrctl.transcribing import add_arguments, transcribe
 from asrd.client.client import Client
 from asrd.errors import AsrdError, ConnectionLost
-from asrd.exitcodes import HEALTH, HEALTH_CODES, Exit, exit_code
+from asrd.exitcodes import HEALTH, HEALTH_CODES, Exit
 from asrd.safe_text import escape, safe_json
 from asrd.settings import DEFAULT_SOCKET
 from asrd.version import __version__
@@ -177,26 +177,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    streams.prepare()
-    try:
-        try:
-            args = build_parser().parse_args(argv)
-            return int(args.function(args))
-        finally:
-            streams.settle()
-    except OutputLost as lost:
-        if lost.code is not Exit.BROKEN_PIPE:
-            complain(str(lost))
-        return lost.code
-    except AsrdError as error:
-        complain(str(error))
-        return exit_code(error)
-    except KeyboardInterrupt:
-        complain("interrupted")
-        return Exit.INTERRUPTED
-    except OSError as error:
-        complain(str(error))
-        return Exit.FAILED
+    def command() -> int:
+        args = build_parser().parse_args(argv)
+        return int(args.function(args))
+
+    return program.run("asrctl", command)
 
 
 if __name__ == "__main__":

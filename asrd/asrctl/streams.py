@@ -1,4 +1,4 @@
-"""The standard streams of asrctl, which may be closed, full, or abandoned by their reader."""
+"""The standard streams of a program: closed, full, or abandoned by their reader at any time."""
 
 import sys
 from typing import BinaryIO
@@ -6,6 +6,9 @@ from typing import BinaryIO
 from asrd import stdio
 from asrd.exitcodes import Exit
 from asrd.safe_text import one_line
+
+# The program's name, with which its messages begin.
+_program = "asrctl"
 
 
 class OutputLost(Exception):
@@ -17,7 +20,10 @@ class OutputLost(Exception):
         self.code = Exit.BROKEN_PIPE if gone else Exit.OUTPUT_LOST
 
 
-def prepare() -> None:
+def prepare(program: str) -> None:
+    """Must be called before the other functions; `program` begins the messages."""
+    global _program
+    _program = program
     stdio.open_missing()
     for stream in (sys.stdout, sys.stderr):
         # A terminal that can't show a letter is no reason to fail.
@@ -59,7 +65,7 @@ def mention(text: str) -> None:
 def complain(message: str) -> None:
     """Writes one line to stderr; never raises, since there is no other place for it."""
     try:
-        sys.stderr.write(f"asrctl: {one_line(message)}\n")
+        sys.stderr.write(f"{_program}: {one_line(message)}\n")
         sys.stderr.flush()
     except OSError:
         stdio.silence(sys.stderr)

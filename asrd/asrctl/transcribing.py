@@ -22,8 +22,11 @@ SPLIT = "split"
 DEMO = "demo"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds all options; those of a job have the names of JobOptions."""
+def add_arguments(
+    parser: argparse.ArgumentParser, model: str = "a model that a worker has loaded"
+) -> None:
+    """Adds all options; those of a job have the names of JobOptions. `model`: the help of --model,
+    which `asrd transcribe` gives another meaning."""
     parser.epilog = EXIT_CODES
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE", help="audio or video; - is stdin")
@@ -46,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the spoken language: en, de, German, zh-CN …; auto, the default, detects it",
     )
     add("--task", choices=("transcribe", "translate"), help="translate: into English")
-    add("--model", metavar="NAME", help="a model that a worker has loaded")
+    add("--model", metavar="NAME", help=model)
     add("--beam-size", type=int, metavar="N", help="default: the daemon's setting")
     add("--initial-prompt", metavar="TEXT", help="context: text that precedes the recording")
     add("--hotwords", metavar="TEXT", help="words that may occur in the recording")
@@ -92,11 +95,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def transcribe(args: argparse.Namespace) -> int:
+    return transcribe_files(args, prepare(args))
+
+
+def prepare(args: argparse.Namespace) -> dict[str, Path]:
+    """Checks the options, and returns the output file of each recording; empty for stdout. Ends
+    the program for wrong usage; raises OutputLost if there is no stdout."""
     _check_options(args)
     targets = _targets(args)
     _spare_recordings(args, targets)
     if not targets:
         check_stdout()
+    return targets
+
+
+def transcribe_files(args: argparse.Namespace, targets: Mapping[str, Path]) -> Exit:
+    """Transcribes one file after another with the daemon at `args.socket`."""
     first_failure = Exit.OK
     models: set[str | None] = set()
     with Client(args.socket) as client:

@@ -1,1 +1,1 @@
-"""`asrd run` and `asrd demo`: front and workers without systemd."""
+"""`asrd run`, `asrd transcribe` and `asrd demo`: front and workers without systemd."""

@@ -1,47 +1,61 @@
 """`asrd demo`: the whole daemon in a private directory, and the cost of a crash in it."""
 
 import argparse
-import os
 import signal
-import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import anyio
 
 from asrd.asrctl.snapshot import read_snapshot
 from asrd.asrctl.table import page
 from asrd.client.asyncclient import AsyncClient
-from asrd.demo import SAMPLES, samples
+from asrd.client.attempts import JobOptions
+from asrd.demo import SAMPLES, SPEECH, SPEECH_TEXT, samples
 from asrd.errors import AsrdError
-from asrd.settings import FrontSettings
-from asrd.standalone.pool import WorkerPool, supervised, worker_environment
-from asrd.standalone.supervisor import Supervisor, first_of
+from asrd.standalone import flags, private
+from asrd.standalone.model_choice import ensure_model
+from asrd.standalone.pool import worker_environment
+from asrd.standalone.supervisor import Supervisor
+from asrd.wire.records import AudioFormat
 
 _SHORT = "en-4.wav"
 _LONG = "en-minute.flac"
-_READY_SECONDS = 60.0
+# The long recording of a person is the short one so many times, with pauses of a second.
+_TIMES = 3
+_RATE = 16_000
+
+
+class _Play(NamedTuple):
+    """The recordings of a demonstration: a short one with its text, and a long one."""
+
+    title: str
+    short: Path
+    spoken: str
+    long_title: str
+    long: Path | bytes
+    long_options: JobOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", metavar="DIR-OR-NAME", help="a real model, on real speech (base, tiny.en …)"
+    )
+    parser.add_argument("--yes", action="store_true", help="fetch a missing model without asking")
     parser.add_argument("--verbose", action="store_true", help="also show the daemon's log")
 
 
 def demo(args: argparse.Namespace) -> int:
-    # SIGTERM and SIGHUP act like Ctrl-C, so that nothing is left behind.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
-    # The log would show the traceback of the crash that is part of the demo.
-    with (
-        tempfile.TemporaryDirectory(prefix="asrd-demo-") as directory,
-        open(os.devnull, "wb") as nowhere,
-    ):
-        stderr = None if args.verbose else nowhere.fileno()
-        try:
-            anyio.run(_demo, Path(directory), stderr)
-        except BaseExceptionGroup as group:
-            raise _first_of(group) from None
+    """Raises AsrdError."""
+    private.prepare(args.verbose)
+    # Not the model of the environment: without the flag, nothing is downloaded.
+    model = (args.model and flags.model(args.model)) or "demo"
+    ensure_model(model, args.yes)
+    try:
+        anyio.run(_demo, model, args.verbose)
+    except BaseExceptionGroup as group:
+        raise _first_of(group) from None
     print("\nStopped; nothing is left behind.")
     return 0
 
@@ -51,36 +65,57 @@ def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-async def _demo(directory: Path, stderr: int | None) -> None:
-    settings = FrontSettings(socket=str(directory / "asrd.sock"))
-    pool = WorkerPool(1, worker_environment("demo", "cpu", None), stderr=stderr)
+async def _demo(model: str, verbose: bool) -> None:
+    play = _with_demo_model() if model == "demo" else _with_real_model()
+    # int8 takes a fraction of the time of float32 on a CPU.
+    device, compute_type = ("cpu", None) if model == "demo" else (None, "int8")
+    environment = worker_environment(model, device, compute_type)
     print("Starting front and worker, without systemd, in a private directory …")
     started = time.monotonic()
-    async with supervised(settings, directory / "asrd.toml", pool) as supervisor:
-        await _until_ready(supervisor)
+    async with private.private_daemon(environment, verbose) as daemon:
+        await private.until_ready(daemon.supervisor)
         print(f"  ready after {time.monotonic() - started:.2f} s\n")
-        async with AsyncClient(settings.socket) as client:
-            await _transcribe(client)
-            await _crash(client, supervisor)
+        async with AsyncClient(daemon.socket) as client:
+            await _transcribe(client, play)
+            await _crash(client, play, daemon.supervisor)
 
 
-async def _until_ready(supervisor: Supervisor) -> None:
-    """Raises AsrdError, ConfigError."""
-    worker = supervisor.units[-1]
-    with anyio.move_on_after(_READY_SECONDS):
-        await first_of({"ready": worker.ready.wait, "failed": supervisor.hopeless.wait})
-    if not worker.ready.is_set():
-        reason = AsrdError("the worker can't start; `asrd demo --verbose` shows why")
-        raise supervisor.hopeless_because or reason
-
-
-async def _transcribe(client: AsyncClient) -> None:
+def _with_demo_model() -> _Play:
     truth = {sample.name: sample.text for sample in samples()}
-    print(f"Transcribing {_SHORT} through the socket:")
+    return _Play(_SHORT, SAMPLES / _SHORT, truth[_SHORT], _LONG, SAMPLES / _LONG, {})
+
+
+def _with_real_model() -> _Play:
+    long = (_samples(SPEECH) + bytes(4 * _RATE)) * _TIMES
+    # Temperature 0: other temperatures draw lots, and the two texts are compared.
+    options: JobOptions = {"encoding": "pcm_f32le", "temperature": 0.0}
+    return _Play(
+        f"{SPEECH.name} (John F. Kennedy, 1961)",
+        SPEECH,
+        SPEECH_TEXT,
+        f"three of them in a row ({len(long) // (4 * _RATE)} s)",
+        long,
+        options,
+    )
+
+
+def _samples(recording: Path) -> bytes:
+    """Returns float32 samples, 16000 a second."""
+    from asrd.engine.audio.opening import open_recording
+
+    with (
+        recording.open("rb") as file,
+        open_recording(file.fileno(), AudioFormat("file"), max_seconds=60.0) as reader,
+    ):
+        return b"".join(block.tobytes() for block in reader)
+
+
+async def _transcribe(client: AsyncClient, play: _Play) -> None:
+    print(f"Transcribing {play.title} through the socket:")
     started = time.monotonic()
-    transcript = await client.transcribe(SAMPLES / _SHORT, language="en")
+    transcript = await client.transcribe(play.short, language="en")
     print(f"  heard:  {transcript.text}")
-    print(f"  spoken: {truth[_SHORT]}")
+    print(f"  spoken: {play.spoken}")
     print(
         f"  {transcript.duration_ms / 1000:.1f} s of speech in {time.monotonic() - started:.2f} s\n"
     )
@@ -89,15 +124,19 @@ async def _transcribe(client: AsyncClient) -> None:
     print("".join(f"  {line}\n" for line in table.splitlines()))
 
 
-async def _crash(client: AsyncClient, supervisor: Supervisor) -> None:
-    print(f"Now {_LONG} twice; the second time the worker gets SIGSEGV in the middle of it:")
+async def _crash(client: AsyncClient, play: _Play, supervisor: Supervisor) -> None:
+    death = "the worker gets SIGSEGV in the middle of it"
+    print(f"Now {play.long_title} twice; the second time {death}:")
+    options: JobOptions = {"language": "en", **play.long_options}
     started = time.monotonic()
-    undisturbed = await client.transcribe(SAMPLES / _LONG, language="en")
+    undisturbed = await client.transcribe(play.long, **options)
     print(f"  undisturbed: an answer after {time.monotonic() - started:.2f} s")
     worker = supervisor.units[-1]
     started = time.monotonic()
-    async with client.stream(SAMPLES / _LONG, language="en", timeout=60.0) as segments:
-        first = await anext(segments)
+    async with client.stream(play.long, **options) as segments:
+        first = await anext(segments, None)
+        if first is None:
+            raise AsrdError(f"the model hears nothing in {play.title}")
         print(f"  segment 0: {first.text.strip()}")
         died = time.monotonic()
         worker.signal(signal.SIGSEGV)

@@ -3,8 +3,8 @@
 import os
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,25 +20,29 @@ from asrd.worker.environment import WORKER_ENVIRONMENT
 # Time for a worker to stop. The front may take as long as its jobs may run.
 WORKER_GRACE_SECONDS = 10.0
 _FRONT_START_SECONDS = 30.0
+_FRONT_TRIES = 5
 
 
 @dataclass(frozen=True)
 class WorkerPool:
     """The number of workers and spares, and how they run. `stderr` is a descriptor for their logs
-    and the front's, or None for this process's own."""
+    and the front's, or None for this process's own. `tries`: see Unit. `grace`: seconds for each
+    process to stop."""
 
     workers: int
     environment: Mapping[str, str]
     timeouts: Timeouts = Timeouts()
     stderr: int | None = None
     spares: int = 0
+    tries: int | None = None
+    grace: float = WORKER_GRACE_SECONDS
 
     def names(self) -> list[str]:
         return [str(index) for index in range(self.workers + self.spares)]
 
 
 def worker_environment(
-    model: str | None, device: str | None, compute_type: str | None
+    model: str | None, device: str | None, compute_type: str | None, threads: int | None = None
 ) -> dict[str, str]:
     """Returns the flags as the worker's variables, and defaults for variables of its libraries."""
     # The workers run in another working directory.
@@ -46,8 +50,21 @@ def worker_environment(
     moved = {name: absolute(path) for name, path in homes.items() if not path.startswith("/")}
     flags = {"MODEL": model, "DEVICE": device, "COMPUTE_TYPE": compute_type}
     settings = {f"ASRD_WORKER_{key}": value for key, value in flags.items() if value}
+    if threads is not None:
+        settings["ASRD_WORKER_CPU_THREADS"] = str(threads)
     fast = {key: os.environ.get(key, value) for key, value in WORKER_ENVIRONMENT.items()}
     return {**fast, **moved, **settings}
+
+
+@contextmanager
+def private_directory() -> Iterator[Path]:
+    """Makes a directory that is removed at the end. Raises ConfigError."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix="asrd-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise ConfigError(f"can't make a private directory: {error}") from None
+    with made as directory:
+        yield Path(directory)
 
 
 @asynccontextmanager
@@ -59,13 +76,9 @@ async def supervised(
     Raises ConfigError if a socket or the private directory can't be made.
     """
     with ExitStack() as stack:
-        try:
-            private = tempfile.TemporaryDirectory(prefix="asrd-", ignore_cleanup_errors=True)
-            directory = Path(stack.enter_context(private))
-            worker_dir = directory / "worker"
-            worker_dir.mkdir(mode=0o700)
-        except OSError as error:
-            raise ConfigError(f"can't make a private directory: {error}") from None
+        directory = stack.enter_context(private_directory())
+        worker_dir = directory / "worker"
+        worker_dir.mkdir(mode=0o700)
 
         def listen(path: str, *mode: int) -> socket.socket:
             listener = bind(path, *mode)
@@ -79,14 +92,25 @@ async def supervised(
         # The front has no model to load.
         timeouts = replace(pool.timeouts, start=min(pool.timeouts.start, _FRONT_START_SECONDS))
         serve = program("asrd.main", "serve")
-        units = [Unit("asrd", serve, front_sockets, shared, timeouts, pool.stderr)]
+        units = [
+            Unit("asrd", serve, front_sockets, shared, timeouts, pool.stderr, tries=_FRONT_TRIES)
+        ]
         for index, name in enumerate(pool.names()):
             run = program("asrd.worker.main", name)
             sockets = {"worker": listen(str(worker_dir / f"{name}.sock"), 0o600)}
             spare = {"ASRD_WORKER_SPARE": "true"} if index >= pool.workers else {}
             environment = {**shared, **pool.environment, **spare}
-            unit = Unit(f"asr-worker@{name}", run, sockets, environment, pool.timeouts, pool.stderr)
-            units.append(unit)
+            units.append(
+                Unit(
+                    f"asr-worker@{name}",
+                    run,
+                    sockets,
+                    environment,
+                    pool.timeouts,
+                    pool.stderr,
+                    tries=pool.tries,
+                )
+            )
         # `unit.sockets` may hold other sockets by then.
         for unit in units:
             stack.callback(unit.close_sockets)
@@ -97,5 +121,5 @@ async def supervised(
                 yield supervisor
             finally:
                 with anyio.CancelScope(shield=True):
-                    await supervisor.stop(WORKER_GRACE_SECONDS)
+                    await supervisor.stop(pool.grace)
                 tasks.cancel_scope.cancel()

@@ -5,7 +5,7 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from enum import Enum, auto
 from pathlib import Path
@@ -14,12 +14,12 @@ import anyio
 
 from asrd.client.connect import SOCKET_NAME, is_private, own_directories
 from asrd.config import absolute, config_path, load_front, load_worker
-from asrd.engine.models import REPOSITORIES
 from asrd.errors import AsrdError, ConfigError
 from asrd.journal import setup_logging
 from asrd.settings import DEFAULT_SOCKET, FrontSettings
+from asrd.standalone import flags
 from asrd.standalone.pool import WorkerPool, supervised, worker_environment
-from asrd.standalone.supervisor import Supervisor, Timeouts, first_of
+from asrd.standalone.supervisor import Supervisor, Timeouts, expect_children, first_of
 from asrd.stdio import say
 
 log = logging.getLogger(__name__)
@@ -35,14 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="DIR-OR-NAME", help="a directory, a cached name, or `demo`"
     )
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), help="default: the settings', else auto"
-    )
-    parser.add_argument("--compute-type", metavar="TYPE", help="int8, float16, int8_float16 …")
-    parser.add_argument("--workers", type=_count(1), default=1, metavar="N", help="default: 1")
+    flags.add_engine_arguments(parser)
+    parser.add_argument("--workers", type=flags.count(1), default=1, metavar="N", help="default: 1")
     parser.add_argument(
         "--spares",
-        type=_count(0),
+        type=flags.count(0),
         default=0,
         metavar="N",
         help="additional loaded workers, to take over when another one dies (default: 0)",
@@ -69,16 +66,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _count(least: int) -> Callable[[str], int]:
-    def count(text: str) -> int:
-        number = int(text)
-        if not least <= number <= 64:
-            raise argparse.ArgumentTypeError(f"must be between {least} and 64")
-        return number
-
-    return count
-
-
 def _seconds(text: str) -> float:
     number = float(text)
     if not 0.1 <= number <= 86_400:
@@ -88,11 +75,12 @@ def _seconds(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Raises ConfigError."""
+    expect_children()
     path = Path(absolute(str(config_path(args.config))))
     front = _front_settings(path, args.socket or os.environ.get("ASRD_SOCKET"))
     pool = WorkerPool(
         args.workers,
-        worker_environment(_model(args.model), args.device, args.compute_type),
+        worker_environment(flags.model(args.model), args.device, args.compute_type, args.threads),
         Timeouts(args.start_timeout, args.watchdog),
         spares=args.spares,
     )
@@ -131,17 +119,6 @@ def _own_socket() -> str:
             return str(directory / SOCKET_NAME)
         problem = f"{directory} belongs to another user, or others may write to it"
     raise ConfigError(f"no safe place for the socket ({problem}): name one with --socket")
-
-
-def _model(flag: str | None) -> str | None:
-    """Returns the model for the workers, which run in another working directory: a name, or an
-    absolute path."""
-    given = flag or os.environ.get("ASRD_WORKER_MODEL")
-    if not given or given == "demo" or given in REPOSITORIES:
-        return given
-    # Not Path.exists: it raises for a name that is too long.
-    is_path = given.startswith(("~/", "./", "../")) or os.path.exists(given)  # noqa: PTH110
-    return absolute(given) if is_path else given
 
 
 def _allow_descriptors(workers: int) -> None:

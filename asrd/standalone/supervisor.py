@@ -36,8 +36,6 @@ T = TypeVar("T")
 # Seconds before a restart, doubled each time that the unit ends before it is ready. A unit that was
 # ready is restarted at once, since a short recovery is the purpose of asrd.
 _RESTART_FIRST, _RESTART_LAST = 0.1, 5.0
-# After so many ends, a front that was never ready is given up.
-_HOPELESS_ENDS = 5
 # Time to write a traceback between SIGABRT and SIGKILL, like TimeoutAbortSec=.
 _ABORT_SECONDS = 1.0
 
@@ -57,7 +55,8 @@ class Timeouts:
 class Unit:
     """One program to keep alive. `sockets` are its listening sockets by name; `stderr` is a
     descriptor, or None for the supervisor's own. If `on_demand`, the next start waits for a
-    connection."""
+    connection. If it ends `tries` times before it was ever ready, the supervisor gives up; None:
+    never."""
 
     name: str
     argv: list[str]
@@ -66,6 +65,7 @@ class Unit:
     timeouts: Timeouts = Timeouts()
     stderr: int | None = None
     on_demand: bool = False
+    tries: int | None = None
     pid: int | None = None
     starts: int = 0
     ready: anyio.Event = field(default_factory=anyio.Event)
@@ -114,9 +114,6 @@ class Supervisor:
         self._gone = {unit.name: anyio.Event() for unit in units}
 
     def start(self, tasks: TaskGroup) -> None:
-        # A program that ignores SIGCHLD may have started us. The kernel would then discard the exit
-        # codes of our children (wait(2)).
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for unit in self.units:
             tasks.start_soon(self._keep_alive, unit)
 
@@ -162,20 +159,20 @@ class Supervisor:
             self._gone[unit.name].set()
 
     def _judge(self, unit: Unit, code: int | None) -> None:
-        """Gives up if no client can ever be served: the front (the first unit) was never ready, or
-        no worker can load its model and none ever could."""
-        front, *others = self.units
+        """Gives up if no client can ever be served: no worker can load its model and none ever
+        could, or a unit has used up its tries."""
+        workers = self.units[1:]
         if unit.ready.is_set():
             unit.was_ready = True
         elif code == EXIT_CANNOT_LOAD:
             unit.refusal = unit.status
-        if unit is front and not unit.was_ready:
+        if workers and all(each.refusal and not each.was_ready for each in workers):
+            self._give_up(ConfigError(str(workers[0].refusal)))
+        if not unit.was_ready:
             unit.early_ends += 1
-            if unit.early_ends >= _HOPELESS_ENDS:
-                tries = f"in {unit.early_ends} tries: it {unit.last_exit}"
-                self._give_up(AsrdError(f"the front never got ready, {tries}"))
-        elif others and all(other.refusal and not other.was_ready for other in others):
-            self._give_up(ConfigError(str(others[0].refusal)))
+            if unit.early_ends == unit.tries:
+                tries = f"in {unit.tries} tries ({unit.last_exit})"
+                self._give_up(AsrdError(f"{unit.name} never got ready, {tries}"))
 
     def _give_up(self, error: AsrdError) -> None:
         self.hopeless_because = self.hopeless_because or error
@@ -240,6 +237,7 @@ class Supervisor:
         environment.pop("LISTEN_PID", None)
         # Copied above the numbers that they will get in the child, so that none is overwritten.
         above = LISTEN_FDS_START + len(passed)
+        stderr = 2 if unit.stderr is None else unit.stderr
         copies = [OwnedFd(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above)) for fd in passed.values()]
         try:
             pid = os.posix_spawn(
@@ -247,11 +245,14 @@ class Supervisor:
                 unit.argv,
                 environment,
                 file_actions=[
+                    # First, before the sockets take its number. Stdout, too: ours is the output of
+                    # `asrd transcribe`, and nothing that a library prints may get into it.
+                    (os.POSIX_SPAWN_DUP2, stderr, 1),
+                    (os.POSIX_SPAWN_DUP2, stderr, 2),
                     *(
                         (os.POSIX_SPAWN_DUP2, copy.fileno(), LISTEN_FDS_START + index)
                         for index, copy in enumerate(copies)
                     ),
-                    (os.POSIX_SPAWN_DUP2, 2 if unit.stderr is None else unit.stderr, 2),
                 ],
                 # In its own process group, so that Ctrl-C on the terminal reaches only us.
                 setpgroup=0,
@@ -342,6 +343,15 @@ def _description(code: int) -> str:
         return f"killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"killed by signal {-code}"
+
+
+def expect_children() -> None:
+    """Must be called in the main thread before a supervisor starts.
+
+    A program that ignores SIGCHLD may have started us. The kernel would then discard the exit codes
+    of our children (wait(2)).
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 async def first_of(waits: Mapping[T, Callable[[], Awaitable[object]]]) -> T:

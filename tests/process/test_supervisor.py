@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from asrd.standalone.supervisor import Supervisor, Unit
+from asrd.standalone.supervisor import Supervisor, Unit, expect_children
 
 pytestmark = pytest.mark.anyio
 
@@ -93,6 +93,7 @@ async def test_program_that_cannot_start_is_retried(
 async def test_exit_code_is_known_if_sigchld_was_ignored(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
+        expect_children()
         unit = Unit("fails", [sys.executable, "-c", "raise SystemExit(3)"], {})
         async with supervised(unit, tmp_path):
             while unit.last_exit is None:
@@ -120,20 +121,20 @@ async def test_lost_notify_socket_ends_the_supervisor(tmp_path: Path) -> None:
     assert "mute: no socket for its notifications: " in str(supervisor.hopeless_because)
 
 
-async def test_front_that_never_gets_ready_ends_the_supervisor(tmp_path: Path) -> None:
-    unit = Unit("front", [sys.executable, "-c", "exit(3)"], {})
+async def test_program_that_never_gets_ready_ends_the_supervisor(tmp_path: Path) -> None:
+    unit = Unit("front", [sys.executable, "-c", "exit(3)"], {}, tries=2)
     async with supervised(unit, tmp_path) as supervisor:
         await supervisor.hopeless.wait()
         assert str(supervisor.hopeless_because) == (
-            "the front never got ready, in 5 tries: it exited with 3"
+            "front never got ready, in 2 tries (exited with 3)"
         )
 
 
 async def test_front_that_was_ready_once_is_always_restarted(tmp_path: Path) -> None:
     code = _TALKS.replace("STATUS=hello", "READY=1").replace("time.sleep(600)", "exit(3)")
-    unit = Unit("front", [sys.executable, "-c", code], {})
+    unit = Unit("front", [sys.executable, "-c", code], {}, tries=2)
     async with supervised(unit, tmp_path) as supervisor:
-        while unit.starts < 7:
+        while unit.starts < 4:
             await anyio.sleep(0.01)
         assert not supervisor.hopeless.is_set()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from asrd.errors import ConfigError
-from asrd.standalone import child, run
+from asrd.standalone import child, flags, run
 from asrd.standalone.pool import worker_environment
 from asrd.standalone.supervisor import import_path, program
 
@@ -45,9 +45,9 @@ def test_model_is_a_name_or_a_path_of_the_user(
         "/srv/model": "/srv/model",
     }
     for given, read in expected.items():
-        assert run._model(given) == read
+        assert flags.model(given) == read
     monkeypatch.setenv("ASRD_WORKER_MODEL", "./mine")
-    assert run._model(None) == f"{tmp_path}/mine"
+    assert flags.model(None) == f"{tmp_path}/mine"
 
 
 def test_relative_model_cache_becomes_absolute(
