@@ -146,8 +146,8 @@ class WorkerSettings:
     self_test: bool = field(
         flag,
         True,
-        help="Try the model on a known recording before the worker is ready, and after a suspicious "
-        "answer; end if it gives wrong text.",
+        help="Try the model on a known recording before the worker is ready and after a suspicious "
+        "answer, and end if it gives wrong text.",
     )
     spare: bool = field(
         flag,

@@ -49,9 +49,9 @@ def why_old() -> str | None:
     if not 0 < version < _NEEDED:
         return None
     return (
-        f"the NVIDIA driver {driver_version()} supports only CUDA {_named(version)}: with older ones "
-        "than R570 (CUDA 12.8) CTranslate2 fails or gives wrong text on some cards; install a newer "
-        "driver"
+        f"the NVIDIA driver {driver_version()} supports only CUDA {_named(version)}: with one that "
+        "is older than R570 (CUDA 12.8), CTranslate2 fails or gives wrong text on some cards; "
+        "install a newer driver"
     )
 
 

@@ -21,7 +21,7 @@ from asrd.wire.records import JobWarning, Segment, Word
 _ABSURD = -10.0
 # In seconds. Of shorter speech nothing may be left: a cough, a word that no model knows.
 _MUCH_SPEECH = 3.0
-# Five minutes, which the VAD judges in about a second.
+# Five minutes, which the VAD judges in a third of a second.
 _SEARCHED_BLOCKS = 300 // BLOCK_SECONDS
 _GPU_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "cudaErrorMemoryAllocation")
 

@@ -44,7 +44,10 @@ class SelfTest:
         self._model = model
         self._prompt = [model.hf_tokenizer.token_to_id(name) for name in names]
         self._tokens = model.hf_tokenizer.encode(text, add_special_tokens=False).ids
-        with path.open("rb") as file, open_recording(file.fileno(), AudioFormat("file"), 60) as audio:
+        with (
+            path.open("rb") as file,
+            open_recording(file.fileno(), AudioFormat("file"), 60) as audio,
+        ):
             block = next(iter(audio))
         self._features = model.feature_extractor(block[: round(seconds * RATE)])
 

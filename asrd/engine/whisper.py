@@ -67,9 +67,9 @@ class WhisperEngine:
         self.load_seconds = 0.0
         self._model = model
         self._settings = settings
-        # Looked up once: faster-whisper's default, [-1], has them looked up for every job.
         # Alignment heads that nobody checked may crash CTranslate2.
         self._aligns = facts.word_timestamps and settings.check_model
+        # Looked up once: faster-whisper's default, [-1], has them looked up for every job.
         self._suppressed = Tokenizer(model.hf_tokenizer, multilingual=False).non_speech_tokens
         self._self_test = SelfTest(model, self.languages[0]) if settings.self_test else None
         self._ran_out = False
@@ -121,9 +121,7 @@ class WhisperEngine:
         filters = self._model.feature_extractor.mel_filters
         with contextlib.ExitStack() as stack:
             prepared = stack.enter_context(
-                Prepared(
-                    open_audio(), arguments, hints, on_progress, filters, session, open_audio
-                )
+                Prepared(open_audio(), arguments, hints, on_progress, filters, session, open_audio)
             )
             prepared.warnings += warnings
             with prepared.translate_engine_errors():

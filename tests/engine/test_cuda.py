@@ -76,7 +76,10 @@ def test_driver_without_a_gpu_says_why(
     ("line", "known"),
     [
         ("NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024", "550.54.15"),
-        ("NVIDIA UNIX Open Kernel Module for x86_64  570.86.10  Release Build  (root)", "570.86.10"),
+        (
+            "NVIDIA UNIX Open Kernel Module for x86_64  570.86.10  Release Build  (root)",
+            "570.86.10",
+        ),
         ("something else", "unknown"),
         (None, "unknown"),
     ],
