@@ -77,7 +77,8 @@ class LoadError(AsrdError):
 
 
 class Poisoned(AsrdError):
-    """The engine is unusable in this process (a CUDA error is sticky): the process must end."""
+    """The engine is unusable in this process (a CUDA error is sticky, or the text is
+    wrong): the process must end."""
 
 
 class JobError(AsrdError):

@@ -159,6 +159,12 @@ class WorkerSettings:
     check_model: bool = field(
         flag, True, help="Refuse a model whose alignment_heads would crash CTranslate2."
     )
+    self_test: bool = field(
+        flag,
+        True,
+        help="Try the model on a known recording before the worker is ready and after a suspicious "
+        "answer, and end if it gives wrong text.",
+    )
     spare: bool = field(
         flag,
         False,

@@ -20,6 +20,8 @@ CUBLAS = Path("/usr/lib/asrd/vendor/nvidia/cublas/lib/libcublas.so.12")
 _DISK_LOW = 1 << 30
 # A worker with so many restarts is in a loop.
 _MANY_RESTARTS = 5
+# The release of CUDA 12.8 (asrd.engine.cuda).
+_OLDEST_DRIVER = 570
 # The directories that the worker's sandbox hides (ProtectHome=, PrivateTmp=).
 _HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
 _ENABLE_WORKER = "sudo systemctl enable --now asr-worker@0.socket"
@@ -218,6 +220,7 @@ def gpu(host: Host) -> Iterator[Finding]:
     yield ok(f"{len(gpus)} found")
     if devices == {"cpu"}:
         return
+    yield _driver(host.nvidia_driver())
     # The CUDA runtime also opens the node of unified memory, which has its own kernel module.
     uvm = gpus[0].with_name("nvidia-uvm")
     if not uvm.exists():
@@ -231,6 +234,19 @@ def gpu(host: Host) -> Iterator[Finding]:
         if shut and unit["DevicePolicy"] != "auto":
             text = f"the sandbox of {name} was changed and hides the GPU"
             yield wrong(text, f"sudo systemctl revert {name}")
+
+
+def _driver(version: str) -> Finding:
+    major = version.partition(".")[0]
+    if not major.isdigit():
+        return unseen("the version of the NVIDIA driver can't be read from /proc/driver/nvidia")
+    if int(major) >= _OLDEST_DRIVER:
+        return ok(f"the NVIDIA driver is {version}")
+    text = (
+        f"the NVIDIA driver is {version}, and R{_OLDEST_DRIVER} or newer is needed: with an older "
+        "one CTranslate2 fails or gives wrong text on some cards; install a newer one and reboot"
+    )
+    return wrong(text, "apt list 'nvidia-driver*'")
 
 
 def _gpu_in_use(host: Host, cpu_configured: bool) -> Iterator[Finding]:

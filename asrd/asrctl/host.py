@@ -72,6 +72,14 @@ class Host:
     def gpus(self) -> list[Path]:
         return sorted(Path("/dev").glob("nvidia[0-9]*"))
 
+    def nvidia_driver(self) -> str:
+        """Returns the version of the running driver, or "unknown"."""
+        try:
+            from asrd.engine.cuda import driver_version
+        except ImportError:
+            return "unknown"
+        return driver_version()
+
     def free_bytes(self, path: Path) -> int:
         return shutil.disk_usage(path).free
 

@@ -6,8 +6,10 @@ found. So cuBLAS is loaded here: from pip's NVIDIA packages, from the folder tha
 puts next to ctranslate2, or from the loader's search path.
 """
 
+import contextlib
 import ctypes
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ LIBRARIES = ("libcublasLt.so.12", "libcublas.so.12")
 _OTHER_CUBLAS = "libcublas.so.13"
 # In the driver's numbering: 1000 times the major version and 10 times the minor one.
 _CUDA_12 = 12_000
+# R570's: CTranslate2 since 4.6.3 carries code for cards that it does not know in PTX 8.7.
+_NEEDED = 12_080
+VERSION_FILE = Path("/proc/driver/nvidia/version")
 _NO_DEVICE = 100
 
 
@@ -37,12 +42,44 @@ def why_not(index: int, count: int) -> str | None:
     return _load_cublas()
 
 
-def _why_none(driver: Any) -> str:
-    """Returns the driver's own reason why the CUDA runtime finds no GPU."""
+def why_old() -> str | None:
+    """Returns a sentence if the driver is older than CTranslate2 needs; None if it is not, or if
+    its age is unknown. Some cards work nevertheless."""
+    version = _cuda_version(_load(DRIVER))
+    if not 0 < version < _NEEDED:
+        return None
+    return (
+        f"the NVIDIA driver {driver_version()} supports only CUDA {_named(version)}: with one that "
+        "is older than R570 (CUDA 12.8), CTranslate2 fails or gives wrong text on some cards; "
+        "install a newer driver"
+    )
+
+
+def driver_version() -> str:
+    """Returns the version of the kernel's driver, such as 570.86.10; "unknown" if it is hidden."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"Kernel Module .*?(\d+\.[\d.]+)", VERSION_FILE.read_text("utf-8"))
+        if found:
+            return found[1]
+    return "unknown"
+
+
+def _cuda_version(driver: Any) -> int:
+    """Returns the newest CUDA that the driver supports, in its numbering; 0 if that is unknown."""
     version = ctypes.c_int()
     driver.cuDriverGetVersion(ctypes.byref(version))
-    if 0 < version.value < _CUDA_12:
-        known = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    return version.value
+
+
+def _named(version: int) -> str:
+    return f"{version // 1000}.{version % 1000 // 10}"
+
+
+def _why_none(driver: Any) -> str:
+    """Returns the driver's own reason why the CUDA runtime finds no GPU."""
+    version = _cuda_version(driver)
+    if 0 < version < _CUDA_12:
+        known = _named(version)
         return f"the NVIDIA driver is too old: it supports CUDA {known}, 12.8 (R570) is needed"
     error = driver.cuInit(0)
     if error in (0, _NO_DEVICE):

@@ -25,12 +25,14 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
     """A model that shares the weights of `model`, and reads `features` instead of any audio.
 
     `late_language` is the language and its probability, if they were detected after silence.
+    `asked` is true once a window was not silent, so that the weights decided what its text is.
     """
 
     def __init__(self, model: Any, features: LogMel, hints: Hints) -> None:
         self.__dict__.update(vars(model))
         self.feature_extractor = _FeatureStub(model.feature_extractor, features)
         self.late_language: tuple[str, float] | None = None
+        self.asked = False
         self._features = features
         self._hints = hints
         # The tokens before the text of the current window with hints; empty without hints.
@@ -52,6 +54,7 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
         """
         if self._features.silent:
             return None
+        self.asked = True
         encoded = super().encode(features)
         if self._undetected:
             token, probability = self.model.detect_language(encoded)[0][0]

@@ -1,5 +1,6 @@
 """One job between its descriptor and the model: its audio, its features, and how it may fail."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -10,18 +11,26 @@ from asrd.engine.interface import OnProgress
 from asrd.engine.logmel import LogMel
 from asrd.engine.mel import FRAMES_PER_SECOND
 from asrd.engine.peak import SEARCHED_SECONDS, SPEECH_SECONDS, ReadAhead, search
-from asrd.engine.vad import SpeechFilter
+from asrd.engine.vad import SpeechFilter, speech_seconds
 from asrd.errors import OutOfMemory, Poisoned
 from asrd.wire.fds import Closing
 from asrd.wire.records import JobWarning, Segment, Word
 
+# Log probabilities per token of real models are above -2 (-3 for sampled nonsense); a uniform guess
+# among all tokens has -10.9. Broken float16 arithmetic gave -291.
+_ABSURD = -10.0
+# In seconds. Of shorter speech nothing may be left: a cough, a word that no model knows.
+_MUCH_SPEECH = 3.0
+# Five minutes, which the VAD judges in a third of a second.
+_SEARCHED_BLOCKS = 300 // BLOCK_SECONDS
 _GPU_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "cudaErrorMemoryAllocation")
 
 
 class Prepared(Closing):
     """A job whose audio is open, checked and decoded up to its first window. Must be closed.
 
-    `warnings` are those of the answer; complete once the job has run.
+    `warnings` are those of the answer; complete once the job has run. `absurd` is true if no sound
+    model gives a segment such a probability. `reopen` returns the recording from its start.
     """
 
     def __init__(
@@ -32,6 +41,7 @@ class Prepared(Closing):
         on_progress: OnProgress,
         filters: Any,
         vad_session: Any | None,
+        reopen: Callable[[], AudioReader],
     ) -> None:
         self.recording = recording
         self.warnings: list[JobWarning] = recording.warnings
@@ -39,6 +49,8 @@ class Prepared(Closing):
         self.arguments = {**arguments, "initial_prompt": list(hints.initial_prompt) or None}
         self.hints = hints
         self.on_progress = on_progress
+        self.absurd = False
+        self._reopen = reopen
         self._filters = filters
         self._vad_session = vad_session
         self._blocks = ReadAhead(recording, self._read(recording))
@@ -81,6 +93,8 @@ class Prepared(Closing):
 
     def to_segment(self, found: Any) -> Segment:
         """Returns faster-whisper's segment as plain data, at its place in the recording."""
+        # Also for NaN.
+        self.absurd |= not found.avg_logprob > _ABSURD
         if self._speech is not None:
             self._speech.map.restore(found)
         for cue in (found, *(found.words or ())):
@@ -88,6 +102,13 @@ class Prepared(Closing):
         # A window is only transcribed once the second after it has been read. So this length is
         # past all times of the window, or it is the whole recording's.
         return make_segment(found, self.recording.seconds)
+
+    def has_speech(self, vad_session: Any) -> bool:
+        """Returns True if the VAD hears so much speech that a transcript can't be empty. Reads the
+        recording again, at most a few minutes of it."""
+        with self._reopen() as again:
+            blocks = itertools.islice(self._read(again), _SEARCHED_BLOCKS)
+            return speech_seconds(blocks, vad_session, _MUCH_SPEECH) >= _MUCH_SPEECH
 
     def call(self, callback: Callable[..., None], *args: Any) -> None:
         try:

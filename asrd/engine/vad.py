@@ -155,6 +155,20 @@ class SpeechFilter:
         return taken
 
 
+def speech_seconds(blocks: Iterable[Samples], session: Any, enough: float) -> float:
+    """Returns the seconds in which there is speech. Reads no further than to `enough` of it."""
+    probabilities, rest, found = _Silero(session), NO_SAMPLES, 0.0
+    for block in blocks:
+        samples = np.concatenate((rest, block))
+        whole = len(samples) // _STEP * _STEP
+        rest = samples[whole:]
+        judged = probabilities(samples[:whole])
+        found += sum(each >= _SPEECH for each in judged) * _STEP / RATE
+        if found >= enough:
+            break
+    return found
+
+
 class _Silero:
     """The probabilities of speech for steps of 512 samples, which must come in order."""
 

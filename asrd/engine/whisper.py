@@ -40,7 +40,8 @@ from asrd.engine.interface import OnProgress, OnSegment, Transcription
 from asrd.engine.job_model import JobModel
 from asrd.engine.model_check import Facts
 from asrd.engine.prepared import Prepared, finite
-from asrd.errors import BadRequest, InternalError, LoadError, OutOfMemory
+from asrd.engine.selftest import SelfTest
+from asrd.errors import BadRequest, InternalError, LoadError, OutOfMemory, Poisoned
 from asrd.settings import WorkerSettings
 from asrd.wire.options import Options
 from asrd.wire.records import WARNINGS_MAX, AudioFormat, Segment
@@ -66,8 +67,11 @@ class WhisperEngine:
         self.load_seconds = 0.0
         self._model = model
         self._settings = settings
+        # Alignment heads that nobody checked may crash CTranslate2.
+        self._aligns = facts.word_timestamps and settings.check_model
         # Looked up once: faster-whisper's default, [-1], has them looked up for every job.
         self._suppressed = Tokenizer(model.hf_tokenizer, multilingual=False).non_speech_tokens
+        self._self_test = SelfTest(model, self.languages[0]) if settings.self_test else None
         self._ran_out = False
 
     def prepare(
@@ -117,7 +121,7 @@ class WhisperEngine:
         filters = self._model.feature_extractor.mel_filters
         with contextlib.ExitStack() as stack:
             prepared = stack.enter_context(
-                Prepared(open_audio(), arguments, hints, on_progress, filters, session)
+                Prepared(open_audio(), arguments, hints, on_progress, filters, session, open_audio)
             )
             prepared.warnings += warnings
             with prepared.translate_engine_errors():
@@ -155,15 +159,46 @@ class WhisperEngine:
                 for item in found:
                     segments.append(prepared.to_segment(item))
                     prepared.call(on_segment, segments[-1])
+        text = "".join(segment.text for segment in segments).strip()
+        if prepared.absurd or (not text and model.asked):
+            self._doubt(prepared)
         language, probability = model.late_language or (info.language, info.language_probability)
         return Transcription(
-            text="".join(segment.text for segment in segments).strip(),
+            text=text,
             language=language,
             language_probability=finite(probability),
             audio_seconds=prepared.recording.seconds,
             segments=tuple(segments),
             warnings=tuple(prepared.warnings[:WARNINGS_MAX]),
         )
+
+    def _doubt(self, prepared: Prepared) -> None:
+        """Tests the model again after a suspicious answer. Raises Poisoned if it fails."""
+        if self._self_test is None or not (prepared.absurd or _has_speech(prepared)):
+            return
+        kind = "an absurd probability" if prepared.absurd else "no text for audible speech"
+        log.warning("the answer is suspicious (%s): the model is tested", kind)
+        with prepared.translate_engine_errors():
+            problem = self._self_test.problem()
+        if problem is not None:
+            raise Poisoned(self._wrong(problem))
+
+    def check(self) -> None:
+        """Tests the model, unless the settings say otherwise. Raises LoadError if it fails."""
+        if self._self_test is None:
+            return
+        quick = self.device == "cpu" and self._aligns
+        problem = self._self_test.problem(quick)
+        if problem is not None:
+            raise LoadError(
+                f"{self._wrong(problem)}; if this model was never trained on such speech, "
+                "self_test = false lets it through"
+            )
+
+    def _wrong(self, problem: str) -> str:
+        driver = f", driver {cuda.driver_version()}" if self.device == "cuda" else ""
+        where = f"{self.device} ({self.compute_type}{driver})"
+        return f"the model gives wrong text on {where}: {problem}"
 
     def _encode(self, text: str) -> list[int]:
         tokens: list[int] = self._model.hf_tokenizer.encode(text, add_special_tokens=False).ids
@@ -174,7 +209,8 @@ class WhisperEngine:
 
         A GPU gets a whole window and both ways to decode it, which shows at once if its memory is
         too small. A CPU gets the least that goes through all layers once: more of a large model
-        takes a fifth of the time that loading takes, and each recovery would wait for it.
+        takes a fifth of the time that loading takes, and each recovery would wait for it. The
+        self-test does that, too.
         """
         model, tokenizer = self._model.model, self._model.hf_tokenizer
         on_gpu = self.device == "cuda"
@@ -184,13 +220,12 @@ class WhisperEngine:
         if self.translate:
             names += [f"<|{self.languages[0]}|>", "<|transcribe|>"]
         prompt = [tokenizer.token_to_id(name) for name in names]
-        aligns = self.word_timestamps and self._settings.check_model
         if on_gpu:
             for how in {"beam_size": self._settings.beam_size}, {"sampling_temperature": 0.2}:
                 model.generate(window, [prompt], max_length=16, return_no_speech_prob=True, **how)
-        elif not aligns:
+        elif not self._aligns:
             model.generate(window, [prompt], max_length=len(prompt) + 1)
-        if aligns:
+        if self._aligns:
             model.align(window, prompt, [[0]], frames)
 
     def _arguments(self, options: Options) -> dict[str, Any]:
@@ -237,6 +272,15 @@ def _vad_session() -> Any:
         raise InternalError(f"vad_filter: the VAD can't be loaded: {error}") from error
 
 
+def _has_speech(prepared: Prepared) -> bool:
+    """Without a VAD every recording may be speech."""
+    try:
+        session = _vad_session()
+    except InternalError:
+        return True
+    return prepared.has_speech(session)
+
+
 def load_engine(settings: WorkerSettings, found: tuple[Path, Facts] | None = None) -> WhisperEngine:
     """Loads and warms the model in the settings; `found` is the result of `models.find`.
 
@@ -256,7 +300,9 @@ def load_engine(settings: WorkerSettings, found: tuple[Path, Facts] | None = Non
             cpu_threads=settings.cpu_threads,
         )
         engine = WhisperEngine(model, settings, facts)
-        engine.warm()
+        if device == "cuda" or not settings.self_test:
+            engine.warm()
+        engine.check()
         if settings.vad_filter:
             _vad_session()
     except LoadError:
@@ -273,6 +319,8 @@ def _choose_device(settings: WorkerSettings) -> str:
     count = ctranslate2.get_cuda_device_count()
     reason = cuda.why_not(settings.device_index, count)
     if reason is None:
+        if old := cuda.why_old():
+            log.warning("%s", old)
         return "cuda"
     if settings.device == "cuda":
         raise LoadError(f"device cuda: {reason}")

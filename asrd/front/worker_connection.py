@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 from asrd.errors import FieldError, ProtocolError
 from asrd.front.reporting.crashes import Crash, JobRef
 from asrd.front.scheduling.scheduler import UnknownKey
+from asrd.safe_text import one_line
 from asrd.wire import frames, worker_events
 from asrd.wire.connection import Connection
 from asrd.wire.fdsocket import EXHAUSTED
@@ -106,6 +107,8 @@ class WorkerConnection:
         self._connection: Connection | None = None
         self._woken = anyio.Event()
         self._ready = self._left = self._asleep = self._unexplained = False
+        # The reason that the process gave for its end.
+        self._fatal: str | None = None
         self._delay = _RETRY_FIRST
         # The jobs that the process has not answered, by key, including cancelled ones.
         self._given: dict[int, JobRef] = {}
@@ -193,6 +196,7 @@ class WorkerConnection:
     async def _serve(self, sock: socket.socket) -> str | None:
         """Serves one connection to its end. Returns the reason if the worker can't load."""
         self._ready = self._left = self._asleep = False
+        self._fatal = None
         self._woken = anyio.Event()
         decoder = frames.Decoder(_LIMITS)
         connection = Connection(sock, decoder, self._tasks, self._buffer, output_max=_OUTPUT_MAX)
@@ -283,7 +287,9 @@ class WorkerConnection:
     def _failed(self, event: Failed) -> None:
         self._owner.job_failed(self, event)
         # A fatal failure ends the process, and the report of its death names this job.
-        if not event.fatal:
+        if event.fatal:
+            self._fatal = f"it ended itself: {one_line(event.text)}"
+        else:
             self._given.pop(event.key, None)
 
     def _done(self, event: Done) -> None:
@@ -301,7 +307,7 @@ class WorkerConnection:
     def _lost(self, how: str) -> None:
         self.info.restarts += 1
         self.info.expected_at = anyio.current_time()
-        self._owner.worker_lost(self, how, tuple(self._given.values()))
+        self._owner.worker_lost(self, self._fatal or how, tuple(self._given.values()))
         self.info.pid = None
         self._unexplained = True
 

@@ -159,7 +159,7 @@ class Inference:
         except MemoryError:
             return Failed(key, Code.OUT_OF_MEMORY, "the worker ran out of memory for this job")
         except Poisoned as error:
-            log.error("job %s poisoned the engine: %s", task.job.job_id, error)
+            log.error("the engine can't be used any more, in job %s: %s", task.job.job_id, error)
             return Failed(key, Code.INTERNAL, _sentence(error), fatal=True)
         except Exception as error:
             log.exception("job %s failed in the engine", task.job.job_id)

@@ -34,6 +34,7 @@ class FakeHost(Host):
         self.problems: list[str] = []
         self.groups: set[str] = set()
         self.nodes: list[Path] = []
+        self.driver = "570.86.10"
         self.free = 1 << 40
 
     def units(self, *patterns: str) -> dict[str, dict[str, str]]:
@@ -60,6 +61,9 @@ class FakeHost(Host):
 
     def gpus(self) -> list[Path]:
         return self.nodes
+
+    def nvidia_driver(self) -> str:
+        return self.driver
 
     def free_bytes(self, path: Path) -> int:
         return self.free
@@ -261,6 +265,25 @@ def test_gpu_that_the_worker_cannot_use(
     ]
     host.set_worker(device="cpu")
     assert wrongs(checks.gpu(host)) == []
+
+
+@pytest.mark.parametrize(
+    ("version", "verdict", "words"),
+    [
+        ("550.54.15", Verdict.WRONG, "is 550.54.15, and R570 or newer is needed"),
+        ("570.86.10", Verdict.OK, "is 570.86.10"),
+        ("unknown", Verdict.UNSEEN, "can't be read"),
+    ],
+)
+def test_age_of_the_driver(
+    host: FakeHost, tmp_path: Path, version: str, verdict: Verdict, words: str
+) -> None:
+    host.nodes, host.driver = [tmp_path / "nvidia0"], version
+    (found,) = (each for each in checks.gpu(host) if "NVIDIA driver" in each.text)
+    assert found.verdict is verdict
+    assert words in found.text
+    host.set_worker(device="cpu")
+    assert not any("driver" in each.text for each in checks.gpu(host))
 
 
 def test_worker_that_uses_the_cpu_although_there_is_a_gpu(

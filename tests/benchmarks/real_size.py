@@ -32,7 +32,8 @@ def main() -> None:
     arguments = made.parse_args()
     measure.use_worker_environment()
     print(measure.machine())
-    config = f"[worker]\nbeam_size = 1\ncpu_threads = {arguments.threads}\n"
+    # Random weights say nothing of what a test plays to them.
+    config = f"[worker]\nbeam_size = 1\ncpu_threads = {arguments.threads}\nself_test = false\n"
     with contextlib.ExitStack() as stack:
         directory = arguments.directory
         if directory is None:

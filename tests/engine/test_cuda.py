@@ -72,6 +72,31 @@ def test_driver_without_a_gpu_says_why(
     assert text in str(cuda.why_not(0, 0))
 
 
+@pytest.mark.parametrize(
+    ("line", "known"),
+    [
+        ("NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024", "550.54.15"),
+        (
+            "NVIDIA UNIX Open Kernel Module for x86_64  570.86.10  Release Build  (root)",
+            "570.86.10",
+        ),
+        ("something else", "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_old_driver_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str | None, known: str
+) -> None:
+    monkeypatch.setattr(cuda, "VERSION_FILE", tmp_path / "version")
+    if line is not None:
+        (tmp_path / "version").write_text(f"NVRM version: {line}\nGCC version: gcc 12.2.0\n")
+    Loader(monkeypatch, driver=Driver(12_040, 0))
+    assert str(cuda.why_old()).startswith(f"the NVIDIA driver {known} supports only CUDA 12.4: ")
+    for recent in (12_080, 13_000, 0):
+        Loader(monkeypatch, driver=Driver(recent, 0))
+        assert cuda.why_old() is None
+
+
 def test_number_of_a_missing_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     Loader(monkeypatch)
     # As in a worker's unit: the one GPU that it is given has the number 0.

@@ -70,7 +70,8 @@ def prepare(data: bytes, audio: AudioFormat = S16, session: Any = None) -> Found
     with memory_file(data) as fd:
         recording = open_recording(fd, audio, 1e9)
         callback = lambda done, total: reports.append(done)  # noqa: E731
-        with Prepared(recording, {}, Hints(), callback, FILTERS, session) as prepared:
+        reopen = lambda: recording  # noqa: E731
+        with Prepared(recording, {}, Hints(), callback, FILTERS, session, reopen) as prepared:
             prepared.read_ahead()
             power = prepared.features.peak
     return Found(float(np.log10(power)), recording.seconds, len(reports))

@@ -161,11 +161,13 @@ def crash(stage: Stage, *arguments: str) -> Seen:
 def shape(stage: Stage, name: str) -> Seen:
     """Load, memory, a job of a minute and a crash with random weights in a real model's shape."""
     model, card, seen = str(stage.model(name)), stage.card(), Seen()
+    untested = "self_test = false\n"
     types = ("float16", "int8_float16") if card.real else ("int8_float32",)
     for compute_type in types:
         before = card.used_mib()
         arguments = ("--model", model, "--compute-type", compute_type)
-        with stage.service(compute_type, *arguments) as running, running.client() as client:
+        random = stage.service(compute_type, *arguments, worker=untested)
+        with random as running, running.client() as client:
             running.ready()
             started = time.monotonic()
             client.transcribe(MINUTE, language="en", temperature=0.0, timeout=120)
@@ -214,7 +216,8 @@ def out_of_memory(stage: Stage) -> Seen:
     and reports the reason. When the program has ended, jobs succeed again."""
     stage.need_card()
     model = str(stage.model("small"))
-    with stage.service("oom", "--model", model, "--compute-type", "float16") as running:
+    arguments = ("--model", model, "--compute-type", "float16")
+    with stage.service("oom", *arguments, worker="self_test = false\n") as running:
         running.ready()
         with running.client() as client:
             says(client)

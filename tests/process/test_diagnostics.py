@@ -129,6 +129,8 @@ def test_death_report_names_a_job_that_was_cancelled(tmp_path: Path) -> None:
     jobs = [[(job["job_id"], job["attempt"]) for job in crash["jobs"]] for crash in found]
     assert jobs == [[("poison", 1)], [("poison", 2)]]
     assert found[0]["jobs"][0]["audio_seconds"] == 1.0
+    assert found[0]["noticed"] == "it ended itself: a CUDA error"
+    assert found[1]["noticed"].startswith("its connection ")
     assert "job poison (attempt 2, 1.0 s, 32000 bytes)" in lines[1]
 
 
