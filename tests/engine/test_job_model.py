@@ -165,7 +165,7 @@ def test_window_without_speech_is_not_decoded_with_hints(monkeypatch: pytest.Mon
 
 
 def test_longest_hints_leave_room_for_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder = Decoder(monkeypatch, "x" * 400, "x" * 400)
+    decoder = Decoder(monkeypatch, "x" * 200, "x" * 200)
     hints, _ = read_hints("a " * 4000, "b " * 4000, lambda text: [7] * len(text.split()))
     decoder.decode(hints, [*hints.initial_prompt, *[9] * 500])
     prompt, options = decoder.calls[1]
