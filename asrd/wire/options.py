@@ -122,7 +122,11 @@ class EngineOptions:
     language_detection_segments: int | None = field(
         integer(1, 100), None, help="Windows in which the language is looked for."
     )
-    vad_filter: bool | None = field(flag, None, help="Skip silence (Silero VAD).")
+    vad_filter: bool | None = field(
+        flag,
+        None,
+        help="Skip silence (Silero VAD): for recordings with long pauses or noise.",
+    )
     vad_parameters: VadParameters | None = field(
         nested(VadParameters),
         None,
