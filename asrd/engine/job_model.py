@@ -86,7 +86,10 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
         if not self._hinted or not tokenizer.decode(tokens).strip():
             return plain
         # One temperature, and little more room than the other text took: a loop costs little.
-        room = min(_DECODER_TOKENS - len(self._hinted), len(tokens) + len(tokens) // 4 + 16)
+        most = len(tokens) + len(tokens) // 4 + 16
+        # CTranslate2 makes at most half as many tokens as prompt and `max_new_tokens` together.
+        room = max(most, 2 * most - len(self._hinted))
+        room = min(room, _DECODER_TOKENS - len(self._hinted))
         if room < len(tokens):
             return plain
         once = replace(options, temperatures=options.temperatures[:1], max_new_tokens=room)
