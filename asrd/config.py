@@ -151,7 +151,7 @@ def _line(text: str, key: str) -> int:
 
 
 _HEADER = re.compile(r"\s*\[{1,2}([^]]*)\]")
-_KEY = re.compile(r"([^=#]+?)\s*=")
+_KEY = re.compile(r"([^=#]+)=")
 
 
 def _plain(key: str) -> str:
