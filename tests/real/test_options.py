@@ -72,7 +72,8 @@ def test_without_timestamps_a_window_is_one_segment(
 def test_prefix_begins_the_text_with_and_without_hints(
     tiny_en: WhisperEngine, speech: Samples
 ) -> None:
-    for hints in ({}, {"hotwords": "Kennedy"}, {"initial_prompt": "Kennedy"}):
+    given: list[dict[str, Any]] = [{}, {"hotwords": "Kennedy"}, {"initial_prompt": "Kennedy"}]
+    for hints in given:
         found = transcribe(tiny_en, speech, prefix="And so my dear friends", **hints)
         assert found.text.startswith("And so my dear friends")
         assert KENNEDY in found.text.casefold()
