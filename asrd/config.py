@@ -3,6 +3,7 @@
     /etc/asrd/asrd.toml        [front] and [worker]
     /etc/asrd/worker-N.toml    the same keys as [worker], for worker N alone
     ASRD_FRONT_QUEUE_MAX=8     any key as an environment variable: ASRD_<TABLE>_<KEY>
+    ASRD_WORKER_TEMPERATURE=[0, 0.2]        lists and tables as in TOML
 
 The settings themselves are declared in `asrd.settings`.
 """
@@ -12,13 +13,14 @@ import dataclasses
 import os
 import re
 import tomllib
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from asrd.errors import ConfigError, FieldError
 from asrd.settings import TABLES, FrontSettings, WorkerSettings
-from asrd.wire.fields import Table, parse, unknown_keys
+from asrd.wire.fields import parse, unknown_keys
 
 DEFAULT_CONFIG = Path("/etc/asrd/asrd.toml")
 
@@ -116,40 +118,45 @@ def _read(path: Path, cls: type, table: str | None) -> dict[str, Any]:
     if table is not None:
         for key in data:
             if key not in TABLES:
-                line = _line(text, key, None)
+                line = _line(text, key)
                 raise ConfigError(f"{path}:{line}: unknown table or key {key!r}")
         data = data.get(table, {})
         if not isinstance(data, dict):
-            raise ConfigError(f"{path}:{_line(text, table, None)}: {table!r} must be a table")
+            raise ConfigError(f"{path}:{_line(text, table)}: {table!r} must be a table")
+    prefix = "" if table is None else f"{table}."
     for key in unknown_keys(cls, data):
-        raise ConfigError(f"{path}:{_line(text, key, table)}: unknown key {key!r}")
+        raise ConfigError(f"{path}:{_line(text, prefix + key)}: unknown key {key!r}")
     try:
         parse(cls, data)
     except FieldError as error:
-        raise ConfigError(f"{path}:{_line(text, error.field, table)}: {error}") from None
+        raise ConfigError(f"{path}:{_line(text, prefix + error.field)}: {error}") from None
     return data
 
 
-def _line(text: str, key: str, table: str | None) -> int:
-    """Returns the line number of a table's key, or of the table if the key has no line of its own.
-    tomllib reports no lines, so the text is searched again."""
-    inside, found = None, 1
+def _line(text: str, key: str) -> int:
+    """Returns the number of the line that sets `key` (`worker.vad_parameters.threshold`), or of the
+    table or list that it is in. tomllib reports no lines, so the text is searched again."""
+    header = longest = ""
+    found = 1
     for number_, line in enumerate(text.splitlines(), 1):
-        if header := _HEADER.match(line):
-            inside = header[1]
-            found = number_ if inside in (table, key) else found
-        elif inside == table and _names(line, key):
-            return number_
-        elif inside is None and table is not None and _names(line, table):
-            found = number_
+        if match := _HEADER.match(line):
+            named = header = _plain(match[1])
+        elif match := _KEY.match(line):
+            named = f"{header}.{_plain(match[1])}".lstrip(".")
+        else:
+            continue
+        if len(named) > len(longest) and re.match(rf"{re.escape(named)}(?![\w-])", key):
+            longest, found = named, number_
     return found
 
 
-_HEADER = re.compile(r"""\s*\[{1,2}\s*["']?([^]"']*?)["']?\s*\]""")
+_HEADER = re.compile(r"\s*\[{1,2}([^]]*)\]")
+_KEY = re.compile(r"([^=#]+)=")
 
 
-def _names(line: str, key: str) -> bool:
-    return re.match(rf"""\s*["']?{re.escape(key)}["']?\s*[=.]""", line) is not None
+def _plain(key: str) -> str:
+    """Returns a key of TOML without quotes and spaces."""
+    return re.sub(r"[\s\"']", "", key)
 
 
 def _environment(cls: type, table: str) -> dict[str, Any]:
@@ -163,21 +170,28 @@ def _environment(cls: type, table: str) -> dict[str, Any]:
         if spec is None:
             raise ConfigError(f"{variable}: [{table}] has no such key")
         try:
-            found[spec.name] = spec.metadata["get"](spec.name, _from_text(raw, spec.type))
+            found[spec.name] = _from_text(raw, spec.type)
+            spec.metadata["get"](spec.name, found[spec.name])
+            for key in unknown_keys(cls, {spec.name: found[spec.name]}):
+                raise FieldError(key, "is unknown")
         except FieldError as error:
             raise ConfigError(f"{variable}={raw!r}: {error}") from None
     return found
 
 
 def _from_text(raw: str, kind: Any) -> Any:
-    if kind is bool:
+    """Returns the value of a variable: text as it is, everything else as in TOML, and words for
+    true and false. A value that can't be read stays text, and the setting's getter reports it."""
+    kinds = set(typing.get_args(kind) or (kind,)) - {type(None)}
+    if kinds == {str}:
+        return raw
+    if kinds == {bool}:
         return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(
             raw.strip().lower(), raw
         )
-    if kind is Table:
+    for number_ in kinds & {int, float}:
         with contextlib.suppress(ValueError):
-            return tomllib.loads(f"value = {raw}")["value"]
-    # A number that can't be read stays text, and the setting's getter reports it.
-    with contextlib.suppress(ValueError):
-        return kind(raw) if kind in (int, float) else raw
+            return number_(raw)
+    with contextlib.suppress(ValueError, RecursionError):
+        return tomllib.loads(f"value = {raw}")["value"]
     return raw

@@ -18,6 +18,7 @@ from asrd.wire.fields import (
     table,
 )
 from asrd.wire.languages import language_or_empty
+from asrd.wire.options import EngineOptions
 from asrd.wire.records import NAME_MAX
 
 DEFAULT_SOCKET = "/run/asrd/asrd.sock"
@@ -127,7 +128,10 @@ class FrontSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerSettings:
+class WorkerSettings(EngineOptions):
+    """The settings of a worker; those of EngineOptions are the defaults of requests without them,
+    and are left to faster-whisper if they are absent, too."""
+
     model: str = _path("", "A directory, a name in the local cache, or `demo`; empty: `demo`.", 256)
     device: str = field(
         choice("auto", "cpu", "cuda"), "auto", help="auto: a GPU if one can be used, else the CPU."

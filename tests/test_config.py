@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,32 @@ OTHERS: dict[str, Any] = {
     "language": "en",
     "log_level": "debug",
     "model_aliases": Table({"whisper-1": "base"}),
+    "patience": 1.5,
+    "best_of": 3,
+    "length_penalty": 0.5,
+    "repetition_penalty": 1.1,
+    "no_repeat_ngram_size": 3,
+    "temperature": [0.0, 0.5],
+    "compression_ratio_threshold": 2.0,
+    "log_prob_threshold": -0.5,
+    "no_speech_threshold": 0.5,
+    "hallucination_silence_threshold": 2.0,
+    "prompt_reset_on_temperature": 0.3,
+    "suppress_blank": False,
+    "suppress_tokens": [-1, 50],
+    "without_timestamps": True,
+    "max_initial_timestamp": 2.0,
+    "prepend_punctuations": "(",
+    "append_punctuations": ")",
+    "max_new_tokens": 100,
+    "chunk_length": 20,
+    "multilingual": True,
+    "languages": ["en", "de"],
+    "language_detection_threshold": 0.7,
+    "language_detection_segments": 2,
+    "vad_parameters": {"threshold": 0.4, "speech_pad_ms": 200},
+    "batch_size": 4,
+    "window": "full",
 }
 
 
@@ -54,7 +81,11 @@ def other(spec: dataclasses.Field[Any]) -> Any:
 
 def toml(value: Any) -> str:
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{json.dumps(k)} = {json.dumps(v)}' for k, v in value.items())}}}"
+        return (
+            "{ "
+            + ", ".join(f"{json.dumps(key)} = {toml(item)}" for key, item in value.items())
+            + " }"
+        )
     return json.dumps(value)
 
 
@@ -79,14 +110,17 @@ def test_every_key_can_be_set_in_file_and_environment(
     table: str, spec: dataclasses.Field[Any], file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     value = other(spec)
-    expected = TABLES[table](**{spec.name: value})
+    expected = TABLES[table](**{spec.name: spec.metadata["get"](spec.name, value)})
     file.write_text(f"[{table}]\n{spec.name} = {toml(value)}\n")
     assert load(table, file) == expected
-    file.write_text(f"[{table}]\n\n{spec.name} = [1]\n")
+    file.write_text(f"[{table}]\n\n{spec.name} = 1970-01-01\n")
     assert refused(table, file).startswith(f"{file}:3: {spec.name}: must be ")
-    file.write_text(f"[{table}]\n{spec.name} = {toml(spec.default)}\n")
-    text = value if isinstance(value, str) else toml(value)
-    monkeypatch.setenv(f"ASRD_{table}_{spec.name}".upper(), text)
+    file.write_text(
+        "" if spec.default is None else f"[{table}]\n{spec.name} = {toml(spec.default)}\n"
+    )
+    monkeypatch.setenv(
+        f"ASRD_{table}_{spec.name}".upper(), value if isinstance(value, str) else toml(value)
+    )
     assert load(table, file) == expected
 
 
@@ -156,11 +190,36 @@ def test_file_is_named_by_flag_environment_or_default(
         ("\nfront.queue_max = -1\n", "2: queue_max: must be between"),
         ("\nfront = { queue_max = -1 }\n", "2: queue_max: must be between"),
         ("[ 'front' ]\n\nqueue_max= -1\n", "3: queue_max: must be between"),
+        # A key that is the beginning of another, or of a table's.
+        ("[front]\nqueue_max = 1\nqueue_max_bytes = 1\n", "3: queue_max_bytes: must be between"),
     ],
 )
 def test_mistake_is_reported_with_file_line_and_key(text: str, error: str, file: Path) -> None:
     file.write_text(text)
     assert refused("front", file).startswith(f"{file}:{error}")
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("[worker]\ntemperature = [\n  0,\n  3\n]\n", "2: temperature[1]: must be between 0 and 2"),
+        ('[worker]\n\nlanguages = ["xx"]\n', "3: languages[0]: "),
+        ("[worker]\nvad_parameters = 1\n", "2: vad_parameters: must be an object"),
+        ("[worker]\n[worker.vad_parameters]\n\nthreshold = 2\n", "4: vad_parameters.threshold: mu"),
+        ("[worker]\nvad_parameters.threshold = 2\n", "2: vad_parameters.threshold: must be"),
+        ("[worker]\nvad_parameters = { treshold = 0 }\n", "2: unknown key 'vad_parameters.tresh"),
+        ("[worker.vad_parameters]\n\ntreshold = 0\n", "3: unknown key 'vad_parameters.treshold'"),
+    ],
+)
+def test_mistake_in_a_list_or_table_is_reported_with_its_line(
+    text: str, error: str, file: Path
+) -> None:
+    file.write_text(text)
+    assert refused("worker", file).startswith(f"{file}:{error}")
+    own = file.with_name("worker-7.toml")
+    own.write_text(text.replace("[worker]\n", "").replace("worker.", ""))
+    file.write_text("")
+    assert re.sub(r":\d+:", "", refused("worker", file)).startswith(f"{own}{error[2:]}")
 
 
 def test_mistake_in_a_worker_file_names_that_file(file: Path) -> None:
@@ -207,6 +266,10 @@ def test_unreadable_file_is_reported(content: bytes | None, problem: str, file: 
         ("ASRD_FRONT_QUEUE_MAX", "many", "queue_max: must be an integer"),
         ("ASRD_FRONT_MAX_WAIT_SECONDS", "nan", "max_wait_seconds: must be between 0.001 and"),
         ("ASRD_WORKER_VAD_FILTER", "perhaps", "vad_filter: must be true or false"),
+        ("ASRD_WORKER_TEMPERATURE", "[0, 0.2", "temperature: must be a number"),
+        ("ASRD_WORKER_SUPPRESS_TOKENS", "1, 2", "suppress_tokens: must be a list"),
+        ("ASRD_WORKER_VAD_PARAMETERS", "{ x = 1 }", "vad_parameters.x: is unknown"),
+        ("ASRD_WORKER_VAD_PARAMETERS", "[" * 5000, "vad_parameters: must be an object"),
     ],
 )
 def test_mistake_in_the_environment_names_the_variable(

@@ -53,6 +53,14 @@ class TextWriter(Writer):
         )
 
 
+class LanguageWriter(TextWriter):
+    """The answer to the task `detect`, which has no text: the language and its probability."""
+
+    def end(self, transcript: Transcript) -> str:
+        probability = transcript.language_probability or 0
+        return f"{transcript_line(transcript.language or 'unknown')} {probability:.2f}\n"
+
+
 class JsonWriter(Writer):
     def _text(self, segments: Iterable[Segment]) -> str:
         return ""

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from asrd.asrctl.formats import FORMATS, Writer
+from asrd.asrctl.formats import FORMATS, LanguageWriter, Writer
+from asrd.asrctl.options import add_engine_options, listed
 from asrd.asrctl.progress import ProgressBar
 from asrd.asrctl.streams import OutputLost, check_stdout, complain, open_stdin, show
 from asrd.client.attempts import JobOptions
@@ -48,14 +49,28 @@ def add_arguments(
         metavar="LANG",
         help="the spoken language: en, de, German, zh-CN …; auto, the default, detects it",
     )
-    add("--task", choices=("transcribe", "translate"), help="translate: into English")
+    add(
+        "--task",
+        choices=("transcribe", "translate", "detect"),
+        help="translate: into English; detect: only the language",
+    )
     add("--model", metavar="NAME", help=model)
-    add("--beam-size", type=int, metavar="N", help="default: the daemon's setting")
     add("--initial-prompt", metavar="TEXT", help="context: text that precedes the recording")
     add("--hotwords", metavar="TEXT", help="words that may occur in the recording")
-    add("--temperature", type=_temperatures, metavar="T[,T...]", help="tried in this order")
-    for name in ("--vad-filter", "--word-timestamps", "--condition-on-previous-text"):
-        add(name, action=argparse.BooleanOptionalAction)
+    add("--prefix", metavar="TEXT", help="the beginning of the transcript")
+    add("--word-timestamps", action=argparse.BooleanOptionalAction, help="times of each word")
+    add(
+        "--clip-timestamps",
+        type=listed(float),
+        metavar="START,END,...",
+        help="only these parts of the recording, in seconds; the last END may be left out",
+    )
+    add(
+        "--include-tokens",
+        action="store_true",
+        default=None,
+        help="json: each segment with the model's tokens",
+    )
     add(
         "--audio-track",
         type=_track,
@@ -92,6 +107,7 @@ def add_arguments(
     )
     parser.set_defaults(split_channels=None)
     add("--quiet", action="store_true", help="no progress bar, no notices; warnings are printed")
+    add_engine_options(parser)
 
 
 def transcribe(args: argparse.Namespace) -> int:
@@ -158,7 +174,7 @@ def _transcribe(
     client: Client, name: str, target: Path | None, args: argparse.Namespace
 ) -> Transcript:
     options: Any = {key: vars(args)[key] for key in JobOptions.__annotations__ if key in args}
-    writer = FORMATS[args.format](name)
+    writer = (LanguageWriter if _only_language(args) else FORMATS[args.format])(name)
     with open_stdin() if name == STDIN else open(name, "rb") as audio:
         bar = ProgressBar(sys.stderr, name)
         if not args.quiet:
@@ -190,8 +206,14 @@ def _print(stream: SegmentStream, writer: Writer, bar: ProgressBar) -> Transcrip
     return stream.transcript
 
 
+def _only_language(args: argparse.Namespace) -> bool:
+    return bool(args.task == "detect" and args.format == "txt")
+
+
 def _check_options(args: argparse.Namespace) -> None:
     """Ends the program for options that exclude each other."""
+    if args.task == "detect" and args.format in ("srt", "vtt"):
+        args.parser.error("--task detect: there are no subtitles; use the format txt or json")
     if args.files.count(STDIN) > 1:
         args.parser.error("FILE: standard input can be read only once")
     raw = args.encoding not in (None, "file")
@@ -238,13 +260,6 @@ def _identity(path: str | Path) -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
-
-
-def _temperatures(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError("must be numbers separated by commas") from None
 
 
 def _track(text: str) -> int | str:

@@ -20,7 +20,7 @@ from typing import Any, TypedDict
 from asrd import errors
 from asrd.client.conversation import Answer
 from asrd.wire import client_events
-from asrd.wire.fields import dump, parse
+from asrd.wire.fields import dump, parse, unknown_keys
 from asrd.wire.options import Options
 from asrd.wire.records import AudioFormat, Segment
 
@@ -38,8 +38,8 @@ _LONGEST_TIMEOUT = 24 * 3600.0
 class JobOptions(TypedDict, total=False):
     """The options of `transcribe` and `stream`; the daemon's defaults apply to absent ones.
 
-    language to word_timestamps: faster-whisper's options of the same names.
-    audio_track, require_complete, split_channels: see asrd.wire.options.Options.
+    language to window: faster-whisper's options of the same names, and asrd's own: see
+    asrd.wire.options, or docs/protocol.md.
     model: the name of a model that a worker has loaded.
     job_id, trace_id: names for the job in logs and in the daemon's status.
     timeout: in seconds, for all waiting, running and retrying together.
@@ -60,6 +60,34 @@ class JobOptions(TypedDict, total=False):
     audio_track: int | str | None
     require_complete: bool | None
     split_channels: bool | None
+    include_tokens: bool | None
+    patience: float | None
+    best_of: int | None
+    length_penalty: float | None
+    repetition_penalty: float | None
+    no_repeat_ngram_size: int | None
+    compression_ratio_threshold: float | None
+    log_prob_threshold: float | None
+    no_speech_threshold: float | None
+    hallucination_silence_threshold: float | None
+    prompt_reset_on_temperature: float | None
+    prefix: str | None
+    suppress_blank: bool | None
+    suppress_tokens: tuple[int, ...] | list[int] | None
+    without_timestamps: bool | None
+    max_initial_timestamp: float | None
+    prepend_punctuations: str | None
+    append_punctuations: str | None
+    max_new_tokens: int | None
+    chunk_length: int | None
+    clip_timestamps: tuple[float, ...] | list[float] | None
+    multilingual: bool | None
+    languages: tuple[str, ...] | list[str] | None
+    language_detection_threshold: float | None
+    language_detection_segments: int | None
+    vad_parameters: dict[str, float] | None
+    batch_size: int | None
+    window: str | None
     model: str | None
     job_id: str | None
     trace_id: str | None
@@ -210,9 +238,11 @@ class Attempts:
 
 
 def _given(options: JobOptions) -> dict[str, Any]:
-    for key in options:
-        if key not in JobOptions.__annotations__:
-            raise TypeError(f"unexpected keyword argument {key!r}")
+    # A misspelt option would silently have no effect.
+    unknown = [key for key in options if key not in JobOptions.__annotations__]
+    inner = unknown_keys(Options, {"vad_parameters": options.get("vad_parameters")})
+    for key in [*unknown, *inner]:
+        raise TypeError(f"unexpected keyword argument {key!r}")
     return {key: value for key, value in options.items() if value is not None}
 
 

@@ -14,6 +14,7 @@ from faster_whisper import WhisperModel
 
 from asrd.engine.hints import Decoded, Hints, is_better
 from asrd.engine.logmel import WINDOW, LogMel
+from asrd.engine.mel import FRAMES_PER_SECOND
 
 _DECODER_TOKENS = 448
 # A result that `generate_segments` takes for "no speech": it makes no segment of the window and
@@ -35,8 +36,8 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
         self.asked = False
         self._features = features
         self._hints = hints
-        # The tokens before the text of the current window with hints; empty without hints.
-        self._context: list[int] = []
+        # The prompt of the current window with hints; empty if there are none.
+        self._hinted: list[int] = []
         self._undetected = False
 
     def detect_language(self, features: LogMel, **options: Any) -> Any:
@@ -69,7 +70,8 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
             tokenizer.language = tokenizer.tokenizer.token_to_id(f"<|{code}|>")
             tokenizer.language_code = code
         plain, context = self._hints.split(previous_tokens)
-        self._context = [tokenizer.sot_prev, *context] if context else []
+        start = super().get_prompt(tokenizer, [], **options)
+        self._hinted = [tokenizer.sot_prev, *context, *start] if context else []
         return super().get_prompt(tokenizer, plain, **options)
 
     def generate_with_fallback(
@@ -78,15 +80,23 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
         """Returns the result without hints, or the one with hints if that is better."""
         if encoder_output is None:
             return _NO_SPEECH
+        if options.max_new_tokens is not None:
+            # faster-whisper raises an error for more than fits.
+            room = min(options.max_new_tokens, _DECODER_TOKENS - len(prompt))
+            options = replace(options, max_new_tokens=room)
         plain = super().generate_with_fallback(encoder_output, prompt, tokenizer, options)
         tokens = plain[0].sequences_ids[0]
-        if not self._context or not tokenizer.decode(tokens).strip():
+        if not self._hinted or not tokenizer.decode(tokens).strip():
             return plain
-        hinted_prompt = [*self._context, *tokenizer.sot_sequence]
         # One temperature, and little more room than the other text took: a loop costs little.
-        room = min(_DECODER_TOKENS - len(hinted_prompt), len(tokens) + len(tokens) // 4 + 16)
+        most = len(tokens) + len(tokens) // 4 + 16
+        # CTranslate2 makes at most half as many tokens as prompt and `max_new_tokens` together.
+        room = max(most, 2 * most - len(self._hinted))
+        room = min(room, _DECODER_TOKENS - len(self._hinted))
+        if room < len(tokens):
+            return plain
         once = replace(options, temperatures=options.temperatures[:1], max_new_tokens=room)
-        hinted = super().generate_with_fallback(encoder_output, hinted_prompt, tokenizer, once)
+        hinted = super().generate_with_fallback(encoder_output, self._hinted, tokenizer, once)
         texts = [self._decoded(result, tokenizer) for result in (plain, hinted)]
         return hinted if is_better(texts[0], texts[1], self._hints.words) else plain
 
@@ -107,6 +117,9 @@ class _FeatureStub:
         self._features = features
 
     def __call__(self, audio: object, chunk_length: int | None = None) -> LogMel:
+        if chunk_length is not None:
+            # faster-whisper changes its own extractor, and so all later jobs.
+            self.nb_max_frames = chunk_length * FRAMES_PER_SECOND
         return self._features
 
     def __getattr__(self, name: str) -> Any:

@@ -11,6 +11,7 @@ whole recording. Here the loudest is the one read so far, unless asrd.engine.pea
 one ahead.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -91,7 +92,7 @@ class LogMel:
 
     @property
     def shape(self) -> tuple[int, "_Frames"]:
-        return len(self._filters), _Frames(self._content)
+        return len(self._filters), _Frames(self)
 
     def __getitem__(self, key: tuple[Any, slice]) -> Any:
         start, stop = key[1].start or 0, key[1].stop
@@ -110,11 +111,16 @@ class LogMel:
         window /= 4.0
         return window
 
-    def _content(self, seek: int) -> int:
+    def content(self, seek: int) -> int:
         """Returns the number of frames from `seek` on, without the last, which is padding: exact
         where less than a window is left, else the number known so far."""
         self._reach(seek + _AHEAD)
         return self._end - 1 - seek
+
+    def known_length(self) -> float:
+        """Returns the number of all frames, infinity if the recording has not been read to its
+        end."""
+        return self._end - 1 if self._ended else math.inf
 
     def _reach(self, frame: int) -> None:
         while self._end < frame and not self._ended:
@@ -136,11 +142,11 @@ class _Frames:
     Answers `content_frames = features.shape[-1] - 1`.
     """
 
-    def __init__(self, left: Callable[[int], int]) -> None:
-        self._left = left
+    def __init__(self, mel: LogMel) -> None:
+        self._mel = mel
 
     def __sub__(self, one: int) -> "_Content":
-        return _Content(self._left)
+        return _Content(self._mel)
 
 
 class _Content:
@@ -154,19 +160,28 @@ class _Content:
         (min(content_frames, seek) - previous_seek)           __gt__, reflected; perhaps __sub__
         if seek >= seek_clip_end:                             __le__, reflected
         float(content_frames * self.feature_extractor.time_per_frame)     __mul__
+        seek = content_frames            then:
+        if seek < seek_clip_start                             __lt__
+        if seek >= seek_clip_end                              __le__ with itself: True
     """
 
-    def __init__(self, left: Callable[[int], int]) -> None:
-        self._left = left
+    def __init__(self, mel: LogMel) -> None:
+        self._mel = mel
 
     def __sub__(self, seek: int) -> int:
-        return self._left(seek)
+        return self._mel.content(seek)
 
     def __gt__(self, seek: object) -> bool:
-        return seek is not self and isinstance(seek, int | float) and self._left(int(seek)) > 0
+        return seek is not self and isinstance(seek, int | float) and self - int(seek) > 0
+
+    def __lt__(self, seek: int) -> bool:
+        return self - seek < 0
 
     def __le__(self, seek: int) -> bool:
         return not self > seek
 
     def __mul__(self, seconds: float) -> float:
-        return 0.0  # the total of faster-whisper's own progress bar, which is off
+        """The length, for hallucination_silence_threshold: a doubtful text near the end is dropped.
+        Where the length is unknown, faster-whisper takes that text for one in the middle, and
+        decodes what follows its silence again."""
+        return self._mel.known_length() * seconds

@@ -14,6 +14,7 @@ from asrd.engine.peak import SEARCHED_SECONDS, SPEECH_SECONDS, ReadAhead, search
 from asrd.engine.vad import SpeechFilter, speech_seconds
 from asrd.errors import OutOfMemory, Poisoned
 from asrd.wire.fds import Closing
+from asrd.wire.options import Options
 from asrd.wire.records import JobWarning, Segment, Word
 
 # Log probabilities per token of real models are above -2 (-3 for sampled nonsense); a uniform guess
@@ -36,6 +37,7 @@ class Prepared(Closing):
     def __init__(
         self,
         recording: AudioReader,
+        options: Options,
         arguments: dict[str, Any],
         hints: Hints,
         on_progress: OnProgress,
@@ -44,6 +46,7 @@ class Prepared(Closing):
         reopen: Callable[[], AudioReader],
     ) -> None:
         self.recording = recording
+        self.options = options
         self.warnings: list[JobWarning] = recording.warnings
         # faster-whisper only puts the prompt's tokens before the text; see asrd.engine.job_model.
         self.arguments = {**arguments, "initial_prompt": list(hints.initial_prompt) or None}
@@ -101,7 +104,7 @@ class Prepared(Closing):
             cue.start, cue.end = self.recording.outside_gaps(cue.start, cue.end)
         # A window is only transcribed once the second after it has been read. So this length is
         # past all times of the window, or it is the whole recording's.
-        return make_segment(found, self.recording.seconds)
+        return make_segment(found, self.recording.seconds, bool(self.options.include_tokens))
 
     def has_speech(self, vad_session: Any) -> bool:
         """Returns True if the VAD hears so much speech that a transcript can't be empty. Reads the
@@ -170,7 +173,7 @@ def _raise_translated(error: BaseException) -> None:
         raise Poisoned(text) from error
 
 
-def make_segment(found: Any, seconds: float) -> Segment:
+def make_segment(found: Any, seconds: float, include_tokens: bool = False) -> Segment:
     """Returns faster-whisper's segment as plain data; no time is after `seconds`."""
     words = None
     if found.words is not None:
@@ -189,6 +192,8 @@ def make_segment(found: Any, seconds: float) -> Segment:
         temperature=finite(found.temperature),
         compression_ratio=finite(found.compression_ratio),
         words=words,
+        seek=found.seek if include_tokens else None,
+        tokens=tuple(found.tokens) if include_tokens else None,
     )
 
 

@@ -28,10 +28,10 @@ import ctranslate2
 import numpy as np
 import tqdm
 from faster_whisper import WhisperModel
-from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.vad import get_vad_model
 
 from asrd.engine import cuda, models
+from asrd.engine.arguments import Arguments
 from asrd.engine.audio.opening import open_recording
 from asrd.engine.audio.reader import AudioReader
 from asrd.engine.channels import Channels
@@ -69,8 +69,7 @@ class WhisperEngine:
         self._settings = settings
         # Alignment heads that nobody checked may crash CTranslate2.
         self._aligns = facts.word_timestamps and settings.check_model
-        # Looked up once: faster-whisper's default, [-1], has them looked up for every job.
-        self._suppressed = Tokenizer(model.hf_tokenizer, multilingual=False).non_speech_tokens
+        self._arguments = Arguments(model.hf_tokenizer, settings, facts)
         self._self_test = SelfTest(model, self.languages[0]) if settings.self_test else None
         self._ran_out = False
 
@@ -83,6 +82,8 @@ class WhisperEngine:
         max_audio_seconds: float,
         on_progress: OnProgress,
     ) -> Prepared | Channels:
+        options = self._arguments.merged(options)
+
         def open_audio(seconds: float, channel: int | None) -> AudioReader:
             return open_recording(
                 fd,
@@ -114,14 +115,23 @@ class WhisperEngine:
     ) -> Prepared:
         # Every check that needs no recording comes before it is opened: the traceback of an error
         # would hold it.
-        arguments = self._arguments(options)
-        hints, warnings = read_hints(options.hotwords, options.initial_prompt, self._encode)
-        vad = self._settings.vad_filter if options.vad_filter is None else options.vad_filter
-        session = _vad_session() if vad else None
+        arguments = self._arguments.of(options)
+        encode = self._arguments.encode
+        hints, warnings = read_hints(options.hotwords, options.initial_prompt, encode)
+        session = _vad_session() if options.vad_filter else None
         filters = self._model.feature_extractor.mel_filters
         with contextlib.ExitStack() as stack:
             prepared = stack.enter_context(
-                Prepared(open_audio(), arguments, hints, on_progress, filters, session, open_audio)
+                Prepared(
+                    open_audio(),
+                    options,
+                    arguments,
+                    hints,
+                    on_progress,
+                    filters,
+                    session,
+                    open_audio,
+                )
             )
             prepared.warnings += warnings
             with prepared.translate_engine_errors():
@@ -200,10 +210,6 @@ class WhisperEngine:
         where = f"{self.device} ({self.compute_type}{driver})"
         return f"the model gives wrong text on {where}: {problem}"
 
-    def _encode(self, text: str) -> list[int]:
-        tokens: list[int] = self._model.hf_tokenizer.encode(text, add_special_tokens=False).ids
-        return tokens
-
     def warm(self) -> None:
         """Loads kernels and buffers that are otherwise loaded at first use.
 
@@ -227,35 +233,6 @@ class WhisperEngine:
             model.generate(window, [prompt], max_length=len(prompt) + 1)
         if self._aligns:
             model.align(window, prompt, [[0]], frames)
-
-    def _arguments(self, options: Options) -> dict[str, Any]:
-        """Returns faster-whisper's arguments. Raises BadRequest naming the field."""
-        settings = self._settings
-        language = options.language or settings.language or None
-        if language is not None and language not in self.languages:
-            known = ", ".join(self.languages[:3]) + (", …" if len(self.languages) > 3 else "")
-            raise BadRequest(f"language: this model does not know {language!r} (only {known})")
-        if options.task == "translate" and not self.translate:
-            raise BadRequest("task: an English-only model can't translate")
-        if options.word_timestamps and not self.word_timestamps:
-            raise BadRequest("word_timestamps: this model has no alignment_heads")
-        condition = options.condition_on_previous_text
-        arguments: dict[str, Any] = {
-            "language": language,
-            "task": options.task,
-            "beam_size": options.beam_size or settings.beam_size,
-            "condition_on_previous_text": (
-                settings.condition_on_previous_text if condition is None else condition
-            ),
-            "word_timestamps": bool(options.word_timestamps),
-            # A new list for each job: faster-whisper extends it.
-            "suppress_tokens": list(self._suppressed),
-        }
-        if options.temperature is not None:
-            if options.temperature == ():
-                raise BadRequest("temperature: the list is empty")
-            arguments["temperature"] = options.temperature
-        return arguments
 
 
 def _vad_session() -> Any:
@@ -291,7 +268,7 @@ def load_engine(settings: WorkerSettings, found: tuple[Path, Facts] | None = Non
     device = _choose_device(settings)
     index = settings.device_index if device == "cuda" else 0
     try:
-        _check_settings(settings, facts, device, index)
+        _check_settings(settings, device, index)
         model = WhisperModel(
             str(path),
             device=device,
@@ -307,6 +284,8 @@ def load_engine(settings: WorkerSettings, found: tuple[Path, Facts] | None = Non
             _vad_session()
     except LoadError:
         raise
+    except BadRequest as error:
+        raise LoadError(f"the settings don't fit the model in {path}: {error.text}") from error
     except Exception as error:
         raise LoadError(f"the model in {path} can't be loaded on {device}: {error}") from error
     engine.load_seconds = time.monotonic() - started
@@ -328,13 +307,11 @@ def _choose_device(settings: WorkerSettings) -> str:
     return "cpu"
 
 
-def _check_settings(settings: WorkerSettings, facts: Facts, device: str, index: int) -> None:
-    """Raises LoadError for settings that the device or the model can't follow."""
+def _check_settings(settings: WorkerSettings, device: str, index: int) -> None:
+    """Raises LoadError for settings that the device can't follow."""
     supported = ctranslate2.get_supported_compute_types(device, index)
     if settings.compute_type not in supported | {"default", "auto"}:
         raise LoadError(
             f"compute_type {settings.compute_type} is not supported on this {device}; "
             f"default, auto, {', '.join(sorted(supported))} are"
         )
-    if settings.language and settings.language not in facts.languages:
-        raise LoadError(f"language: the model does not know {settings.language!r}")

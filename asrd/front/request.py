@@ -107,6 +107,7 @@ def make_request(
             language=options.language,
             translate=options.task == "translate",
             word_timestamps=bool(options.word_timestamps),
+            multilingual=bool(options.multilingual),
         ),
         size=audio.size,
         seconds=seconds or 0.0,

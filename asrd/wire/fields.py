@@ -52,7 +52,13 @@ def _names(cls: Any) -> tuple[str, ...]:
 
 
 def unknown_keys(cls: type, data: Mapping[str, Any]) -> list[str]:
-    return [key for key in data if key not in _names(cls)]
+    """Returns the keys that `cls` does not declare; those of a field with `table` are dotted."""
+    unknown = [key for key in data if key not in _names(cls)]
+    for spec in dataclasses.fields(cls):
+        table, inner = spec.metadata.get("table"), data.get(spec.name)
+        if table is not None and isinstance(inner, dict):
+            unknown += [f"{spec.name}.{key}" for key in unknown_keys(table, inner)]
+    return unknown
 
 
 def dump(value: Any) -> Any:

@@ -31,12 +31,24 @@ _MINUTE_MS = 60_000
 class VadParameters:
     """The fields of faster-whisper's VadOptions; absent ones have its defaults."""
 
-    threshold: float | None = field(number(0, 1), None)
-    neg_threshold: float | None = field(number(0, 1), None)
-    min_speech_duration_ms: int | None = field(integer(0, _MINUTE_MS), None)
-    max_speech_duration_s: float | None = field(number(1, _DAY), None)
-    min_silence_duration_ms: int | None = field(integer(0, _MINUTE_MS), None)
-    speech_pad_ms: int | None = field(integer(0, _MINUTE_MS), None)
+    threshold: float | None = field(number(0, 1), None, help="Speech begins at this probability.")
+    neg_threshold: float | None = field(
+        number(0, 1),
+        None,
+        help="Speech ends below this probability; by default threshold less 0.15.",
+    )
+    min_speech_duration_ms: int | None = field(
+        integer(0, _MINUTE_MS), None, help="Shorter speech is left out."
+    )
+    max_speech_duration_s: float | None = field(
+        number(1, _DAY), None, help="Longer speech is cut, in a pause if there is one."
+    )
+    min_silence_duration_ms: int | None = field(
+        integer(0, _MINUTE_MS), None, help="Shorter pauses belong to the speech."
+    )
+    speech_pad_ms: int | None = field(
+        integer(0, _MINUTE_MS), None, help="Silence that is kept on both sides of speech."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +84,7 @@ class EngineOptions:
         number(0, 1), None, help="An improbable window is silence above this probability."
     )
     hallucination_silence_threshold: float | None = field(
-        number(0, 3600),
+        number(0, 30),
         None,
         help="With word_timestamps: longer silence around a doubtful text is skipped (seconds).",
     )
@@ -84,7 +96,7 @@ class EngineOptions:
     )
     suppress_blank: bool | None = field(flag, None, help="No blank at the start of a window.")
     suppress_tokens: tuple[int, ...] | None = field(
-        sequence(integer(-1, 1 << 20), 1000),
+        sequence(integer(-1, 1 << 20), 256),
         None,
         help="Tokens that never occur; -1: the model's list of symbols.",
     )
@@ -93,10 +105,10 @@ class EngineOptions:
         number(0, 30), None, help="Latest start of a window's first text (seconds)."
     )
     prepend_punctuations: str | None = field(
-        string(256), None, help="Marks that belong to the next word."
+        string(256), None, help="With word_timestamps: marks that belong to the next word."
     )
     append_punctuations: str | None = field(
-        string(256), None, help="Marks that belong to the word before."
+        string(256), None, help="With word_timestamps: marks that belong to the word before."
     )
     max_new_tokens: int | None = field(integer(1, 448), None, help="Most tokens of a window.")
     chunk_length: int | None = field(integer(1, 30), None, help="Length of a window in seconds.")
@@ -110,9 +122,16 @@ class EngineOptions:
     language_detection_segments: int | None = field(
         integer(1, 100), None, help="Windows in which the language is looked for."
     )
-    vad_filter: bool | None = field(flag, None, help="Skip silence (Silero VAD).")
+    vad_filter: bool | None = field(
+        flag,
+        None,
+        help="Skip silence (Silero VAD): for recordings with long pauses or noise.",
+    )
     vad_parameters: VadParameters | None = field(
-        nested(VadParameters), None, help="faster-whisper's VadOptions."
+        nested(VadParameters),
+        None,
+        table=VadParameters,
+        help="With vad_filter: faster-whisper's VadOptions.",
     )
     batch_size: int | None = field(
         integer(1, 64), None, help="Windows decoded at once, in faster-whisper's batched way."
@@ -140,7 +159,7 @@ class Options(EngineOptions):
     initial_prompt: str | None = field(string(PROMPT_MAX), None)
     prefix: str | None = field(string(PROMPT_MAX), None)
     hotwords: str | None = field(string(PROMPT_MAX), None)
-    clip_timestamps: tuple[float, ...] | None = field(sequence(number(0, 7 * _DAY), 2000), None)
+    clip_timestamps: tuple[float, ...] | None = field(sequence(number(0, 7 * _DAY), 1000), None)
     word_timestamps: bool | None = field(flag, None)
     include_tokens: bool | None = field(flag, None)
     audio_track: int | str | None = field(either(integer(0, 1000), identifier(16), (str,)), None)

@@ -1,5 +1,6 @@
 """`asrctl transcribe` against a daemon that misbehaves on request."""
 
+import dataclasses
 import json
 import os
 import pty
@@ -7,12 +8,13 @@ import re
 import signal
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from asrd.asrctl.cli import main
 from asrd.exitcodes import Exit
+from asrd.wire.options import EngineOptions
 from tests.asrctl.conftest import make_recording
 from tests.support.fake_daemon import PATIENCE, Behaviour, FakeDaemon, answer, begin, fail, raw
 from tests.support.subprocesses import read_terminal, started
@@ -41,6 +43,7 @@ def test_every_option_reaches_the_daemon(path: Path, recording: str) -> None:
         "--language en --task translate --model tiny --beam-size 2 --initial-prompt p "
         "--hotwords h --temperature 0,0.5 --vad-filter --word-timestamps "
         "--no-condition-on-previous-text --audio-track 1 --require-complete --channels split "
+        "--prefix x --clip-timestamps 0,1.5,2 --include-tokens "
         "--timeout 9 --quiet --job-id j1 --trace-id t1"
     )
     with FakeDaemon(path, [answer("x")]) as daemon:
@@ -64,8 +67,61 @@ def test_every_option_reaches_the_daemon(path: Path, recording: str) -> None:
         "audio_track": 1,
         "require_complete": True,
         "split_channels": True,
+        "prefix": "x",
+        "clip_timestamps": [0.0, 1.5, 2.0],
+        "include_tokens": True,
         "stream": True,
     }
+
+
+def test_every_option_of_the_engine_has_a_flag(path: Path, recording: str) -> None:
+    values: dict[str, Any] = {
+        "suppress_tokens": [-1, 11],
+        "temperature": [0.0, 0.4],
+        "languages": ["en", "de"],
+        "vad_parameters": {"threshold": 0.4, "speech_pad_ms": 200},
+        "window": "full",
+        "prepend_punctuations": "(",
+        "append_punctuations": ")",
+        "log_prob_threshold": -0.5,
+    }
+    arguments = []
+    for spec in dataclasses.fields(EngineOptions):
+        flag = "--" + spec.name.replace("_", "-")
+        if bool in get_args(spec.type):
+            values[spec.name] = False
+            arguments.append(flag.replace("--", "--no-", 1))
+            continue
+        value = values.setdefault(spec.name, 1)
+        if isinstance(value, dict):
+            value = [f"{key}={item}" for key, item in value.items()]
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        arguments.append(f"{flag}={text}")
+    with FakeDaemon(path, [answer("x")]) as daemon:
+        assert main(["transcribe", recording, *arguments]) == Exit.OK
+    assert daemon.jobs[0].data.items() >= values.items()
+
+
+def test_whisper_own_spelling_of_a_flag(path: Path, recording: str) -> None:
+    arguments = ["--logprob-threshold", "-2", "--suppress-tokens", "-1"]
+    with FakeDaemon(path, [answer("x")]) as daemon:
+        assert main(["transcribe", recording, *arguments]) == Exit.OK
+    assert daemon.jobs[0].data["log_prob_threshold"] == -2
+    assert daemon.jobs[0].data["suppress_tokens"] == [-1]
+
+
+def test_detected_language_is_printed(path: Path, recording: str, capsys: Capture) -> None:
+    def behave(peer: Any, request: dict[str, Any]) -> None:
+        peer.open_jobs.discard(request["job_id"])
+        found = {"language": "de", "language_probability": 0.9876}
+        peer.send("transcript", text="", job_id=request["job_id"], **found)
+
+    with FakeDaemon(path, [behave, behave]):
+        assert main(["transcribe", recording, "--task", "detect"]) == Exit.OK
+        assert main(["transcribe", recording, "--task", "detect", "--format", "json"]) == Exit.OK
+    text, json_line = capsys.readouterr().out.splitlines()
+    assert text == "de 0.99"
+    assert json.loads(json_line)["language"] == "de"
 
 
 def test_raw_samples_are_sent_with_their_format(path: Path, recording: str) -> None:
@@ -188,6 +244,9 @@ def test_unreachable_daemon_is_reported_once(path: Path, recording: str, capsys:
         ("a.wav --temperature warm", "must be numbers separated by commas"),
         ("- -", "can be read only once"),
         ("a.wav --channels both", "must be a number or split"),
+        ("a.wav --vad-parameters threshold", "must be names with numbers"),
+        ("a.wav --vad-parameters x=1", "there is no 'x', but threshold, "),
+        ("a.wav --task detect --format srt", "there are no subtitles"),
         ("a.wav --channels split --encoding pcm_s16le", "must be a number for raw samples"),
         ("a.wav --rate 48000", "require the --encoding"),
         ("a.wav --channels 2 --encoding file", "require the --encoding"),

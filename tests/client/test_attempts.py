@@ -1,6 +1,7 @@
 """One job over all its attempts, with the tests' own clock."""
 
-from typing import Any
+from dataclasses import fields
+from typing import Any, get_args, get_origin
 
 import pytest
 from hypothesis import given
@@ -26,6 +27,7 @@ from asrd.errors import (
     ShuttingDown,
 )
 from asrd.wire.client_events import Accepted, Progress, SegmentDecoded
+from asrd.wire.options import Options
 from asrd.wire.records import AudioFormat, Segment
 
 AUDIO = AudioFormat("file")
@@ -106,6 +108,24 @@ def test_unknown_option_is_a_type_error() -> None:
     options: Any = {"langauge": "en"}
     with pytest.raises(TypeError, match="unexpected keyword argument 'langauge'"):
         begun(options)
+
+
+def test_unknown_vad_parameter_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match=r"argument 'vad_parameters\.treshold'"):
+        begun({"vad_parameters": {"treshold": 0.4}})
+    with pytest.raises(BadRequest, match=r"vad_parameters\.threshold: must be between"):
+        begun({"vad_parameters": {"threshold": 2}})
+
+
+def test_every_option_of_a_job_can_be_given_with_its_type() -> None:
+    own = JobOptions.__annotations__
+    for spec in fields(Options):
+        wanted, given = (set(get_args(kind) or (kind,)) for kind in (spec.type, own[spec.name]))
+        if spec.name == "vad_parameters":
+            assert given == {dict[str, float], type(None)}
+            continue
+        lists = {list[get_args(kind)[0]] for kind in wanted if get_origin(kind) is tuple}  # type: ignore[misc]
+        assert given == wanted | lists, spec.name
 
 
 def test_segments_that_an_attempt_repeats_are_dropped() -> None:

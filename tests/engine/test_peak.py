@@ -17,6 +17,7 @@ from asrd.engine.hints import Hints
 from asrd.engine.mel import FFT, HOP, loudest, mel_power
 from asrd.engine.peak import SEARCHED_SECONDS, SPEECH_SECONDS, search
 from asrd.engine.prepared import Prepared
+from asrd.wire.options import Options
 from asrd.wire.records import AudioFormat
 from tests.support.engine_jobs import F32, FILE, S16
 from tests.support.sounds import blocks, encoded, memory_file, noise, s16, silence, wav
@@ -71,7 +72,9 @@ def prepare(data: bytes, audio: AudioFormat = S16, session: Any = None) -> Found
         recording = open_recording(fd, audio, 1e9)
         callback = lambda done, total: reports.append(done)  # noqa: E731
         reopen = lambda: recording  # noqa: E731
-        with Prepared(recording, {}, Hints(), callback, FILTERS, session, reopen) as prepared:
+        with Prepared(
+            recording, Options(), {}, Hints(), callback, FILTERS, session, reopen
+        ) as prepared:
             prepared.read_ahead()
             power = prepared.features.peak
     return Found(float(np.log10(power)), recording.seconds, len(reports))

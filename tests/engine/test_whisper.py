@@ -14,12 +14,11 @@ import numpy as np
 import orjson
 import pytest
 from faster_whisper import WhisperModel
-from faster_whisper.tokenizer import Tokenizer
-from faster_whisper.transcribe import get_suppressed_tokens
 
 from asrd.demo import MODEL, samples
 from asrd.engine import cuda
 from asrd.engine import whisper as engine_module
+from asrd.engine.arguments import Arguments
 from asrd.engine.audio.reader import RATE, Samples
 from asrd.engine.model_check import check
 from asrd.engine.peak import READ_AHEAD_SECONDS
@@ -120,17 +119,6 @@ def test_answer_is_plain_data(engine: WhisperEngine) -> None:
     # numpy's numbers would be no JSON.
     assert orjson.loads(orjson.dumps(dump(found)))["text"] == found.text == samples()[0].text
     assert all(len(str(segment.end).partition(".")[2]) <= 3 for segment in found.segments)
-
-
-def test_suppressed_tokens_are_those_of_faster_whisper(engine: WhisperEngine) -> None:
-    given = engine._arguments(GREEDY)["suppress_tokens"]
-    for language in "en", "de":
-        tokenizer = Tokenizer(
-            engine._model.hf_tokenizer, multilingual=True, task="transcribe", language=language
-        )
-        assert get_suppressed_tokens(tokenizer, given[:]) == get_suppressed_tokens(tokenizer, [-1])
-    # A list of each job's own: faster-whisper extends it.
-    assert engine._arguments(GREEDY)["suppress_tokens"] is not given
 
 
 # --- progress, cancellation, memory -------------------------------------------------------------
@@ -286,14 +274,6 @@ def test_several_temperatures_are_taken(engine: WhisperEngine) -> None:
     assert found.segments[0].temperature == 0.0
 
 
-def test_settings_apply_where_a_request_is_silent(engine: WhisperEngine) -> None:
-    asked = {"language": "es", "beam_size": 7, "condition_on_previous_text": False}
-    other = with_settings(engine, **asked)
-    assert other._arguments(Options()).items() >= asked.items()
-    own = {"language": "de", "beam_size": 3, "condition_on_previous_text": True}
-    assert other._arguments(Options(**own)).items() >= own.items()  # type: ignore[arg-type]
-
-
 def test_settings_may_ask_for_the_vad(engine: WhisperEngine) -> None:
     audio = np.concatenate((silence(30), sample("en-4.wav")))
     other = with_settings(engine, vad_filter=True)
@@ -305,8 +285,9 @@ def test_settings_may_ask_for_the_vad(engine: WhisperEngine) -> None:
 
 
 def with_settings(engine: WhisperEngine, **changes: Any) -> WhisperEngine:
-    other = copy.copy(engine)
-    other._settings = dataclasses.replace(SETTINGS, **changes)
+    other, settings = copy.copy(engine), dataclasses.replace(SETTINGS, **changes)
+    facts = engine._arguments._facts
+    other._arguments = Arguments(engine._model.hf_tokenizer, settings, facts)
     return other
 
 
@@ -410,7 +391,7 @@ def test_english_model_refuses_other_languages_and_translation(model: Path) -> N
     found = load(model)
     assert found.languages == ("en",) == check(model).languages
     assert not found.translate
-    assert found._arguments(Options())["language"] is None
+    assert "language" not in found._arguments.of(found._arguments.merged(Options()))
     with pytest.raises(BadRequest, match=r"language: this model does not know 'es' \(only en\)"):
         transcribe(found, silence(1), language="es")
     with pytest.raises(BadRequest, match="task: an English-only model can't translate"):
@@ -438,7 +419,9 @@ def test_model_that_would_crash_loads_only_without_its_check(model: Path) -> Non
     ("changes", "text"),
     [
         ({"compute_type": "float8"}, "compute_type float8 is not supported on this cpu; default, "),
-        ({"language": "xx"}, "language: the model does not know 'xx'"),
+        ({"language": "xx"}, "language: this model does not know 'xx'"),
+        ({"suppress_tokens": (1 << 20,)}, "suppress_tokens: this model's tokens end at"),
+        ({"patience": 0.1}, "patience: must be at least"),
     ],
 )
 def test_impossible_setting_is_named(changes: dict[str, Any], text: str) -> None:

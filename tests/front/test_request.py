@@ -31,11 +31,11 @@ def made(
 
 
 def test_request_has_the_job_that_the_scheduler_sees() -> None:
-    options = Options(language="de", task="translate", word_timestamps=True)
+    options = Options(language="de", task="translate", word_timestamps=True, multilingual=True)
     asked = Transcribe(name="tiny", job_id="j", trace_id="t", timeout_ms=1500)
     request = made(asked, options=options)
     job = request.job
-    assert (job.user, job.arrival, job.needs) == (1000, 50.0, Needs("tiny", "de", True, True))
+    assert (job.user, job.arrival, job.needs) == (1000, 50.0, Needs("tiny", "de", True, True, True))
     assert (job.size, job.seconds, job.timeout) == (64_000, 2.0, 1.5)
     assert job.request is request
     assert request.log_fields == {

@@ -16,6 +16,12 @@ from tests.support.worst_mix import CLIENTS, PAYLOAD, SETTINGS
 _MIB = 1 << 20
 # Characters of four bytes: the most that a prompt can take.
 EMOJI = "\N{GRINNING FACE}" * 4000
+# The largest options.
+OPTIONS = {
+    **dict.fromkeys(["initial_prompt", "hotwords", "prefix"], EMOJI),
+    "clip_timestamps": [number + 0.5 for number in range(1000)],
+    "suppress_tokens": list(range(1000, 1256)),
+}
 
 
 def _half_a_header(client: socket.socket) -> None:
@@ -42,14 +48,13 @@ def _unread_answers(client: socket.socket) -> None:
 
 
 def _a_recording_and_the_next_one(client: socket.socket) -> None:
-    asked = {"initial_prompt": EMOJI, "hotwords": EMOJI}
     chunk = b"x" * 100_000
     client.sendall(
-        frames.encode("transcribe", asked)
+        frames.encode("transcribe", OPTIONS)
         + frames.encode("audio-start", START)
         + frames.encode("audio-chunk", START, len(chunk))
         + chunk
-        + frames.encode("transcribe", asked | {"transcript_names": ["n" * 200] * 1000})
+        + frames.encode("transcribe", OPTIONS | {"transcript_names": ["n" * 200] * 1000})
     )
 
 
@@ -59,7 +64,7 @@ def _descriptors_that_wait(client: socket.socket) -> None:
 
 
 def _jobs(client: socket.socket) -> None:
-    asked = {"audio": {"encoding": "pcm_s16le"}, "initial_prompt": EMOJI, "hotwords": EMOJI}
+    asked = {"audio": {"encoding": "pcm_s16le"}, **OPTIONS}
     for _ in range(10):
         client.sendall(frames.encode("transcribe", asked, 2) + b"xx")
 

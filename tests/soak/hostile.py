@@ -203,6 +203,12 @@ _FORGIVEN: list[dict[str, Any]] = [
     {"timeout_ms": 0},
     {"beam_size": 10**9},
     {"temperature": "hot"},
+    {"temperature": [0.0] * 17},
+    {"suppress_tokens": [1 << 40]},
+    {"clip_timestamps": [0, -1]},
+    {"languages": ["en", "klingon"]},
+    {"vad_parameters": {"threshold": 1e308}},
+    {"prefix": "x" * 4097},
     {"audio": {"encoding": "pcm_s16le", "sample_rate": -1}},
 ]
 

@@ -6,8 +6,8 @@ A generated part stands between two markers, the first of which names it:
     ...                                             ...
     <!-- end -->                                    .\\" end
 
-Names, values, defaults and codes come from the code. The last column of an event's table is
-written by hand in the page, and kept by the name of its field.
+Names, values, defaults and codes come from the code. The last column of an event's table is the
+field's help; without one, it is written by hand in the page, and kept by the name of its field.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import Any
 from asrd.asrctl.cli import build_parser
 from asrd.errors import Code, job_error_type
 from asrd.exitcodes import EXIT_CODES
-from asrd.settings import TABLES
+from asrd.settings import TABLES, WorkerSettings
 from asrd.wire import client_events, options, records, worker_events
 from tests.support.declared import accepts, default
 from tests.support.paths import ROOT
@@ -35,7 +35,11 @@ def pages() -> dict[Path, dict[str, Writer]]:
     """The generated parts of each page, by their names."""
     docs, man = ROOT / "docs", ROOT / "docs" / "man"
     return {
-        docs / "settings.md": {name: _always(_settings(cls)) for name, cls in TABLES.items()},
+        docs / "settings.md": {
+            **{name: _always(_settings(cls)) for name, cls in TABLES.items()},
+            "options": _always(_settings(WorkerSettings, engine=True)),
+            "vad_parameters": _always(_settings(options.VadParameters)),
+        },
         docs / "protocol.md": {
             **{
                 f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}": _fields(cls)
@@ -43,10 +47,14 @@ def pages() -> dict[Path, dict[str, Writer]]:
             },
             "errors.Code": _always(_codes()),
         },
-        man / "asrd.toml.5": {name: _always(_man_settings(cls)) for name, cls in TABLES.items()},
+        man / "asrd.toml.5": {
+            **{name: _always(_man_settings(cls)) for name, cls in TABLES.items()},
+            "options": _always(_man_settings(WorkerSettings, engine=True)),
+        },
         man / "asrd-protocol.7": {"errors.Code": _always(_man_codes())},
         man / "asrctl.1": {
             "synopsis": _always(_man_synopsis(build_parser())),
+            "options": _always(_man_options(build_parser())),
             "exit codes": _always(_man_exit_codes()),
         },
     }
@@ -87,9 +95,18 @@ def _table(*rows: Iterable[str]) -> str:
     return "\n".join([head, "|" + "---|" * (head.count("|") - 1), *others])
 
 
-def _settings(cls: type) -> str:
-    rows = [[*row, spec.metadata["help"]] for row, spec in _declared(cls)]
+def _settings(cls: type, engine: bool = False) -> str:
+    rows = [
+        [*row, spec.metadata["help"]]
+        for row, spec in _declared(cls)
+        if _is_engines(cls, spec) == engine
+    ]
     return _table(["key", "values", "default", ""], *rows)
+
+
+def _is_engines(cls: type, spec: dataclasses.Field[Any]) -> bool:
+    """True for the settings of a worker that are options of a request, too."""
+    return cls is WorkerSettings and spec.name in options.EngineOptions.__dataclass_fields__
 
 
 def _data() -> list[type]:
@@ -111,7 +128,10 @@ def _fields(cls: type) -> Writer:
     def write(old: str) -> str:
         cells = [line.strip("|").split("|") for line in old.splitlines() if line.startswith("| `")]
         meanings = {name.strip(): meaning.strip() for name, *_, meaning in cells}
-        rows = [[*row, meanings.get(row[0], "")] for row, _ in _declared(cls)]
+        rows = [
+            [*row, spec.metadata.get("help") or meanings.get(row[0], "")]
+            for row, spec in _declared(cls)
+        ]
         return _table(["field", "values", "default", ""], *rows) if rows else "No fields."
 
     return write
@@ -145,11 +165,16 @@ def _roff(text: str) -> str:
     return text.replace("\\", "\\e").replace("-", "\\-").replace('"', '""')
 
 
-def _man_settings(cls: type) -> str:
+def _man_settings(cls: type, engine: bool = False) -> str:
     return "\n".join(
-        f'.TP\n.BR {spec.name} " = {_roff(json.dumps(spec.default))}"\n{spec.metadata["help"]}'
-        for spec in dataclasses.fields(cls)
+        _man_setting(spec) for spec in dataclasses.fields(cls) if _is_engines(cls, spec) == engine
     ).replace("…", "...")
+
+
+def _man_setting(spec: dataclasses.Field[Any]) -> str:
+    default_ = "" if spec.default is None else f" = {_roff(json.dumps(spec.default))}"
+    name = f'.BR {spec.name} "{default_}"' if default_ else f".B {spec.name}"
+    return f".TP\n{name}\n{spec.metadata['help']}"
 
 
 def _man_codes() -> str:
@@ -172,6 +197,24 @@ def _man_synopsis(parser: argparse.ArgumentParser) -> str:
         own.sort(key=lambda action: not action.option_strings)
         lines += [f'.SY "asrctl {name}"', *map(_man_argument, own), ".YS"]
     return "\n".join(lines)
+
+
+def _man_options(parser: argparse.ArgumentParser) -> str:
+    """The paragraphs of the options of faster-whisper."""
+    (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    groups = commands.choices["transcribe"]._action_groups
+    (found,) = (group for group in groups if group.title == "options of faster-whisper")
+    return "\n".join(map(_man_option, found._group_actions)).replace("…", "...")
+
+
+def _man_option(action: argparse.Action) -> str:
+    names = [_roff(name) for name in action.option_strings]
+    value = str(action.metavar or "|".join(action.choices or ()))
+    if action.nargs == 0:
+        head = ".BR " + ' ", " '.join(names)
+    else:
+        head = ".BI " + ' "\\fR,\\fP " '.join(names) + f' " {value}"'
+    return f".TP\n{head}\n{str(action.help).replace('%%', '%')}"
 
 
 def _man_argument(action: argparse.Action) -> str:

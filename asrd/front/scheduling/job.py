@@ -16,6 +16,7 @@ class Needs:
     language: str | None = None
     translate: bool = False
     word_timestamps: bool = False
+    multilingual: bool = False
 
 
 @dataclass(eq=False, slots=True)

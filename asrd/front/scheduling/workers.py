@@ -48,6 +48,8 @@ class Skills:
             return "task"
         if needs.word_timestamps and not self.word_timestamps:
             return "word_timestamps"
+        if needs.multilingual and not self.multilingual:
+            return "multilingual"
         return None
 
 
@@ -194,6 +196,8 @@ def _why_unable(all_skills: list[Skills], needs: Needs) -> str:
         return "word_timestamps: no worker's model has alignment_heads"
     if "task" in lacks:
         return "task: no worker's model can translate: English-only models can't"
+    if "multilingual" in lacks:
+        return "multilingual: no worker has a multilingual model"
     known = set().union(*(skills.languages or () for skills in all_skills))
     few = f" (they know {', '.join(sorted(known))})" if len(known) <= _FEW else ""
     return f"language: no worker's model knows {needs.language!r}{few}"

@@ -150,6 +150,11 @@ def test_rule_7_spare_with_another_model_or_skills_works(model: str, skills: Ski
             "task: no worker's model can translate: English-only models can't",
         ),
         (
+            Needs("tiny.en", multilingual=True),
+            Code.BAD_REQUEST,
+            "multilingual: no worker has a multilingual model",
+        ),
+        (
             Needs("large"),
             Code.MODEL_NOT_FOUND,
             "name: no worker has the model 'large'; there is: base, tiny.en",
