@@ -20,6 +20,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,19 +30,23 @@ import numpy as np
 import tqdm
 from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
-from faster_whisper.vad import get_vad_model
+from faster_whisper.vad import VadOptions, get_vad_model
 
 from asrd.engine import cuda, models
 from asrd.engine.audio.opening import open_recording
 from asrd.engine.audio.reader import AudioReader
+from asrd.engine.batched import BatchedModel, vad_options
 from asrd.engine.channels import Channels
+from asrd.engine.combinations import is_batched, settle
 from asrd.engine.hints import read_hints
 from asrd.engine.interface import OnProgress, OnSegment, Transcription
 from asrd.engine.job_model import JobModel
 from asrd.engine.model_check import Facts
 from asrd.engine.prepared import Prepared, finite
+from asrd.engine.vad import Vad
 from asrd.errors import BadRequest, InternalError, LoadError, OutOfMemory
 from asrd.settings import WorkerSettings
+from asrd.wire.fields import dump
 from asrd.wire.options import Options
 from asrd.wire.records import WARNINGS_MAX, AudioFormat, Segment
 
@@ -110,14 +115,14 @@ class WhisperEngine:
     ) -> Prepared:
         # Every check that needs no recording comes before it is opened: the traceback of an error
         # would hold it.
+        options = settle(options, self._with_defaults(options))
         arguments = self._arguments(options)
         hints, warnings = read_hints(options.hotwords, options.initial_prompt, self._encode)
-        vad = self._settings.vad_filter if options.vad_filter is None else options.vad_filter
-        session = _vad_session() if vad else None
+        vad = _vad(options) if options.vad_filter else None
         filters = self._model.feature_extractor.mel_filters
         with contextlib.ExitStack() as stack:
             prepared = stack.enter_context(
-                Prepared(open_audio(), arguments, hints, on_progress, filters, session)
+                Prepared(open_audio(), arguments, hints, on_progress, filters, vad, options)
             )
             prepared.warnings += warnings
             with prepared.translate_engine_errors():
@@ -147,15 +152,26 @@ class WhisperEngine:
         self._ran_out = False
 
     def _run(self, prepared: Prepared, on_segment: OnSegment) -> Transcription:
-        model = JobModel(self._model, prepared.features, prepared.hints)
+        options, windows = prepared.options, prepared.windows
+        model: JobModel | BatchedModel
+        if windows is not None and options.batch_size is not None:
+            report = prepared.report_window
+            model = BatchedModel(
+                self._model, windows, options.batch_size, options.languages, report
+            )
+        else:
+            model = JobModel(self._model, prepared.features, prepared.hints, options.languages)
         segments: list[Segment] = []
         with prepared.translate_engine_errors():
-            found, info = model.transcribe(np.zeros(0, np.float32), **prepared.arguments)
-            with contextlib.closing(found):
-                for item in found:
-                    segments.append(prepared.to_segment(item))
-                    prepared.call(on_segment, segments[-1])
-        language, probability = model.late_language or (info.language, info.language_probability)
+            if isinstance(model, JobModel) and options.task == "detect":
+                model.find_language(prepared.first_frame, **_detection(options))
+            else:
+                with contextlib.closing(model.segments(prepared.arguments)) as found:
+                    for item, spoken in found:
+                        segments.append(replace(prepared.to_segment(item), language=spoken))
+                        prepared.call(on_segment, segments[-1])
+            prepared.read_rest()
+        language, probability = model.language
         return Transcription(
             text="".join(segment.text for segment in segments).strip(),
             language=language,
@@ -193,6 +209,10 @@ class WhisperEngine:
         if aligns:
             model.align(window, prompt, [[0]], frames)
 
+    def _with_defaults(self, options: Options) -> Options:
+        vad = self._settings.vad_filter if options.vad_filter is None else options.vad_filter
+        return replace(options, vad_filter=vad)
+
     def _arguments(self, options: Options) -> dict[str, Any]:
         """Returns faster-whisper's arguments. Raises BadRequest naming the field."""
         settings = self._settings
@@ -200,6 +220,13 @@ class WhisperEngine:
         if language is not None and language not in self.languages:
             known = ", ".join(self.languages[:3]) + (", …" if len(self.languages) > 3 else "")
             raise BadRequest(f"language: this model does not know {language!r} (only {known})")
+        for i, code in enumerate(options.languages or ()):
+            if code not in self.languages:
+                raise BadRequest(f"languages[{i}]: this model does not know {code!r}")
+        if options.languages == ():
+            raise BadRequest("languages: the list is empty")
+        if options.multilingual and not self.translate:
+            raise BadRequest("multilingual: an English-only model knows one language")
         if options.task == "translate" and not self.translate:
             raise BadRequest("task: an English-only model can't translate")
         if options.word_timestamps and not self.word_timestamps:
@@ -207,7 +234,8 @@ class WhisperEngine:
         condition = options.condition_on_previous_text
         arguments: dict[str, Any] = {
             "language": language,
-            "task": options.task,
+            # Whisper has no prompt for "detect"; nothing is decoded then.
+            "task": "transcribe" if options.task == "detect" else options.task,
             "beam_size": options.beam_size or settings.beam_size,
             "condition_on_previous_text": (
                 settings.condition_on_previous_text if condition is None else condition
@@ -220,7 +248,29 @@ class WhisperEngine:
             if options.temperature == ():
                 raise BadRequest("temperature: the list is empty")
             arguments["temperature"] = options.temperature
-        return arguments
+        if options.clip_timestamps is not None:
+            arguments["clip_timestamps"] = list(options.clip_timestamps)
+        for name in ("multilingual", "chunk_length", "hallucination_silence_threshold"):
+            if getattr(options, name) is not None:
+                arguments[name] = getattr(options, name)
+        for name in ("without_timestamps", "prefix", "max_new_tokens"):
+            if getattr(options, name) is not None:
+                arguments[name] = getattr(options, name)
+        return arguments | _detection(options)
+
+
+def _detection(options: Options) -> dict[str, Any]:
+    """Returns the arguments of `detect_language`."""
+    names = ("language_detection_segments", "language_detection_threshold")
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def _vad(options: Options) -> Vad:
+    """Returns the VAD with its options. Raises BadRequest and InternalError."""
+    given = {} if options.vad_parameters is None else dump(options.vad_parameters)
+    if is_batched(options):
+        return Vad(_vad_session(), vad_options(given, options.chunk_length))
+    return Vad(_vad_session(), VadOptions(**given))
 
 
 def _vad_session() -> Any:
