@@ -173,6 +173,8 @@ class _Pipeline(BatchedInferencePipeline):  # type: ignore[misc]  # faster-whisp
         found = super().forward(features, tokenizer, chunks_metadata, options)
         self._last_speech = self.last_speech_timestamp
         if options.multilingual:
-            frames = [int(each["offset"] * self.model.frames_per_second) for each in chunks_metadata]
+            frames = [
+                int(each["offset"] * self.model.frames_per_second) for each in chunks_metadata
+            ]
             self.languages = dict(zip(frames, self.model.model.found, strict=True))
         return found
