@@ -7,7 +7,7 @@ depend on each other, so texts are those of the whole (tests/real/test_batched.p
 
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,7 +113,7 @@ class BatchedModel:
         self._on_batch = on_batch
         self.language = ("en", 0.0 if model.model.is_multilingual else 1.0)
 
-    def segments(self, arguments: dict[str, Any]) -> Iterator[tuple[Any, str | None]]:
+    def segments(self, arguments: dict[str, Any]) -> Generator[tuple[Any, str | None], None, None]:
         """Yields the segments, each with its language if that is detected for each window."""
         arguments = dict(arguments)
         if arguments.get("max_new_tokens"):

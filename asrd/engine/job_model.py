@@ -7,7 +7,7 @@ prompts, temperatures and segments stay faster-whisper's.
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -50,7 +50,7 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
         # True until a language that silence left open is detected, and then until it is used.
         self._undetected = self._detected_late = False
 
-    def segments(self, arguments: dict[str, Any]) -> Iterator[tuple[Any, str | None]]:
+    def segments(self, arguments: dict[str, Any]) -> Generator[tuple[Any, str | None], None, None]:
         """Yields the segments, each with its language if that is detected for each window."""
         found, info = self.transcribe(np.zeros(0, np.float32), **arguments)
         self.language = (info.language, info.language_probability)
@@ -140,23 +140,13 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
         """Returns the result without hints, or the one with hints if that is better."""
         if encoder_output is None:
             return _NO_SPEECH
-        if options.max_new_tokens is not None:
-            # faster-whisper raises an error for more than there is room for.
-            room = min(options.max_new_tokens, _DECODER_TOKENS - len(prompt))
-            options = replace(options, max_new_tokens=room)
         plain = super().generate_with_fallback(encoder_output, prompt, tokenizer, options)
         tokens = plain[0].sequences_ids[0]
         if not self._context or not tokenizer.decode(tokens).strip():
             return plain
-        hinted_prompt = [*self._context, *prompt[prompt.index(tokenizer.sot_sequence[0]) :]]
+        hinted_prompt = [*self._context, *tokenizer.sot_sequence]
         # One temperature, and little more room than the other text took: a loop costs little.
-        room = min(
-            _DECODER_TOKENS - len(hinted_prompt),
-            len(tokens) + len(tokens) // 4 + 16,
-            options.max_new_tokens or _DECODER_TOKENS,
-        )
-        if room < 1:
-            return plain  # a long prefix
+        room = min(_DECODER_TOKENS - len(hinted_prompt), len(tokens) + len(tokens) // 4 + 16)
         once = replace(options, temperatures=options.temperatures[:1], max_new_tokens=room)
         hinted = super().generate_with_fallback(encoder_output, hinted_prompt, tokenizer, once)
         texts = [self._decoded(result, tokenizer) for result in (plain, hinted)]
@@ -179,10 +169,6 @@ class _FeatureStub:
         self._features = features
 
     def __call__(self, audio: object, chunk_length: int | None = None) -> LogMel:
-        if chunk_length is not None:
-            # faster-whisper changes the model's own, for all jobs to come.
-            self.n_samples = chunk_length * self.sampling_rate
-            self.nb_max_frames = self.n_samples // self.hop_length
         return self._features
 
     def __getattr__(self, name: str) -> Any:

@@ -90,7 +90,7 @@ class SpeechFilter:
         self._blocks = blocks
         self._probabilities = _Silero(vad.session)
         self._detector = SpeechDetector(vad.options)
-        self._pad = RATE * vad.options.speech_pad_ms // 1000
+        self._pad: int = RATE * vad.options.speech_pad_ms // 1000
         # The samples that are neither returned nor dropped yet; the first is number `_base`.
         self._held = NO_SAMPLES
         self._base = 0
@@ -198,7 +198,7 @@ class SpeechDetector:
         self._speech, self._silence = options.threshold, options.neg_threshold
         if self._silence is None:
             self._silence = max(options.threshold - 0.15, 0.01)
-        self._min_speech = RATE * options.min_speech_duration_ms / 1000
+        self._min_speech: float = RATE * options.min_speech_duration_ms / 1000
         self._min_silence = RATE * options.min_silence_duration_ms / 1000
         padding = 2 * RATE * options.speech_pad_ms / 1000
         self._max_speech = RATE * options.max_speech_duration_s - _STEP - padding

@@ -164,6 +164,7 @@ class WhisperEngine:
         segments: list[Segment] = []
         with prepared.translate_engine_errors():
             if isinstance(model, JobModel) and options.task == "detect":
+                # Whisper has no prompt for this task.
                 model.find_language(prepared.first_frame, **_detection(options))
             else:
                 with contextlib.closing(model.segments(prepared.arguments)) as found:
@@ -234,8 +235,7 @@ class WhisperEngine:
         condition = options.condition_on_previous_text
         arguments: dict[str, Any] = {
             "language": language,
-            # Whisper has no prompt for "detect"; nothing is decoded then.
-            "task": "transcribe" if options.task == "detect" else options.task,
+            "task": options.task,
             "beam_size": options.beam_size or settings.beam_size,
             "condition_on_previous_text": (
                 settings.condition_on_previous_text if condition is None else condition
@@ -250,10 +250,10 @@ class WhisperEngine:
             arguments["temperature"] = options.temperature
         if options.clip_timestamps is not None:
             arguments["clip_timestamps"] = list(options.clip_timestamps)
-        for name in ("multilingual", "chunk_length", "hallucination_silence_threshold"):
-            if getattr(options, name) is not None:
-                arguments[name] = getattr(options, name)
-        for name in ("without_timestamps", "prefix", "max_new_tokens"):
+        for name in (
+            *("multilingual", "chunk_length", "without_timestamps"),
+            "hallucination_silence_threshold",
+        ):
             if getattr(options, name) is not None:
                 arguments[name] = getattr(options, name)
         return arguments | _detection(options)

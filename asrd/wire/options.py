@@ -34,7 +34,7 @@ class VadParameters:
     threshold: float | None = field(number(0, 1), None)
     neg_threshold: float | None = field(number(0, 1), None)
     min_speech_duration_ms: int | None = field(integer(0, _MINUTE_MS), None)
-    max_speech_duration_s: float | None = field(number(1, _DAY), None)
+    max_speech_duration_s: float | None = field(number(1, 3600), None)
     min_silence_duration_ms: int | None = field(integer(0, _MINUTE_MS), None)
     speech_pad_ms: int | None = field(integer(0, _MINUTE_MS), None)
 

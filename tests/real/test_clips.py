@@ -1,5 +1,7 @@
 """Jumps in a recording, to clips and over silence, give the text that faster-whisper finds."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -47,7 +49,7 @@ def test_silence_around_doubtful_text_is_skipped(
     """This option needs to know how far the end is."""
     noise = np.random.default_rng(0).normal(0, 0.02, 25 * RATE).astype(np.float32)
     audio = np.concatenate((recording[: 20 * RATE], noise, recording[: 9 * RATE], noise))
-    options = {"word_timestamps": True, "hallucination_silence_threshold": 1.0}
+    options: dict[str, Any] = {"word_timestamps": True, "hallucination_silence_threshold": 1.0}
     theirs, _ = library(tiny_en, audio, **options)
     assert cues(theirs) != cues(library(tiny_en, audio, word_timestamps=True)[0])
     assert cues(transcribe(tiny_en, audio, ALIKE, **options).segments) == cues(theirs)

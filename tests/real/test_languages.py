@@ -1,5 +1,7 @@
 """Languages: allowed ones, several in one recording, and detection alone."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from faster_whisper import WhisperModel
@@ -26,7 +28,7 @@ def english_then_german(clips: dict[str, Clip]) -> Samples:
 def test_each_window_has_its_language(
     base: WhisperEngine, english_then_german: Samples, batch_size: int | None
 ) -> None:
-    options = {"multilingual": True, "without_timestamps": True}
+    options: dict[str, Any] = {"multilingual": True, "without_timestamps": True}
     if batch_size is None:
         options["condition_on_previous_text"] = False
     theirs, _ = library(base, english_then_german, batched=batch_size is not None, **options)
@@ -78,7 +80,10 @@ def test_several_windows_vote_as_in_faster_whisper(
     german = english_then_german[30 * RATE :]
     audio = np.concatenate((english_then_german[: 30 * RATE], german, german))
     for threshold in (0.5, 1.0):
-        options = {"language_detection_segments": 3, "language_detection_threshold": threshold}
+        options: dict[str, Any] = {
+            "language_detection_segments": 3,
+            "language_detection_threshold": threshold,
+        }
         theirs, info = library(base, audio, **options)
         found = transcribe(base, audio, ALIKE, **options)
         assert found.language == info.language
@@ -120,7 +125,7 @@ def test_detection_alone_in_silence_and_by_an_english_model(
     ],
 )
 def test_english_model_refuses_other_languages(
-    tiny_en: WhisperEngine, changes: dict[str, object], message: str
+    tiny_en: WhisperEngine, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(BadRequest, match=message):
         transcribe(tiny_en, np.zeros(RATE, np.float32), ALIKE, **changes)
