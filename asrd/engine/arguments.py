@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from faster_whisper.tokenizer import Tokenizer
 
+from asrd.engine.combinations import settle
 from asrd.engine.model_check import Facts
 from asrd.errors import BadRequest
 from asrd.settings import WorkerSettings
@@ -44,7 +45,11 @@ _PASSED = (
     "max_new_tokens",
     "chunk_length",
     "word_timestamps",
+    "multilingual",
+    "clip_timestamps",
 )
+# Also those of `detect_language`.
+_DETECTION = ("language_detection_threshold", "language_detection_segments")
 # Without word_timestamps, faster-whisper ignores these.
 _FOR_WORDS = ("hallucination_silence_threshold", "prepend_punctuations", "append_punctuations")
 
@@ -83,7 +88,8 @@ class Arguments:
         self._check(merged(Options(), settings))
 
     def merged(self, options: Options) -> Options:
-        """Returns the job's options. Raises BadRequest naming the field that can't be followed."""
+        """Returns the job's options. Raises BadRequest naming the field that contradicts another or
+        can't be followed."""
         if not options.word_timestamps:
             for name in _FOR_WORDS:
                 if getattr(options, name) is not None:
@@ -92,6 +98,7 @@ class Arguments:
         if options.patience is None and job.patience is not None:
             # The settings' patience may be for more beams than the request has.
             job = replace(job, patience=max(job.patience, 1 / (job.beam_size or 1)))
+        job = settle(options, job)
         self._check(job)
         return job
 
@@ -100,6 +107,9 @@ class Arguments:
         if job.language is not None and job.language not in facts.languages:
             known = ", ".join(facts.languages[:3]) + (", …" if len(facts.languages) > 3 else "")
             raise BadRequest(f"language: this model does not know {job.language!r} (only {known})")
+        for i, code in enumerate(job.languages or ()):
+            if code not in facts.languages:
+                raise BadRequest(f"languages[{i}]: this model does not know {code!r}")
         if job.task == "translate" and not facts.multilingual:
             raise BadRequest("task: an English-only model can't translate")
         if job.multilingual and not facts.multilingual:
@@ -131,7 +141,16 @@ class Arguments:
         # A new list for each job: faster-whisper extends it.
         suppressed = [token for token in given if token >= 0]
         return {
-            **{name: value for name in _PASSED if (value := getattr(job, name)) is not None},
+            **_given(job, _PASSED + _DETECTION),
             "suppress_tokens": suppressed + (list(self._symbols) if -1 in given else []),
             "prefix": (job.prefix or "").strip() or None,
         }
+
+
+def detection(job: Options) -> dict[str, Any]:
+    """Returns the arguments of faster-whisper's `detect_language`."""
+    return _given(job, _DETECTION)
+
+
+def _given(job: Options, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(job, name)) is not None}

@@ -5,16 +5,21 @@ invents text for silence. `JobModel` overrides the methods in which these happen
 prompts, temperatures and segments stay faster-whisper's.
 """
 
+import contextlib
 import math
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 from faster_whisper import WhisperModel
+from faster_whisper.audio import pad_or_trim
 
 from asrd.engine.hints import Decoded, Hints, is_better
-from asrd.engine.logmel import WINDOW, LogMel
+from asrd.engine.logmel import WINDOW, LogMel, Tail
 from asrd.engine.mel import FRAMES_PER_SECOND
+from asrd.engine.spoken import Detecting
 
 _DECODER_TOKENS = 448
 # A result that `generate_segments` takes for "no speech": it makes no segment of the window and
@@ -25,28 +30,87 @@ _NO_SPEECH = (SimpleNamespace(no_speech_prob=1.0, sequences_ids=[[]]), -math.inf
 class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no types
     """A model that shares the weights of `model`, and reads `features` instead of any audio.
 
-    `late_language` is the language and its probability, if they were detected after silence.
-    `asked` is true once a window was not silent, so that the weights decided what its text is.
+    `language` is the detected one and its probability, known once the job has run. `asked` is true
+    once a window was not silent, so that the weights decided what its text is.
     """
 
-    def __init__(self, model: Any, features: LogMel, hints: Hints) -> None:
+    def __init__(
+        self,
+        model: Any,
+        features: LogMel,
+        hints: Hints,
+        allowed: tuple[str, ...] | None = None,
+    ) -> None:
         self.__dict__.update(vars(model))
+        self.model = Detecting(model.model, allowed)
         self.feature_extractor = _FeatureStub(model.feature_extractor, features)
-        self.late_language: tuple[str, float] | None = None
+        self.language = ("en", 0.0)
         self.asked = False
         self._features = features
         self._hints = hints
         # The prompt of the current window with hints; empty if there are none.
         self._hinted: list[int] = []
-        self._undetected = False
+        # True until a language that silence left open is detected, and then until it is used.
+        self._undetected = self._detected_late = False
 
-    def detect_language(self, features: LogMel, **options: Any) -> Any:
-        """Leaves the language open, with probability 0, if the recording begins with silence."""
-        window = features[..., :WINDOW]
-        if not features.silent:
-            return super().detect_language(features=window, **options)
-        self._undetected = True
-        return "en", 0.0, []
+    def segments(self, arguments: dict[str, Any]) -> Generator[tuple[Any, str | None], None, None]:
+        """Yields the segments, each with its language if that is detected for each window."""
+        found, info = self.transcribe(np.zeros(0, np.float32), **arguments)
+        self.language = (info.language, info.language_probability)
+        with contextlib.closing(found):
+            for segment in found:
+                multilingual = info.transcription_options.multilingual
+                yield segment, self.model.found[0] if multilingual else None
+
+    def find_language(self, first_frame: int, **options: Any) -> None:
+        """Detects the language in the first windows with sound from `first_frame` on, without
+        decoding. `options` are those of `detect_language`."""
+        self.language = ("en", 1.0)
+        if self.model.is_multilingual:
+            tail = Tail(self._features, first_frame)
+            self.language = self.detect_language(tail, skip_silence=True, **options)[:2]
+
+    def detect_language(
+        self,
+        features: Tail,
+        language_detection_segments: int = 1,
+        language_detection_threshold: float = 0.5,
+        skip_silence: bool = False,
+    ) -> tuple[str, float, list[Any]]:
+        """Does what faster-whisper's does, but leaves silence out.
+
+        If the first windows are silent, the language stays open, with probability 0; with
+        `skip_silence`, they do not count.
+        """
+        votes: dict[str, list[float]] = {}
+        for window in self._windows(features, language_detection_segments, skip_silence):
+            token, probability = self.model.detect_language(self.encode(pad_or_trim(window)))[0][0]
+            if probability > language_detection_threshold:
+                return token[2:-2], probability, []
+            votes.setdefault(token[2:-2], []).append(probability)
+        if not votes:
+            self._undetected = True
+            return "en", 0.0, []
+        most = max(votes, key=lambda code: len(votes[code]))
+        return most, max(votes[most]), []
+
+    def _windows(self, tail: Tail, count: int, skip_silence: bool) -> Iterator[Any]:
+        """Yields those of the first `count` windows that have sound; with `skip_silence`, the first
+        `count` that have sound."""
+        features, start = tail.features, tail.start
+        size = self.feature_extractor.nb_max_frames
+        while count:
+            end = start + size
+            # Windows that will be decoded, too, are kept.
+            window = features[:, start:end] if skip_silence else features.window(start, end)
+            if not window.shape[-1]:
+                return
+            start = end
+            if not features.silent:
+                yield window
+            elif skip_silence:
+                continue
+            count -= 1
 
     def encode(self, features: Any) -> Any:
         """Returns None for silence; the first other window decides a language left open.
@@ -59,14 +123,15 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
         encoded = super().encode(features)
         if self._undetected:
             token, probability = self.model.detect_language(encoded)[0][0]
-            self.late_language = token[2:-2], probability
-            self._undetected = False
+            self.language = token[2:-2], probability
+            self._undetected, self._detected_late = False, True
         return encoded
 
     def get_prompt(self, tokenizer: Any, previous_tokens: list[int], **options: Any) -> Any:
         """Returns the prompt without hints, and keeps what the one with hints needs."""
-        if self.late_language is not None:
-            code, _ = self.late_language
+        if self._detected_late:
+            self._detected_late = False
+            code, _ = self.language
             tokenizer.language = tokenizer.tokenizer.token_to_id(f"<|{code}|>")
             tokenizer.language_code = code
         plain, context = self._hints.split(previous_tokens)

@@ -11,8 +11,8 @@ whole recording. Here the loudest is the one read so far, unless asrd.engine.pea
 one ahead.
 """
 
-import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,9 +43,10 @@ class LogMel:
     `blocks` are an AudioReader's, or the speech of a SpeechFilter; `filters` are the model's mel
     bands. `on_window(frame)` is called before each window is returned; an error that it raises ends
     the transcription. `silent` is true if the last window has no sound that a model could detect.
+    Frames before `first_frame` are not kept.
 
-    faster-whisper 1.2 uses it in these lines of `WhisperModel.transcribe`, `detect_language` and
-    `generate_segments` (tests/engine/test_logmel.py fails if their source changes):
+    faster-whisper 1.2 uses it in these lines of `WhisperModel.transcribe` and `generate_segments`
+    (tests/engine/test_logmel.py fails if their source changes):
 
         content_frames = features.shape[-1] - 1               shape, then _Frames.__sub__
         features=features[..., seek:],                        __getitem__ without an end
@@ -53,7 +54,11 @@ class LogMel:
     """
 
     def __init__(
-        self, blocks: Iterable[Samples], filters: Any, on_window: Callable[[int], None]
+        self,
+        blocks: Iterable[Samples],
+        filters: Any,
+        on_window: Callable[[int], None],
+        first_frame: int = 0,
     ) -> None:
         self._framed = framed(blocks)
         self._filters = filters
@@ -62,13 +67,25 @@ class LogMel:
         # The frames from `_first` to `_end` (exclusive), not yet limited to the peak.
         self._frames = np.zeros((len(filters), 0), np.float32)
         self._first = self._end = 0
+        # Frames before this are not needed any more.
+        self._needed = first_frame
         self._peak = np.float32(-np.inf)
         self.silent = False
 
     def read_ahead(self) -> bool:
         """Computes the first window. Returns False if the recording ended within it."""
-        self._reach(_AHEAD)
+        self._reach(self._needed + _AHEAD)
         return not self._ended
+
+    def read_all(self) -> None:
+        """Computes and keeps the features of the whole recording: 115 MB an hour for 80 bands."""
+        parts, goes_on = [], True
+        while goes_on:
+            goes_on = self.read_block()
+            parts.append(self._frames)
+            self._first, self._frames = self._end, self._frames[:, :0]
+        self._frames = np.concatenate(parts, axis=1)
+        self._first = self._end - self._frames.shape[1]
 
     def read_block(self) -> bool:
         """Computes the frames of one more block. Returns False if there was none."""
@@ -79,6 +96,7 @@ class LogMel:
             self._peak = max(self._peak, frames.max())
             self._frames = np.concatenate((self._frames, frames), axis=1)
             self._end += frames.shape[1]
+            self._forget(self._needed)
         return not self._ended
 
     @property
@@ -91,17 +109,27 @@ class LogMel:
         self._peak = max(self._peak, log_power(np.float32(power)))
 
     @property
-    def shape(self) -> tuple[int, "_Frames"]:
-        return len(self._filters), _Frames(self)
+    def shape(self) -> tuple[int, Any]:
+        """The number of bands and of frames: a number once it is known, else a stand-in."""
+        return len(self._filters), self._end if self._ended else _Frames(self)
 
     def __getitem__(self, key: tuple[Any, slice]) -> Any:
         start, stop = key[1].start or 0, key[1].stop
         if stop is None:
-            return self  # `features[..., 0:]`, all of it
+            return Tail(self, start)
+        self._needed = max(self._needed, start)
+        return self.window(start, stop)
+
+    def window(self, start: int, stop: int) -> Any:
+        """Returns the frames from `start` to `stop`, without those past the end, and keeps them:
+        another window may begin at `start` or later."""
         self._on_window(start)
         self._reach(stop)
-        self._frames, self._first = self._frames[:, start - self._first :], start
-        frames = self._frames[:, : stop - start]
+        if start < self._first or stop <= start:
+            # A clip that begins past the end of the recording.
+            start = stop = self._end
+        self._forget(min(start, self._needed))
+        frames = self._frames[:, start - self._first : stop - self._first]
         floor = self._peak - _DEPTH
         last = max(0, self._end - start - _LAST_FRAMES) if self._ended else None
         heard = frames[_OFFSET_BANDS:, :last]
@@ -117,10 +145,18 @@ class LogMel:
         self._reach(seek + _AHEAD)
         return self._end - 1 - seek
 
-    def known_length(self) -> float:
-        """Returns the number of all frames, infinity if the recording has not been read to its
-        end."""
-        return self._end - 1 if self._ended else math.inf
+    def ends_before(self, frame: int) -> bool:
+        """True if the recording is known to have no sound at `frame`; reads nothing."""
+        return self._ended and self._end - 1 < frame
+
+    def seek(self, frame: int) -> int:
+        """Returns `content`; all windows to come begin at `frame` or later."""
+        self._needed = max(self._needed, frame)
+        return self.content(frame)
+
+    def _forget(self, frame: int) -> None:
+        count = min(max(0, frame - self._first), self._frames.shape[1])
+        self._frames, self._first = self._frames[:, count:], self._first + count
 
     def _reach(self, frame: int) -> None:
         while self._end < frame and not self._ended:
@@ -136,52 +172,62 @@ class LogMel:
         return log_power(np.concatenate(steps, axis=1))
 
 
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """`features[..., start:]`, in which faster-whisper has the language detected."""
+
+    features: LogMel
+    start: int
+
+
 class _Frames:
     """`features.shape[-1]` of a recording whose end is not known yet.
 
     Answers `content_frames = features.shape[-1] - 1`.
     """
 
-    def __init__(self, mel: LogMel) -> None:
-        self._mel = mel
+    def __init__(self, features: LogMel) -> None:
+        self._features = features
 
     def __sub__(self, one: int) -> "_Content":
-        return _Content(self._mel)
+        return _Content(self._features)
 
 
 class _Content:
-    """`content_frames` of faster-whisper, and `seek_clip_end`, which is the same object.
+    """`content_frames` of faster-whisper, and `seek_clip_end`, which may be the same object.
 
     Each question reads just far enough for its answer:
 
-        content_frames - seek,                                __sub__
-        if seek_clip_end > content_frames:                    __gt__ with itself: False
         if start_timestamp * self.frames_per_second < content_frames      __gt__, reflected
+        if seek_clip_end > content_frames:                    __lt__, reflected, or __gt__ of itself
+        content_frames - seek,                                __sub__
         (min(content_frames, seek) - previous_seek)           __gt__, reflected; perhaps __sub__
         if seek >= seek_clip_end:                             __le__, reflected
         float(content_frames * self.feature_extractor.time_per_frame)     __mul__
-        seek = content_frames            then:
-        if seek < seek_clip_start                             __lt__
-        if seek >= seek_clip_end                              __le__ with itself: True
     """
 
-    def __init__(self, mel: LogMel) -> None:
-        self._mel = mel
+    def __init__(self, features: LogMel) -> None:
+        self._features = features
 
     def __sub__(self, seek: int) -> int:
-        return self._mel.content(seek)
+        return self._features.seek(seek)
 
     def __gt__(self, seek: object) -> bool:
-        return seek is not self and isinstance(seek, int | float) and self - int(seek) > 0
+        return (
+            seek is not self
+            and isinstance(seek, int | float)
+            and self._features.content(int(seek)) > 0
+        )
 
-    def __lt__(self, seek: int) -> bool:
-        return self - seek < 0
+    def __lt__(self, clip_end: int) -> bool:
+        # False while the end is unknown: then a clip that the recording does not reach gives one
+        # empty window, after which the end is known.
+        return self._features.ends_before(clip_end)
 
     def __le__(self, seek: int) -> bool:
         return not self > seek
 
     def __mul__(self, seconds: float) -> float:
-        """The length, for hallucination_silence_threshold: a doubtful text near the end is dropped.
-        Where the length is unknown, faster-whisper takes that text for one in the middle, and
-        decodes what follows its silence again."""
-        return self._mel.known_length() * seconds
+        # The total of faster-whisper's own progress bar, which is off. It has another use, with
+        # hallucination_silence_threshold; then the whole recording is read first.
+        return 0.0

@@ -16,13 +16,14 @@ A louder place after that counts from there on.
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from asrd.engine.audio.reader import BLOCK_SECONDS, RATE, AudioReader, Samples
 from asrd.engine.mel import HOP, NO_SAMPLES, framed, loudest
-from asrd.engine.vad import SpeechFilter
+from asrd.engine.vad import SpeechFilter, Vad
 
 SEARCHED_SECONDS = 1800
 READ_AHEAD_SECONDS = 300
@@ -34,6 +35,7 @@ READ_AHEAD_PACKETS = 7500
 SPEECH_SECONDS = 90
 _JUDGED = 4
 _BEFORE, _AFTER = 4 * RATE, 3 * RATE
+_SHORTEST_MS = 1000
 # After the first five minutes, of the 1,000 frames of a block.
 _SEARCHED_FRAMES = 64
 
@@ -69,19 +71,22 @@ class ReadAhead:
 
 
 def search(
-    blocks: Iterable[Samples], count: int, filters: Any, known: float, vad_session: Any = None
+    blocks: Iterable[Samples], count: int, filters: Any, known: float, vad: Vad | None = None
 ) -> float:
     """Returns the greatest power in the first `count` blocks, or `known` if that is greater.
 
-    With the session of a SpeechFilter, only speech counts.
+    With `vad`, only speech counts.
     """
-    if vad_session is None:
+    if vad is None:
         for samples, most in _framed(blocks, count):
             known, _ = loudest(samples, filters, known, most)
         return known
+    # A clip shows no more than this of a longer chunk.
+    shortest = min(vad.options.min_speech_duration_ms, _SHORTEST_MS)
+    vad = replace(vad, options=replace(vad.options, min_speech_duration_ms=shortest))
     for power, clip in _loud_places(blocks, count, filters, known):
         if power > known:
-            speech = np.concatenate((NO_SAMPLES, *SpeechFilter([clip], vad_session)))
+            speech = np.concatenate((NO_SAMPLES, *SpeechFilter([clip], vad)))
             known, _ = loudest(speech, filters, known)
     return known
 

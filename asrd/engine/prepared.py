@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from asrd.engine.audio.reader import BLOCK_SECONDS, AudioReader, Samples
+from asrd.engine.batched import WINDOW_SECONDS, Windows
+from asrd.engine.combinations import is_batched
 from asrd.engine.hints import Hints
 from asrd.engine.interface import OnProgress
 from asrd.engine.logmel import LogMel
-from asrd.engine.mel import FRAMES_PER_SECOND
+from asrd.engine.mel import FRAMES_PER_SECOND, HOP
 from asrd.engine.peak import SEARCHED_SECONDS, SPEECH_SECONDS, ReadAhead, search
-from asrd.engine.vad import SpeechFilter, speech_seconds
+from asrd.engine.vad import SpeechFilter, Vad, speech_seconds
 from asrd.errors import OutOfMemory, Poisoned
 from asrd.wire.fds import Closing
 from asrd.wire.options import Options
@@ -42,7 +44,7 @@ class Prepared(Closing):
         hints: Hints,
         on_progress: OnProgress,
         filters: Any,
-        vad_session: Any | None,
+        vad: Vad | None,
         reopen: Callable[[], AudioReader],
     ) -> None:
         self.recording = recording
@@ -55,10 +57,18 @@ class Prepared(Closing):
         self.absurd = False
         self._reopen = reopen
         self._filters = filters
-        self._vad_session = vad_session
+        self._vad = vad
         self._blocks = ReadAhead(recording, self._read(recording))
-        self._speech = None if vad_session is None else SpeechFilter(self._blocks, vad_session)
-        self.features = LogMel(self._speech or self._blocks, filters, self._on_window)
+        self._speech = None if vad is None else SpeechFilter(self._blocks, vad)
+        # faster-whisper detects the language from here on.
+        self.first_frame = int((self.options.clip_timestamps or [0])[0] * FRAMES_PER_SECOND)
+        self.features = LogMel(
+            self._speech or self._blocks, filters, self._on_window, self.first_frame
+        )
+        self.windows = None
+        if self._speech is not None and is_batched(self.options):
+            seconds = self.options.chunk_length or WINDOW_SECONDS
+            self.windows = Windows(self._speech, seconds)
         self._done = 0.0
         self.callback_error: BaseException | None = None
 
@@ -67,11 +77,19 @@ class Prepared(Closing):
         # These hold this object through their callbacks, and minutes of audio: a cycle that the
         # garbage collector would free much later.
         self.callback_error = None
-        del self.features, self._speech, self._blocks
+        del self.features, self.windows, self._speech, self._blocks
 
     def read_ahead(self) -> None:
         """Makes the first window ready, and finds the loudest place (asrd.engine.peak)."""
-        if self.recording.plain:
+        if self.windows is not None:
+            self.windows.read_ahead()
+        elif (
+            self.options.word_timestamps
+            and self.options.hallucination_silence_threshold is not None
+        ):
+            # It looks how far the end is.
+            self.features.read_all()
+        elif self.recording.plain:
             if self._first_window():
                 with self.recording.again() as again:
                     self._search(self._read(again), SEARCHED_SECONDS // BLOCK_SECONDS)
@@ -80,19 +98,33 @@ class Prepared(Closing):
             if self._first_window():
                 self._search(held, count)
 
+    def _needs_length(self) -> bool:
+        """True if faster-whisper looks how far away the end is."""
+        options = self.options
+        return bool(options.word_timestamps) and options.hallucination_silence_threshold is not None
+
     def _first_window(self) -> bool:
         """Returns False if the recording ends within what was read for the first window."""
         goes_on = self.features.read_ahead()
-        if self._vad_session is not None:
+        if self._vad is not None:
             while goes_on and self._blocks.given * BLOCK_SECONDS < SPEECH_SECONDS:
                 goes_on = self.features.read_block()
         return goes_on
 
     def _search(self, blocks: Iterable[Samples], count: int) -> None:
         known = self.features.peak
-        found = search(blocks, count, self._filters, known, self._vad_session)
+        found = search(blocks, count, self._filters, known, self._vad)
         if found > known:
             self.features.raise_peak(found)
+
+    def read_rest(self) -> None:
+        """Reads what no window needed, so that the recording's length and faults are known."""
+        for _ in self._blocks:
+            pass
+
+    def report_window(self, sample: int) -> None:
+        """Reports that windows up to `sample` of the speech are done."""
+        self._on_window(sample // HOP)
 
     def to_segment(self, found: Any) -> Segment:
         """Returns faster-whisper's segment as plain data, at its place in the recording."""

@@ -1,29 +1,44 @@
 """Silence taken out of a recording as it is read, and times put back into the recording.
 
-The rules are those of faster-whisper's `get_speech_timestamps` with its default options, and its
-Silero model. But faster-whisper needs the whole recording. Here one pass over the blocks carries
-the model's state along, and finds the same chunks of speech:
+The rules are those of faster-whisper's `get_speech_timestamps`, with its VadOptions and its Silero
+model. But faster-whisper needs the whole recording. Here one pass over the blocks carries the
+model's state along, and finds the same chunks of speech:
 
-1. Each 32 ms get a probability of speech. Speech begins at 0.5 or more.
-2. It ends where the probability falls below 0.35 and does not reach 0.5 again for two seconds.
-3. 0.4 s on both sides belong to it. (Between two chunks lie at least 2 s, so these never meet.)
+1. Each 32 ms get a probability of speech. Speech begins at `threshold` or more.
+2. It ends where the probability falls below `neg_threshold` and does not reach `threshold` again
+   for `min_silence_duration_ms`.
+3. Speech of up to `min_speech_duration_ms` is dropped. Speech that lasts longer than
+   `max_speech_duration_s` is split, in its last silence of 98 ms if it has one.
+4. `speech_pad_ms` on both sides belong to it. Two chunks that are closer share the silence.
+
+Speech is returned as soon as nothing that follows can exclude it. So only a `max_speech_duration_s`
+(from its last silence on), the shortest speech and the padding are kept.
 """
 
+import math
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from faster_whisper.vad import SpeechTimestampsMap
+from faster_whisper.vad import SpeechTimestampsMap, VadOptions
 
 from asrd.engine.audio.reader import RATE, Samples
 from asrd.engine.mel import NO_SAMPLES
 
 _STEP = 512
 _CONTEXT = 64
-_SPEECH, _SILENCE = 0.5, 0.35
-_MIN_SILENCE = 2 * RATE
-_PAD = RATE * 400 // 1000
+# A silence in which speech that is too long may be split is longer.
+_SPLIT_SILENCE = RATE * 98 / 1000
+
+
+@dataclass(frozen=True)
+class Vad:
+    """The onnxruntime session of faster-whisper's Silero model, and the options to use."""
+
+    session: Any
+    options: VadOptions = field(default_factory=VadOptions)
 
 
 class SpeechMap(SpeechTimestampsMap):  # type: ignore[misc]  # faster-whisper has no types
@@ -68,30 +83,31 @@ class SpeechMap(SpeechTimestampsMap):  # type: ignore[misc]  # faster-whisper ha
 
 class SpeechFilter:
     """An iterator over the speech in `blocks`: one array for each block, empty in silence, and one
-    more at the end. `map` has the places of all speech returned so far.
+    more at the end. `map` has the places of all speech returned so far."""
 
-    `session` is the onnxruntime session of faster-whisper's Silero model.
-    """
-
-    def __init__(self, blocks: Iterable[Samples], session: Any) -> None:
+    def __init__(self, blocks: Iterable[Samples], vad: Vad) -> None:
         self.map = SpeechMap()
         self._blocks = blocks
-        self._probabilities = _Silero(session)
+        self._probabilities = _Silero(vad.session)
+        self._detector = SpeechDetector(vad.options)
+        self._pad: int = RATE * vad.options.speech_pad_ms // 1000
         # The samples that are neither returned nor dropped yet; the first is number `_base`.
         self._held = NO_SAMPLES
         self._base = 0
         # The sample at which the next 32 ms to be judged begin.
         self._judged = 0
-        self._speaking = False
-        self._silent_since: int | None = None
+        # True if the map's last chunk is the detector's unfinished one; else the end of the map's
+        # last chunk, without padding, until its padding is known.
+        self._open = False
+        self._ended_at: int | None = None
 
     def __iter__(self) -> Iterator[Samples]:
         for block in self._blocks:
             self._held = np.concatenate((self._held, block))
             whole = (self._end - self._judged) // _STEP * _STEP
-            speech = self._judge(self._probabilities(self._unjudged()[:whole]))
-            yield np.concatenate((*speech, self._release()))
-        yield self._finish()
+            speech = [*self._judge(self._unjudged()[:whole]), *self._release()]
+            yield np.concatenate((NO_SAMPLES, *speech))
+        yield np.concatenate((NO_SAMPLES, *self._finish()))
 
     @property
     def _end(self) -> int:
@@ -100,53 +116,69 @@ class SpeechFilter:
     def _unjudged(self) -> Samples:
         return self._held[self._judged - self._base :]
 
-    def _judge(self, probabilities: list[float]) -> Iterator[Samples]:
-        for probability in probabilities:
-            here = self._judged
+    def _judge(self, samples: Samples) -> Iterator[Samples]:
+        for probability in self._probabilities(samples):
+            for start, end in self._detector.step(self._judged, probability):
+                yield from self._add(start, end)
             self._judged += _STEP
-            if probability >= _SPEECH:
-                self._silent_since = None
-                if not self._speaking:
-                    self._begin(here)
-            elif probability < _SILENCE and self._speaking:
-                if self._silent_since is None:
-                    self._silent_since = here
-                if here - self._silent_since >= _MIN_SILENCE:
-                    yield self._stop(self._silent_since + _PAD)
 
-    def _begin(self, start: int) -> None:
-        self._speaking = True
-        start = max(0, start - _PAD)
+    def _add(self, start: int, end: int) -> Iterator[Samples]:
+        """Takes a finished chunk, without padding."""
+        if not self._open:
+            yield from self._begin(start)
+        self._open, self._ended_at = False, end
+
+    def _begin(self, start: int) -> Iterator[Samples]:
+        """Opens a chunk that will not be dropped, which decides the padding before it."""
+        self._open = True
+        padding = self._pad
+        if self._ended_at is not None:
+            padding = self._padding(start - self._ended_at)
+            yield from self._close(self._ended_at + padding)
+        start = max(0, start - padding)
         self._take(start)
         self.map.open_chunk(start)
 
-    def _stop(self, end: int) -> Samples:
-        self._speaking = False
-        self._silent_since = None
+    def _padding(self, silence: int) -> int:
+        """Returns the padding on each side of a silence between two chunks."""
+        return min(self._pad, silence // 2)
+
+    def _close(self, end: int) -> Iterator[Samples]:
+        self._ended_at = None
         self.map.close_chunk(end)
-        return self._take(end)
+        yield self._take(end)
 
-    def _release(self) -> Samples:
-        """Returns the samples that are speech no matter what follows. In silence, keeps only the
-        padding of a chunk that may begin."""
-        if not self._speaking:
-            self._take(max(0, self._judged - _PAD))
-            return NO_SAMPLES
-        if self._silent_since is None:
-            return self._take(self._judged)
-        return self._take(min(self._judged, self._silent_since + _PAD))
+    def _release(self) -> Iterator[Samples]:
+        """Yields the samples that are speech no matter what follows, and drops those that are not.
+        In silence, keeps the padding of a chunk that may begin."""
+        start = self._detector.start
+        if not self._open and start is not None and self._detector.is_certain(self._judged):
+            yield from self._begin(start)
+        if self._open:
+            end, following = self._detector.earliest_end(self._judged)
+            yield self._take(end + self._padding(following - end))
+            return
+        # No other chunk begins before this.
+        following = self._judged if start is None else start
+        if self._ended_at is not None:
+            padding = self._padding(following - self._ended_at)
+            if padding < self._pad:
+                yield self._take(self._ended_at + padding)
+                return
+            yield from self._close(self._ended_at + padding)
+        self._take(following - self._pad)
 
-    def _finish(self) -> Samples:
-        rest, end = self._unjudged(), self._end
-        speech: list[Samples] = []
-        if len(rest) or self._speaking:
-            # faster-whisper fills up the last step with zeros, and blanks its end.
-            last = np.pad(rest, (0, _STEP - len(rest)))
-            last[-_CONTEXT:] = 0
-            speech += self._judge(self._probabilities(last))
-        if self._speaking:
-            speech.append(self._stop(end))
-        return np.concatenate((NO_SAMPLES, *speech))
+    def _finish(self) -> Iterator[Samples]:
+        end = self._end
+        # faster-whisper fills up the last step with zeros, and blanks its end.
+        last = np.pad(self._unjudged(), (0, _STEP - (end - self._judged)))
+        last[-_CONTEXT:] = 0
+        yield from self._judge(last)
+        start = self._detector.start
+        if start is not None and self._detector.is_long_enough(end - start):
+            yield from self._add(start, end)
+        if self._ended_at is not None:
+            yield from self._close(min(end, self._ended_at + self._pad))
 
     def _take(self, end: int) -> Samples:
         count = max(0, end - self._base)
@@ -163,10 +195,81 @@ def speech_seconds(blocks: Iterable[Samples], session: Any, enough: float) -> fl
         whole = len(samples) // _STEP * _STEP
         rest = samples[whole:]
         judged = probabilities(samples[:whole])
-        found += sum(each >= _SPEECH for each in judged) * _STEP / RATE
+        found += sum(each >= VadOptions.threshold for each in judged) * _STEP / RATE
         if found >= enough:
             break
     return found
+
+
+class SpeechDetector:
+    """The chunks of speech in a row of probabilities, without padding, as `get_speech_timestamps`
+    finds them. All positions are samples.
+
+    `start` is the start of an unfinished chunk, None in silence.
+    """
+
+    def __init__(self, options: VadOptions) -> None:
+        self._speech, self._silence = options.threshold, options.neg_threshold
+        if self._silence is None:
+            self._silence = max(options.threshold - 0.15, 0.01)
+        self._min_speech: float = RATE * options.min_speech_duration_ms / 1000
+        self._min_silence = RATE * options.min_silence_duration_ms / 1000
+        padding = 2 * RATE * options.speech_pad_ms / 1000
+        self._max_speech = RATE * options.max_speech_duration_s - _STEP - padding
+        self.start: int | None = None
+        # The start of the current silence, and of the last one that is long enough for a split,
+        # and where speech went on after that; 0: none.
+        self._silent_since = self._split = self._resumed = 0
+
+    def step(self, here: int, probability: float) -> Iterator[tuple[int, int]]:
+        """Takes the probability of the 512 samples from `here` on; yields the start and the end of
+        each chunk that is finished by it."""
+        if probability >= self._speech:
+            if self._silent_since:
+                self._silent_since = 0
+                if self._resumed < self._split:
+                    self._resumed = here
+            if self.start is None:
+                self.start = here
+                return
+        if self.start is not None and here - self.start > self._max_speech:
+            if not self._split:
+                yield self._finish(here)
+                return
+            resumed = self._resumed if self._resumed >= self._split else None
+            yield self._finish(self._split)
+            self.start = resumed
+        if self.start is not None and probability < self._silence:
+            self._silent_since = self._silent_since or here
+            silence = here - self._silent_since
+            if silence > _SPLIT_SILENCE:
+                self._split = self._silent_since
+            if silence >= self._min_silence:
+                start, end = self._finish(self._silent_since)
+                if self.is_long_enough(end - start):
+                    yield start, end
+
+    def is_long_enough(self, length: int) -> bool:
+        return length > self._min_speech
+
+    def is_certain(self, judged: int) -> bool:
+        """True if the unfinished chunk will not be dropped, after steps up to `judged`."""
+        return self.start is not None and self.is_long_enough(
+            (self._silent_since or judged) - self.start
+        )
+
+    def earliest_end(self, judged: int) -> tuple[int, int]:
+        """Returns the earliest possible end of the unfinished chunk, and the earliest start of the
+        next one if it ends there."""
+        if self._split and math.isfinite(self._max_speech):
+            return self._split, self._resumed if self._resumed >= self._split else judged
+        return self._silent_since or judged, judged
+
+    def _finish(self, end: int) -> tuple[int, int]:
+        start = self.start or 0
+        self.start = None
+        self._silent_since = self._split = self._resumed = 0
+        return start, end
 
 
 class _Silero:

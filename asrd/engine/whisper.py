@@ -20,6 +20,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,21 +29,25 @@ import ctranslate2
 import numpy as np
 import tqdm
 from faster_whisper import WhisperModel
-from faster_whisper.vad import get_vad_model
+from faster_whisper.vad import VadOptions, get_vad_model
 
 from asrd.engine import cuda, models
-from asrd.engine.arguments import Arguments
+from asrd.engine.arguments import Arguments, detection
 from asrd.engine.audio.opening import open_recording
 from asrd.engine.audio.reader import AudioReader
+from asrd.engine.batched import BatchedModel, vad_options
 from asrd.engine.channels import Channels
+from asrd.engine.combinations import is_batched
 from asrd.engine.hints import read_hints
 from asrd.engine.interface import OnProgress, OnSegment, Transcription
 from asrd.engine.job_model import JobModel
 from asrd.engine.model_check import Facts
 from asrd.engine.prepared import Prepared, finite
 from asrd.engine.selftest import SelfTest
+from asrd.engine.vad import Vad
 from asrd.errors import BadRequest, InternalError, LoadError, OutOfMemory, Poisoned
 from asrd.settings import WorkerSettings
+from asrd.wire.fields import dump
 from asrd.wire.options import Options
 from asrd.wire.records import WARNINGS_MAX, AudioFormat, Segment
 
@@ -118,19 +123,13 @@ class WhisperEngine:
         arguments = self._arguments.of(options)
         encode = self._arguments.encode
         hints, warnings = read_hints(options.hotwords, options.initial_prompt, encode)
-        session = _vad_session() if options.vad_filter else None
+        vad = _vad(options) if options.vad_filter else None
         filters = self._model.feature_extractor.mel_filters
         with contextlib.ExitStack() as stack:
             prepared = stack.enter_context(
                 Prepared(
-                    open_audio(),
-                    options,
-                    arguments,
-                    hints,
-                    on_progress,
-                    filters,
-                    session,
-                    open_audio,
+                    *(open_audio(), options, arguments, hints, on_progress, filters, vad),
+                    reopen=open_audio,
                 )
             )
             prepared.warnings += warnings
@@ -161,18 +160,31 @@ class WhisperEngine:
         self._ran_out = False
 
     def _run(self, prepared: Prepared, on_segment: OnSegment) -> Transcription:
-        model = JobModel(self._model, prepared.features, prepared.hints)
+        options, windows = prepared.options, prepared.windows
+        # An empty list allows all.
+        allowed = options.languages or None
+        model: JobModel | BatchedModel
+        if windows is not None and options.batch_size is not None:
+            report = prepared.report_window
+            model = BatchedModel(self._model, windows, options.batch_size, allowed, report)
+        else:
+            model = JobModel(self._model, prepared.features, prepared.hints, allowed)
         segments: list[Segment] = []
         with prepared.translate_engine_errors():
-            found, info = model.transcribe(np.zeros(0, np.float32), **prepared.arguments)
-            with contextlib.closing(found):
-                for item in found:
-                    segments.append(prepared.to_segment(item))
-                    prepared.call(on_segment, segments[-1])
+            if isinstance(model, JobModel) and options.task == "detect":
+                # Whisper has no prompt for this task.
+                model.find_language(prepared.first_frame, **detection(options))
+            else:
+                with contextlib.closing(model.segments(prepared.arguments)) as found:
+                    for item, spoken in found:
+                        segments.append(replace(prepared.to_segment(item), language=spoken))
+                        prepared.call(on_segment, segments[-1])
+            prepared.read_rest()
         text = "".join(segment.text for segment in segments).strip()
-        if prepared.absurd or (not text and model.asked):
+        empty = not text and model.asked and options.task != "detect"
+        if prepared.absurd or empty:
             self._doubt(prepared)
-        language, probability = model.late_language or (info.language, info.language_probability)
+        language, probability = model.language
         return Transcription(
             text=text,
             language=language,
@@ -233,6 +245,14 @@ class WhisperEngine:
             model.generate(window, [prompt], max_length=len(prompt) + 1)
         if self._aligns:
             model.align(window, prompt, [[0]], frames)
+
+
+def _vad(options: Options) -> Vad:
+    """Returns the VAD with its options. Raises BadRequest and InternalError."""
+    given = {} if options.vad_parameters is None else dump(options.vad_parameters)
+    if is_batched(options):
+        return Vad(_vad_session(), vad_options(given, options.chunk_length))
+    return Vad(_vad_session(), VadOptions(**given))
 
 
 def _vad_session() -> Any:

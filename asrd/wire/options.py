@@ -41,7 +41,7 @@ class VadParameters:
         integer(0, _MINUTE_MS), None, help="Shorter speech is left out."
     )
     max_speech_duration_s: float | None = field(
-        number(1, _DAY), None, help="Longer speech is cut, in a pause if there is one."
+        number(1, 3600), None, help="Longer speech is cut, in a pause if there is one."
     )
     min_silence_duration_ms: int | None = field(
         integer(0, _MINUTE_MS), None, help="Shorter pauses belong to the speech."

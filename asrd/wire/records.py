@@ -13,6 +13,7 @@ from asrd.wire.fields import (
     sequence,
     string,
 )
+from asrd.wire.languages import language
 
 WEEK_S = 7 * 24 * 3600.0
 NAME_MAX = 256
@@ -70,7 +71,8 @@ class Segment:
     """A segment of Whisper: times in seconds from the start of the recording.
 
     On request: `seek` is the start of its window in frames of 10 ms (of the speech alone with
-    vad_filter), `tokens` are the model's numbers for its text and times.
+    vad_filter), `tokens` are the model's numbers for its text and times. With `multilingual`,
+    `language` is that of its window.
     """
 
     id: int = field(integer(0, 1 << 31))
@@ -85,6 +87,7 @@ class Segment:
     channel: int | None = field(integer(0, 64), None)
     seek: int | None = field(integer(0, 1 << 31), None)
     tokens: tuple[int, ...] | None = field(sequence(integer(0, 1 << 20), 1 << 20), None)
+    language: str | None = field(language, None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,7 +127,9 @@ class Decoder:
         return SimpleNamespace(sequences_ids=[tokens]), -0.3, 0.0, 1.2
 
     def decode(self, hints: Hints, previous: list[int]) -> str:
-        base = SimpleNamespace(feature_extractor=None, time_precision=0.02, max_length=448)
+        base = SimpleNamespace(
+            model=None, feature_extractor=None, time_precision=0.02, max_length=448
+        )
         features: Any = None
         model, tokenizer = JobModel(base, features, hints), Letters()
         options = TranscriptionOptions(**dict.fromkeys(TranscriptionOptions.__annotations__))

@@ -17,6 +17,7 @@ from asrd.engine.hints import Hints
 from asrd.engine.mel import FFT, HOP, loudest, mel_power
 from asrd.engine.peak import SEARCHED_SECONDS, SPEECH_SECONDS, search
 from asrd.engine.prepared import Prepared
+from asrd.engine.vad import Vad
 from asrd.wire.options import Options
 from asrd.wire.records import AudioFormat
 from tests.support.engine_jobs import F32, FILE, S16
@@ -66,15 +67,14 @@ class Found(NamedTuple):
     reports: int
 
 
-def prepare(data: bytes, audio: AudioFormat = S16, session: Any = None) -> Found:
+def prepare(data: bytes, audio: AudioFormat = S16, vad: Vad | None = None) -> Found:
     reports = []
     with memory_file(data) as fd:
         recording = open_recording(fd, audio, 1e9)
         callback = lambda done, total: reports.append(done)  # noqa: E731
         reopen = lambda: recording  # noqa: E731
-        with Prepared(
-            recording, Options(), {}, Hints(), callback, FILTERS, session, reopen
-        ) as prepared:
+        about: Any = (Options(), {}, Hints(), callback, FILTERS, vad)
+        with Prepared(recording, *about, reopen=reopen) as prepared:
             prepared.read_ahead()
             power = prepared.features.peak
     return Found(float(np.log10(power)), recording.seconds, len(reports))
@@ -179,7 +179,7 @@ def test_short_recording_is_read_once(minute: Samples, monkeypatch: pytest.Monke
 def test_loudest_speech_is_found_and_little_is_judged(
     twelve: Samples, minute: Samples, steps: Steps
 ) -> None:
-    found = prepare(s16(twelve).tobytes(), session=steps)
+    found = prepare(s16(twelve).tobytes(), vad=Vad(steps))
     # Nearly: the frames are shifted.
     assert found.peak == pytest.approx(loudness(minute), abs=0.02)
     assert found.seconds <= SPEECH_SECONDS + 2 * BLOCK_SECONDS
@@ -192,5 +192,5 @@ def test_bang_is_no_speech(minute: Samples, steps: Steps) -> None:
     parts: list[Samples] = [quiet, quiet, silence(20)]
     bang = np.concatenate((silence(10), np.exp(-np.arange(RATE) / 400) * noise(1, 0.9)))
     parts += [bang.astype(np.float32), silence(20), quiet]
-    found = prepare(s16(np.clip(np.concatenate(parts), -1, 1)).tobytes(), session=steps)
+    found = prepare(s16(np.clip(np.concatenate(parts), -1, 1)).tobytes(), vad=Vad(steps))
     assert found.peak == pytest.approx(loudness(quiet), abs=0.02)

@@ -117,6 +117,6 @@ def test_speech_that_is_left_out_on_purpose_leaves_the_worker_alive(
     base: WhisperEngine, clips: dict[str, Clip]
 ) -> None:
     """Every window is taken for silence: suspicious, but the self-test passes."""
-    strict: dict[str, Any] = {"no_speech_threshold": 0.0, "log_prob_threshold": 0.0, "temperature": 0.0}
+    strict: dict[str, Any] = {"no_speech_threshold": 0, "log_prob_threshold": 0, "temperature": 0}
     found = transcribe(base, clips["jfk.flac"].audio, ENGLISH, **strict)
     assert found.text == ""

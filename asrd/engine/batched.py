@@ -1,0 +1,183 @@
+"""Windows of one recording decoded at once: faster-whisper's BatchedInferencePipeline.
+
+The pipeline takes a whole recording. Here it gets `batch_size` windows at a time, as the recording
+is read. A window joins the VAD's chunks of speech, up to `chunk_length` seconds. Windows do not
+depend on each other, so texts are those of the whole (tests/real/test_batched.py).
+"""
+
+import itertools
+import sys
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from faster_whisper import BatchedInferencePipeline, WhisperModel
+from faster_whisper.vad import VadOptions
+
+from asrd.engine.audio.reader import RATE, Samples
+from asrd.engine.mel import NO_SAMPLES
+from asrd.engine.spoken import Detecting
+from asrd.engine.vad import SpeechFilter
+from asrd.errors import BadRequest
+
+WINDOW_SECONDS = 30
+# The pipeline's own default; the VAD's is 2000.
+_MIN_SILENCE_MS = 160
+# The decoder holds 448, at most four of which come before the text.
+_MOST_TOKENS = 444
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Speech to be decoded at once; `first` is the number of its first sample in all speech."""
+
+    samples: Samples
+    first: int
+
+
+class Windows:
+    """The windows of a recording, of at most `seconds`, in order."""
+
+    def __init__(self, speech: SpeechFilter, seconds: int) -> None:
+        self._speech = speech
+        self._longest = seconds * RATE
+        self._left = self._windows()
+
+    def read_ahead(self) -> None:
+        """Reads the recording up to the first window's end."""
+        self._left = itertools.chain(self.take(1), self._left)
+
+    def take(self, count: int) -> list[Window]:
+        """Returns the next windows, at most `count`; none at the end."""
+        return list(itertools.islice(self._left, count))
+
+    def _windows(self) -> Iterator[Window]:
+        # As faster-whisper's `collect_chunks`.
+        parts: list[Samples] = []
+        first = length = 0
+        for chunk in self._chunks():
+            if parts and length + len(chunk) > self._longest:
+                yield Window(np.concatenate(parts), first)
+                first, length, parts = first + length, 0, []
+            parts.append(chunk)
+            length += len(chunk)
+        if parts:
+            yield Window(np.concatenate(parts), first)
+
+    def _chunks(self) -> Iterator[Samples]:
+        ends = self._speech.map.chunk_end_sample
+        held, first, done = NO_SAMPLES, 0, 0
+        for part in self._speech:
+            held = np.concatenate((held, part))
+            while done < len(ends) and ends[done] != sys.maxsize:
+                yield held[: ends[done] - first]
+                held, first, done = held[ends[done] - first :], ends[done], done + 1
+
+
+def vad_options(given: dict[str, Any], chunk_length: int | None) -> VadOptions:
+    """Returns the VAD's options for windows of `chunk_length` seconds. Raises BadRequest."""
+    longest = chunk_length or WINDOW_SECONDS
+    longest_speech = min(longest, given.get("max_speech_duration_s", longest))
+    merged = {"min_silence_duration_ms": _MIN_SILENCE_MS, **given}
+    options = VadOptions(**{**merged, "max_speech_duration_s": longest_speech})
+    if 2 * options.speech_pad_ms >= 1000 * longest_speech:
+        raise BadRequest(
+            "vad_parameters.speech_pad_ms: must be less than half of the longest speech, "
+            f"{longest_speech:g} s with batch_size"
+        )
+    return options
+
+
+class BatchedModel:
+    """A model for one job that decodes `batch_size` windows at once.
+
+    `on_batch(sample)` is called before each batch with its first sample; an error that it raises
+    ends the job. `language` is the detected one and its probability, known once the job has run.
+    `asked` is true once there was a window, so that the weights decided what its text is.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        windows: Windows,
+        batch_size: int,
+        allowed: tuple[str, ...] | None,
+        on_batch: Callable[[int], None],
+    ) -> None:
+        shared = WhisperModel.__new__(WhisperModel)
+        shared.__dict__.update(vars(model))
+        shared.model = Detecting(model.model, allowed)
+        self._pipeline = _Pipeline(shared)
+        self._windows = windows
+        self._batch_size = batch_size
+        self._on_batch = on_batch
+        self.language = ("en", 0.0 if model.model.is_multilingual else 1.0)
+        self.asked = False
+
+    def segments(self, arguments: dict[str, Any]) -> Generator[tuple[Any, str | None], None, None]:
+        """Yields the segments, each with its language if that is detected for each window."""
+        arguments = dict(arguments)
+        if arguments.get("max_new_tokens"):
+            arguments["max_new_tokens"] = min(arguments["max_new_tokens"], _MOST_TOKENS)
+        if language := arguments.get("language"):
+            self.language = (language, 1.0)
+        count = 0
+        while windows := self._windows.take(self._batch_size):
+            self.asked = True
+            self._on_batch(windows[0].first)
+            for segment in self._decode(windows, arguments):
+                if segment.text.strip():
+                    count += 1
+                    segment.id = count
+                    yield segment, self._pipeline.languages.get(segment.seek)
+
+    def _decode(self, windows: list[Window], arguments: dict[str, Any]) -> Iterator[Any]:
+        self._pipeline.first = first = windows[0].first
+        # Half a sample more, because the pipeline rounds down.
+        seconds = [(each.first - first + 0.5) / RATE for each in windows]
+        samples = np.concatenate([each.samples for each in windows])
+        ends = [*seconds[1:], (len(samples) + 0.5) / RATE]
+        found, info = self._pipeline.transcribe(
+            samples,
+            **{
+                **arguments,
+                "batch_size": len(windows),
+                "clip_timestamps": [
+                    {"start": start, "end": end} for start, end in zip(seconds, ends, strict=True)
+                ],
+                # A new list for each call: faster-whisper extends it.
+                "suppress_tokens": list(arguments["suppress_tokens"]),
+            },
+        )
+        if arguments.get("language") is None:
+            self.language = (info.language, info.language_probability)
+            arguments["language"] = info.language
+        yield from found
+
+
+class _Pipeline(BatchedInferencePipeline):  # type: ignore[misc]  # faster-whisper has no types
+    """The pipeline for a part of the speech that begins at sample `first`.
+
+    `languages` has those that were detected for single windows, by the frames at which they begin.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.first = 0
+        self.languages: dict[int, str] = {}
+        self._last_speech = 0.0
+
+    def forward(self, features: Any, tokenizer: Any, chunks_metadata: Any, options: Any) -> Any:
+        for chunk in chunks_metadata:
+            chunk["offset"] = (self.first + chunk["segments"][0]["start"]) / RATE
+        # faster-whisper forgets it after each call.
+        self.last_speech_timestamp = self._last_speech
+        found = super().forward(features, tokenizer, chunks_metadata, options)
+        self._last_speech = self.last_speech_timestamp
+        if options.multilingual:
+            frames = [
+                int(each["offset"] * self.model.frames_per_second) for each in chunks_metadata
+            ]
+            self.languages = dict(zip(frames, self.model.model.found, strict=True))
+        return found

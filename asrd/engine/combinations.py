@@ -1,0 +1,85 @@
+"""Options that exclude each other.
+
+A request that asks for both gets an error. But a server's default never makes a request fail: what
+the request asks for wins, and the default is left out.
+"""
+
+from dataclasses import replace
+
+from asrd.errors import BadRequest
+from asrd.wire.options import Options
+
+# Options of a single window at a time, which faster-whisper's batched way ignores; hints, whose
+# effect asrd checks window by window (asrd.engine.hints).
+_UNBATCHED = (
+    "clip_timestamps",
+    "prefix",
+    "hotwords",
+    "initial_prompt",
+    "best_of",
+    "compression_ratio_threshold",
+    "log_prob_threshold",
+    "no_speech_threshold",
+    "hallucination_silence_threshold",
+    "prompt_reset_on_temperature",
+    "max_initial_timestamp",
+)
+
+
+def settle(asked: Options, merged: Options) -> Options:
+    """Returns `merged`, the request's options over the server's defaults, without contradictions.
+
+    Raises BadRequest naming the field, if the request itself (`asked`) contradicts itself.
+    """
+    settled = merged
+    if asked.task == "detect":
+        if asked.language:
+            raise BadRequest("language: must be absent with task detect")
+        settled = replace(settled, language=None, batch_size=None)
+    if is_batched(settled):
+        against = _unbatched(asked)
+        if against is None:
+            settled = replace(settled, vad_filter=True)
+        elif is_batched(asked):
+            raise BadRequest(f"{against}: is not possible with batch_size")
+        else:
+            settled = replace(settled, batch_size=None)
+    if settled.clip_timestamps is not None:
+        _check_clips(settled.clip_timestamps)
+        if asked.vad_filter:
+            raise BadRequest("clip_timestamps: is not possible with vad_filter")
+        settled = replace(settled, vad_filter=False)
+    if asked.vad_parameters is not None and not settled.vad_filter:
+        raise BadRequest("vad_parameters: has an effect only with vad_filter")
+    return settled
+
+
+def is_batched(options: Options) -> bool:
+    return (options.batch_size or 1) > 1
+
+
+def _unbatched(asked: Options) -> str | None:
+    """Returns the first option that was asked for and is not possible in batches."""
+    for name in _UNBATCHED:
+        if getattr(asked, name) not in (None, ""):
+            return name
+    if asked.condition_on_previous_text:
+        return "condition_on_previous_text: true"
+    if isinstance(asked.temperature, tuple) and len(asked.temperature) > 1:
+        return "temperature: more than one"
+    if asked.vad_filter is False:
+        return "vad_filter: false"
+    return "window: short" if asked.window == "short" else None
+
+
+def _check_clips(clips: tuple[float, ...]) -> None:
+    """Raises BadRequest unless the clips are in order, and each ends after it starts."""
+    if not clips:
+        raise BadRequest("clip_timestamps: the list is empty")
+    for i in range(1, len(clips)):
+        before, here = clips[i - 1 : i + 1]
+        if here < before or (i % 2 and here == before):
+            raise BadRequest(
+                f"clip_timestamps[{i}]: {here:g} must be after {before:g}, the "
+                + ("start of its clip" if i % 2 else "end of the clip before")
+            )

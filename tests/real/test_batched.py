@@ -1,0 +1,96 @@
+"""Batches have the text and the times of faster-whisper's batched pipeline."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from asrd.engine.audio.reader import RATE, Samples
+from asrd.engine.whisper import WhisperEngine
+from asrd.errors import BadRequest
+from tests.support.engine_jobs import Listener, transcribe
+from tests.support.real.library import ALIKE, cues, library
+from tests.support.real.speech import Clip, joined, sentences
+
+pytestmark = [pytest.mark.real, pytest.mark.usefixtures("clips")]
+
+
+@pytest.fixture(scope="module")
+def five_minutes() -> Samples:
+    return joined(sentences(), 300)[0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"without_timestamps": False},
+        {"word_timestamps": True, "chunk_length": 20},
+    ],
+)
+def test_text_and_times_are_those_of_faster_whisper(
+    tiny_en: WhisperEngine, five_minutes: Samples, options: dict[str, Any]
+) -> None:
+    audio = five_minutes[: 100 * RATE] if options else five_minutes
+    theirs, _ = library(tiny_en, audio, True, vad_filter=True, batch_size=3, **options)
+    listener = Listener()
+    ours = transcribe(tiny_en, audio, ALIKE, listener, batch_size=3, **options)
+    assert len(theirs) > 3
+    assert cues(ours.segments) == cues(theirs)
+    assert [each.id for each in ours.segments] == [each.id for each in theirs]
+    assert tuple(listener.segments) == ours.segments
+    assert ours.audio_seconds == len(audio) / RATE
+    if "word_timestamps" in options:
+        words = [(w.word, w.start) for each in ours.segments for w in each.words or ()]
+        assert words == [(w.word, round(w.start, 3)) for each in theirs for w in each.words or ()]
+
+
+def test_language_is_detected_as_in_faster_whisper(
+    base: WhisperEngine, clips: dict[str, Clip]
+) -> None:
+    audio = clips["multilingual.mp3"].audio
+    theirs, info = library(base, audio, True, vad_filter=True, batch_size=2)
+    ours = transcribe(base, audio, ALIKE, batch_size=2)
+    assert ours.language == info.language
+    assert ours.language_probability == pytest.approx(info.language_probability, abs=1e-3)
+    assert cues(ours.segments) == cues(theirs)
+
+
+class Stop(Exception):
+    pass
+
+
+def test_stops_between_two_batches(tiny_en: WhisperEngine, five_minutes: Samples) -> None:
+    listener = Listener(Stop(), segments=2)
+    with pytest.raises(Stop):
+        transcribe(tiny_en, five_minutes, ALIKE, listener, batch_size=2)
+    done = [seconds for seconds, _ in listener.progress]
+    assert max(done) == 0
+    listener = Listener()
+    transcribe(tiny_en, five_minutes[: 120 * RATE], ALIKE, listener, batch_size=2)
+    done = [seconds for seconds, _ in listener.progress]
+    assert done == sorted(done)
+    assert done[-1] > 50
+
+
+def test_silence_has_no_text(tiny_en: WhisperEngine) -> None:
+    found = transcribe(tiny_en, np.zeros(40 * RATE, np.float32), ALIKE, batch_size=4)
+    assert (found.text, found.language, found.audio_seconds) == ("", "en", 40)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hotwords": "ComfyUI"},
+        {"prefix": "And"},
+        {"best_of": 3},
+        {"condition_on_previous_text": True},
+        {"temperature": (0.0, 0.2)},
+        {"vad_filter": False},
+        {"clip_timestamps": (0.0, 5.0)},
+        {"window": "short"},
+    ],
+)
+def test_option_without_effect_is_an_error(tiny_en: WhisperEngine, changes: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest, match=f"{next(iter(changes))}: .*is not possible with batch"):
+        transcribe(tiny_en, np.zeros(RATE, np.float32), ALIKE, batch_size=4, **changes)
