@@ -34,6 +34,8 @@ _OFFSET_BANDS = 2
 _LAST_FRAMES = 3
 # Whisper raises everything that is more than 80 dB below the loudest place to that level.
 _DEPTH = np.float32(8.0)
+# The silence after the speech in a shortened window, 8 s. Less makes the models repeat themselves.
+_MARGIN = 800
 
 
 class LogMel:
@@ -41,7 +43,8 @@ class LogMel:
 
     `blocks` are an AudioReader's, or the speech of a SpeechFilter; `filters` are the model's mel
     bands. `on_window(frame)` is called before each window is returned; an error that it raises ends
-    the transcription. `silent` is true if the last window has no sound that a model could detect.
+    the transcription. `window` is the place of the last window: its first frame, and the end of its
+    content (exclusive). `silent` is true if it has no sound that a model could detect.
 
     faster-whisper 1.2 uses it in these lines of `WhisperModel.transcribe`, `detect_language` and
     `generate_segments` (tests/engine/test_logmel.py fails if their source changes):
@@ -62,6 +65,7 @@ class LogMel:
         self._frames = np.zeros((len(filters), 0), np.float32)
         self._first = self._end = 0
         self._peak = np.float32(-np.inf)
+        self.window = (0, 0)
         self.silent = False
 
     def read_ahead(self) -> bool:
@@ -100,15 +104,28 @@ class LogMel:
         self._on_window(start)
         self._reach(stop)
         self._frames, self._first = self._frames[:, start - self._first :], start
+        # The very last frame is padding, which detect_language asks for, and generate_segments not.
+        self.window = start, min(stop, self._end - 1) if self._ended else stop
         frames = self._frames[:, : stop - start]
         floor = self._peak - _DEPTH
         last = max(0, self._end - start - _LAST_FRAMES) if self._ended else None
         heard = frames[_OFFSET_BANDS:, :last]
         self.silent = heard.size == 0 or bool(np.max(heard) <= max(floor, _SILENCE))
-        window = np.maximum(frames, floor)
-        window += 4.0
-        window /= 4.0
-        return window
+        return _normalized(np.maximum(frames, floor))
+
+    def shortened(self, padded: Any) -> Any | None:
+        """Returns the last window with a few seconds of silence instead of padding up to 30 s.
+
+        `padded` is that window, padded with zeros by faster-whisper. After the features'
+        normalisation zeros are noise, and a short window with them makes Whisper leave out words.
+        None if the result would not be shorter.
+        """
+        content = self.window[1] - self.window[0]
+        if content + _MARGIN >= WINDOW:
+            return None
+        short = padded[:, : content + _MARGIN].copy()
+        short[:, content:] = _normalized(max(self._peak - _DEPTH, log_power(np.float32(0))))
+        return short
 
     def _content(self, seek: int) -> int:
         """Returns the number of frames from `seek` on, without the last, which is padding: exact
@@ -128,6 +145,11 @@ class LogMel:
             last = min(first + _STEP, count) - 1
             steps.append(mel_power(samples[first * HOP : last * HOP + FFT], self._filters))
         return log_power(np.concatenate(steps, axis=1))
+
+
+def _normalized(power: Any) -> Any:
+    """Whisper's scale of the logarithm of a power."""
+    return (power + np.float32(4)) / np.float32(4)
 
 
 class _Frames:

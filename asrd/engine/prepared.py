@@ -21,7 +21,8 @@ _GPU_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "cudaErrorMemoryAl
 class Prepared(Closing):
     """A job whose audio is open, checked and decoded up to its first window. Must be closed.
 
-    `warnings` are those of the answer; complete once the job has run.
+    `warnings` are those of the answer; complete once the job has run. `short`: the encoder sees
+    only as much as a window holds.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Prepared(Closing):
         # faster-whisper only puts the prompt's tokens before the text; see asrd.engine.job_model.
         self.arguments = {**arguments, "initial_prompt": list(hints.initial_prompt) or None}
         self.hints = hints
+        self.short = True
         self.on_progress = on_progress
         self._filters = filters
         self._vad_session = vad_session

@@ -120,6 +120,7 @@ class WhisperEngine:
                 Prepared(open_audio(), arguments, hints, on_progress, filters, session)
             )
             prepared.warnings += warnings
+            prepared.short = (options.window or "short") == "short"
             with prepared.translate_engine_errors():
                 prepared.read_ahead()
             stack.pop_all()
@@ -147,7 +148,7 @@ class WhisperEngine:
         self._ran_out = False
 
     def _run(self, prepared: Prepared, on_segment: OnSegment) -> Transcription:
-        model = JobModel(self._model, prepared.features, prepared.hints)
+        model = JobModel(self._model, prepared.features, prepared.hints, short=prepared.short)
         segments: list[Segment] = []
         with prepared.translate_engine_errors():
             found, info = model.transcribe(np.zeros(0, np.float32), **prepared.arguments)
