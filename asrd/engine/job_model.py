@@ -6,8 +6,9 @@ these happen. Seek points, prompts, temperatures and segments stay faster-whispe
 
 A window with less speech is encoded with a few seconds of silence after it (LogMel.shortened),
 which costs a third. Whisper was trained on 30 s, and sometimes repeats itself or adds words in a
-short window. So a short window is decoded once, and its text is kept only if it can have been said
-in the time and faster-whisper itself would keep it. Else the window is encoded at full length.
+short window. So a short window is decoded once, and its text is kept only if it is plausible
+(asrd.engine.plausible) and faster-whisper, too, would keep it. Else the window is encoded at full
+length.
 """
 
 import math
@@ -20,12 +21,9 @@ from faster_whisper import WhisperModel
 from asrd.engine.hints import Decoded, Hints, is_better
 from asrd.engine.logmel import WINDOW, LogMel
 from asrd.engine.mel import FRAMES_PER_SECOND
+from asrd.engine.plausible import is_plausible, most_tokens
 
 _DECODER_TOKENS = 448
-# No one says more characters in a second (fast speech: 20), nor needs more tokens for them; some
-# tokens are times.
-_FASTEST = 25
-_TIMES = 16
 # A result that `generate_segments` takes for "no speech": it makes no segment of the window and
 # goes on to the next.
 _NO_SPEECH = (SimpleNamespace(no_speech_prob=1.0, sequences_ids=[[]]), -math.inf, 0.0, 0.0)
@@ -119,25 +117,21 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
         return super().find_alignment(tokenizer, text_tokens, self._encoded, num_frames, **options)
 
     def _decode(self, prompt: list[int], tokenizer: Any, options: Any) -> Any:
-        """Returns the result without hints; encodes a short window again if its text is doubtful."""
+        """Returns the result without hints; a short window with doubtful text is encoded again."""
         if self._padded is not None:
             start, stop = self._features.window
-            characters = _FASTEST * (stop - start) // FRAMES_PER_SECOND
-            tokens = characters + _TIMES
+            seconds = (stop - start) / FRAMES_PER_SECOND
             # One temperature, and little room: a loop costs little.
-            limits = (tokens, _DECODER_TOKENS - len(prompt), options.max_new_tokens)
-            once = replace(
-                options,
-                temperatures=options.temperatures[:1],
-                max_new_tokens=min(filter(None, limits)),
-            )
+            limits = (most_tokens(seconds), _DECODER_TOKENS - len(prompt), options.max_new_tokens)
+            room = min(filter(None, limits))
+            once = replace(options, temperatures=options.temperatures[:1], max_new_tokens=room)
             found = super().generate_with_fallback(self._encoded, prompt, tokenizer, once)
-            said = found[0].sequences_ids[0]
+            tokens = found[0].sequences_ids[0]
             if (
-                len(said) < tokens
-                and len(tokenizer.decode(said).strip()) <= characters
-                and found[3] <= options.compression_ratio_threshold
+                len(tokens) < most_tokens(seconds)
+                and is_plausible(tokenizer.decode(tokens), seconds)
                 and found[1] >= options.log_prob_threshold
+                and found[3] <= options.compression_ratio_threshold
             ):
                 return found
             self._encoded, self._padded = super().encode(self._padded), None

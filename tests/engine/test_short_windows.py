@@ -1,4 +1,4 @@
-"""A window with less than 30 s of speech is encoded as long as it lasts, and doubtful text again."""
+"""A window with little speech is encoded as long as that lasts, and doubtful text again."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -131,7 +131,19 @@ def test_short_window_is_decoded_once_at_the_first_temperature(
 
 
 @pytest.mark.parametrize(
-    "doubtful", [("go " * 26, -0.3, 1.0), ("go go go", -0.3, 2.5), ("go", -1.1, 1.0)]
+    "doubtful",
+    [
+        (
+            "go forward to the ten meters beyond the door of the living room and turn the light on",
+            0,
+            1,
+        ),
+        ("x" * 91, 0, 1),
+        ("Ten of clubs. 10 of clubs, 10 of clubs", 0, 1),
+        ("forward", 0, 2.5),
+        ("forward", -1.1, 1),
+        ("forward", float("nan"), 1),
+    ],
 )
 def test_doubtful_text_is_decoded_again_from_a_full_window(
     monkeypatch: pytest.MonkeyPatch, doubtful: tuple[str, float, float]
