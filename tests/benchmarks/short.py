@@ -4,9 +4,8 @@
                                      [--seconds S]
 
 Every English recording of tests/real that has a text is transcribed by each way in turn, in one
-process and with the same options; the rounds are repeated while there is time. faster-whisper gets
-samples and the engine a file, as a worker does. The errors are those of the first round, and the
-times those of the recordings of 1 to 4 s.
+process, from its file and with the same options; the rounds are repeated while there is time. The
+errors are those of the first round, and the times those of the recordings of 1 to 4 s.
 """
 
 import statistics
@@ -83,7 +82,7 @@ def _turn(
 
 
 def _library(model: WhisperModel, beam_size: int, clip: Clip) -> str:
-    segments, _ = model.transcribe(clip.audio, language="en", beam_size=beam_size)
+    segments, _ = model.transcribe(str(clip.path), language="en", beam_size=beam_size)
     return "".join(segment.text for segment in segments)
 
 

@@ -29,28 +29,25 @@ def test_short_windows_are_as_good_as_full_ones_for_half_the_frames(
         return encode(model, features)
 
     monkeypatch.setattr(WhisperModel, "encode", counting)
-    spoken = [clip for clip in clips.values() if clip.language == "en" and clip.text is not None]
-    wrong, encoded, missing = {}, {}, {}
-    for window in ("full", "short"):
-        # Doubtful texts are sampled.
-        ctranslate2.set_random_seed(0)
-        frames.clear()
-        found = [
-            word_errors(
-                clip.known_text, transcribe(engine, clip.audio, ENGLISH, window=window).text
-            )
-            for clip in spoken
-        ]
-        wrong[window] = sum(map(sum, found))
-        missing[window] = [
-            errors.missing
-            for clip, errors in zip(spoken, found, strict=True)
-            if " " in clip.known_text
-        ]
-        encoded[window] = sum(frames)
-    assert wrong["short"] <= wrong["full"]
-    assert all(a <= b for a, b in zip(missing["short"], missing["full"], strict=True))
-    assert encoded["short"] <= 0.7 * encoded["full"]
+    known = [clip for clip in clips.values() if clip.language == "en" and clip.text is not None]
+    errors = {"full": 0, "short": 0}
+    encoded = {"full": 0, "short": 0}
+    for clip in known:
+        missing = []
+        for window in errors:
+            # Doubtful texts are sampled.
+            ctranslate2.set_random_seed(0)
+            frames.clear()
+            text = transcribe(engine, clip.audio, ENGLISH, window=window).text
+            found = word_errors(clip.known_text, text)
+            errors[window] += sum(found)
+            missing.append(found.missing)
+            # Single digits of a quarter of a second are often doubtful, and encoded twice.
+            if " " in clip.known_text:
+                encoded[window] += sum(frames)
+        assert missing[1] <= missing[0] or " " not in clip.known_text, clip.path.name
+    assert errors["short"] <= errors["full"]
+    assert encoded["short"] <= 0.6 * encoded["full"]
 
 
 @pytest.mark.parametrize("name", ["tiny_en", "base"])
