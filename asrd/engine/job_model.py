@@ -1,8 +1,14 @@
 """A faster-whisper model for one job: streamed features, hints, and silence that costs nothing.
 
-faster-whisper takes the whole recording at once, puts hints before the text of every window, and
-invents text for silence. `JobModel` overrides the methods in which these happen. Seek points,
-prompts, temperatures and segments stay faster-whisper's.
+faster-whisper takes the whole recording at once, puts hints before the text of every window,
+invents text for silence, and pads every window to 30 s. `JobModel` overrides the methods in which
+these happen. Seek points, prompts, temperatures and segments stay faster-whisper's.
+
+A window with less speech is encoded with a few seconds of silence after it (LogMel.shortened),
+which costs a third. Whisper was trained on 30 s, and sometimes repeats itself or adds words in a
+short window. So a short window is decoded once, and its text is kept only if it is plausible
+(asrd.engine.plausible) and faster-whisper, too, would keep it. Else the window is encoded at full
+length.
 """
 
 import contextlib
@@ -19,6 +25,7 @@ from faster_whisper.audio import pad_or_trim
 from asrd.engine.hints import Decoded, Hints, is_better
 from asrd.engine.logmel import WINDOW, LogMel, Tail
 from asrd.engine.mel import FRAMES_PER_SECOND
+from asrd.engine.plausible import is_plausible, most_tokens
 from asrd.engine.spoken import Detecting
 
 _DECODER_TOKENS = 448
@@ -30,8 +37,9 @@ _NO_SPEECH = (SimpleNamespace(no_speech_prob=1.0, sequences_ids=[[]]), -math.inf
 class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no types
     """A model that shares the weights of `model`, and reads `features` instead of any audio.
 
-    `language` is the detected one and its probability, known once the job has run. `asked` is true
-    once a window was not silent, so that the weights decided what its text is.
+    With `short`, windows that hold less than 30 s are encoded shorter; `allowed` are the languages
+    that may be detected. `language` is the detected one and its probability, known once the job has
+    run. `asked` is true once a window was not silent, so that the weights decided what its text is.
     """
 
     def __init__(
@@ -40,6 +48,8 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
         features: LogMel,
         hints: Hints,
         allowed: tuple[str, ...] | None = None,
+        *,
+        short: bool = True,
     ) -> None:
         self.__dict__.update(vars(model))
         self.model = Detecting(model.model, allowed)
@@ -48,6 +58,12 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
         self.asked = False
         self._features = features
         self._hints = hints
+        self._short = short
+        # The last window that was encoded: its place, its features at full length if they were
+        # shortened, and the encoder's output.
+        self._place: tuple[int, int] | None = None
+        self._padded: Any = None
+        self._encoded: Any = None
         # The prompt of the current window with hints; empty if there are none.
         self._hinted: list[int] = []
         # True until a language that silence left open is detected, and then until it is used.
@@ -120,12 +136,20 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
         if self._features.silent:
             return None
         self.asked = True
-        encoded = super().encode(features)
+        start, stop = self._features.place
+        # If the language was detected in this window, it has been encoded already.
+        if self._place != (start, stop):
+            # No text comes from the frame that detect_language has at the end of the recording.
+            features[:, stop - start :] = 0
+            short = self._features.shortened(features) if self._short else None
+            self._padded = None if short is None else features
+            self._encoded = super().encode(features if short is None else short)
+            self._place = start, stop
         if self._undetected:
-            token, probability = self.model.detect_language(encoded)[0][0]
+            token, probability = self.model.detect_language(self._encoded)[0][0]
             self.language = token[2:-2], probability
             self._undetected, self._detected_late = False, True
-        return encoded
+        return self._encoded
 
     def get_prompt(self, tokenizer: Any, previous_tokens: list[int], **options: Any) -> Any:
         """Returns the prompt without hints, and keeps what the one with hints needs."""
@@ -149,21 +173,45 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
             # faster-whisper raises an error for more than fits.
             room = min(options.max_new_tokens, _DECODER_TOKENS - len(prompt))
             options = replace(options, max_new_tokens=room)
-        plain = super().generate_with_fallback(encoder_output, prompt, tokenizer, options)
+        plain = self._decode(prompt, tokenizer, options)
         tokens = plain[0].sequences_ids[0]
         if not self._hinted or not tokenizer.decode(tokens).strip():
             return plain
         # One temperature, and little more room than the other text took: a loop costs little.
-        most = len(tokens) + len(tokens) // 4 + 16
-        # CTranslate2 makes at most half as many tokens as prompt and `max_new_tokens` together.
-        room = max(most, 2 * most - len(self._hinted))
-        room = min(room, _DECODER_TOKENS - len(self._hinted))
+        room = _room(len(tokens) + len(tokens) // 4 + 16, self._hinted)
         if room < len(tokens):
             return plain
         once = replace(options, temperatures=options.temperatures[:1], max_new_tokens=room)
-        hinted = super().generate_with_fallback(encoder_output, self._hinted, tokenizer, once)
+        hinted = super().generate_with_fallback(self._encoded, self._hinted, tokenizer, once)
         texts = [self._decoded(result, tokenizer) for result in (plain, hinted)]
         return hinted if is_better(texts[0], texts[1], self._hints.words) else plain
+
+    def find_alignment(
+        self, tokenizer: Any, text_tokens: Any, encoder_output: Any, num_frames: int, **options: Any
+    ) -> Any:
+        """Aligns the words with the encoder's output from which they were decoded."""
+        return super().find_alignment(tokenizer, text_tokens, self._encoded, num_frames, **options)
+
+    def _decode(self, prompt: list[int], tokenizer: Any, options: Any) -> Any:
+        """Returns the result without hints; a short window with doubtful text is encoded again."""
+        if self._padded is not None:
+            start, stop = self._features.place
+            seconds = (stop - start) / FRAMES_PER_SECOND
+            most = most_tokens(seconds)
+            # One temperature, and little room: a loop costs little.
+            room = min(_room(most, prompt), options.max_new_tokens or _DECODER_TOKENS)
+            once = replace(options, temperatures=options.temperatures[:1], max_new_tokens=room)
+            found = super().generate_with_fallback(self._encoded, prompt, tokenizer, once)
+            tokens = found[0].sequences_ids[0]
+            if (
+                len(tokens) < most
+                and is_plausible(tokenizer.decode(tokens), seconds)
+                and found[1] >= options.log_prob_threshold
+                and found[3] <= options.compression_ratio_threshold
+            ):
+                return found
+            self._encoded, self._padded = super().encode(self._padded), None
+        return super().generate_with_fallback(self._encoded, prompt, tokenizer, options)
 
     def _decoded(self, result: Any, tokenizer: Any) -> Decoded:
         """The text that faster-whisper keeps of a window, and where it begins the next window."""
@@ -172,6 +220,12 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
         )
         kept = [token for segment in segments for token in segment["tokens"]]
         return Decoded(tokenizer.decode(kept), result[1], result[3], seek)
+
+
+def _room(tokens: int, prompt: list[int]) -> int:
+    """Returns `max_new_tokens` for so many tokens, or as many as fit: CTranslate2 makes at most
+    half as many as prompt and `max_new_tokens` together."""
+    return min(max(tokens, 2 * tokens - len(prompt)), _DECODER_TOKENS - len(prompt))
 
 
 class _FeatureStub:

@@ -35,6 +35,8 @@ _OFFSET_BANDS = 2
 _LAST_FRAMES = 3
 # Whisper raises everything that is more than 80 dB below the loudest place to that level.
 _DEPTH = np.float32(8.0)
+# The silence after the speech in a shortened window, 8 s. Less makes the models repeat themselves.
+_MARGIN = 800
 
 
 class LogMel:
@@ -42,8 +44,9 @@ class LogMel:
 
     `blocks` are an AudioReader's, or the speech of a SpeechFilter; `filters` are the model's mel
     bands. `on_window(frame)` is called before each window is returned; an error that it raises ends
-    the transcription. `silent` is true if the last window has no sound that a model could detect.
-    Frames before `first_frame` are not kept.
+    the transcription. `place` is that of the last window: its first frame, and the end of its
+    content (exclusive). `silent` is true if it has no sound that a model could detect. Frames
+    before `first_frame` are not kept.
 
     faster-whisper 1.2 uses it in these lines of `WhisperModel.transcribe` and `generate_segments`
     (tests/engine/test_logmel.py fails if their source changes):
@@ -70,6 +73,7 @@ class LogMel:
         # Frames before this are not needed any more.
         self._needed = first_frame
         self._peak = np.float32(-np.inf)
+        self.place = (0, 0)
         self.silent = False
 
     def read_ahead(self) -> bool:
@@ -129,15 +133,28 @@ class LogMel:
             # A clip that begins past the end of the recording.
             start = stop = self._end
         self._forget(min(start, self._needed))
+        # The very last frame is padding, which detect_language asks for, and generate_segments not.
+        self.place = start, min(stop, self._end - 1) if self._ended else stop
         frames = self._frames[:, start - self._first : stop - self._first]
         floor = self._peak - _DEPTH
         last = max(0, self._end - start - _LAST_FRAMES) if self._ended else None
         heard = frames[_OFFSET_BANDS:, :last]
         self.silent = heard.size == 0 or bool(np.max(heard) <= max(floor, _SILENCE))
-        window = np.maximum(frames, floor)
-        window += 4.0
-        window /= 4.0
-        return window
+        return _normalized(np.maximum(frames, floor))
+
+    def shortened(self, padded: Any) -> Any | None:
+        """Returns the last window with a few seconds of silence instead of padding up to 30 s.
+
+        `padded` is that window, padded with zeros by faster-whisper. After the features'
+        normalisation zeros are noise, and a short window with them makes Whisper leave out words.
+        None if the result would not be shorter.
+        """
+        content = self.place[1] - self.place[0]
+        if content + _MARGIN >= WINDOW:
+            return None
+        short = padded[:, : content + _MARGIN].copy()
+        short[:, content:] = _normalized(max(self._peak - _DEPTH, log_power(np.float32(0))))
+        return short
 
     def content(self, seek: int) -> int:
         """Returns the number of frames from `seek` on, without the last, which is padding: exact
@@ -170,6 +187,11 @@ class LogMel:
             last = min(first + _STEP, count) - 1
             steps.append(mel_power(samples[first * HOP : last * HOP + FFT], self._filters))
         return log_power(np.concatenate(steps, axis=1))
+
+
+def _normalized(power: Any) -> Any:
+    """Whisper's scale of the logarithm of a power."""
+    return (power + np.float32(4)) / np.float32(4)
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,7 +168,8 @@ class WhisperEngine:
             report = prepared.report_window
             model = BatchedModel(self._model, windows, options.batch_size, allowed, report)
         else:
-            model = JobModel(self._model, prepared.features, prepared.hints, allowed)
+            short = options.window != "full"
+            model = JobModel(self._model, prepared.features, prepared.hints, allowed, short=short)
         segments: list[Segment] = []
         with prepared.translate_engine_errors():
             if isinstance(model, JobModel) and options.task == "detect":

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from tests.benchmarks.measure import machine, parser, version
 
-NAMES = ("latency", "overload", "recovery", "real_size", "startup", "long", "growth")
+NAMES = ("latency", "overload", "recovery", "real_size", "startup", "short", "long", "growth")
 _PACKAGES = ("faster-whisper", "ctranslate2", "onnxruntime", "numpy", "anyio", "wyoming")
 
 

@@ -73,8 +73,9 @@ def prepare(data: bytes, audio: AudioFormat = S16, vad: Vad | None = None) -> Fo
         recording = open_recording(fd, audio, 1e9)
         callback = lambda done, total: reports.append(done)  # noqa: E731
         reopen = lambda: recording  # noqa: E731
-        about: Any = (Options(), {}, Hints(), callback, FILTERS, vad)
-        with Prepared(recording, *about, reopen=reopen) as prepared:
+        with Prepared(
+            *(recording, Options(), {}, Hints(), callback, FILTERS), vad=vad, reopen=reopen
+        ) as prepared:
             prepared.read_ahead()
             power = prepared.features.peak
     return Found(float(np.log10(power)), recording.seconds, len(reports))

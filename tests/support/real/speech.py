@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import jiwer
 import numpy as np
@@ -87,6 +88,20 @@ def joined(parts: Iterable[Clip], seconds: float, pause: float = 0.5) -> tuple[S
         samples += [audio, gap]
         words.append(text)
         index += 1
+
+
+class WordErrors(NamedTuple):
+    """Words that were taken for others, that are missing, and that nobody said."""
+
+    wrong: int
+    missing: int
+    added: int
+
+
+def word_errors(wanted: str, text: str) -> WordErrors:
+    """Returns the errors of a transcript, after Whisper's normalisation of English."""
+    found = jiwer.process_words(_normalize(wanted), _normalize(text))
+    return WordErrors(found.substitutions, found.deletions, found.insertions)
 
 
 def word_error_rate(pairs: Iterable[tuple[str, str]]) -> float:

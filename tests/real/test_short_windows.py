@@ -1,0 +1,72 @@
+"""Short windows have no more word errors than full ones, cut no sentence short, and cost less."""
+
+from typing import Any
+
+import ctranslate2
+import pytest
+from faster_whisper import WhisperModel
+
+from asrd.engine.whisper import WhisperEngine
+from tests.support.engine_jobs import ENGLISH, transcribe
+from tests.support.real.speech import Clip, word_errors
+
+pytestmark = pytest.mark.real
+
+
+@pytest.mark.parametrize("name", ["tiny_en", "base"])
+def test_short_windows_are_as_good_as_full_ones_for_half_the_frames(
+    name: str,
+    clips: dict[str, Clip],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine: WhisperEngine = request.getfixturevalue(name)
+    frames: list[int] = []
+    encode = WhisperModel.encode
+
+    def counting(model: Any, features: Any) -> Any:
+        frames.append(features.shape[-1])
+        return encode(model, features)
+
+    monkeypatch.setattr(WhisperModel, "encode", counting)
+    known = [clip for clip in clips.values() if clip.language == "en" and clip.text is not None]
+    errors = {"full": 0, "short": 0}
+    encoded = {"full": 0, "short": 0}
+    for clip in known:
+        missing = []
+        for window in errors:
+            # Doubtful texts are sampled.
+            ctranslate2.set_random_seed(0)
+            frames.clear()
+            text = transcribe(engine, clip.audio, ENGLISH, window=window).text
+            found = word_errors(clip.known_text, text)
+            errors[window] += sum(found)
+            missing.append(found.missing)
+            # Single digits of a quarter of a second are often doubtful, and encoded twice.
+            if " " in clip.known_text:
+                encoded[window] += sum(frames)
+        assert missing[1] <= missing[0] or " " not in clip.known_text, clip.path.name
+    assert errors["short"] <= errors["full"]
+    assert encoded["short"] <= 0.6 * encoded["full"]
+
+
+@pytest.mark.parametrize("name", ["tiny_en", "base"])
+def test_word_times_are_those_of_full_windows(
+    name: str, clips: dict[str, Clip], request: pytest.FixtureRequest
+) -> None:
+    engine: WhisperEngine = request.getfixturevalue(name)
+    audio = clips["goforward.wav"].audio
+    found = [
+        transcribe(engine, audio, ENGLISH, word_timestamps=True, window=window)
+        for window in ("short", "full")
+    ]
+    short, full = ([w for each in one.segments for w in each.words or ()] for one in found)
+    assert [word.word for word in short] == [word.word for word in full]
+    assert [word.start for word in short] == pytest.approx([word.start for word in full], abs=0.2)
+    assert [word.end for word in short] == pytest.approx([word.end for word in full], abs=0.2)
+
+
+def test_language_and_text_of_french_are_found(base: WhisperEngine, clips: dict[str, Clip]) -> None:
+    found = transcribe(base, clips["french.aiff"].audio, ENGLISH, language=None, window="short")
+    assert found.language == "fr"
+    assert "dictée" in found.text
