@@ -20,6 +20,8 @@ from asrd.worker.environment import WORKER_ENVIRONMENT
 # Time for a worker to stop. The front may take as long as its jobs may run.
 WORKER_GRACE_SECONDS = 10.0
 _FRONT_START_SECONDS = 30.0
+# CTranslate2's own limit.
+_THREADS_MAX = 4
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,17 @@ def worker_environment(
     return {**fast, **moved, **settings}
 
 
+def threads_variable(workers: int) -> dict[str, str]:
+    """Returns the variable with which workers on a CPU share its cores, unless the user set it.
+
+    CTranslate2 takes up to four threads for each worker, and threads that wait for a core cost more
+    than they bring. The setting `cpu_threads` takes precedence.
+    """
+    cores = len(os.sched_getaffinity(0))
+    own = str(max(1, min(_THREADS_MAX, cores // workers)))
+    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", own)}
+
+
 @asynccontextmanager
 async def supervised(
     front: FrontSettings, config: Path, pool: WorkerPool
@@ -76,6 +89,7 @@ async def supervised(
         if front.status_socket:
             front_sockets["status"] = listen(front.status_socket, PUBLIC_MODE)
         shared = {"ASRD_CONFIG": str(config), "ASRD_FRONT_WORKER_DIR": str(worker_dir)}
+        threads = threads_variable(pool.workers)
         # The front has no model to load.
         timeouts = replace(pool.timeouts, start=min(pool.timeouts.start, _FRONT_START_SECONDS))
         serve = program("asrd.main", "serve")
@@ -84,7 +98,7 @@ async def supervised(
             run = program("asrd.worker.main", name)
             sockets = {"worker": listen(str(worker_dir / f"{name}.sock"), 0o600)}
             spare = {"ASRD_WORKER_SPARE": "true"} if index >= pool.workers else {}
-            environment = {**shared, **pool.environment, **spare}
+            environment = {**shared, **threads, **pool.environment, **spare}
             unit = Unit(f"asr-worker@{name}", run, sockets, environment, pool.timeouts, pool.stderr)
             units.append(unit)
         # `unit.sockets` may hold other sockets by then.
