@@ -32,7 +32,9 @@ def main() -> None:
     arguments = made.parse_args()
     measure.use_worker_environment()
     print(measure.machine())
-    config = f"[worker]\nbeam_size = 1\ncpu_threads = {arguments.threads}\n"
+    config = (
+        f"[worker]\nbeam_size = 1\ncpu_threads = {arguments.threads}\ncompute_type = 'default'\n"
+    )
     with contextlib.ExitStack() as stack:
         directory = arguments.directory
         if directory is None:
@@ -41,11 +43,11 @@ def main() -> None:
         if not file.exists():
             make(arguments.shape, directory, arguments.compute_type)
         path = stack.enter_context(
-            measure.daemon(model=str(directory), config=config, patience=_PATIENCE)
+            measure.daemon(model=directory, config=config, patience=_PATIENCE)
         )
         base, recoveries, loads = [], [], []
         for _ in measure.rounds(arguments.seconds, 1, arguments.kills):
-            base.append(bare(directory, threads=arguments.threads).loaded)
+            base.append(bare(directory, threads=arguments.threads, compute_type="default").loaded)
             recovery, load = _recover(path)
             recoveries.append(recovery)
             loads.append(load)
