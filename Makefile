@@ -35,7 +35,7 @@ soak: ## the fault campaign, short; ASRD_SOAK_SECONDS=… for longer
 fuzz: ## the fuzzers, short; ASRD_FUZZ_SECONDS=… for longer; needs the extra `fuzz`
 	$(PYTHON) -m pytest -n 0 -m fuzz
 
-bench: ## all benchmarks, half an hour; needs the extra `bench`
-	$(PYTHON) -m tests.benchmarks
+bench: ## all tables of docs/performance.md, a quarter of an hour; needs the extra `bench`
+	$(PYTHON) -m tests.benchmarks --quick
 
 .PHONY: help check fmt test coverage docs deb systemd soak fuzz bench

@@ -6,17 +6,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from asrd.wire.fields import (
-    Table,
-    choice,
-    field,
-    flag,
-    identifier,
-    integer,
-    number,
-    string,
-    table,
-)
+from asrd.wire.fields import Table, choice, field, flag, identifier, integer, number, string, table
 from asrd.wire.languages import language_or_empty
 from asrd.wire.options import EngineOptions
 from asrd.wire.records import NAME_MAX
@@ -140,12 +130,16 @@ class WorkerSettings(EngineOptions):
         integer(0, 255), 0, help="The GPU's number among those that the process can see."
     )
     compute_type: str = field(
-        identifier(64),
-        "default",
-        help="CTranslate2's compute type: default, int8, float16, int8_float16 …",
+        string(64),
+        "",
+        help="CTranslate2's compute type: default (the model's own), int8, float16, "
+        "int8_float16 …; empty: int8 on a CPU, else default.",
     )
     cpu_threads: int = field(
-        integer(0, 4096), 0, help="Threads of one inference on the CPU; 0: CTranslate2's choice."
+        integer(0, 4096),
+        0,
+        help="Threads of one inference on the CPU; 0: as many as there are cores, 4 at most, and a "
+        "share of them if `asrd run` has several workers.",
     )
     language: str = field(
         language_or_empty, "", help="Language of jobs without one; empty: it is detected."

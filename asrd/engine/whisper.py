@@ -12,9 +12,6 @@ import os
 # onnxruntime since 1.29 writes a device id into the home directory, and sends events.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-# The features' one matrix product takes 0.1 ms in one thread, and 10 ms in two of two cores that
-# are busy with inference.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import contextlib
 import logging
@@ -22,13 +19,17 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import ctranslate2
+# Before numpy: it sets a variable that numpy reads.
+from asrd.engine.weights import Weights  # isort: skip
+
 import numpy as np
+import tokenizers
 import tqdm
 from faster_whisper import WhisperModel
+from faster_whisper.feature_extractor import FeatureExtractor
+from faster_whisper.utils import get_logger
 from faster_whisper.vad import VadOptions, get_vad_model
 
 from asrd.engine import cuda, models
@@ -45,7 +46,7 @@ from asrd.engine.model_check import Facts
 from asrd.engine.prepared import Prepared, finite
 from asrd.engine.selftest import SelfTest
 from asrd.engine.vad import Vad
-from asrd.errors import BadRequest, InternalError, LoadError, OutOfMemory, Poisoned
+from asrd.errors import InternalError, LoadError, OutOfMemory, Poisoned
 from asrd.settings import WorkerSettings
 from asrd.wire.fields import dump
 from asrd.wire.options import Options
@@ -279,60 +280,43 @@ def _has_speech(prepared: Prepared) -> bool:
     return prepared.has_speech(session)
 
 
-def load_engine(settings: WorkerSettings, found: tuple[Path, Facts] | None = None) -> WhisperEngine:
-    """Loads and warms the model in the settings; `found` is the result of `models.find`.
+def load_engine(settings: WorkerSettings, weights: Weights | None = None) -> WhisperEngine:
+    """Loads and warms the model in the settings; `weights` are its weights, if they are being
+    loaded already.
 
     Raises LoadError: one sentence that says what to fix.
     """
     started = time.monotonic()
-    path, facts = found or models.find(settings)
-    device = _choose_device(settings)
-    index = settings.device_index if device == "cuda" else 0
-    try:
-        _check_settings(settings, device, index)
-        model = WhisperModel(
-            str(path),
-            device=device,
-            device_index=index,
-            compute_type=settings.compute_type,
-            cpu_threads=settings.cpu_threads,
-        )
-        engine = WhisperEngine(model, settings, facts)
-        if device == "cuda" or not settings.self_test:
+    weights = weights or Weights(settings, *models.find(settings))
+    with weights.loading():
+        engine = WhisperEngine(_Model(weights), settings, weights.facts)
+        if engine.device == "cuda" or not settings.self_test:
             engine.warm()
         engine.check()
         if settings.vad_filter:
             _vad_session()
-    except LoadError:
-        raise
-    except BadRequest as error:
-        raise LoadError(f"the settings don't fit the model in {path}: {error.text}") from error
-    except Exception as error:
-        raise LoadError(f"the model in {path} can't be loaded on {device}: {error}") from error
     engine.load_seconds = time.monotonic() - started
     return engine
 
 
-def _choose_device(settings: WorkerSettings) -> str:
-    if settings.device == "cpu":
-        return "cpu"
-    count = ctranslate2.get_cuda_device_count()
-    reason = cuda.why_not(settings.device_index, count)
-    if reason is None:
-        if old := cuda.why_old():
-            log.warning("%s", old)
-        return "cuda"
-    if settings.device == "cuda":
-        raise LoadError(f"device cuda: {reason}")
-    log.log(logging.WARNING if count else logging.INFO, "using the CPU: %s", reason)
-    return "cpu"
+class _Model(WhisperModel):  # type: ignore[misc]
+    """faster-whisper's model, around weights that a thread loads.
 
+    Has the attributes that WhisperModel.__init__ sets, which would load the weights first and by
+    itself; a test compares them.
+    """
 
-def _check_settings(settings: WorkerSettings, device: str, index: int) -> None:
-    """Raises LoadError for settings that the device can't follow."""
-    supported = ctranslate2.get_supported_compute_types(device, index)
-    if settings.compute_type not in supported | {"default", "auto"}:
-        raise LoadError(
-            f"compute_type {settings.compute_type} is not supported on this {device}; "
-            f"default, auto, {', '.join(sorted(supported))} are"
-        )
+    def __init__(self, weights: Weights) -> None:
+        path = str(weights.path)
+        self.logger = get_logger()
+        self.hf_tokenizer = tokenizers.Tokenizer.from_file(str(weights.path / "tokenizer.json"))
+        self.feat_kwargs = self._get_feature_kwargs(path)
+        self.feature_extractor = FeatureExtractor(**self.feat_kwargs)
+        self.input_stride = 2
+        self.num_samples_per_token = self.feature_extractor.hop_length * self.input_stride
+        rate = self.feature_extractor.sampling_rate
+        self.frames_per_second = rate // self.feature_extractor.hop_length
+        self.tokens_per_second = rate // self.num_samples_per_token
+        self.time_precision = 0.02
+        self.max_length = 448
+        self.model = weights.wait()

@@ -21,6 +21,8 @@ from asrd.worker.environment import WORKER_ENVIRONMENT
 WORKER_GRACE_SECONDS = 10.0
 _FRONT_START_SECONDS = 30.0
 _FRONT_TRIES = 5
+# CTranslate2's own limit.
+_THREADS_MAX = 4
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,17 @@ def private_directory() -> Iterator[Path]:
         yield Path(directory)
 
 
+def threads_variable(workers: int) -> dict[str, str]:
+    """Returns the variable with which workers on a CPU share its cores, unless the user set it.
+
+    CTranslate2 takes up to four threads for each worker, and threads that wait for a core cost more
+    than they bring. The setting `cpu_threads` takes precedence.
+    """
+    cores = len(os.sched_getaffinity(0))
+    own = str(max(1, min(_THREADS_MAX, cores // workers)))
+    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", own)}
+
+
 @asynccontextmanager
 async def supervised(
     front: FrontSettings, config: Path, pool: WorkerPool
@@ -89,6 +102,7 @@ async def supervised(
         if front.status_socket:
             front_sockets["status"] = listen(front.status_socket, PUBLIC_MODE)
         shared = {"ASRD_CONFIG": str(config), "ASRD_FRONT_WORKER_DIR": str(worker_dir)}
+        threads = threads_variable(pool.workers)
         # The front has no model to load.
         timeouts = replace(pool.timeouts, start=min(pool.timeouts.start, _FRONT_START_SECONDS))
         serve = program("asrd.main", "serve")
@@ -99,7 +113,7 @@ async def supervised(
             run = program("asrd.worker.main", name)
             sockets = {"worker": listen(str(worker_dir / f"{name}.sock"), 0o600)}
             spare = {"ASRD_WORKER_SPARE": "true"} if index >= pool.workers else {}
-            environment = {**shared, **pool.environment, **spare}
+            environment = {**shared, **threads, **pool.environment, **spare}
             units.append(
                 Unit(
                     f"asr-worker@{name}",

@@ -37,8 +37,7 @@ log = logging.getLogger(__name__)
 
 def _load_engine(settings: WorkerSettings, announce: Announce) -> "WhisperEngine":
     started = time.monotonic()
-    found = models.find(settings)
-    looked, (_, facts) = time.monotonic() - started, found
+    path, facts = models.find(settings)
     loading = Loading(
         pid=os.getpid(),
         model=settings.model or "demo",
@@ -47,11 +46,15 @@ def _load_engine(settings: WorkerSettings, announce: Announce) -> "WhisperEngine
         word_timestamps=facts.word_timestamps,
     )
     announce(loading)
-    # Imported in the engine's thread: it takes a tenth of a second and pulls in C extensions.
+    # Imported in the engine's thread: it takes a tenth of a second and pulls in C extensions. Most
+    # of that time the weights are being loaded already.
+    from asrd.engine.weights import Weights
+
+    weights = Weights(settings, path, facts)
     from asrd.engine.whisper import load_engine
 
-    engine = load_engine(settings, found)
-    engine.load_seconds += looked
+    engine = load_engine(settings, weights)
+    engine.load_seconds = time.monotonic() - started
     # These objects stay: no collection needs to visit them.
     gc.freeze()
     gc.enable()

@@ -12,7 +12,8 @@ from asrd.worker.environment import WORKER_ENVIRONMENT
 _SCRIPT = """
 import os, sys, time, numpy
 from faster_whisper import WhisperModel
-model = WhisperModel(sys.argv[1], device="cpu", cpu_threads=int(sys.argv[2]))
+path, threads, kind = sys.argv[1:]
+model = WhisperModel(path, device="cpu", cpu_threads=int(threads), compute_type=kind)
 loaded = time.monotonic()
 data = sys.stdin.buffer.read()
 if data:
@@ -30,9 +31,9 @@ class Bare(NamedTuple):
     answered: float
 
 
-def bare(model: Path, audio: bytes = b"", threads: int = 1) -> Bare:
+def bare(model: Path, audio: bytes = b"", threads: int = 1, compute_type: str = "int8") -> Bare:
     """Runs the process; `audio` is 16-bit PCM to transcribe, or empty."""
-    argv = [sys.executable, "-c", _SCRIPT, str(model), str(threads)]
+    argv = [sys.executable, "-c", _SCRIPT, str(model), str(threads), compute_type]
     environment = {**os.environ, **WORKER_ENVIRONMENT}
     start = time.monotonic()
     done = subprocess.run(

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from faster_whisper import BatchedInferencePipeline, WhisperModel
 
 from asrd import Client
 from tests.benchmarks import measure
-from tests.benchmarks.measure import daemon, speech
+from tests.benchmarks.measure import daemon, demo_speech
 
 # The gain over one worker at which batching across clients is worth building.
 WORTH_BUILDING = 1.5
@@ -77,7 +78,7 @@ def _engine_alone(plan: Plan, rates: dict[str, dict[str, float]]) -> None:
     batched = BatchedInferencePipeline(model)
     options = {"language": "en", "temperature": 0.0, "beam_size": plan.beam_size}
     for length in plan.lengths:
-        clip = speech(length)
+        clip = demo_speech(length)
 
         def bare(clip: Any = clip) -> None:
             list(model.transcribe(clip, **options)[0])
@@ -103,9 +104,9 @@ def _asrd(plan: Plan, workers: int, rates: dict[str, dict[str, float]]) -> None:
     arguments = ["--device", plan.device, "--compute-type", plan.compute_type]
     arguments += ["--workers", str(workers)]
     name = f"asrd, {workers} worker{'s' * (workers > 1)}"
-    with daemon(*arguments, model=plan.model, config=config, patience=_START_SECONDS) as path:
+    with daemon(*arguments, model=Path(plan.model), config=config, patience=_START_SECONDS) as path:
         for length in plan.lengths:
-            clip = speech(length)
+            clip = demo_speech(length)
             for count in plan.clients if workers == 1 else plan.clients[-2:]:
                 callers = [_caller(path, clip) for _ in range(count)]
                 ways = rates[f"{length:g} s"]

@@ -1,7 +1,8 @@
 """Latency that asrd adds to faster-whisper in the caller's own process, next to two bare hops (the
 floor) and a peer.
 
-    python -m tests.benchmarks.latency [--seconds S] [--starts N] [--lengths L ...] [--ways W ...]
+    python -m tests.benchmarks.latency [--model M] [--seconds S] [--starts N]
+        [--lengths L ...] [--ways W ...]
 
 All ways take turns with the same model, one thread, beam 1, English, temperature 0. The result is
 the median of the differences within each round. The place of a process in memory makes it faster
@@ -42,7 +43,7 @@ Times = dict[str, list[float]]
 
 
 def main() -> None:
-    made = measure.parser(__doc__, 180)
+    made = measure.parser(__doc__, 180, "tiny.en")
     made.add_argument("--lengths", type=float, nargs="*", default=[1, 5, 30, 600])
     made.add_argument("--ways", nargs="*", default=[""], help="those with any of these in the name")
     made.add_argument("--starts", type=int, default=5, help="default: %(default)s")
@@ -69,7 +70,7 @@ def _one_start(arguments: argparse.Namespace) -> list[Times]:
     """Measures each length once. A round of ten minutes takes long: it gets half of the time."""
     shares = [3 if length > 60 else 1 for length in arguments.lengths]
     with contextlib.ExitStack() as stack:
-        bench = _Bench(stack)
+        bench = _Bench(stack, arguments.model)
         return [
             bench.measure(length, arguments.seconds * share / sum(shares), arguments.ways)
             for length, share in zip(arguments.lengths, shares, strict=True)
@@ -101,30 +102,31 @@ def _report(length: float, times: list[Times]) -> None:
 class _Bench:
     """All servers and clients that are compared."""
 
-    def __init__(self, stack: contextlib.ExitStack) -> None:
+    def __init__(self, stack: contextlib.ExitStack, model: measure.Model) -> None:
         directory = stack.enter_context(tempfile.TemporaryDirectory())
         self._directory = Path(directory)
-        self._in_process = measure.library()
-        path = stack.enter_context(measure.daemon())
+        self._model = model
+        self._in_process = model.library()
+        path = stack.enter_context(measure.daemon(model=model.path))
         self._floor = stack.enter_context(floor(directory))
         self._client = stack.enter_context(Client(path))
         self._raw = stack.enter_context(RawPeer.connect(path))
         self._raw.sock.settimeout(_PATIENCE)
         self._wyoming = stack.enter_context(contextlib.closing(Wyoming(path)))
-        self._peer = None if missing() else stack.enter_context(serving())
+        self._peer = None if missing() else stack.enter_context(serving(model.path))
 
     def measure(self, length: float, seconds: float, wanted: list[str]) -> Times:
         warm, least = (1, 2) if length > 60 else (3, 3)
         ways = {
             name: way
-            for name, way in self._ways(measure.speech(length)).items()
+            for name, way in self._ways(self._model.speech(length)).items()
             if name in (_BASE, _FLOOR) or any(part in name for part in wanted)
         }
         return measure.interleave(ways, seconds, warm, least)
 
     def _ways(self, audio: NDArray[Any]) -> Ways:
         data = measure.pcm(audio)
-        ask = partial(self._client.transcribe, **measure.OPTIONS)
+        ask = partial(self._client.transcribe, **measure.ASKED)
         pcm_file, wav_file = self._directory / "audio.pcm", self._directory / "audio.wav"
         pcm_file.write_bytes(data)
         wav_file.write_bytes(wav(data))
@@ -142,7 +144,7 @@ class _Bench:
         return ways
 
     def _payload(self, data: bytes) -> None:
-        self._raw.send("transcribe", {"job_id": "p", "audio": PCM, **measure.OPTIONS}, data)
+        self._raw.send("transcribe", {"job_id": "p", "audio": PCM, **measure.ASKED}, data)
         if self._raw.answer("p").type != "transcript":
             raise RuntimeError("no transcript")
 

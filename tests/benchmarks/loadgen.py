@@ -23,7 +23,7 @@ import orjson
 from asrd.errors import Code
 from asrd.wire import frames
 from tests.benchmarks import peers
-from tests.benchmarks.measure import OPTIONS
+from tests.benchmarks.measure import ASKED
 from tests.support.raw import PCM
 
 # After a failure, in seconds.
@@ -60,7 +60,7 @@ class Protocol(NamedTuple):
 
 def protocol(name: str, audio: Path) -> Protocol:
     if name == "asrd":
-        request = frames.encode("transcribe", {"audio": PCM, **OPTIONS}, fds=1)
+        request = frames.encode("transcribe", {"audio": PCM, **ASKED}, fds=1)
         # Stays open as long as the program runs; each request sends it again.
         return Protocol(request, [os.open(audio, os.O_RDONLY)], False)
     payloads = ((event, event.payload or b"") for event in peers.request(audio.read_bytes()))

@@ -1,11 +1,11 @@
 """Long recordings: time to the first segment, the worker's memory, and the time a cancel takes.
 
-    python -m tests.benchmarks.long [--seconds S] [--minutes M ...] [--watch W]
+    python -m tests.benchmarks.long [--model M] [--seconds S] [--minutes N ...] [--watch W]
 
 Each recording is cancelled `--watch` seconds after its first segment, with a new worker each time.
 Then the longest is transcribed for a sixth of the time while its memory is measured. It is compared
-with faster-whisper in a process of its own, which reads the whole file first. The demo model, beam
-1, English, temperature 0.
+with faster-whisper in a process of its own, which reads the whole file first. Beam 1, English,
+temperature 0.
 """
 
 import argparse
@@ -26,7 +26,6 @@ import numpy as np
 
 from asrd import Client
 from asrd.client.client import SegmentStream
-from asrd.demo import MODEL
 from asrd.errors import Cancelled
 from tests.benchmarks import measure
 from tests.support.sounds import encoded
@@ -34,7 +33,7 @@ from tests.support.sounds import encoded
 _IN_PROCESS = """
 import re, sys, time, numpy
 from faster_whisper import WhisperModel
-model = WhisperModel(sys.argv[1], device="cpu", cpu_threads=1)
+model = WhisperModel(sys.argv[1], device="cpu", cpu_threads=1, compute_type="int8")
 options = dict(beam_size=1, language="en", temperature=0.0, vad_filter=sys.argv[3] == "VAD")
 silence = numpy.zeros(16000, "float32")
 list(model.transcribe(silence, **options)[0])
@@ -82,14 +81,17 @@ class Seen:
 
 
 def main() -> None:
-    made = measure.parser(__doc__, 180)
+    made = measure.parser(__doc__, 180, "tiny.en")
     made.add_argument("--minutes", type=int, nargs="*", default=[1, 10, 60, 180])
     made.add_argument("--encoded-minutes", type=int, nargs="*", default=[1, 60])
     made.add_argument("--watch", type=float, default=1.5, help="default: %(default)g s")
     arguments = made.parse_args()
     measure.use_worker_environment()
     print(measure.machine())
-    with tempfile.TemporaryDirectory() as directory, measure.daemon() as path:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        measure.daemon(model=arguments.model.path) as path,
+    ):
         with Client(path) as client:
             bench = _Bench(Path(directory), path, client, arguments)
             bench.run(arguments.seconds * 5 / 6)
@@ -102,6 +104,7 @@ class _Bench:
         self, directory: Path, path: str, client: Client, arguments: argparse.Namespace
     ) -> None:
         self._directory = directory
+        self._model = arguments.model
         self._path = path
         self._client = client
         self._watch = arguments.watch
@@ -116,7 +119,7 @@ class _Bench:
 
     def _write(self, case: Case) -> None:
         """Repeats ten minutes of speech, or less, as often as needed."""
-        speech = measure.speech(60 * min(case.minutes, 10))
+        speech = self._model.speech(60 * min(case.minutes, 10))
         times = max(1, case.minutes // 10)
         if case.kind == "PCM":
             data = measure.pcm(speech) * times
@@ -151,7 +154,7 @@ class _Bench:
             encoding="pcm_s16le" if case.kind == "PCM" else "file",
             vad_filter=case.vad,
             on_progress=lambda progress: reached.append(progress.audio_seconds_done),
-            **measure.OPTIONS,
+            **measure.ASKED,
         )
 
     def _cancel(self, stream: SegmentStream, seen: Seen) -> None:
@@ -174,13 +177,13 @@ class _Bench:
         os.kill(old, signal.SIGKILL)
         while (pid := int(measure.wait_until_ready(self._path)[0]["pid"])) == old:
             time.sleep(0.01)
-        self._client.transcribe(measure.speech(3), **measure.OPTIONS)
+        self._client.transcribe(self._model.speech(3), **measure.ASKED)
         # proc(5): 5 sets the peak to what is resident now.
         Path(f"/proc/{pid}/clear_refs").write_text("5")
         return pid
 
     def _try_in_process(self, case: Case) -> None:
-        argv = [sys.executable, "-c", _IN_PROCESS, str(MODEL), str(self._file(case))]
+        argv = [sys.executable, "-c", _IN_PROCESS, str(self._model.path), str(self._file(case))]
         argv.append("VAD" * case.vad)
         done = subprocess.run(argv, capture_output=True, text=True, check=True)
         first, peak = map(float, done.stdout.split())

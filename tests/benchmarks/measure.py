@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,25 +23,83 @@ from numpy.typing import NDArray
 from asrd import Client
 from asrd.demo import MODEL
 from asrd.worker.environment import WORKER_ENVIRONMENT
+from tests.support.real import weights
+from tests.support.real.ways import FULL
 from tests.support.speech import long_recording
 
 RATE = 16_000
 # One thread, so that the engine's own work varies least and is the same in every way.
 CONFIG = "[worker]\ncpu_threads = 1\nbeam_size = 1\n"
-# The options of every request that is measured.
+# The options of every request that is compared with faster-whisper's own work.
 OPTIONS: dict[str, Any] = {"language": "en", "temperature": 0.0}
+# The same for asrd.
+ASKED: dict[str, Any] = {**OPTIONS, **FULL}
+# asrd's default on a CPU.
+COMPUTE_TYPE = "int8"
 # States of a worker that will become ready.
 _UNSETTLED = {"starting", "loading", "busy"}
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def parser(description: str | None, seconds: float | None = None) -> argparse.ArgumentParser:
-    """Returns a parser; with `seconds`, it has `--seconds`, the time for all measurements."""
+@dataclass(frozen=True)
+class Model:
+    """A model to measure with, and speech that it understands."""
+
+    path: Path
+
+    def speech(self, seconds: float) -> NDArray[np.float32]:
+        """Returns speech of exactly that length: float32, 16 kHz, mono."""
+        if self.path == MODEL:
+            return demo_speech(seconds)
+        # Imported here: it needs packages that a GPU's machine may lack.
+        from tests.support.real.speech import joined, sentences
+
+        return joined(sentences(), seconds + 20)[0][: int(seconds * RATE)]
+
+    def library(self) -> Callable[[Any], None]:
+        """Loads the model into this process, and returns the function that transcribes with it."""
+        from faster_whisper import WhisperModel
+
+        model = WhisperModel(str(self.path), device="cpu", cpu_threads=1, compute_type=COMPUTE_TYPE)
+
+        def transcribe(audio: Any) -> None:
+            list(model.transcribe(audio, beam_size=1, **OPTIONS)[0])
+
+        return transcribe
+
+
+def model_named(name: str) -> Model:
+    """Returns `demo`, a model of the real weights of the tests, or a model's directory."""
+    if name == "demo":
+        return Model(MODEL)
+    if name not in weights.MODELS:
+        return Model(Path(name))
+    try:
+        return Model(weights.directory(name))
+    except weights.Missing as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def demo_speech(seconds: float) -> NDArray[np.float32]:
+    """Returns synthetic speech of exactly that length, which the demo model understands."""
+    # The last seconds of a long recording are silent, and asrd skips silence.
+    audio, _ = long_recording(seconds + 20, seed=1)
+    return audio[: int(seconds * RATE)]
+
+
+def parser(
+    description: str | None, seconds: float | None = None, model: str | None = None
+) -> argparse.ArgumentParser:
+    """Returns a parser; with `seconds`, it has `--seconds`, the time for all measurements; with
+    `model`, it has `--model`."""
     made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     if seconds is not None:
         made.add_argument("--seconds", type=float, default=seconds, help="default: %(default)g")
+    if model is not None:
+        text = "demo, tiny.en, base (tests/support/real) or a directory; default: %(default)s"
+        made.add_argument("--model", type=model_named, default=model, help=text)
     return made
 
 
@@ -55,14 +114,14 @@ def use_worker_environment() -> None:
 
 @contextmanager
 def daemon(
-    *arguments: str, model: str = "demo", config: str = CONFIG, patience: float = 60
+    *arguments: str, model: Path = MODEL, config: str = CONFIG, patience: float = 60
 ) -> Iterator[str]:
     """Starts `asrd run`, waits for its workers, and yields the path of its socket."""
     with tempfile.TemporaryDirectory() as directory:
         path = f"{directory}/asrd.sock"
         settings = Path(directory, "asrd.toml")
         settings.write_text(config)
-        argv = [sys.executable, "-m", "asrd.main", "run", "--model", model, *arguments]
+        argv = [sys.executable, "-m", "asrd.main", "run", "--model", str(model), *arguments]
         argv += ["--socket", path, "--config", str(settings)]
         process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
         try:
@@ -84,25 +143,6 @@ def wait_until_ready(path: str, patience: float = 60) -> list[dict[str, Any]]:
                 return workers
         time.sleep(0.02)
     raise TimeoutError(f"the workers were not ready within {patience:g} s")
-
-
-def library() -> Callable[[Any], None]:
-    """Loads the demo model into this process, and returns the function that transcribes with it."""
-    from faster_whisper import WhisperModel
-
-    model = WhisperModel(str(MODEL), device="cpu", cpu_threads=1)
-
-    def transcribe(audio: Any) -> None:
-        list(model.transcribe(audio, beam_size=1, **OPTIONS)[0])
-
-    return transcribe
-
-
-def speech(seconds: float) -> NDArray[np.float32]:
-    """Returns speech of exactly that length: float32, 16 kHz, mono."""
-    # The last seconds of a long recording are silent, and asrd skips silence.
-    audio, _ = long_recording(seconds + 20, seed=1)
-    return audio[: int(seconds * RATE)]
 
 
 def pcm(audio: NDArray[np.float32]) -> bytes:

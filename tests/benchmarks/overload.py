@@ -1,6 +1,7 @@
 """Throughput, refusals and the latency of `status` with N clients that ask again and again.
 
-    python -m tests.benchmarks.overload [--seconds S] [--clients C ...] [--peer-clients C ...]
+    python -m tests.benchmarks.overload [--model M] [--seconds S] [--clients C ...]
+        [--peer-clients C ...]
 
 Each request has 5 s of audio. A refused client waits for `retry_after_ms` and asks again.
 Throughput is compared with a bare loop in this process over the same audio, before and after each
@@ -47,7 +48,7 @@ class Load:
 
 
 def main() -> None:
-    made = measure.parser(__doc__, 200)
+    made = measure.parser(__doc__, 200, "tiny.en")
     made.add_argument("--clients", type=int, nargs="*", default=[1, 2, 8, 32, 100, 200])
     made.add_argument("--peer-clients", type=int, nargs="*", default=[8, 200])
     arguments = made.parse_args()
@@ -55,20 +56,21 @@ def main() -> None:
     print(measure.machine())
     count = len(arguments.clients) + len(arguments.peer_clients)
     with tempfile.TemporaryDirectory() as directory:
-        bench = _Bench(Path(directory), arguments.seconds / max(1, count))
+        bench = _Bench(arguments.model, Path(directory), arguments.seconds / max(1, count))
         rows = [bench.row("asrd", clients) for clients in arguments.clients]
         rows += [bench.row(WYOMING, clients) for clients in arguments.peer_clients]
     measure.table(f"{bench.load_seconds:.1f} s of load each", _HEADER, rows)
 
 
 class _Bench:
-    def __init__(self, directory: Path, seconds: float) -> None:
+    def __init__(self, model: measure.Model, directory: Path, seconds: float) -> None:
+        self._model = model
         self.load_seconds = (1 - 2 * _BASE_SHARE) * seconds
         self._base_seconds = _BASE_SHARE * seconds
         self._audio = directory / "audio.pcm"
-        self._speech = measure.speech(5)
+        self._speech = model.speech(5)
         self._audio.write_bytes(measure.pcm(self._speech))
-        self._transcribe = measure.library()
+        self._transcribe = model.library()
         self._in_process()
 
     def row(self, name: str, clients: int) -> list[str]:
@@ -93,7 +95,7 @@ class _Bench:
         ]
 
     def _asrd(self, stack: contextlib.ExitStack) -> Callable[[int], Load]:
-        path = stack.enter_context(measure.daemon())
+        path = stack.enter_context(measure.daemon(model=self._model.path))
         client = stack.enter_context(Client(path))
         front = int(client.status()["pid"])
 
@@ -108,7 +110,7 @@ class _Bench:
         return run
 
     def _peer(self, stack: contextlib.ExitStack) -> Callable[[int], Load]:
-        peer = stack.enter_context(serving())
+        peer = stack.enter_context(serving(self._model.path))
         return lambda clients: self._load("wyoming", peer.path, clients, peer.describe)
 
     def _load(self, protocol: str, path: str, clients: int, status: Callable[[], object]) -> Load:

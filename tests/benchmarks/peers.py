@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from wyoming.asr import Transcribe
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
@@ -17,8 +18,7 @@ from wyoming.client import AsyncClient
 from wyoming.event import Event
 from wyoming.info import Describe
 
-from asrd.demo import MODEL
-from tests.benchmarks.measure import RATE
+from tests.benchmarks.measure import COMPUTE_TYPE, RATE
 from tests.support.procfs import children
 
 WYOMING = "wyoming-faster-whisper"
@@ -34,14 +34,14 @@ def missing() -> str | None:
 
 
 @contextmanager
-def serving() -> Iterator["Wyoming"]:
-    """Runs the peer with the demo model until the context ends; it has answered once."""
+def serving(model: Path) -> Iterator["Wyoming"]:
+    """Runs the peer with the model until the context ends; it has answered once."""
     with tempfile.TemporaryDirectory() as directory:
         path = f"{directory}/peer.sock"
         argv = [sys.executable, "-m", "wyoming_faster_whisper", "--uri", f"unix://{path}"]
-        argv += ["--model", str(MODEL), "--data-dir", directory, "--local-files-only"]
+        argv += ["--model", str(model), "--data-dir", directory, "--local-files-only"]
         argv += ["--stt-library", "faster-whisper", "--device", "cpu", "--cpu-threads", "1"]
-        argv += ["--beam-size", "1", "--language", "en"]
+        argv += ["--beam-size", "1", "--language", "en", "--compute-type", COMPUTE_TYPE]
         shell = subprocess.Popen(
             ["sh", "-c", _RESTARTING, "sh", *argv],
             stdout=subprocess.DEVNULL,

@@ -33,7 +33,10 @@ def main() -> None:
     measure.use_worker_environment()
     print(measure.machine())
     # Random weights say nothing of what a test plays to them.
-    config = f"[worker]\nbeam_size = 1\ncpu_threads = {arguments.threads}\nself_test = false\n"
+    config = (
+        f"[worker]\nbeam_size = 1\ncpu_threads = {arguments.threads}\n"
+        "compute_type = 'default'\nself_test = false\n"
+    )
     with contextlib.ExitStack() as stack:
         directory = arguments.directory
         if directory is None:
@@ -42,11 +45,11 @@ def main() -> None:
         if not file.exists():
             make(arguments.shape, directory, arguments.compute_type)
         path = stack.enter_context(
-            measure.daemon(model=str(directory), config=config, patience=_PATIENCE)
+            measure.daemon(model=directory, config=config, patience=_PATIENCE)
         )
         base, recoveries, loads = [], [], []
         for _ in measure.rounds(arguments.seconds, 1, arguments.kills):
-            base.append(bare(directory, threads=arguments.threads).loaded)
+            base.append(bare(directory, threads=arguments.threads, compute_type="default").loaded)
             recovery, load = _recover(path)
             recoveries.append(recovery)
             loads.append(load)

@@ -1,6 +1,6 @@
 """Time from a worker's death to the next success: asrd and a peer, idle and during a request.
 
-    python -m tests.benchmarks.recovery [--kills N] [--seconds S]
+    python -m tests.benchmarks.recovery [--model M] [--kills N] [--seconds S]
 
 All servers run at once, and their workers are killed in turn (SIGKILL), `--kills` times or for
 `--seconds`. Each round also measures a bare process from its start to its first answer. For a model
@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from asrd import Client
-from asrd.demo import MODEL
 from tests.benchmarks import measure
 from tests.benchmarks.bare import bare
 from tests.benchmarks.peers import WYOMING, Wyoming, missing, serving
@@ -27,12 +26,16 @@ _CONFIG = f"[front]\nqueue_max = 4\n{measure.CONFIG}"
 class Asrd:
     """`asrd run`; the worker that dies is a ready one or the busy one."""
 
-    def __init__(self, stack: contextlib.ExitStack, name: str, *arguments: str) -> None:
+    def __init__(
+        self, stack: contextlib.ExitStack, model: measure.Model, name: str, *arguments: str
+    ) -> None:
         self.name = name
         self.answered = 0
-        self._path = stack.enter_context(measure.daemon(*arguments, config=_CONFIG))
+        self._path = stack.enter_context(
+            measure.daemon(*arguments, model=model.path, config=_CONFIG)
+        )
         self._client = stack.enter_context(Client(self._path))
-        self._audio = measure.speech(3)
+        self._audio = model.speech(3)
 
     def settle(self) -> None:
         """Waits until no earlier kill has an effect any more."""
@@ -64,7 +67,7 @@ class Asrd:
         os.kill(int(victim["pid"]), signal.SIGKILL)
 
     def _ask(self, **more: Any) -> None:
-        self._client.transcribe(self._audio, **measure.OPTIONS, timeout=60, **more)
+        self._client.transcribe(self._audio, **measure.ASKED, timeout=60, **more)
 
 
 class Peer:
@@ -72,12 +75,12 @@ class Peer:
 
     name = WYOMING
 
-    def __init__(self, stack: contextlib.ExitStack) -> None:
+    def __init__(self, stack: contextlib.ExitStack, model: measure.Model) -> None:
         self.answered = 0
-        self._peer = stack.enter_context(serving())
+        self._peer = stack.enter_context(serving(model.path))
         self._other = stack.enter_context(contextlib.closing(Wyoming(self._peer.path)))
         self._pool = stack.enter_context(ThreadPoolExecutor(1))
-        self._audio = measure.pcm(measure.speech(3))
+        self._audio = measure.pcm(model.speech(3))
 
     def settle(self) -> None:
         self._until_success()
@@ -105,26 +108,30 @@ class Peer:
 
 
 def main() -> None:
-    made = measure.parser(__doc__, 200)
+    made = measure.parser(__doc__, 400, "base")
     made.add_argument("--kills", type=int, default=50, help="default: %(default)s")
     arguments = made.parse_args()
     measure.use_worker_environment()
     print(measure.machine())
+    model = arguments.model
     with contextlib.ExitStack() as stack:
         servers: list[Asrd | Peer] = [
-            Asrd(stack, "asrd, 1 worker"),
-            Asrd(stack, "asrd, 2 workers", "--workers", "2"),
-            Asrd(stack, "asrd, 1 worker and a hot spare", "--spares", "1"),
+            Asrd(stack, model, "asrd, 1 worker"),
+            Asrd(stack, model, "asrd, 2 workers", "--workers", "2"),
+            Asrd(stack, model, "asrd, 1 worker and a hot spare", "--spares", "1"),
         ]
         if not missing():
-            servers.append(Peer(stack))
+            servers.append(Peer(stack, model))
         base: list[float] = []
+        loaded: list[float] = []
         times: dict[str, list[float]] = {}
         for _ in measure.rounds(arguments.seconds, 2, arguments.kills):
-            base.append(bare(MODEL, measure.pcm(measure.speech(3))).answered)
+            process = bare(model.path, measure.pcm(model.speech(3)))
+            base.append(process.answered)
+            loaded.append(process.loaded)
             for server in servers:
                 _kill_each_way(server, times)
-    _report(servers, base, times)
+    _report(servers, base, {"bare process, until its model is loaded": loaded, **times})
 
 
 def _kill_each_way(server: Asrd | Peer, times: dict[str, list[float]]) -> None:

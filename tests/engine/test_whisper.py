@@ -22,8 +22,10 @@ from asrd.engine.arguments import Arguments
 from asrd.engine.audio.reader import RATE, Samples
 from asrd.engine.model_check import check
 from asrd.engine.peak import READ_AHEAD_SECONDS
+from asrd.engine.weights import _compute_type
 from asrd.engine.whisper import WhisperEngine, load_engine
 from asrd.errors import BadRequest, InternalError, JobError, LoadError, OutOfMemory, Poisoned
+from asrd.settings import WorkerSettings
 from asrd.wire.fields import dump
 from asrd.wire.options import Options
 from tests.support.engine_jobs import (
@@ -404,6 +406,32 @@ def test_model_without_alignment_heads_has_no_word_times(model: Path) -> None:
     assert transcribe(found, sample("en-0.wav")).text
     with pytest.raises(BadRequest, match="word_timestamps: this model has no alignment_heads"):
         transcribe(found, sample("en-0.wav"), word_timestamps=True)
+
+
+def test_model_has_every_attribute_of_faster_whispers(engine: WhisperEngine) -> None:
+    """asrd does not call WhisperModel.__init__, which would load the weights by itself."""
+    original = vars(WhisperModel(str(MODEL), device="cpu"))
+    own = vars(engine._model)
+    assert own.keys() == original.keys()
+    plain = {key for key, value in original.items() if isinstance(value, (int, float, dict))}
+    assert len(plain) > 6
+    assert {key: own[key] for key in plain} == {key: original[key] for key in plain}
+
+
+@pytest.mark.parametrize(
+    ("device", "supported", "chosen"),
+    [
+        ("cpu", {"int8", "float32"}, "int8"),
+        ("cpu", {"float32"}, "default"),
+        ("cuda", {"int8", "float16"}, "default"),
+    ],
+)
+def test_compute_type_is_chosen_for_the_device(
+    monkeypatch: pytest.MonkeyPatch, device: str, supported: set[str], chosen: str
+) -> None:
+    monkeypatch.setattr("ctranslate2.get_supported_compute_types", lambda *_: supported)
+    assert _compute_type(WorkerSettings(), device, 0) == chosen
+    assert _compute_type(WorkerSettings(compute_type="auto"), device, 0) == "auto"
 
 
 def test_model_that_would_crash_loads_only_without_its_check(model: Path) -> None:

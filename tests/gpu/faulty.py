@@ -14,8 +14,9 @@ PROMPT = "please fault"
 
 
 def replace_engine() -> None:
-    from asrd.engine import whisper
+    from asrd.engine import whisper as engine
 
+    whisper: Any = engine
     load = whisper.load_engine
 
     def load_faulty(settings: Any, found: Any = None) -> Any:

@@ -1,6 +1,6 @@
 """Real weights and real speech. These tests fail without them and never skip."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,8 +9,7 @@ from asrd.engine.whisper import WhisperEngine, load_engine
 from asrd.settings import WorkerSettings
 from tests.support.real import speech, weights
 from tests.support.real.speech import Clip
-
-Load = Callable[[str], WhisperEngine]
+from tests.support.real.ways import Library, RealDaemon, real_daemon
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +33,21 @@ def tiny_en(model_path: Callable[[str], Path]) -> WhisperEngine:
 @pytest.fixture(scope="session")
 def base(model_path: Callable[[str], Path]) -> WhisperEngine:
     return load(model_path("base"))
+
+
+@pytest.fixture(scope="session")
+def daemon(
+    model_path: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RealDaemon]:
+    """One daemon for all tests, with a worker for `tiny.en` and one for `base`."""
+    models = {name: model_path(name) for name in ("tiny.en", "base")}
+    with real_daemon(tmp_path_factory.mktemp("real"), models) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def libraries(model_path: Callable[[str], Path]) -> dict[str, Library]:
+    return {name: Library(model_path(name)) for name in ("tiny.en", "base")}
 
 
 @pytest.fixture(scope="session")
