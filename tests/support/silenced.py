@@ -18,8 +18,8 @@ def replace_engine(name: str) -> None:
 
     load = whisper.load_engine
 
-    def load_silenced(settings: Any, found: Any = None) -> Any:
-        loaded: Any = load(settings, found)
+    def load_silenced(settings: Any, weights: Any = None) -> Any:
+        loaded: Any = load(settings, weights)
         model = loaded._model.model = Silenced(loaded._model.model, silent=False)
         run = loaded.run
 
