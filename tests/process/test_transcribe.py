@@ -126,9 +126,9 @@ def test_failed_files_do_not_stop_the_others(start: Start, tmp_path: Path) -> No
 
 
 def test_without_any_file_there_is_no_daemon_and_no_question(start: Start, tmp_path: Path) -> None:
-    code, out, err = end(start("/no/file"), tmp_path)
+    code, out, err = end(start("/no/file", str(tmp_path)), tmp_path)
     assert (code, out) == (Exit.BAD_AUDIO, "")
-    assert err == "asrd: /no/file: No such file or directory\n"
+    assert err == f"asrd: /no/file: No such file or directory\nasrd: {tmp_path}: Is a directory\n"
 
 
 def test_settings_name_the_model(start: Start, tmp_path: Path) -> None:
