@@ -28,6 +28,8 @@ def add_arguments(
 ) -> None:
     """Adds all options; those of a job have the names of JobOptions. `model`: the help of --model,
     which `asrd transcribe` gives another meaning."""
+    # Otherwise it names all options, and fills the screen before an error of usage.
+    parser.usage = "%(prog)s [OPTION ...] FILE [FILE ...]"
     parser.epilog = EXIT_CODES
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE", help="audio or video; - is stdin")

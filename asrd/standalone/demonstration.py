@@ -67,9 +67,7 @@ def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 async def _demo(model: str, verbose: bool) -> None:
     play = _with_demo_model() if model == "demo" else _with_real_model()
-    # int8 takes a fraction of the time of float32 on a CPU.
-    device, compute_type = ("cpu", None) if model == "demo" else (None, "int8")
-    environment = worker_environment(model, device, compute_type)
+    environment = worker_environment(model, "cpu" if model == "demo" else None, None)
     print("Starting front and worker, without systemd, in a private directory …")
     started = time.monotonic()
     async with private.private_daemon(environment, verbose) as daemon:

@@ -5,6 +5,7 @@ import os
 import sys
 
 from asrd.engine.fetch_model import download_size, fetch_model
+from asrd.engine.fetching.files import megabytes
 from asrd.engine.model_check import check
 from asrd.engine.models import import_hub, repository_of, resolve
 from asrd.errors import AsrdError, ConfigError, LoadError
@@ -66,16 +67,16 @@ def _is_here(name: str) -> bool:
 
 def _fetch(name: str, problem: str, yes: bool) -> None:
     size = download_size(name)
-    megabytes = f" ({size / 1e6:.0f} MB)" if size else ""
+    download = f" ({megabytes(size)})" if size else ""
     if not yes:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise ConfigError(
-                f"{problem}: `asrd fetch-model {name}` fetches it{megabytes}, and so does --yes"
+                f"{problem}: `asrd fetch-model {name}` fetches it{download}, and so does --yes"
             )
         constants = import_hub().constants
         say(f"asrd: {problem}")
         question = (
-            f"Fetch {name}{megabytes} from {constants.ENDPOINT} into {constants.HF_HUB_CACHE}?"
+            f"Fetch {name}{download} from {constants.ENDPOINT} into {constants.HF_HUB_CACHE}?"
         )
         if not _agrees(question):
             raise AsrdError("nothing was fetched; --model also takes the directory of a model")

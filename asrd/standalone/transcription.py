@@ -62,7 +62,7 @@ def _transcribe(args: argparse.Namespace) -> int:
 
 
 def _may_be_read(name: str) -> bool:
-    return name == transcribing.STDIN or os.access(name, os.R_OK)
+    return name == transcribing.STDIN or (os.access(name, os.R_OK) and not Path(name).is_dir())
 
 
 def _model(args: argparse.Namespace, config: Path) -> str:

@@ -5,7 +5,7 @@ requests without them. A field that neither has is left out of the call: faster-
 default applies.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from asrd.wire.fields import (
     choice,
@@ -57,48 +57,60 @@ class EngineOptions:
 
     beam_size: int | None = field(integer(1, 32), None, help="Beams at temperature 0.")
     patience: float | None = field(
-        number(0.1, 10), None, help="A beam search goes on until beam_size times this have ended."
+        number(0.1, 10),
+        None,
+        help="A beam search ends after patience times beam_size complete texts.",
     )
     best_of: int | None = field(integer(1, 32), None, help="Candidates at a temperature above 0.")
     length_penalty: float | None = field(
-        number(0, 10), None, help="Exponent of the length by which candidates are compared."
+        number(0, 10), None, help="Above 1 favours longer candidates, below 1 shorter ones."
     )
     repetition_penalty: float | None = field(
         number(0.1, 10), None, help="Above 1: tokens that occurred before become less probable."
     )
     no_repeat_ngram_size: int | None = field(
-        integer(0, 32), None, help="No sequence of so many tokens occurs twice; 0: no limit."
+        integer(0, 32), None, help="No sequence of this many tokens occurs twice; 0: no limit."
     )
     temperature: float | tuple[float, ...] | None = field(
         either(number(0, 2), sequence(number(0, 2), 16), (list, tuple)),
         None,
-        help="One, or several that are tried in turn while a text looks wrong.",
+        help="0: the most probable text; above: a random one. A list is tried in turn while a text "
+        "looks wrong.",
     )
     compression_ratio_threshold: float | None = field(
-        number(0, 1000), None, help="A text that compresses better is decoded again."
+        number(0, 1000),
+        None,
+        help="A text that compresses better repeats itself: the next temperature is tried.",
     )
     log_prob_threshold: float | None = field(
-        number(-1000, 0), None, help="A text that is less probable is decoded again."
+        number(-1000, 0),
+        None,
+        help="A text whose tokens are less probable on average: the next temperature is tried.",
     )
     no_speech_threshold: float | None = field(
-        number(0, 1), None, help="An improbable window is silence above this probability."
+        number(0, 1),
+        None,
+        help="A window with an improbable text is skipped if silence is more probable than this.",
     )
     hallucination_silence_threshold: float | None = field(
         number(0, 30),
         None,
-        help="With word_timestamps: longer silence around a doubtful text is skipped (seconds).",
+        help="With word_timestamps: a doubtful text is dropped if longer silence surrounds it "
+        "(seconds).",
     )
     condition_on_previous_text: bool | None = field(
-        flag, None, help="Prompt each window with the text before it."
+        flag, None, help="Give the model the text before each window as context."
     )
     prompt_reset_on_temperature: float | None = field(
-        number(0, 2), None, help="The prompt is dropped after a window above this temperature."
+        number(0, 2), None, help="That context is dropped after a window above this temperature."
     )
-    suppress_blank: bool | None = field(flag, None, help="No blank at the start of a window.")
+    suppress_blank: bool | None = field(
+        flag, None, help="No window begins with a blank or with no text."
+    )
     suppress_tokens: tuple[int, ...] | None = field(
         sequence(integer(-1, 1 << 20), 256),
         None,
-        help="Tokens that never occur; -1: the model's list of symbols.",
+        help="Numbers of tokens that never occur; -1: the model's list of symbols.",
     )
     without_timestamps: bool | None = field(flag, None, help="Decode text only, without times.")
     max_initial_timestamp: float | None = field(
@@ -110,17 +122,21 @@ class EngineOptions:
     append_punctuations: str | None = field(
         string(256), None, help="With word_timestamps: marks that belong to the word before."
     )
-    max_new_tokens: int | None = field(integer(1, 448), None, help="Most tokens of a window.")
-    chunk_length: int | None = field(integer(1, 30), None, help="Length of a window in seconds.")
+    max_new_tokens: int | None = field(
+        integer(1, 448), None, help="The most tokens in a window's text."
+    )
+    chunk_length: int | None = field(
+        integer(1, 30), None, help="The length of a window in seconds."
+    )
     multilingual: bool | None = field(flag, None, help="Detect the language of each window.")
     languages: tuple[str, ...] | None = field(
         sequence(language, 100), None, help="The only languages that detection may choose."
     )
     language_detection_threshold: float | None = field(
-        number(0, 1), None, help="A language that is more probable is taken at once."
+        number(0, 1), None, help="A language more probable than this is chosen at once."
     )
     language_detection_segments: int | None = field(
-        integer(1, 100), None, help="Windows in which the language is looked for."
+        integer(1, 100), None, help="The most windows in which the language is detected."
     )
     vad_filter: bool | None = field(
         flag,
@@ -131,15 +147,18 @@ class EngineOptions:
         nested(VadParameters),
         None,
         table=VadParameters,
-        help="With vad_filter: faster-whisper's VadOptions.",
+        help=f"With vad_filter: {', '.join(spec.name for spec in fields(VadParameters))}.",
     )
     batch_size: int | None = field(
-        integer(1, 64), None, help="Windows decoded at once, in faster-whisper's batched way."
+        integer(1, 64),
+        None,
+        help="Above 1: decode this many windows at once; faster, with more errors.",
     )
     window: str | None = field(
         choice("short", "full"),
         None,
-        help="The encoder's view of a last window: as long as the speech in it, or full (30 s).",
+        help="short (the default): a short recording, or the end of a long one, takes less time; "
+        "full: each window takes that of 30 s, as in faster-whisper.",
     )
 
 

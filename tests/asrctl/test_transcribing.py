@@ -254,7 +254,11 @@ def test_unreachable_daemon_is_reported_once(path: Path, recording: str, capsys:
 )
 def test_wrong_usage(arguments: str, problem: str, tmp_path: Path, capsys: Capture) -> None:
     refused(*arguments.format(tmp=tmp_path).split())
-    assert problem in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert problem in err
+    # The help has the options.
+    assert err.startswith("usage: asrctl transcribe [OPTION ...] FILE [FILE ...]\n")
+    assert err.count("\n") == 2
 
 
 def test_option_out_of_range_is_wrong_usage(recording: str, capsys: Capture) -> None:

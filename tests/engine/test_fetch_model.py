@@ -196,7 +196,7 @@ def test_interrupted_process_leaves_its_part(home: Path) -> None:
             process.send_signal(signal.SIGINT)
             _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert said.endswith("asrd: interrupted; the same command goes on where this one stopped\n")
+    assert said.endswith("asrd: interrupted; run the same command again to go on\n")
     assert list((home / "cache" / "models--some--model" / "blobs").glob("*.incomplete"))
 
 
@@ -310,7 +310,7 @@ def test_directory_is_filled_from_the_cache_and_never_over_files(tmp_path: Path)
     fetch_model.fetch_model("tiny", to=tmp_path / "new")
     assert names(tmp_path / "new") == {*NAMES, "SHA256SUMS"}
     assert names(cached) == NAMES
-    assert "is there already: name a new directory" in refusal("tiny", to=tmp_path / "new")
+    assert "exists already: name a new directory" in refusal("tiny", to=tmp_path / "new")
 
 
 def test_broken_download_to_a_directory_goes_on_and_looks_incomplete(
@@ -389,7 +389,11 @@ def test_source_can_be_chosen(a_hub: Hub, an_index: Path, monkeypatch: pytest.Mo
         "small", source="index"
     )
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    assert "could not be fetched: http://127.0.0.1:9: " in refusal("tiny", source="hub")
+    text = refusal("tiny", source="hub")
+    assert "could not be fetched: http://127.0.0.1:9: " in text
+    assert text.endswith(
+        "HF_ENDPOINT names a mirror, and --from takes what --to has fetched elsewhere"
+    )
 
 
 @pytest.mark.usefixtures("an_official", "no_hub")

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +33,30 @@ Start = Callable[..., Process]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Start:
+def start(tmp_path: Path) -> Iterator[Start]:
     """A function that starts `asrd transcribe` on a machine without models and settings.
 
-    `worker`: a module that runs instead of the worker.
+    `worker`: a module that runs instead of the worker. What a failed test leaves is killed.
     """
+    started: list[Process] = []
 
     def start(*arguments: str, worker: str = "", env: Any = None, **streams: Any) -> Process:
         program = ["tests.support.changed", worker] if worker else ["asrd.main"]
         pipe = subprocess.PIPE
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", *program, "transcribe", *arguments],
             env={**environment(tmp_path), "HF_HOME": str(tmp_path / "hf"), **(env or {})},
             text=True,
             **{"stdin": subprocess.DEVNULL, "stdout": pipe, "stderr": pipe, **streams},
         )
+        started.append(process)
+        return process
 
-    return start
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 def end(process: Process, tmp: Path) -> tuple[int, str, str]:
@@ -126,9 +133,9 @@ def test_failed_files_do_not_stop_the_others(start: Start, tmp_path: Path) -> No
 
 
 def test_without_any_file_there_is_no_daemon_and_no_question(start: Start, tmp_path: Path) -> None:
-    code, out, err = end(start("/no/file"), tmp_path)
+    code, out, err = end(start("/no/file", str(tmp_path)), tmp_path)
     assert (code, out) == (Exit.BAD_AUDIO, "")
-    assert err == "asrd: /no/file: No such file or directory\n"
+    assert err == f"asrd: /no/file: No such file or directory\nasrd: {tmp_path}: Is a directory\n"
 
 
 def test_settings_name_the_model(start: Start, tmp_path: Path) -> None:

@@ -28,6 +28,10 @@ class HubError(AsrdError):
     """The hub can't be reached, or does not have the model."""
 
 
+class Unreachable(HubError):
+    """No answer came from the hub, or the library is in offline mode."""
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
     """A file on the hub. `digest` is a SHA-256 or git's hash, None if the hub gives neither."""
@@ -113,5 +117,6 @@ def _patiently(call: Callable[[], T], repository: str) -> T:
                 raise  # the disk
             status = getattr(getattr(error, "response", None), "status_code", None)
             if not pauses or status not in _PASSING:
-                raise HubError(f"{hub.constants.ENDPOINT}: {first_line(error)}") from None
+                kind = Unreachable if status is None else HubError
+                raise kind(f"{hub.constants.ENDPOINT}: {first_line(error)}") from None
             time.sleep(pauses.pop(0))
