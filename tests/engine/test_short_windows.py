@@ -11,10 +11,12 @@ from faster_whisper.audio import pad_or_trim
 from faster_whisper.feature_extractor import FeatureExtractor
 from faster_whisper.transcribe import TranscriptionOptions
 
+from asrd.engine import job_model
 from asrd.engine.audio.reader import Samples
 from asrd.engine.hints import Hints
 from asrd.engine.job_model import JobModel
 from asrd.engine.logmel import WINDOW, LogMel
+from asrd.engine.plausible import is_plausible, most_tokens
 from asrd.engine.whisper import WhisperEngine
 from tests.support.engine_jobs import count_calls, transcribe
 from tests.support.sounds import noise, sample, silence
@@ -110,10 +112,12 @@ def test_clip_in_the_middle_is_shortened(monkeypatch: pytest.MonkeyPatch) -> Non
     assert encoder.encoded[0].shape[1] == 1000
 
 
-def decode(encoder: Encoder, seconds: float, options: Any = OPTIONS) -> str:
+def decode(
+    encoder: Encoder, seconds: float, options: Any = OPTIONS, prompt: list[int] | None = None
+) -> str:
     model, tokenizer = encoder.model(noise(seconds, 0.3)), Letters()
     encoded = encoder.window(model)
-    found = model.generate_with_fallback(encoded, [1, 2], tokenizer, options)
+    found = model.generate_with_fallback(encoded, prompt or [1, 2], tokenizer, options)
     model.find_alignment(tokenizer, [], encoded, 300)
     return tokenizer.decode(found[0].sequences_ids[0])
 
@@ -126,19 +130,12 @@ def test_short_window_is_decoded_once_at_the_first_temperature(
     ((encoded, once),) = encoder.decoded
     assert (encoded, encoder.aligned) == ("1100 frames", ["1100 frames"])
     assert once.temperatures == [0.0]
-    # Room for the fastest speech, not for a loop; CTranslate2 makes half as many tokens.
-    assert 150 < once.max_new_tokens < 200
 
 
 @pytest.mark.parametrize(
     "doubtful",
     [
-        (
-            "go forward to the ten meters beyond the door of the living room and turn the light on",
-            0,
-            1,
-        ),
-        ("x" * 91, 0, 1),
+        ("turn on all the lights of the living room, the kitchen, the bedroom and the hall", 0, 1),
         ("Ten of clubs. 10 of clubs, 10 of clubs", 0, 1),
         ("forward", 0, 2.5),
         ("forward", -1.1, 1),
@@ -154,6 +151,60 @@ def test_doubtful_text_is_decoded_again_from_a_full_window(
     assert encoder.decoded[1][1] is OPTIONS
     assert not encoder.encoded[1][:, 300:].any()
     assert encoder.aligned == ["3000 frames"]
+
+
+def test_text_that_reaches_the_limit_of_a_short_window_is_never_kept(
+    engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens: list[int] = []
+    generate = WhisperModel.generate_with_fallback
+
+    def counting(*arguments: Any) -> Any:
+        found = generate(*arguments)
+        tokens.append(len(found[0].sequences_ids[0]))
+        return found
+
+    monkeypatch.setattr(WhisperModel, "generate_with_fallback", counting)
+    full = transcribe(engine, sample("en-0.wav"), window="full")
+    (needed,) = tokens
+    for most, decoded in ((needed + 1, [needed]), (needed, [needed, needed]), (5, [5, needed])):
+        tokens.clear()
+        monkeypatch.setattr(job_model, "most_tokens", lambda seconds, most=most: most)
+        assert transcribe(engine, sample("en-0.wav"), window="short").text == full.text
+        assert tokens == decoded
+
+
+@pytest.mark.parametrize(
+    ("text", "plausible"),
+    [
+        ("Ten of clubs. 10 of clubs, 10 of clubs", False),
+        ("Bye bye.", False),
+        ("好的好的好的好的", False),
+        ("खाना खाना", False),
+        # The marks are vowels: without them this is "च च".
+        ("मेरे चाचा", True),
+        ("今天天气很好我们去公园吧", True),
+        ("", True),
+        ("Ten of clubs, ten of hearts.", True),
+    ],
+)
+def test_text_that_ends_with_the_same_twice_is_doubtful(text: str, plausible: bool) -> None:
+    assert is_plausible(text, 3) == plausible
+
+
+def test_repetition_that_a_full_window_finds_too_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = Encoder(monkeypatch, ("One, one.", -0.3, 1.0), ("No, no, no.", -0.3, 1.0))
+    assert decode(encoder, 1) == "No, no, no."
+    assert [each for each, _ in encoder.decoded] == ["900 frames", "3000 frames"]
+
+
+@pytest.mark.parametrize("prompt", [3, 100, 226])
+def test_room_is_that_of_the_fastest_speech(monkeypatch: pytest.MonkeyPatch, prompt: int) -> None:
+    encoder = Encoder(monkeypatch, ("go forward", -0.3, 1.0))
+    decode(encoder, 3, prompt=[1] * prompt)
+    room = encoder.decoded[0][1].max_new_tokens
+    # CTranslate2 makes at most half as many tokens as both together.
+    assert min(room, (prompt + room) // 2) == most_tokens(3) == 136
 
 
 def test_own_limit_of_tokens_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
