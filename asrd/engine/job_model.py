@@ -208,6 +208,8 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
                 and is_plausible(tokenizer.decode(tokens), seconds)
                 and found[1] >= options.log_prob_threshold
                 and found[3] <= options.compression_ratio_threshold
+                # Hum, noise and music: "You" in a short window, often nothing in a full one.
+                and found[0].no_speech_prob <= options.no_speech_threshold
             ):
                 return found
             self._encoded, self._padded = super().encode(self._padded), None

@@ -28,6 +28,7 @@ OPTIONS = replace(
     temperatures=[0.0, 0.2, 0.4],
     compression_ratio_threshold=2.4,
     log_prob_threshold=-1.0,
+    no_speech_threshold=0.6,
 )
 
 
@@ -40,9 +41,9 @@ class Letters:
 
 class Encoder:
     """A model that keeps the features that it encodes, and answers with the next of `results`:
-    text, average log probability, compression ratio."""
+    text, average log probability, compression ratio, and perhaps the probability of no speech."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *results: tuple[str, float, float]) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *results: tuple[Any, ...]) -> None:
         self.encoded: list[Any] = []
         self.decoded: list[tuple[str, Any]] = []
         self.aligned: list[str] = []
@@ -69,7 +70,8 @@ class Encoder:
     def _generate(self, encoded: str, prompt: list[int], tokenizer: Any, options: Any) -> Any:
         self.decoded.append((encoded, options))
         text, *numbers = next(self._results)
-        found = SimpleNamespace(sequences_ids=[list(map(ord, text))])
+        silent = numbers[2] if len(numbers) > 2 else 0.1
+        found = SimpleNamespace(sequences_ids=[list(map(ord, text))], no_speech_prob=silent)
         return found, numbers[0], 0.0, numbers[1]
 
     def _align(self, tokenizer: Any, tokens: Any, encoded: str, frames: int) -> None:
@@ -140,10 +142,11 @@ def test_short_window_is_decoded_once_at_the_first_temperature(
         ("forward", 0, 2.5),
         ("forward", -1.1, 1),
         ("forward", float("nan"), 1),
+        ("You", -0.7, 1, 0.9),
     ],
 )
 def test_doubtful_text_is_decoded_again_from_a_full_window(
-    monkeypatch: pytest.MonkeyPatch, doubtful: tuple[str, float, float]
+    monkeypatch: pytest.MonkeyPatch, doubtful: tuple[Any, ...]
 ) -> None:
     encoder = Encoder(monkeypatch, doubtful, ("stop", -2.0, 1.0))
     assert decode(encoder, 3) == "stop"
