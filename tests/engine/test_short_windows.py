@@ -15,7 +15,7 @@ from asrd.engine import job_model
 from asrd.engine.audio.reader import Samples
 from asrd.engine.hints import Hints
 from asrd.engine.job_model import JobModel
-from asrd.engine.logmel import WINDOW, LogMel
+from asrd.engine.logmel import WINDOW, LogMel, Tail
 from asrd.engine.plausible import is_plausible, most_tokens
 from asrd.engine.whisper import WhisperEngine
 from tests.support.engine_jobs import count_calls, transcribe
@@ -59,7 +59,7 @@ class Encoder:
         return model.encode(pad_or_trim(features[:, start : start + frames]))
 
     def model(self, samples: Samples, short: bool = True) -> JobModel:
-        base = SimpleNamespace(feature_extractor=None, model=None)
+        base = SimpleNamespace(feature_extractor=FeatureExtractor(), model=None)
         mel = LogMel([samples], FILTERS, lambda frame: None)
         return JobModel(base, mel, Hints(), short=short)
 
@@ -214,6 +214,22 @@ def test_own_limit_of_tokens_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = Encoder(monkeypatch, ("go forward", -0.3, 1.0))
     decode(encoder, 3, replace(OPTIONS, max_new_tokens=10))
     assert encoder.decoded[0][1].max_new_tokens == 10
+
+
+@pytest.mark.parametrize(
+    ("probability", "language", "frames"), [(0.4, "es", [1100, 3000]), (0.6, "it", [1100])]
+)
+def test_language_that_is_improbable_in_a_short_window_is_detected_again(
+    monkeypatch: pytest.MonkeyPatch, probability: float, language: str, frames: list[int]
+) -> None:
+    encoder = Encoder(monkeypatch)
+    model = encoder.model(noise(3, 0.3))
+    found = {"1100 frames": ("<|it|>", probability), "3000 frames": ("<|es|>", 0.3)}
+    model.model = SimpleNamespace(detect_language=lambda encoded: [[found[encoded]]])
+    assert model.detect_language(Tail(model._features, 0))[0] == language
+    # The window is decoded from what was encoded last.
+    encoder.window(model)
+    assert [each.shape[1] for each in encoder.encoded] == frames
 
 
 @pytest.mark.parametrize("window", ["short", "full"])
