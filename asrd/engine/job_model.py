@@ -31,6 +31,9 @@ from asrd.engine.spoken import Detecting
 _DECODER_TOKENS = 448
 # faster-whisper's threshold for a language, which it takes without looking at other windows.
 _SURE = 0.5
+# The average log probability of a token below which short windows have more wrong words than full
+# ones; faster-whisper decodes a window again below -1.
+_PROBABLE = -0.75
 # A result that `generate_segments` takes for "no speech": it makes no segment of the window and
 # goes on to the next.
 _NO_SPEECH = (SimpleNamespace(no_speech_prob=1.0, sequences_ids=[[]]), -math.inf, 0.0, 0.0)
@@ -220,7 +223,7 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
             if (
                 len(tokens) < most
                 and is_plausible(tokenizer.decode(tokens), seconds)
-                and found[1] >= options.log_prob_threshold
+                and found[1] >= max(options.log_prob_threshold, _PROBABLE)
                 and found[3] <= options.compression_ratio_threshold
                 # Hum, noise and music: "You" in a short window, often nothing in a full one.
                 and found[0].no_speech_prob <= options.no_speech_threshold
