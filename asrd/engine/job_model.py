@@ -33,7 +33,7 @@ _DECODER_TOKENS = 448
 _SURE = 0.5
 # The average log probability of a token below which short windows have more wrong words than full
 # ones; faster-whisper decodes a window again below -1.
-_PROBABLE = -0.75
+_PROBABLE = -0.8
 # A result that `generate_segments` takes for "no speech": it makes no segment of the window and
 # goes on to the next.
 _NO_SPEECH = (SimpleNamespace(no_speech_prob=1.0, sequences_ids=[[]]), -math.inf, 0.0, 0.0)

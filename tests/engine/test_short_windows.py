@@ -140,7 +140,7 @@ def test_short_window_is_decoded_once_at_the_first_temperature(
         ("turn on all the lights of the living room, the kitchen, the bedroom and the hall", 0, 1),
         ("Ten of clubs. 10 of clubs, 10 of clubs", 0, 1),
         ("forward", 0, 2.5),
-        ("forward", -0.8, 1),
+        ("forward", -0.85, 1),
         ("forward", float("nan"), 1),
         ("You", -0.7, 1, 0.9),
     ],
