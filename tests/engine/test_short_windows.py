@@ -223,7 +223,7 @@ def test_language_that_is_improbable_in_a_short_window_is_detected_again(
     monkeypatch: pytest.MonkeyPatch, probability: float, language: str, frames: list[int]
 ) -> None:
     encoder = Encoder(monkeypatch)
-    model = encoder.model(noise(3, 0.3))
+    model: Any = encoder.model(noise(3, 0.3))
     found = {"1100 frames": ("<|it|>", probability), "3000 frames": ("<|es|>", 0.3)}
     model.model = SimpleNamespace(detect_language=lambda encoded: [[found[encoded]]])
     assert model.detect_language(Tail(model._features, 0))[0] == language
