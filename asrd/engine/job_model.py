@@ -8,7 +8,7 @@ A window with less speech is encoded with a few seconds of silence after it (Log
 which costs a third. Whisper was trained on 30 s, and sometimes repeats itself or adds words in a
 short window. So a short window is decoded once, and its text is kept only if it is plausible
 (asrd.engine.plausible) and faster-whisper, too, would keep it. Else the window is encoded at full
-length.
+length; so is one in which no language is probable.
 """
 
 import contextlib
@@ -29,6 +29,11 @@ from asrd.engine.plausible import is_plausible, most_tokens
 from asrd.engine.spoken import Detecting
 
 _DECODER_TOKENS = 448
+# faster-whisper's threshold for a language, which it takes without looking at other windows.
+_SURE = 0.5
+# The average log probability of a token below which short windows have more wrong words than full
+# ones; faster-whisper decodes a window again below -1.
+_PROBABLE = -0.8
 # A result that `generate_segments` takes for "no speech": it makes no segment of the window and
 # goes on to the next.
 _NO_SPEECH = (SimpleNamespace(no_speech_prob=1.0, sequences_ids=[[]]), -math.inf, 0.0, 0.0)
@@ -100,10 +105,11 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
         """
         votes: dict[str, list[float]] = {}
         for window in self._windows(features, language_detection_segments, skip_silence):
-            token, probability = self.model.detect_language(self.encode(pad_or_trim(window)))[0][0]
+            self.encode(pad_or_trim(window))
+            code, probability = self._detected()
             if probability > language_detection_threshold:
-                return token[2:-2], probability, []
-            votes.setdefault(token[2:-2], []).append(probability)
+                return code, probability, []
+            votes.setdefault(code, []).append(probability)
         if not votes:
             self._undetected = True
             return "en", 0.0, []
@@ -146,10 +152,21 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
             self._encoded = super().encode(features if short is None else short)
             self._place = start, stop
         if self._undetected:
-            token, probability = self.model.detect_language(self._encoded)[0][0]
-            self.language = token[2:-2], probability
+            self.language = self._detected()
             self._undetected, self._detected_late = False, True
         return self._encoded
+
+    def _detected(self) -> tuple[str, float]:
+        """Returns the language of the last encoded window and its probability. A short window in
+        which no language is probable is encoded again."""
+        token, probability = self.model.detect_language(self._encoded)[0][0]
+        if self._padded is not None and probability <= _SURE:
+            self._encode_padded()
+            token, probability = self.model.detect_language(self._encoded)[0][0]
+        return token[2:-2], probability
+
+    def _encode_padded(self) -> None:
+        self._encoded, self._padded = super().encode(self._padded), None
 
     def get_prompt(self, tokenizer: Any, previous_tokens: list[int], **options: Any) -> Any:
         """Returns the prompt without hints, and keeps what the one with hints needs."""
@@ -206,11 +223,13 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
             if (
                 len(tokens) < most
                 and is_plausible(tokenizer.decode(tokens), seconds)
-                and found[1] >= options.log_prob_threshold
+                and found[1] >= max(options.log_prob_threshold, _PROBABLE)
                 and found[3] <= options.compression_ratio_threshold
+                # Hum, noise and music: "You" in a short window, often nothing in a full one.
+                and found[0].no_speech_prob <= options.no_speech_threshold
             ):
                 return found
-            self._encoded, self._padded = super().encode(self._padded), None
+            self._encode_padded()
         return super().generate_with_fallback(self._encoded, prompt, tokenizer, options)
 
     def _decoded(self, result: Any, tokenizer: Any) -> Decoded:

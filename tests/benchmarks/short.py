@@ -1,16 +1,19 @@
 """Short recordings: time and word errors with short and full windows, and with faster-whisper.
 
     python -m tests.benchmarks.short [--model NAME ...] [--compute-type T] [--beam-size N]
-                                     [--seconds S]
+                                     [--temperature T] [--seconds S]
 
-Every English recording of tests/real that has a text is transcribed by each way in turn, in one
-process, from its file and with the same options; the rounds are repeated while there is time. The
-errors are those of the first round, and the times those of the recordings of 1 to 4 s.
+Every English recording of tests/real that has a text (those of other voices: $ASRD_TEST_SPEECH) is
+transcribed by each way in turn, in one process, from its file and with the same options; the rounds
+are repeated while there is time. The errors are those of the first round, and the times (of the
+processor, one thread) those of the recordings of 1 to 4 s.
 """
 
 import statistics
+import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import ctranslate2
 from faster_whisper import WhisperModel
@@ -32,6 +35,7 @@ def main() -> None:
     made.add_argument("--model", nargs="*", default=list(weights.MODELS), metavar="NAME")
     made.add_argument("--compute-type", default="int8", help="default: %(default)s")
     made.add_argument("--beam-size", type=int, default=5, help="default: %(default)s")
+    made.add_argument("--temperature", type=float, help="default: faster-whisper's list")
     arguments = made.parse_args()
     measure.use_worker_environment()
     print(measure.machine())
@@ -41,19 +45,21 @@ def main() -> None:
             device="cpu",
             compute_type=arguments.compute_type,
             cpu_threads=1,
-            beam_size=arguments.beam_size,
         )
-        seconds = arguments.seconds / len(arguments.model)
-        _report(f"{name}, {arguments.compute_type}, beam {arguments.beam_size}", settings, seconds)
+        options = {"beam_size": arguments.beam_size}
+        if arguments.temperature is not None:
+            options["temperature"] = arguments.temperature
+        title = ", ".join([name, arguments.compute_type, *(f"{k} {v}" for k, v in options.items())])
+        _report(title, settings, options, arguments.seconds / len(arguments.model))
 
 
-def _report(title: str, settings: WorkerSettings, seconds: float) -> None:
+def _report(title: str, settings: WorkerSettings, options: dict[str, Any], seconds: float) -> None:
     engine = load_engine(settings)
     spoken = [clip for clip in clips().values() if clip.language == "en" and clip.text is not None]
     ways: dict[str, Way] = {
-        "faster-whisper": partial(_library, engine._model, settings.beam_size),
-        "asrd, full": partial(_engine, engine, "full"),
-        "asrd, short": partial(_engine, engine, "short"),
+        "faster-whisper": partial(_library, engine._model, options),
+        "asrd, full": partial(_engine, engine, {**options, "window": "full"}),
+        "asrd, short": partial(_engine, engine, {**options, "window": "short"}),
     }
     texts: dict[str, list[str]] = {name: [] for name in ways}
     times: dict[str, list[float]] = {name: [] for name in ways}
@@ -76,18 +82,19 @@ def _turn(
     for name in names[first:] + names[:first]:
         # Doubtful texts are sampled.
         ctranslate2.set_random_seed(0)
-        taken = measure.seconds_of(lambda: texts[name].append(ways[name](clip)))  # noqa: B023
+        started = time.process_time()
+        texts[name].append(ways[name](clip))
         if counted:
-            times[name].append(taken)
+            times[name].append(time.process_time() - started)
 
 
-def _library(model: WhisperModel, beam_size: int, clip: Clip) -> str:
-    segments, _ = model.transcribe(str(clip.path), language="en", beam_size=beam_size)
+def _library(model: WhisperModel, options: dict[str, Any], clip: Clip) -> str:
+    segments, _ = model.transcribe(str(clip.path), language="en", **options)
     return "".join(segment.text for segment in segments)
 
 
-def _engine(engine: WhisperEngine, window: str, clip: Clip) -> str:
-    return transcribe(engine, clip.path.read_bytes(), ENGLISH, window=window).text
+def _engine(engine: WhisperEngine, options: dict[str, Any], clip: Clip) -> str:
+    return transcribe(engine, clip.path.read_bytes(), ENGLISH, **options).text
 
 
 def _errors(spoken: list[Clip], texts: list[str]) -> list[str]:

@@ -11,10 +11,12 @@ from faster_whisper.audio import pad_or_trim
 from faster_whisper.feature_extractor import FeatureExtractor
 from faster_whisper.transcribe import TranscriptionOptions
 
+from asrd.engine import job_model
 from asrd.engine.audio.reader import Samples
 from asrd.engine.hints import Hints
 from asrd.engine.job_model import JobModel
-from asrd.engine.logmel import WINDOW, LogMel
+from asrd.engine.logmel import WINDOW, LogMel, Tail
+from asrd.engine.plausible import is_plausible, most_tokens
 from asrd.engine.whisper import WhisperEngine
 from tests.support.engine_jobs import count_calls, transcribe
 from tests.support.sounds import noise, sample, silence
@@ -26,6 +28,7 @@ OPTIONS = replace(
     temperatures=[0.0, 0.2, 0.4],
     compression_ratio_threshold=2.4,
     log_prob_threshold=-1.0,
+    no_speech_threshold=0.6,
 )
 
 
@@ -38,9 +41,9 @@ class Letters:
 
 class Encoder:
     """A model that keeps the features that it encodes, and answers with the next of `results`:
-    text, average log probability, compression ratio."""
+    text, average log probability, compression ratio, and perhaps the probability of no speech."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *results: tuple[str, float, float]) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *results: tuple[Any, ...]) -> None:
         self.encoded: list[Any] = []
         self.decoded: list[tuple[str, Any]] = []
         self.aligned: list[str] = []
@@ -56,7 +59,7 @@ class Encoder:
         return model.encode(pad_or_trim(features[:, start : start + frames]))
 
     def model(self, samples: Samples, short: bool = True) -> JobModel:
-        base = SimpleNamespace(feature_extractor=None, model=None)
+        base = SimpleNamespace(feature_extractor=FeatureExtractor(), model=None)
         mel = LogMel([samples], FILTERS, lambda frame: None)
         return JobModel(base, mel, Hints(), short=short)
 
@@ -67,7 +70,8 @@ class Encoder:
     def _generate(self, encoded: str, prompt: list[int], tokenizer: Any, options: Any) -> Any:
         self.decoded.append((encoded, options))
         text, *numbers = next(self._results)
-        found = SimpleNamespace(sequences_ids=[list(map(ord, text))])
+        silent = numbers[2] if len(numbers) > 2 else 0.1
+        found = SimpleNamespace(sequences_ids=[list(map(ord, text))], no_speech_prob=silent)
         return found, numbers[0], 0.0, numbers[1]
 
     def _align(self, tokenizer: Any, tokens: Any, encoded: str, frames: int) -> None:
@@ -110,10 +114,12 @@ def test_clip_in_the_middle_is_shortened(monkeypatch: pytest.MonkeyPatch) -> Non
     assert encoder.encoded[0].shape[1] == 1000
 
 
-def decode(encoder: Encoder, seconds: float, options: Any = OPTIONS) -> str:
+def decode(
+    encoder: Encoder, seconds: float, options: Any = OPTIONS, prompt: list[int] | None = None
+) -> str:
     model, tokenizer = encoder.model(noise(seconds, 0.3)), Letters()
     encoded = encoder.window(model)
-    found = model.generate_with_fallback(encoded, [1, 2], tokenizer, options)
+    found = model.generate_with_fallback(encoded, prompt or [1, 2], tokenizer, options)
     model.find_alignment(tokenizer, [], encoded, 300)
     return tokenizer.decode(found[0].sequences_ids[0])
 
@@ -126,27 +132,21 @@ def test_short_window_is_decoded_once_at_the_first_temperature(
     ((encoded, once),) = encoder.decoded
     assert (encoded, encoder.aligned) == ("1100 frames", ["1100 frames"])
     assert once.temperatures == [0.0]
-    # Room for the fastest speech, not for a loop; CTranslate2 makes half as many tokens.
-    assert 150 < once.max_new_tokens < 200
 
 
 @pytest.mark.parametrize(
     "doubtful",
     [
-        (
-            "go forward to the ten meters beyond the door of the living room and turn the light on",
-            0,
-            1,
-        ),
-        ("x" * 91, 0, 1),
+        ("turn on all the lights of the living room, the kitchen, the bedroom and the hall", 0, 1),
         ("Ten of clubs. 10 of clubs, 10 of clubs", 0, 1),
         ("forward", 0, 2.5),
-        ("forward", -1.1, 1),
+        ("forward", -0.85, 1),
         ("forward", float("nan"), 1),
+        ("You", -0.7, 1, 0.9),
     ],
 )
 def test_doubtful_text_is_decoded_again_from_a_full_window(
-    monkeypatch: pytest.MonkeyPatch, doubtful: tuple[str, float, float]
+    monkeypatch: pytest.MonkeyPatch, doubtful: tuple[Any, ...]
 ) -> None:
     encoder = Encoder(monkeypatch, doubtful, ("stop", -2.0, 1.0))
     assert decode(encoder, 3) == "stop"
@@ -156,10 +156,80 @@ def test_doubtful_text_is_decoded_again_from_a_full_window(
     assert encoder.aligned == ["3000 frames"]
 
 
+def test_text_that_reaches_the_limit_of_a_short_window_is_never_kept(
+    engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens: list[int] = []
+    generate = WhisperModel.generate_with_fallback
+
+    def counting(*arguments: Any) -> Any:
+        found = generate(*arguments)
+        tokens.append(len(found[0].sequences_ids[0]))
+        return found
+
+    monkeypatch.setattr(WhisperModel, "generate_with_fallback", counting)
+    full = transcribe(engine, sample("en-0.wav"), window="full")
+    (needed,) = tokens
+    for most, decoded in ((needed + 1, [needed]), (needed, [needed, needed]), (5, [5, needed])):
+        tokens.clear()
+        monkeypatch.setattr(job_model, "most_tokens", lambda seconds, most=most: most)
+        assert transcribe(engine, sample("en-0.wav"), window="short").text == full.text
+        assert tokens == decoded
+
+
+@pytest.mark.parametrize(
+    ("text", "plausible"),
+    [
+        ("Ten of clubs. 10 of clubs, 10 of clubs", False),
+        ("Bye bye.", False),
+        ("好的好的好的好的", False),
+        ("खाना खाना", False),
+        # The marks are vowels: without them this is "च च".
+        ("मेरे चाचा", True),
+        ("今天天气很好我们去公园吧", True),
+        ("", True),
+        ("Ten of clubs, ten of hearts.", True),
+    ],
+)
+def test_text_that_ends_with_the_same_twice_is_doubtful(text: str, plausible: bool) -> None:
+    assert is_plausible(text, 3) == plausible
+
+
+def test_repetition_that_a_full_window_finds_too_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = Encoder(monkeypatch, ("One, one.", -0.3, 1.0), ("No, no, no.", -0.3, 1.0))
+    assert decode(encoder, 1) == "No, no, no."
+    assert [each for each, _ in encoder.decoded] == ["900 frames", "3000 frames"]
+
+
+@pytest.mark.parametrize("prompt", [3, 100, 226])
+def test_room_is_that_of_the_fastest_speech(monkeypatch: pytest.MonkeyPatch, prompt: int) -> None:
+    encoder = Encoder(monkeypatch, ("go forward", -0.3, 1.0))
+    decode(encoder, 3, prompt=[1] * prompt)
+    room = encoder.decoded[0][1].max_new_tokens
+    # CTranslate2 makes at most half as many tokens as both together.
+    assert min(room, (prompt + room) // 2) == most_tokens(3) == 136
+
+
 def test_own_limit_of_tokens_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = Encoder(monkeypatch, ("go forward", -0.3, 1.0))
     decode(encoder, 3, replace(OPTIONS, max_new_tokens=10))
     assert encoder.decoded[0][1].max_new_tokens == 10
+
+
+@pytest.mark.parametrize(
+    ("probability", "language", "frames"), [(0.4, "es", [1100, 3000]), (0.6, "it", [1100])]
+)
+def test_language_that_is_improbable_in_a_short_window_is_detected_again(
+    monkeypatch: pytest.MonkeyPatch, probability: float, language: str, frames: list[int]
+) -> None:
+    encoder = Encoder(monkeypatch)
+    model: Any = encoder.model(noise(3, 0.3))
+    found = {"1100 frames": ("<|it|>", probability), "3000 frames": ("<|es|>", 0.3)}
+    model.model = SimpleNamespace(detect_language=lambda encoded: [[found[encoded]]])
+    assert model.detect_language(Tail(model._features, 0))[0] == language
+    # The window is decoded from what was encoded last.
+    encoder.window(model)
+    assert [each.shape[1] for each in encoder.encoded] == frames
 
 
 @pytest.mark.parametrize("window", ["short", "full"])

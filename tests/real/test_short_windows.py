@@ -3,12 +3,15 @@
 from typing import Any
 
 import ctranslate2
+import numpy as np
 import pytest
 from faster_whisper import WhisperModel
 
+from asrd.engine.audio.reader import RATE
 from asrd.engine.whisper import WhisperEngine
 from tests.support.engine_jobs import ENGLISH, transcribe
 from tests.support.real.speech import Clip, word_errors
+from tests.support.sounds import noise
 
 pytestmark = pytest.mark.real
 
@@ -64,6 +67,19 @@ def test_word_times_are_those_of_full_windows(
     assert [word.word for word in short] == [word.word for word in full]
     assert [word.start for word in short] == pytest.approx([word.start for word in full], abs=0.2)
     assert [word.end for word in short] == pytest.approx([word.end for word in full], abs=0.2)
+
+
+@pytest.mark.parametrize("name", ["tiny_en", "base"])
+def test_hum_has_no_more_text_in_a_short_window(name: str, request: pytest.FixtureRequest) -> None:
+    engine: WhisperEngine = request.getfixturevalue(name)
+    times = np.arange(3 * RATE) / RATE
+    waves = (level * np.sin(2 * np.pi * hz * times) for hz, level in ((50, 0.02), (150, 0.007)))
+    hum = (sum(waves) + noise(3, 0.0005)).astype(np.float32)
+    texts = []
+    for window in ("short", "full"):
+        ctranslate2.set_random_seed(0)
+        texts.append(transcribe(engine, hum, ENGLISH, window=window).text)
+    assert texts[0] == texts[1]
 
 
 def test_language_and_text_of_french_are_found(base: WhisperEngine, clips: dict[str, Clip]) -> None:
