@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from asrd.engine.audio.reader import BLOCK_SECONDS, AudioReader, Samples
