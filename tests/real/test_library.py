@@ -1,5 +1,6 @@
 """Transcripts of the daemon are those of faster-whisper in the caller's process."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ pytestmark = [pytest.mark.real, pytest.mark.usefixtures("clips")]
 Engines = dict[str, WhisperEngine]
 
 
-def starts(segments: Any) -> list[tuple[str, float]]:
-    """Returns text and start of each segment. The library's last may end after the recording."""
-    return [cue[:2] for cue in cues(segments)]
+def starts(segments: Any, seconds: float = math.inf) -> list[tuple[str, float]]:
+    """Returns text and start of each segment; the library's last may be after the recording."""
+    return [(words, min(start, round(seconds, 2))) for words, start, _ in cues(segments)]
 
 
 @pytest.mark.parametrize(("name", "beam_size", "every"), [("tiny.en", 1, 1), ("base", 5, 4)])
@@ -50,7 +51,8 @@ def test_languages_are_detected(
         found = daemon.transcribe(audio)
         theirs, info = library(base, audio)
         assert found.language == info.language == language
-        assert found.language_probability == pytest.approx(info.language_probability, abs=0.01)
+        # asrd leaves out the frame of padding at the end, so that it encodes the window only once.
+        assert found.language_probability == pytest.approx(info.language_probability, abs=0.03)
         assert found.text == text(theirs)
 
 
@@ -70,7 +72,7 @@ def test_minutes_have_the_same_text(
     audio, said = joined(sentences(), seconds)
     found = daemon.transcribe(audio, name, language="en", **options)
     theirs, _ = library(engines[name], audio, language="en", **options)
-    assert starts(found.segments) == starts(theirs)
+    assert starts(found.segments) == starts(theirs, len(audio) / RATE)
     assert word_error_rate([(said, found.text)]) <= 0.1
 
 

@@ -6,17 +6,18 @@ engine.
 """
 
 import sys
-from typing import Any
 
 from asrd.engine import whisper
+from asrd.engine.weights import Weights
 from asrd.engine.whisper import WhisperEngine, load_engine
+from asrd.settings import WorkerSettings
 from tests.support.changed import start_worker
 from tests.support.exact import make_exact
 
 
-def load_exact(*arguments: Any) -> WhisperEngine:
+def load_exact(settings: WorkerSettings, weights: Weights | None = None) -> WhisperEngine:
     """Does what `load_engine` does."""
-    engine = load_engine(*arguments)
+    engine = load_engine(settings, weights)
     make_exact(engine._model.feature_extractor)
     return engine
 
