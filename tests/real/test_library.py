@@ -61,7 +61,8 @@ def test_languages_are_detected(
     [
         ("tiny.en", 300, {}),
         ("tiny.en", 300, {"vad_filter": True, "condition_on_previous_text": False}),
-        ("base", 120, {"vad_filter": True}),
+        # With the text before as a prompt, both repeat themselves at one temperature.
+        ("base", 120, {"vad_filter": True, "condition_on_previous_text": False}),
     ],
     ids=str,
 )
