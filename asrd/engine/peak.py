@@ -9,6 +9,8 @@ recording, never on the speed of the machine:
 - Any other is decoded ahead for five minutes, or for a number of packets, which are what decoding
   costs (AAC and MP3: about three minutes; Opus: two and a half). It is searched, and kept until it
   is transcribed.
+- With the VAD only speech counts. Any recording is then read ahead so far, and its speech is kept;
+  behind that, only the loudest places of a plain one are judged.
 
 A louder place after that counts from there on.
 """
@@ -28,40 +30,37 @@ from asrd.engine.vad import SpeechFilter, Vad
 SEARCHED_SECONDS = 1800
 READ_AHEAD_SECONDS = 300
 READ_AHEAD_PACKETS = 7500
-# With the VAD only speech counts, and judging everything that is read ahead would take a second. So
-# this much is judged as for the transcript. After it, only the loudest places of a few blocks are
-# judged, with some audio around them. (Their frames are shifted by a few milliseconds, so the power
-# found may be off by a little.)
-SPEECH_SECONDS = 90
+# With the VAD, the loudest places of so many blocks are judged behind the speech that is kept, with
+# some audio around them. (Their frames are shifted by a few milliseconds, so the power found may be
+# off by a little.)
 _JUDGED = 4
 _BEFORE, _AFTER = 4 * RATE, 3 * RATE
 _SHORTEST_MS = 1000
 # After the first five minutes, of the 1,000 frames of a block.
 _SEARCHED_FRAMES = 64
+# One more block has the end of the speech.
+_READ_AHEAD_BLOCKS = READ_AHEAD_SECONDS // BLOCK_SECONDS + 1
 
 
 class ReadAhead:
-    """The blocks of a recording, the first of which may be read early. `given` counts those that
-    were iterated over."""
+    """The blocks of a recording, or the speech in each, the first of which may be read early."""
 
     def __init__(self, recording: AudioReader, blocks: Iterable[Samples]) -> None:
         self._recording = recording
         self._blocks = iter(blocks)
         self._held: deque[Samples] = deque()
-        self.given = 0
 
     def __iter__(self) -> Iterator[Samples]:
         while True:
             block = self._held.popleft() if self._held else next(self._blocks, None)
             if block is None:
                 return
-            self.given += 1
             yield block
 
     def hold(self) -> tuple[list[Samples], int]:
         """Reads ahead. Returns the blocks, and how many of them to search: unless the recording
         ends there, the last only completes the frames of the one before."""
-        wanted = READ_AHEAD_SECONDS // BLOCK_SECONDS
+        wanted = _READ_AHEAD_BLOCKS
         while len(self._held) <= wanted and self._recording.packets <= READ_AHEAD_PACKETS:
             block = next(self._blocks, None)
             if block is None:
@@ -75,10 +74,11 @@ def search(
 ) -> float:
     """Returns the greatest power in the first `count` blocks, or `known` if that is greater.
 
-    With `vad`, only speech counts.
+    With `vad`, the blocks are those behind the speech that is kept, and only speech counts.
     """
     if vad is None:
-        for samples, most in _framed(blocks, count):
+        for index, samples in enumerate(itertools.islice(framed(blocks), count)):
+            most = None if index < _READ_AHEAD_BLOCKS else _SEARCHED_FRAMES
             known, _ = loudest(samples, filters, known, most)
         return known
     # A clip shows no more than this of a longer chunk.
@@ -99,8 +99,9 @@ def _loud_places(
     places: list[tuple[float, Samples]] = []
     blocks, again = itertools.tee(blocks)
     before = NO_SAMPLES
-    for (samples, most), block in zip(_framed(blocks, count), again, strict=False):
-        power, frame = loudest(samples, filters, known, most)
+    searched = itertools.islice(framed(blocks), count)
+    for samples, block in zip(searched, again, strict=False):
+        power, frame = loudest(samples, filters, known, _SEARCHED_FRAMES)
         if frame >= 0:
             here = len(before) + frame * HOP
             clip = np.concatenate((before, block))[max(0, here - _BEFORE) : here + _AFTER]
@@ -109,10 +110,3 @@ def _loud_places(
                 known = places[-1][0]
         before = block
     return places
-
-
-def _framed(blocks: Iterable[Samples], count: int) -> Iterator[tuple[Samples, int | None]]:
-    """Yields what `framed` yields for `count` blocks, each with the number of frames to search."""
-    exact = READ_AHEAD_SECONDS // BLOCK_SECONDS
-    for index, samples in enumerate(itertools.islice(framed(blocks), count)):
-        yield samples, None if index < exact else _SEARCHED_FRAMES

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from asrd.engine.audio.reader import BLOCK_SECONDS, AudioReader, Samples
@@ -12,7 +12,7 @@ from asrd.engine.hints import Hints
 from asrd.engine.interface import OnProgress
 from asrd.engine.logmel import LogMel
 from asrd.engine.mel import FRAMES_PER_SECOND, HOP
-from asrd.engine.peak import SEARCHED_SECONDS, SPEECH_SECONDS, ReadAhead, search
+from asrd.engine.peak import SEARCHED_SECONDS, ReadAhead, search
 from asrd.engine.vad import SpeechFilter, Vad, speech_seconds
 from asrd.errors import OutOfMemory, Poisoned
 from asrd.wire.fds import Closing
@@ -58,13 +58,12 @@ class Prepared(Closing):
         self._reopen = reopen
         self._filters = filters
         self._vad = vad
-        self._blocks = ReadAhead(recording, self._read(recording))
-        self._speech = None if vad is None else SpeechFilter(self._blocks, vad)
+        self._reading = self._read(recording)
+        self._speech = None if vad is None else SpeechFilter(self._reading, vad)
+        self._blocks = ReadAhead(recording, self._speech or self._reading)
         # faster-whisper detects the language from here on.
         self.first_frame = int((self.options.clip_timestamps or [0])[0] * FRAMES_PER_SECOND)
-        self.features = LogMel(
-            self._speech or self._blocks, filters, self._on_window, self.first_frame
-        )
+        self.features = LogMel(self._blocks, filters, self._on_window, self.first_frame)
         self.windows = None
         if self._speech is not None and is_batched(self.options):
             seconds = self.options.chunk_length or WINDOW_SECONDS
@@ -77,7 +76,7 @@ class Prepared(Closing):
         # These hold this object through their callbacks, and minutes of audio: a cycle that the
         # garbage collector would free much later.
         self.callback_error = None
-        del self.features, self.windows, self._speech, self._blocks
+        del self.features, self.windows, self._blocks, self._speech, self._reading
 
     def read_ahead(self) -> None:
         """Makes the first window ready, and finds the loudest place (asrd.engine.peak)."""
@@ -85,37 +84,36 @@ class Prepared(Closing):
             self.windows.read_ahead()
         elif self._needs_length():
             self.features.read_all()
-        elif self.recording.plain:
-            if self._first_window():
-                with self.recording.again() as again:
-                    self._search(self._read(again), SEARCHED_SECONDS // BLOCK_SECONDS)
+        elif self.recording.plain and self._vad is None:
+            if self.features.read_ahead():
+                self._search_again(0)
         else:
             held, count = self._blocks.hold()
-            if self._first_window():
-                self._search(held, count)
+            if self.features.read_ahead():
+                self._raise_peak(search(held, count, self._filters, self.features.peak))
+                if self.recording.plain:
+                    self._search_again(max(0, count - 1))
 
     def _needs_length(self) -> bool:
         """True if faster-whisper looks how far away the end is."""
         options = self.options
         return bool(options.word_timestamps) and options.hallucination_silence_threshold is not None
 
-    def _first_window(self) -> bool:
-        """Returns False if the recording ends within what was read for the first window."""
-        goes_on = self.features.read_ahead()
-        if self._vad is not None:
-            while goes_on and self._blocks.given * BLOCK_SECONDS < SPEECH_SECONDS:
-                goes_on = self.features.read_block()
-        return goes_on
+    def _search_again(self, first: int) -> None:
+        """Searches a second reading of the recording, from block `first` on."""
+        with self.recording.again() as again:
+            blocks = itertools.islice(self._read(again), first, None)
+            count = SEARCHED_SECONDS // BLOCK_SECONDS - first
+            known = self.features.peak
+            self._raise_peak(search(blocks, count, self._filters, known, self._vad))
 
-    def _search(self, blocks: Iterable[Samples], count: int) -> None:
-        known = self.features.peak
-        found = search(blocks, count, self._filters, known, self._vad)
-        if found > known:
+    def _raise_peak(self, found: float) -> None:
+        if found > self.features.peak:
             self.features.raise_peak(found)
 
     def read_rest(self) -> None:
         """Reads what no window needed, so that the recording's length and faults are known."""
-        for _ in self._blocks:
+        for _ in self._reading:
             pass
 
     def report_window(self, sample: int) -> None:

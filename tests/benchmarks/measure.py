@@ -24,7 +24,6 @@ from asrd import Client
 from asrd.demo import MODEL
 from asrd.worker.environment import WORKER_ENVIRONMENT
 from tests.support.real import weights
-from tests.support.real.ways import FULL
 from tests.support.speech import long_recording
 
 RATE = 16_000
@@ -33,7 +32,7 @@ CONFIG = "[worker]\ncpu_threads = 1\nbeam_size = 1\n"
 # The options of every request that is compared with faster-whisper's own work.
 OPTIONS: dict[str, Any] = {"language": "en", "temperature": 0.0}
 # The same for asrd.
-ASKED: dict[str, Any] = {**OPTIONS, **FULL}
+ASKED: dict[str, Any] = {**OPTIONS, "window": "full"}
 # asrd's default on a CPU.
 COMPUTE_TYPE = "int8"
 # States of a worker that will become ready.

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from asrd.engine.whisper import WhisperEngine, load_engine
+from asrd.engine.whisper import WhisperEngine
 from asrd.settings import WorkerSettings
 from tests.support.real import speech, weights
+from tests.support.real.daemon import RealDaemon, real_daemon
+from tests.support.real.exactly import load_exact
 from tests.support.real.speech import Clip
-from tests.support.real.ways import Library, RealDaemon, real_daemon
 
 
 @pytest.fixture(scope="session")
@@ -46,8 +48,8 @@ def daemon(
 
 
 @pytest.fixture(scope="session")
-def libraries(model_path: Callable[[str], Path]) -> dict[str, Library]:
-    return {name: Library(model_path(name)) for name in ("tiny.en", "base")}
+def engines(tiny_en: WhisperEngine, base: WhisperEngine) -> dict[str, WhisperEngine]:
+    return {"tiny.en": tiny_en, "base": base}
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +60,7 @@ def clips() -> dict[str, Clip]:
         pytest.fail(f"real speech: {error}", pytrace=False)
 
 
-def load(path: Path) -> WhisperEngine:
-    return load_engine(
-        WorkerSettings(model=str(path), device="cpu", compute_type="int8", cpu_threads=1)
-    )
+def load(path: Path, **settings: Any) -> WhisperEngine:
+    """Returns an engine with exact features, as those of the daemon are."""
+    chosen = {"compute_type": "int8", **settings}
+    return load_exact(WorkerSettings(model=str(path), device="cpu", cpu_threads=1, **chosen))

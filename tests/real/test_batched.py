@@ -16,8 +16,8 @@ pytestmark = [pytest.mark.real, pytest.mark.usefixtures("clips")]
 
 
 @pytest.fixture(scope="module")
-def five_minutes() -> Samples:
-    return joined(sentences(), 300)[0]
+def recording() -> Samples:
+    return joined(sentences(), 150)[0]
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,9 @@ def five_minutes() -> Samples:
     ],
 )
 def test_text_and_times_are_those_of_faster_whisper(
-    tiny_en: WhisperEngine, five_minutes: Samples, options: dict[str, Any]
+    tiny_en: WhisperEngine, recording: Samples, options: dict[str, Any]
 ) -> None:
-    audio = five_minutes[: 100 * RATE] if options else five_minutes
+    audio = recording[: (90 if options else 120) * RATE]
     theirs, _ = library(tiny_en, audio, True, vad_filter=True, batch_size=3, **options)
     listener = Listener()
     ours = transcribe(tiny_en, audio, ALIKE, listener, batch_size=3, **options)
@@ -60,14 +60,14 @@ class Stop(Exception):
     pass
 
 
-def test_stops_between_two_batches(tiny_en: WhisperEngine, five_minutes: Samples) -> None:
+def test_stops_between_two_batches(tiny_en: WhisperEngine, recording: Samples) -> None:
     listener = Listener(Stop(), segments=2)
     with pytest.raises(Stop):
-        transcribe(tiny_en, five_minutes, ALIKE, listener, batch_size=2)
+        transcribe(tiny_en, recording, ALIKE, listener, batch_size=2)
     done = [seconds for seconds, _ in listener.progress]
     assert max(done) == 0
     listener = Listener()
-    transcribe(tiny_en, five_minutes[: 120 * RATE], ALIKE, listener, batch_size=2)
+    transcribe(tiny_en, recording[: 90 * RATE], ALIKE, listener, batch_size=2)
     done = [seconds for seconds, _ in listener.progress]
     assert done == sorted(done)
     assert done[-1] > 50

@@ -120,8 +120,7 @@ def test_detection_alone_in_silence_and_by_an_english_model(
     ("changes", "message"),
     [
         ({"languages": ("en", "de")}, r"languages\[1\]: this model does not know 'de'"),
-        ({"languages": ()}, "languages: the list is empty"),
-        ({"multilingual": True}, "multilingual: an English-only model"),
+        ({"multilingual": True}, "multilingual: this is an English-only model"),
     ],
 )
 def test_english_model_refuses_other_languages(

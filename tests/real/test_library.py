@@ -1,5 +1,6 @@
 """Transcripts of the daemon are those of faster-whisper in the caller's process."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,34 +8,37 @@ import numpy as np
 import pytest
 
 from asrd.engine.audio.reader import RATE, Samples
+from asrd.engine.whisper import WhisperEngine
+from tests.support.real.daemon import RealDaemon
+from tests.support.real.library import cues, library, text
 from tests.support.real.speech import Clip, joined, sentences, word_error_rate
-from tests.support.real.ways import Library, RealDaemon
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("clips")]
 
-Libraries = dict[str, Library]
+Engines = dict[str, WhisperEngine]
 
 
-@pytest.fixture(scope="module")
-def five_minutes() -> tuple[Samples, str]:
-    """A recording joined from all sentences, and its text."""
-    return joined(sentences(), 300)
+def starts(segments: Any, seconds: float = math.inf) -> list[tuple[str, float]]:
+    """Returns text and start of each segment; the library's last may be after the recording."""
+    return [(words, min(start, round(seconds, 2))) for words, start, _ in cues(segments)]
 
 
-@pytest.mark.parametrize("name", ["tiny.en", "base"])
-def test_sentences_have_the_same_texts(daemon: RealDaemon, libraries: Libraries, name: str) -> None:
+@pytest.mark.parametrize(("name", "beam_size", "every"), [("tiny.en", 1, 1), ("base", 5, 4)])
+def test_sentences_have_the_same_texts(
+    daemon: RealDaemon, engines: Engines, name: str, beam_size: int, every: int
+) -> None:
     pairs = []
-    for clip in sentences():
-        found = daemon.transcribe(clip.path, name, language="en")
-        wanted = libraries[name].transcribe(clip.path, language="en")
-        assert (clip.path.name, found.text) == (clip.path.name, wanted.text)
-        assert [segment.start for segment in found.segments] == pytest.approx(wanted.starts)
+    for clip in sentences()[::every]:
+        options: dict[str, Any] = {"language": "en", "beam_size": beam_size}
+        found = daemon.transcribe(clip.path, name, **options)
+        theirs, _ = library(engines[name], clip.path, **options)
+        assert (clip.path.name, starts(found.segments)) == (clip.path.name, starts(theirs))
         pairs.append((clip.known_text, found.text))
     assert word_error_rate(pairs) <= 0.15
 
 
 def test_languages_are_detected(
-    daemon: RealDaemon, libraries: Libraries, clips: dict[str, Clip]
+    daemon: RealDaemon, base: WhisperEngine, clips: dict[str, Clip]
 ) -> None:
     # Its second half is German.
     german = clips["multilingual.mp3"].audio[30 * RATE : 40 * RATE]
@@ -45,48 +49,52 @@ def test_languages_are_detected(
     }
     for language, audio in recordings.items():
         found = daemon.transcribe(audio)
-        wanted = libraries["base"].transcribe(audio)
-        assert found.language == wanted.language == language
-        assert found.language_probability == pytest.approx(wanted.probability, abs=0.01)
-        assert found.text == wanted.text
+        theirs, info = library(base, audio)
+        assert found.language == info.language == language
+        # asrd leaves out the frame of padding at the end, so that it encodes the window only once.
+        assert found.language_probability == pytest.approx(info.language_probability, abs=0.03)
+        assert found.text == text(theirs)
 
 
-@pytest.mark.parametrize("options", [{}, {"condition_on_previous_text": False}], ids=str)
-def test_five_minutes_have_the_same_text(
-    daemon: RealDaemon,
-    libraries: Libraries,
-    five_minutes: tuple[Samples, str],
-    options: dict[str, Any],
+@pytest.mark.parametrize(
+    ("name", "seconds", "options"),
+    [
+        ("tiny.en", 300, {}),
+        ("tiny.en", 300, {"vad_filter": True, "condition_on_previous_text": False}),
+        # With the text before as a prompt, both repeat themselves at one temperature.
+        ("base", 120, {"vad_filter": True, "condition_on_previous_text": False}),
+    ],
+    ids=str,
+)
+def test_minutes_have_the_same_text(
+    daemon: RealDaemon, engines: Engines, name: str, seconds: int, options: dict[str, Any]
 ) -> None:
-    audio, _ = five_minutes
-    found = daemon.transcribe(audio, "tiny.en", beam_size=1, **options)
-    assert found.text == libraries["tiny.en"].transcribe(audio, beam_size=1, **options).text
+    """With the VAD, too, although asrd looks for speech and for the loudest place as it reads."""
+    audio, said = joined(sentences(), seconds)
+    found = daemon.transcribe(audio, name, language="en", **options)
+    theirs, _ = library(engines[name], audio, language="en", **options)
+    assert starts(found.segments) == starts(theirs, len(audio) / RATE)
+    assert word_error_rate([(said, found.text)]) <= 0.1
 
 
-def test_five_minutes_without_silence_have_as_few_errors(
-    daemon: RealDaemon, libraries: Libraries, five_minutes: tuple[Samples, str]
-) -> None:
-    """asrd looks for speech while it reads, so that its windows begin at other places."""
-    audio, said = five_minutes
-    options: dict[str, Any] = {"vad_filter": True, "condition_on_previous_text": False}
-    found = daemon.transcribe(audio, "base", language="en", beam_size=1, **options)
-    wanted = libraries["base"].transcribe(audio, language="en", beam_size=1, **options)
-    rate, library = (word_error_rate([(said, text)]) for text in (found.text, wanted.text))
-    assert rate <= library + 0.005
-    assert found.segments[-1].end <= len(audio) / RATE
-
-
-@pytest.mark.parametrize("name", ["tiny.en", "base"])
-@pytest.mark.parametrize("kind", ["white noise", "hum", "silence", "clicks"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("white noise", "tiny.en"),
+        ("hum", "tiny.en"),
+        ("silence", "tiny.en"),
+        ("clicks", "tiny.en"),
+        ("white noise", "base"),
+    ],
+)
 def test_recording_without_speech_has_no_other_text(
-    daemon: RealDaemon, libraries: Libraries, kind: str, name: str
+    daemon: RealDaemon, engines: Engines, kind: str, name: str
 ) -> None:
     """Whisper invents text for noise; asrd adds none, and leaves silence empty."""
     audio = without_speech(kind)
-    found = daemon.transcribe(audio, name, language="en", beam_size=1)
+    found = daemon.transcribe(audio, name, language="en")
     if found.text:
-        wanted = libraries[name].transcribe(audio, language="en", beam_size=1)
-        assert found.text == wanted.text
+        assert found.text == text(library(engines[name], audio, language="en")[0])
     assert all(0 <= each.start <= each.end <= 8 for each in found.segments)
 
 

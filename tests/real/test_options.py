@@ -1,7 +1,6 @@
 """Options of faster-whisper do on real speech what they are for: each test fails without its
 option. tests/engine/test_arguments.py has the way to faster-whisper, and refusals."""
 
-import copy
 from collections import Counter
 from typing import Any
 
@@ -11,9 +10,8 @@ from faster_whisper.tokenizer import Tokenizer
 
 from asrd.engine.audio.reader import RATE, Samples
 from asrd.engine.whisper import WhisperEngine
-from asrd.wire.options import Options
 from tests.support.engine_jobs import GREEDY, transcribe
-from tests.support.exact import make_exact
+from tests.support.real.library import ALIKE, library
 from tests.support.real.speech import Clip
 from tests.support.sounds import noise
 
@@ -23,21 +21,11 @@ KENNEDY = "ask what you can do for your country"
 
 
 @pytest.fixture
-def exact(tiny_en: WhisperEngine) -> WhisperEngine:
-    """An engine that computes the features as faster-whisper does, to the last bit."""
-    engine = copy.copy(tiny_en)
-    engine._model = copy.copy(tiny_en._model)
-    engine._model.feature_extractor = copy.copy(tiny_en._model.feature_extractor)
-    make_exact(engine._model.feature_extractor)
-    return engine
-
-
-@pytest.fixture
 def speech(clips: dict[str, Clip]) -> Samples:
     return clips["jfk.flac"].audio
 
 
-def test_answers_are_those_of_faster_whisper(exact: WhisperEngine, speech: Samples) -> None:
+def test_answers_are_those_of_faster_whisper(tiny_en: WhisperEngine, speech: Samples) -> None:
     for options in (
         {"chunk_length": 5},
         {"prefix": "Hello there", "without_timestamps": True},
@@ -47,12 +35,9 @@ def test_answers_are_those_of_faster_whisper(exact: WhisperEngine, speech: Sampl
         {"no_speech_threshold": 0.1, "log_prob_threshold": -0.2, "suppress_blank": False},
         {"word_timestamps": True, "append_punctuations": "", "max_initial_timestamp": 5.0},
     ):
-        chosen: dict[str, Any] = {"language": "en", "beam_size": 1, "temperature": 0.0, **options}
-        ours = transcribe(exact, speech, Options(**chosen))
-        model = copy.copy(exact._model)
-        # faster-whisper changes it for `chunk_length`.
-        model.feature_extractor = copy.copy(model.feature_extractor)
-        theirs = list(model.transcribe(speech, **chosen)[0])
+        chosen: dict[str, Any] = {"language": "en", **options}
+        theirs, _ = library(tiny_en, speech, **chosen)
+        ours = transcribe(tiny_en, speech, ALIKE, **chosen)
         assert [each.text for each in ours.segments] == [each.text for each in theirs], options
         assert texts(ours.segments) == texts(theirs), options
 
@@ -101,11 +86,11 @@ def repetitions(text: str) -> int:
     return max(Counter(zip(*(words[n:] for n in range(4)), strict=False)).values(), default=0)
 
 
-def test_text_after_long_noise_is_not_doubled(exact: WhisperEngine, speech: Samples) -> None:
+def test_text_after_long_noise_is_not_doubled(tiny_en: WhisperEngine, speech: Samples) -> None:
     audio = np.concatenate((speech, noise(40, 0.005), speech))
-    without = transcribe(exact, audio, word_timestamps=True)
+    without = transcribe(tiny_en, audio, word_timestamps=True)
     assert "ask what you ask" in without.text
-    found = transcribe(exact, audio, word_timestamps=True, hallucination_silence_threshold=1.0)
+    found = transcribe(tiny_en, audio, word_timestamps=True, hallucination_silence_threshold=1.0)
     assert found.text.count(KENNEDY) == 2
     assert "ask what you ask" not in found.text
 

@@ -13,7 +13,7 @@ from asrd.errors import BadRequest
 from asrd.wire.options import VadParameters
 from tests.support.engine_jobs import transcribe
 from tests.support.real.library import ALIKE, cues, library
-from tests.support.real.speech import Clip, joined, sentences
+from tests.support.real.speech import joined, sentences
 from tests.support.sounds import blocks
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("clips")]
@@ -50,15 +50,6 @@ def test_text_and_times_are_those_of_faster_whisper(
     ours = transcribe(tiny_en, minute, ALIKE, vad_filter=True, vad_parameters=VadParameters(**way))
     assert cues(ours.segments) == cues(theirs)
     assert ours.audio_seconds == len(minute) / RATE
-
-
-def test_recording_of_faster_whispers_own_test(base: WhisperEngine, clips: dict[str, Clip]) -> None:
-    parameters = VadParameters(min_silence_duration_ms=500, speech_pad_ms=200)
-    audio = clips["jfk.flac"].path.read_bytes()
-    found = transcribe(base, audio, ALIKE, vad_filter=True, vad_parameters=parameters)
-    assert found.text.startswith("And so my fellow Americans")
-    assert 0 < found.segments[0].start < 1
-    assert 10 < found.segments[-1].end < 11
 
 
 def test_parameters_without_the_filter_are_an_error(tiny_en: WhisperEngine) -> None:

@@ -1,30 +1,27 @@
-"""A worker whose features do not depend on the order in which BLAS adds (tests.support.exact).
+"""Engines whose features do not depend on the order in which BLAS adds (tests.support.exact).
 
 The last bit of a feature sometimes decides a word, also of a real model. With exact features any
-difference between the daemon's text and the library's is a fault.
+difference between asrd's text and the library's is a fault. As a program, a worker with such an
+engine.
 """
 
 import sys
-from typing import Any
 
+from asrd.engine import whisper
+from asrd.engine.weights import Weights
+from asrd.engine.whisper import WhisperEngine, load_engine
+from asrd.settings import WorkerSettings
 from tests.support.changed import start_worker
 from tests.support.exact import make_exact
 
 
-def _change_engine() -> None:
-    from asrd.engine import whisper as engine
-
-    whisper: Any = engine
-    load = whisper.load_engine
-
-    def load_exact(*arguments: Any) -> Any:
-        loaded = load(*arguments)
-        make_exact(loaded._model.feature_extractor)
-        return loaded
-
-    whisper.load_engine = load_exact
+def load_exact(settings: WorkerSettings, weights: Weights | None = None) -> WhisperEngine:
+    """Does what `load_engine` does."""
+    engine = load_engine(settings, weights)
+    make_exact(engine._model.feature_extractor)
+    return engine
 
 
 if __name__ == "__main__":
-    _change_engine()
+    whisper.load_engine = load_exact
     sys.exit(start_worker())
