@@ -29,9 +29,9 @@ from asrd.engine.plausible import is_plausible, most_tokens
 from asrd.engine.spoken import Detecting
 
 _DECODER_TOKENS = 448
-# A result that `generate_segments` takes for "no speech": it makes no segment of the window and
-# goes on to the next.
-_NO_SPEECH = (SimpleNamespace(no_speech_prob=1.0, sequences_ids=[[]]), -math.inf, 0.0, 0.0)
+# A result that `generate_segments` takes for "no speech" at any threshold: it makes no segment of the
+# window and goes on to the next.
+_NO_SPEECH = (SimpleNamespace(no_speech_prob=math.inf, sequences_ids=[[]]), -math.inf, 0.0, 0.0)
 
 
 class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no types

@@ -188,6 +188,7 @@ def test_vad_parameters_are_combined_one_by_one() -> None:
     ("wrong", "text"),
     [
         ({"temperature": ()}, "temperature: the list is empty"),
+        ({"temperature": (0.0, 1e-40)}, "temperature: must be 0, or at least 0.01"),
         ({"patience": 0.4, "beam_size": 2}, "patience: must be at least 1 / beam_size"),
         ({"suppress_tokens": (1, 1 << 20)}, "suppress_tokens: this model's tokens end at "),
         ({"prefix": "green " * 300}, r"prefix: has \d+ tokens, the most are 223"),
