@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from faster_whisper.tokenizer import Tokenizer
 
-from asrd.engine.combinations import settle
+from asrd.engine.combinations import check_settings, settle
 from asrd.engine.model_check import Facts
 from asrd.errors import BadRequest
 from asrd.settings import WorkerSettings
@@ -88,6 +88,7 @@ class Arguments:
         self._eot = tokenizer.eot
         self._first_timestamp = tokenizer.timestamp_begin
         self._check(merged(Options(), settings))
+        check_settings(settings)
 
     def merged(self, options: Options) -> Options:
         """Returns the job's options. Raises BadRequest naming the field that contradicts another or

@@ -206,6 +206,12 @@ def test_option_that_cannot_be_followed_is_named(
         arguments(engine, SETTINGS).merged(dataclasses.replace(ENGLISH, **wrong))
 
 
+def test_settings_that_no_request_can_follow_are_an_error(engine: WhisperEngine) -> None:
+    settings = WorkerSettings(batch_size=4, vad_parameters=VadParameters(speech_pad_ms=20_000))
+    with pytest.raises(BadRequest, match="speech_pad_ms: half of the longest speech or more"):
+        arguments(engine, settings)
+
+
 def test_english_only_model_is_not_multilingual(engine: WhisperEngine) -> None:
     facts = Facts(multilingual=False, word_timestamps=True)
     with pytest.raises(BadRequest, match="multilingual: this is an English-only model"):
