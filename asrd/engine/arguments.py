@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from faster_whisper.tokenizer import Tokenizer
 
-from asrd.engine.combinations import settle
+from asrd.engine.combinations import check_settings, settle
 from asrd.engine.model_check import Facts
 from asrd.errors import BadRequest
 from asrd.settings import WorkerSettings
@@ -20,6 +20,8 @@ T = TypeVar("T", Options, VadParameters)
 
 # faster-whisper cuts a longer prefix, and more would leave too little room for the text.
 PREFIX_TOKENS = 223
+# CTranslate2 divides by it: a quotient that overflows, in half precision soon, gives "!!!!!!".
+_LOWEST_TEMPERATURE = 0.01
 # Options that faster-whisper takes as they are; what it does with the others is asrd's own.
 _PASSED = (
     "language",
@@ -86,6 +88,7 @@ class Arguments:
         self._eot = tokenizer.eot
         self._first_timestamp = tokenizer.timestamp_begin
         self._check(merged(Options(), settings))
+        check_settings(settings)
 
     def merged(self, options: Options) -> Options:
         """Returns the job's options. Raises BadRequest naming the field that contradicts another or
@@ -118,6 +121,9 @@ class Arguments:
             raise BadRequest("word_timestamps: this model has no alignment_heads")
         if job.temperature == ():
             raise BadRequest("temperature: the list is empty")
+        values = job.temperature if isinstance(job.temperature, tuple) else (job.temperature or 0,)
+        if any(0 < value < _LOWEST_TEMPERATURE for value in values):
+            raise BadRequest(f"temperature: must be 0, or at least {_LOWEST_TEMPERATURE:g}")
         if job.patience is not None and job.patience * (job.beam_size or 1) < 1:
             raise BadRequest("patience: must be at least 1 / beam_size")
         # CTranslate2 does not check them: one beyond the vocabulary damages other memory.

@@ -16,12 +16,11 @@ from faster_whisper import BatchedInferencePipeline, WhisperModel
 from faster_whisper.vad import VadOptions
 
 from asrd.engine.audio.reader import RATE, Samples
+from asrd.engine.combinations import WINDOW_SECONDS
 from asrd.engine.mel import NO_SAMPLES
 from asrd.engine.spoken import Detecting
 from asrd.engine.vad import SpeechFilter
-from asrd.errors import BadRequest
 
-WINDOW_SECONDS = 30
 # The pipeline's own default; the VAD's is 2000.
 _MIN_SILENCE_MS = 160
 # The decoder holds 448, at most four of which come before the text.
@@ -76,25 +75,20 @@ class Windows:
 
 
 def vad_options(given: dict[str, Any], chunk_length: int | None) -> VadOptions:
-    """Returns the VAD's options for windows of `chunk_length` seconds. Raises BadRequest."""
+    """Returns the VAD's options for windows of `chunk_length` seconds."""
     longest = chunk_length or WINDOW_SECONDS
     longest_speech = min(longest, given.get("max_speech_duration_s", longest))
     merged = {"min_silence_duration_ms": _MIN_SILENCE_MS, **given}
-    options = VadOptions(**{**merged, "max_speech_duration_s": longest_speech})
-    if 2 * options.speech_pad_ms >= 1000 * longest_speech:
-        raise BadRequest(
-            "vad_parameters.speech_pad_ms: must be less than half of the longest speech, "
-            f"{longest_speech:g} s with batch_size"
-        )
-    return options
+    return VadOptions(**{**merged, "max_speech_duration_s": longest_speech})
 
 
 class BatchedModel:
     """A model for one job that decodes `batch_size` windows at once.
 
-    `on_batch(sample)` is called before each batch with its first sample; an error that it raises
-    ends the job. `language` is the detected one and its probability, known once the job has run.
-    `asked` is true once there was a window, so that the weights decided what its text is.
+    `on_batch(sample)` is called before each batch with its first sample, and `on_step` before its
+    texts are generated; an error that they raise ends the job. `language` is the detected one and
+    its probability, known once the job has run. `asked` is true once there was a window, so that
+    the weights decided what its text is.
     """
 
     def __init__(
@@ -104,10 +98,11 @@ class BatchedModel:
         batch_size: int,
         allowed: tuple[str, ...] | None,
         on_batch: Callable[[int], None],
+        on_step: Callable[[], None],
     ) -> None:
         shared = WhisperModel.__new__(WhisperModel)
         shared.__dict__.update(vars(model))
-        shared.model = Detecting(model.model, allowed)
+        shared.model = Detecting(model.model, allowed, on_step)
         self._pipeline = _Pipeline(shared)
         self._windows = windows
         self._batch_size = batch_size

@@ -4,11 +4,15 @@ A request that asks for both gets an error. But a server's default never makes a
 the request asks for wins, and the default is left out.
 """
 
+import math
 from dataclasses import replace
 
 from asrd.errors import BadRequest
-from asrd.wire.options import Options
+from asrd.wire.options import EngineOptions, Options, VadParameters
 
+WINDOW_SECONDS = 30
+_PADDING = "vad_parameters.speech_pad_ms: half of the longest speech or more"
+_NONE = VadParameters()
 # Options of a single window at a time, which faster-whisper's batched way ignores; hints, whose
 # effect asrd checks window by window (asrd.engine.hints).
 _UNBATCHED = (
@@ -37,7 +41,10 @@ def settle(asked: Options, merged: Options) -> Options:
             raise BadRequest("language: must be absent with task detect")
         settled = replace(settled, language=None, batch_size=None)
     if is_batched(settled):
-        against = _unbatched(asked)
+        own, vad = asked.vad_parameters, settled.vad_parameters
+        if vad and _pads_too_much(settled) and (own is None or own.speech_pad_ms is None):
+            settled = replace(settled, vad_parameters=replace(vad, speech_pad_ms=None))
+        against = _unbatched(asked) or (_PADDING if _pads_too_much(settled) else None)
         if against is None:
             settled = replace(settled, vad_filter=True)
         elif is_batched(asked):
@@ -54,7 +61,20 @@ def settle(asked: Options, merged: Options) -> Options:
     return settled
 
 
-def is_batched(options: Options) -> bool:
+def check_settings(settings: EngineOptions) -> None:
+    """Raises BadRequest for settings with which no request could be served."""
+    if is_batched(settings) and _pads_too_much(settings):
+        raise BadRequest(f"{_PADDING}: is not possible with batch_size")
+
+
+def _pads_too_much(options: EngineOptions) -> bool:
+    """True if speech with its padding may be longer than a window of a batch."""
+    vad = options.vad_parameters or _NONE
+    longest = min(options.chunk_length or WINDOW_SECONDS, vad.max_speech_duration_s or math.inf)
+    return 2 * (vad.speech_pad_ms or 0) >= 1000 * longest
+
+
+def is_batched(options: EngineOptions) -> bool:
     return (options.batch_size or 1) > 1
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from asrd.demo import MODEL
 from asrd.engine.fetching import hub
 from asrd.engine.fetching.archives import unpack
-from asrd.engine.fetching.cache import Cache
+from asrd.engine.fetching.cache import Cache, locked_directory
 from asrd.engine.fetching.files import (
     LARGEST,
     SUMS,
@@ -39,6 +39,7 @@ from asrd.stdio import say
 
 SOURCES = ("hub", "index")
 _OTHER_WAYS = "; HF_ENDPOINT names a mirror, and --from takes what --to has fetched elsewhere"
+_STAGING = "asrd-"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -182,12 +183,29 @@ def _fetch(request: _Request, root: Path, origin: Path | None) -> Path:
 
 def _fetch_to(request: _Request, root: Path, to: Path, origin: Path | None) -> Path:
     """Puts the model into the new directory `to`, which appears when it is complete."""
-    if to.exists() and not (to.is_dir() and next(to.iterdir(), None) is None):
-        raise AsrdError(f"{to} exists already: name a new directory, such as {to / 'model'}")
     to = to.absolute()
+    _check_new(to)
     # Kept after an interruption, for the next call.
     work = to.with_name(f".{to.name}.asrd-partial")
-    work.mkdir(parents=True, exist_ok=True)
+    with locked_directory(work):
+        try:
+            # Another process may have been faster.
+            _check_new(to)
+            return _fill(request, root, to, work, origin)
+        except AsrdError:
+            if origin is not None or not any(work.glob("*/blobs/*")):
+                # There is nothing to go on with.
+                shutil.rmtree(work)
+            raise
+
+
+def _check_new(to: Path) -> None:
+    if to.exists() and not (to.is_dir() and next(to.iterdir(), None) is None):
+        raise AsrdError(f"{to} exists already: name a new directory, such as {to / 'model'}")
+
+
+def _fill(request: _Request, root: Path, to: Path, work: Path, origin: Path | None) -> Path:
+    """Fetches the model in `work`, unless the cache in `root` has it, and renames it to `to`."""
     cache = Cache(root, request.repository)
     found = None if origin is not None else _ready(request, cache, request.revision)
     found = found or _fetch(request, work, origin)
@@ -293,7 +311,10 @@ def _from_files(request: _Request, cache: Cache, origin: Path) -> Path:
 @contextmanager
 def _staging(cache: Cache) -> Iterator[Path]:
     cache.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache.folder, prefix="asrd-") as temporary:
+    # Left by a process that was killed: the cache is locked, so nobody uses it.
+    for left in cache.folder.glob(f"{_STAGING}*"):
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(dir=cache.folder, prefix=_STAGING) as temporary:
         staging = Path(temporary) / "model"
         staging.mkdir()
         yield staging

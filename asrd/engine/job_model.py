@@ -13,7 +13,7 @@ length; so is one in which no language is probable.
 
 import contextlib
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -34,9 +34,9 @@ _SURE = 0.5
 # The average log probability of a token below which short windows have more wrong words than full
 # ones; faster-whisper decodes a window again below -1.
 _PROBABLE = -0.8
-# A result that `generate_segments` takes for "no speech": it makes no segment of the window and
-# goes on to the next.
-_NO_SPEECH = (SimpleNamespace(no_speech_prob=1.0, sequences_ids=[[]]), -math.inf, 0.0, 0.0)
+# A result that `generate_segments` takes for "no speech" at any threshold: it makes no segment of
+# the window and goes on to the next.
+_NO_SPEECH = (SimpleNamespace(no_speech_prob=math.inf, sequences_ids=[[]]), -math.inf, 0.0, 0.0)
 
 
 class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no types
@@ -45,6 +45,7 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
     With `short`, windows that hold less than 30 s are encoded shorter; `allowed` are the languages
     that may be detected. `language` is the detected one and its probability, known once the job has
     run. `asked` is true once a window was not silent, so that the weights decided what its text is.
+    `on_step` is called before each text is generated.
     """
 
     def __init__(
@@ -55,9 +56,10 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
         allowed: tuple[str, ...] | None = None,
         *,
         short: bool = True,
+        on_step: Callable[[], None] = lambda: None,
     ) -> None:
         self.__dict__.update(vars(model))
-        self.model = Detecting(model.model, allowed)
+        self.model = Detecting(model.model, allowed, on_step)
         self.feature_extractor = _FeatureStub(model.feature_extractor, features)
         self.language = ("en", 0.0)
         self.asked = False

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from asrd.engine.audio.reader import BLOCK_SECONDS, AudioReader, Samples
-from asrd.engine.batched import WINDOW_SECONDS, Windows
-from asrd.engine.combinations import is_batched
+from asrd.engine.batched import Windows
+from asrd.engine.combinations import WINDOW_SECONDS, is_batched
 from asrd.engine.hints import Hints
 from asrd.engine.interface import OnProgress
 from asrd.engine.logmel import LogMel
@@ -153,15 +153,16 @@ class Prepared(Closing):
     def _read(self, recording: AudioReader) -> Iterator[Samples]:
         for block in recording:
             # Long silence makes no window, but must show progress and must be cancellable.
-            self._report()
+            self.report()
             yield block
 
     def _on_window(self, frame: int) -> None:
         seconds = frame / FRAMES_PER_SECOND
         self._done = seconds if self._speech is None else self._speech.map.original(seconds)
-        self._report()
+        self.report()
 
-    def _report(self) -> None:
+    def report(self) -> None:
+        """Reports that the job is alive; raises what ends it."""
         self.call(self.on_progress, self._done, self.recording.total_seconds)
 
 

@@ -1,21 +1,31 @@
-"""The language of a window: detected by the model, and chosen among the allowed ones."""
+"""The model of a job: it detects only allowed languages, and can be stopped between two texts."""
 
+from collections.abc import Callable
 from typing import Any
 
 
 class Detecting:
     """A CTranslate2 Whisper model that detects only the `allowed` languages; None: all.
 
+    `on_step()` is called before each text is generated, since one window may take many of them, one
+    for each temperature; an error that it raises ends the job.
     `found` holds the codes that were detected last, one for each window of the call.
     """
 
-    def __init__(self, model: Any, allowed: tuple[str, ...] | None) -> None:
+    def __init__(
+        self, model: Any, allowed: tuple[str, ...] | None, on_step: Callable[[], None]
+    ) -> None:
         self._model = model
+        self._on_step = on_step
         self._tokens = None if allowed is None else {f"<|{code}|>" for code in allowed}
         self.found = ["en"]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
+
+    def generate(self, *args: Any, **options: Any) -> Any:
+        self._on_step()
+        return self._model.generate(*args, **options)
 
     def detect_language(self, encoded: Any) -> list[list[tuple[str, float]]]:
         """Returns tokens and their probabilities, the most probable first, for each window.

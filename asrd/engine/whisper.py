@@ -166,11 +166,17 @@ class WhisperEngine:
         allowed = options.languages or None
         model: JobModel | BatchedModel
         if windows is not None and options.batch_size is not None:
-            report = prepared.report_window
-            model = BatchedModel(self._model, windows, options.batch_size, allowed, report)
+            on_batch = prepared.report_window
+            model = BatchedModel(
+                *(self._model, windows, options.batch_size, allowed, on_batch, prepared.report)
+            )
         else:
             short = options.window != "full"
-            model = JobModel(self._model, prepared.features, prepared.hints, allowed, short=short)
+            model = JobModel(
+                *(self._model, prepared.features, prepared.hints, allowed),
+                short=short,
+                on_step=prepared.report,
+            )
         segments: list[Segment] = []
         with prepared.translate_engine_errors():
             if isinstance(model, JobModel) and options.task == "detect":
@@ -250,7 +256,7 @@ class WhisperEngine:
 
 
 def _vad(options: Options) -> Vad:
-    """Returns the VAD with its options. Raises BadRequest and InternalError."""
+    """Returns the VAD with its options. Raises InternalError."""
     given = {} if options.vad_parameters is None else dump(options.vad_parameters)
     if is_batched(options):
         return Vad(_vad_session(), vad_options(given, options.chunk_length))

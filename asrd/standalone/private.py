@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import NamedTuple
 
 import anyio
@@ -17,6 +17,7 @@ from asrd.settings import FrontSettings
 from asrd.standalone.pool import WorkerPool, private_directory, supervised
 from asrd.standalone.supervisor import Supervisor, expect_children, first_of
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Starts of the worker until the model is loaded. A crash then is rarely an accident: more often
 # the model needs more memory than there is.
 _TRIES = 2
@@ -107,12 +108,32 @@ def in_background(environment: Mapping[str, str], verbose: bool) -> Iterator[str
             await anyio.sleep_forever()
 
     # The processes die with the thread that started them (prctl(2)), so it must outlive them.
-    with start_blocking_portal() as portal:
+    with ExitStack() as stack:
+        with _uninterrupted():
+            portal = stack.enter_context(start_blocking_portal())
         running, daemon = portal.start_task(keep)
         try:
             portal.call(until_ready, daemon.supervisor)
             yield daemon.socket
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            for number in _SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
             running.cancel()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Puts off KeyboardInterrupt until the block ends: while a portal starts, anyio would wait
+    forever for the thread that it has just started."""
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    handled = {number: each for number, each in before.items() if callable(each)}
+    for number in handled:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handled.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt

@@ -188,6 +188,7 @@ def test_vad_parameters_are_combined_one_by_one() -> None:
     ("wrong", "text"),
     [
         ({"temperature": ()}, "temperature: the list is empty"),
+        ({"temperature": (0.0, 1e-40)}, "temperature: must be 0, or at least 0.01"),
         ({"patience": 0.4, "beam_size": 2}, "patience: must be at least 1 / beam_size"),
         ({"suppress_tokens": (1, 1 << 20)}, "suppress_tokens: this model's tokens end at "),
         ({"prefix": "green " * 300}, r"prefix: has \d+ tokens, the most are 223"),
@@ -203,6 +204,12 @@ def test_option_that_cannot_be_followed_is_named(
 ) -> None:
     with pytest.raises(BadRequest, match=f"^{text}"):
         arguments(engine, SETTINGS).merged(dataclasses.replace(ENGLISH, **wrong))
+
+
+def test_settings_that_no_request_can_follow_are_an_error(engine: WhisperEngine) -> None:
+    settings = WorkerSettings(batch_size=4, vad_parameters=VadParameters(speech_pad_ms=20_000))
+    with pytest.raises(BadRequest, match="speech_pad_ms: half of the longest speech or more"):
+        arguments(engine, settings)
 
 
 def test_english_only_model_is_not_multilingual(engine: WhisperEngine) -> None:

@@ -19,6 +19,8 @@ def settled(asked: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
 
 
 BATCH = {"batch_size": 8}
+PADDED = {**BATCH, "vad_parameters": {"speech_pad_ms": 600}}
+PADDING = {"vad_parameters": {"speech_pad_ms": 15_000}}
 
 
 @pytest.mark.parametrize(
@@ -41,6 +43,8 @@ BATCH = {"batch_size": 8}
         ({}, {"vad_parameters": {"threshold": 0.2}}, {}),
         ({"vad_parameters": {}}, {"vad_filter": True}, {}),
         ({"vad_parameters": {}, **BATCH}, {}, {"vad_filter": True}),
+        ({"chunk_length": 1}, PADDED, {"vad_parameters": {}, "vad_filter": True}),
+        (PADDING, {**BATCH, "vad_filter": True}, {"batch_size": None}),
     ],
 )
 def test_default_never_makes_a_request_fail(
@@ -58,6 +62,8 @@ def test_default_never_makes_a_request_fail(
         ({**BATCH, "vad_filter": False}, "vad_filter: false: is not possible with batch_size"),
         ({**BATCH, "clip_timestamps": [1]}, "clip_timestamps: is not possible with batch_size"),
         ({"vad_filter": True, "clip_timestamps": [1]}, "clip_timestamps: is not possible with vad"),
+        ({**BATCH, **PADDING}, r"speech_pad_ms: half of the longest speech or more: is not poss"),
+        ({**PADDED, "chunk_length": 1}, r"speech_pad_ms: half of the longest speech or more"),
         ({"vad_parameters": {}}, "vad_parameters: has an effect only with vad_filter"),
         ({"clip_timestamps": []}, "clip_timestamps: the list is empty"),
         ({"clip_timestamps": [2, 2]}, r"clip_timestamps\[1\]: 2 must be after 2, the start of its"),

@@ -11,6 +11,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -311,6 +312,34 @@ def test_directory_is_filled_from_the_cache_and_never_over_files(tmp_path: Path)
     assert names(tmp_path / "new") == {*NAMES, "SHA256SUMS"}
     assert names(cached) == NAMES
     assert "exists already: name a new directory" in refusal("tiny", to=tmp_path / "new")
+
+
+@pytest.mark.usefixtures("home")
+def test_killed_or_failed_process_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    killed = tmp_path / "cache" / "models--some--model" / "asrd-killed" / "model"
+    killed.mkdir(parents=True)
+    (killed / "model.bin").write_bytes(b"gigabytes")
+    fetch_model.fetch_model("some/model", origin=MODEL)
+    assert not killed.parent.exists()
+    (tmp_path / "empty").mkdir()
+    assert "holds no model" in refusal("some/model", origin=tmp_path / "empty", to=tmp_path / "new")
+    assert names(tmp_path) == {"cache", "empty"}
+
+
+@pytest.mark.usefixtures("home")
+def test_of_two_processes_one_fills_the_directory(tmp_path: Path) -> None:
+    target = tmp_path / "new"
+    code = f"""if True:
+        from pathlib import Path
+        from asrd.engine.fetch_model import fetch_model
+        fetch_model("some/model", origin=Path({str(MODEL)!r}), to=Path({str(target)!r}))
+        """
+    with ThreadPoolExecutor() as threads:
+        done = list(threads.map(lambda _: python(code, ""), range(4)))
+    assert sorted(each.returncode for each in done) == [0, 1, 1, 1]
+    assert sum("is there already" in each.stderr for each in done) == 3
+    assert names(target) == {*NAMES, "SHA256SUMS"}
+    assert names(tmp_path) == {"new"}
 
 
 def test_broken_download_to_a_directory_goes_on_and_looks_incomplete(

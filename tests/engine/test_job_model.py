@@ -82,6 +82,13 @@ def test_silent_recording_never_reaches_the_model(
     assert {30.0, 60.0, 90.0} <= {done for done, _ in listener.progress}
 
 
+def test_silence_is_skipped_at_any_threshold(engine: WhisperEngine) -> None:
+    found = transcribe(
+        engine, dither(35), language="en", word_timestamps=True, no_speech_threshold=1.0
+    )
+    assert (found.text, found.audio_seconds) == ("", 35)
+
+
 def test_only_windows_with_sound_reach_the_model(
     engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

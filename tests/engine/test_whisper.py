@@ -151,6 +151,19 @@ def test_progress_is_reported_during_long_silence(engine: WhisperEngine) -> None
     assert len(listener.progress) >= 600 // 33
 
 
+def test_progress_is_reported_before_each_text(engine: WhisperEngine) -> None:
+    """Six texts of one window may take longer than a job that is cancelled may go on."""
+    always: Any = {"compression_ratio_threshold": 0.0, "window": "full"}
+    reports = []
+    for temperatures in (0.0,), (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
+        listener = Listener()
+        transcribe(
+            engine, sample("en-0.wav"), listener=listener, temperature=temperatures, **always
+        )
+        reports.append(len(listener.progress))
+    assert reports[1] - reports[0] == 5
+
+
 class Stop(BaseException):
     pass
 

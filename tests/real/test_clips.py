@@ -39,8 +39,12 @@ def test_text_and_times_are_those_of_faster_whisper(
         tiny_en, recording, ALIKE, clip_timestamps=tuple(points), word_timestamps=words
     )
     assert theirs
-    assert cues(ours.segments) == cues(theirs)
     assert ours.audio_seconds == len(recording) / RATE
+    # faster-whisper also gives times after the end.
+    inside = [
+        (text, start, min(end, round(ours.audio_seconds, 2))) for text, start, end in cues(theirs)
+    ]
+    assert cues(ours.segments) == inside
 
 
 def test_silence_around_doubtful_text_is_skipped(

@@ -18,6 +18,31 @@ from asrd.engine.fetching.files import LARGEST, digest, is_digest
 from asrd.stdio import say
 
 
+def _lock(fd: int) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say("asrd: another process is fetching this model: waiting for it")
+        fcntl.flock(fd, fcntl.LOCK_EX)
+
+
+@contextmanager
+def locked_directory(path: Path) -> Iterator[None]:
+    """Makes a directory that no other process enters in this way until the block ends. The block
+    may remove it."""
+    while True:
+        path.mkdir(parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _lock(fd)
+            # Whoever had it before may have removed it.
+            if path.is_dir() and os.path.samestat(os.fstat(fd), path.stat()):
+                yield
+                return
+        finally:
+            os.close(fd)
+
+
 class Cache:
     def __init__(self, root: Path, repository: str) -> None:
         self.root = root
@@ -42,11 +67,7 @@ class Cache:
         path = self.root / ".locks" / self._name / "asrd.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say("asrd: another process is fetching this model: waiting for it")
-                fcntl.flock(file, fcntl.LOCK_EX)
+            _lock(file.fileno())
             yield
 
     def names(self, revision: str) -> list[str]:
