@@ -337,7 +337,7 @@ def test_of_two_processes_one_fills_the_directory(tmp_path: Path) -> None:
     with ThreadPoolExecutor() as threads:
         done = list(threads.map(lambda _: python(code, ""), range(4)))
     assert sorted(each.returncode for each in done) == [0, 1, 1, 1]
-    assert sum("is there already" in each.stderr for each in done) == 3
+    assert sum("exists already" in each.stderr for each in done) == 3
     assert names(target) == {*NAMES, "SHA256SUMS"}
     assert names(tmp_path) == {"new"}
 

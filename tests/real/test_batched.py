@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from asrd.engine.audio.reader import RATE, Samples
 from asrd.engine.whisper import WhisperEngine
-from asrd.errors import BadRequest
 from tests.support.engine_jobs import Listener, transcribe
 from tests.support.real.library import ALIKE, cues, library
 from tests.support.real.speech import Clip, joined, sentences
@@ -54,43 +52,3 @@ def test_language_is_detected_as_in_faster_whisper(
     assert ours.language == info.language
     assert ours.language_probability == pytest.approx(info.language_probability, abs=1e-3)
     assert cues(ours.segments) == cues(theirs)
-
-
-class Stop(Exception):
-    pass
-
-
-def test_stops_between_two_batches(tiny_en: WhisperEngine, recording: Samples) -> None:
-    listener = Listener(Stop(), segments=2)
-    with pytest.raises(Stop):
-        transcribe(tiny_en, recording, ALIKE, listener, batch_size=2)
-    done = [seconds for seconds, _ in listener.progress]
-    assert max(done) == 0
-    listener = Listener()
-    transcribe(tiny_en, recording[: 90 * RATE], ALIKE, listener, batch_size=2)
-    done = [seconds for seconds, _ in listener.progress]
-    assert done == sorted(done)
-    assert done[-1] > 50
-
-
-def test_silence_has_no_text(tiny_en: WhisperEngine) -> None:
-    found = transcribe(tiny_en, np.zeros(40 * RATE, np.float32), ALIKE, batch_size=4)
-    assert (found.text, found.language, found.audio_seconds) == ("", "en", 40)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"hotwords": "ComfyUI"},
-        {"prefix": "And"},
-        {"best_of": 3},
-        {"condition_on_previous_text": True},
-        {"temperature": (0.0, 0.2)},
-        {"vad_filter": False},
-        {"clip_timestamps": (0.0, 5.0)},
-        {"window": "short"},
-    ],
-)
-def test_option_without_effect_is_an_error(tiny_en: WhisperEngine, changes: dict[str, Any]) -> None:
-    with pytest.raises(BadRequest, match=f"{next(iter(changes))}: .*is not possible with batch"):
-        transcribe(tiny_en, np.zeros(RATE, np.float32), ALIKE, batch_size=4, **changes)
