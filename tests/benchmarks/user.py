@@ -3,20 +3,22 @@ workers.
 
     python -m tests.benchmarks.user [--models NAME ...] [--seconds S] [--minutes M]
 
-asrd's engine and faster-whisper share the weights in this process and take turns; all options are
-the defaults, language given. "Commands" are the sentences of up to 4 s; the long recording is
-joined from all sentences. Wrong words are counted in all sentences, by the first round. A daemon
-adds its hops (latency.py).
+asrd's engine and faster-whisper share the weights in a process and take turns; all options are the
+defaults, language given. Each setup has a process of its own, as a worker has: the threads of
+several models in one process would take the cores from each other. "Commands" are the sentences of
+up to 4 s; the long recording is joined from all sentences. Wrong words are counted in all
+sentences, by the first round. A daemon adds its hops (latency.py).
 """
 
 import argparse
 import itertools
+import multiprocessing
 import os
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -49,11 +51,16 @@ class Setup(NamedTuple):
 Times = defaultdict[tuple[int, str], list[float]]
 
 
-class _Bench:
-    """One setup, its times, and its texts by the way."""
+class Result(NamedTuple):
+    """One setup, its times, and its texts by the way and the recording's number."""
 
+    setup: Setup
+    times: Times
+    texts: dict[str, dict[int, str]]
+
+
+class _Bench:
     def __init__(self, setup: Setup) -> None:
-        self.setup = setup
         self.times: Times = defaultdict(list)
         self.texts: dict[str, dict[int, str]] = {"asrd": {}, "library": {}}
         self._engine = setup.load()
@@ -83,38 +90,41 @@ def main() -> None:
     measure.use_worker_environment()
     print(measure.machine())
     setups = itertools.product(arguments.models, ("float32", "int8"), (1, 2))
-    _report(arguments, _measure(arguments, [_Bench(Setup(*each)) for each in setups]))
+    seconds = arguments.seconds / (4 * len(arguments.models))
+    results = []
+    for each in setups:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            job = process.submit(_measure, Setup(*each), seconds, arguments.minutes)
+            results.append(job.result())
+    _report(arguments, results)
     for model in arguments.models:
         _two_workers(model)
 
 
-def _measure(arguments: argparse.Namespace, benches: list[_Bench]) -> list[_Bench]:
+def _measure(setup: Setup, seconds: float, minutes: float) -> Result:
     recordings = [clip.audio for clip in sentences()]
-    recordings.append(joined(sentences(), 60 * arguments.minutes)[0])
-    for bench in benches:
-        bench._asrd(recordings[0])
-    # A round of all setups takes minutes, so the rounds are those of each recording.
-    share = arguments.seconds / len(recordings)
+    recordings.append(joined(sentences(), 60 * minutes)[0])
+    bench = _Bench(setup)
+    bench.measure(0, recordings[0], first=True)
+    bench.times.clear()
     for number, audio in enumerate(recordings):
-        for round_number in measure.rounds(share):
-            start = round_number % len(benches)
-            for bench in benches[start:] + benches[:start]:
-                bench.measure(number, audio, first=round_number % 2 == 0)
-    return benches
+        for round_number in measure.rounds(seconds / len(recordings)):
+            bench.measure(number, audio, first=round_number % 2 == 0)
+    return Result(setup, bench.times, bench.texts)
 
 
-def _report(arguments: argparse.Namespace, benches: list[_Bench]) -> None:
+def _report(arguments: argparse.Namespace, results: list[Result]) -> None:
     clips = sentences()
     commands = [n for n, c in enumerate(clips) if len(c.audio) <= _COMMAND_SECONDS * measure.RATE]
     rows = []
-    for bench in benches:
+    for result in results:
         wrong = [
             f"{100 * word_error_rate([(c.known_text, texts[n]) for n, c in enumerate(clips)]):.1f}"
-            for texts in bench.texts.values()
+            for texts in result.texts.values()
         ]
-        median, ratio = _summary(bench.times, commands)
-        long, long_ratio = _summary(bench.times, [len(clips)])
-        row = [bench.setup.model, bench.setup.compute_type, str(bench.setup.threads)]
+        median, ratio = _summary(result.times, commands)
+        long, long_ratio = _summary(result.times, [len(clips)])
+        row = [result.setup.model, result.setup.compute_type, str(result.setup.threads)]
         row += [f"{1000 * median:.0f}", f"{ratio:.2f}"]
         rows.append([*row, f"{long / arguments.minutes:.2f}", f"{long_ratio:.2f}", *wrong])
     header = ["model", "compute type", "threads", "command p50 ms", "÷ faster-whisper"]
