@@ -125,11 +125,16 @@ class WhisperEngine:
         encode = self._arguments.encode
         hints, warnings = read_hints(options.hotwords, options.initial_prompt, encode)
         vad = _vad(options) if options.vad_filter else None
-        filters = self._model.feature_extractor.mel_filters
         with contextlib.ExitStack() as stack:
             prepared = stack.enter_context(
                 Prepared(
-                    *(open_audio(), options, arguments, hints, on_progress, filters, vad),
+                    open_audio(),
+                    options,
+                    arguments,
+                    hints,
+                    on_progress,
+                    filters=self._model.feature_extractor.mel_filters,
+                    vad=vad,
                     reopen=open_audio,
                 )
             )
@@ -161,27 +166,13 @@ class WhisperEngine:
         self._ran_out = False
 
     def _run(self, prepared: Prepared, on_segment: OnSegment) -> Transcription:
-        options, windows = prepared.options, prepared.windows
-        # An empty list allows all.
-        allowed = options.languages or None
-        model: JobModel | BatchedModel
-        if windows is not None and options.batch_size is not None:
-            on_batch = prepared.report_window
-            model = BatchedModel(
-                *(self._model, windows, options.batch_size, allowed, on_batch, prepared.report)
-            )
-        else:
-            short = options.window != "full"
-            model = JobModel(
-                *(self._model, prepared.features, prepared.hints, allowed),
-                short=short,
-                on_step=prepared.report,
-            )
+        model = self._job_model(prepared)
+        detects = prepared.options.task == "detect"
         segments: list[Segment] = []
         with prepared.translate_engine_errors():
-            if isinstance(model, JobModel) and options.task == "detect":
+            if isinstance(model, JobModel) and detects:
                 # Whisper has no prompt for this task.
-                model.find_language(prepared.first_frame, **detection(options))
+                model.find_language(prepared.first_frame, **detection(prepared.options))
             else:
                 with contextlib.closing(model.segments(prepared.arguments)) as found:
                     for item, spoken in found:
@@ -189,8 +180,7 @@ class WhisperEngine:
                         prepared.call(on_segment, segments[-1])
             prepared.read_rest()
         text = "".join(segment.text for segment in segments).strip()
-        empty = not text and model.asked and options.task != "detect"
-        if prepared.absurd or empty:
+        if prepared.absurd or (model.asked and not text and not detects):
             self._doubt(prepared)
         language, probability = model.language
         return Transcription(
@@ -200,6 +190,28 @@ class WhisperEngine:
             audio_seconds=prepared.recording.seconds,
             segments=tuple(segments),
             warnings=tuple(prepared.warnings[:WARNINGS_MAX]),
+        )
+
+    def _job_model(self, prepared: Prepared) -> JobModel | BatchedModel:
+        options = prepared.options
+        # An empty list allows all.
+        allowed = options.languages or None
+        if prepared.windows is not None and options.batch_size is not None:
+            return BatchedModel(
+                self._model,
+                prepared.windows,
+                options.batch_size,
+                allowed,
+                prepared.report_window,
+                prepared.report,
+            )
+        return JobModel(
+            self._model,
+            prepared.features,
+            prepared.hints,
+            allowed,
+            short=options.window != "full",
+            on_step=prepared.report,
         )
 
     def _doubt(self, prepared: Prepared) -> None:

@@ -100,6 +100,14 @@ def language_or_empty(key: str, raw: object) -> str:
     return language(key, raw) or ""
 
 
+def one_language(key: str, raw: object) -> str:
+    """A getter for lists of languages: like `language`, but detection is not one of them."""
+    code = language(key, raw)
+    if code is None:
+        raise FieldError(key, f"{raw!r} is not a language")
+    return code
+
+
 def _hint(typed: str) -> str:
     # Imported here: most processes never need it.
     import difflib

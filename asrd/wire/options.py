@@ -19,7 +19,7 @@ from asrd.wire.fields import (
     sequence,
     string,
 )
-from asrd.wire.languages import language
+from asrd.wire.languages import language, one_language
 
 # Whisper's prompt has 223 tokens: the engine cuts longer prompts.
 PROMPT_MAX = 4096
@@ -130,7 +130,7 @@ class EngineOptions:
     )
     multilingual: bool | None = field(flag, None, help="Detect the language of each window.")
     languages: tuple[str, ...] | None = field(
-        sequence(language, 100), None, help="The only languages that detection may choose."
+        sequence(one_language, 100), None, help="The only languages that detection may choose."
     )
     language_detection_threshold: float | None = field(
         number(0, 1), None, help="A language more probable than this is chosen at once."

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks [--only NAME ...] [--quick | --seconds S]
 
-Takes most of an hour with the defaults, and less than 15 minutes with --quick: fewer rounds and
+Takes most of an hour with the defaults, and about 20 minutes with --quick: fewer rounds and
 cases, no model of the size of large-v3. The machine should have nothing else to do. For other
 settings, run one benchmark: `python -m tests.benchmarks.NAME --help`.
 """

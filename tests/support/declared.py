@@ -45,6 +45,7 @@ _WORDS: dict[str, Callable[..., str]] = {
     "integer": _between("integer"),
     "number": _between("number"),
     "language": lambda: "a language: code, tag or English name",
+    "one_language": lambda: "a language: code, tag or English name",
     "language_or_empty": lambda: "a language: code, tag or English name",
     "table": lambda get_name, get_value, max_length: (
         f"table of {_number(max_length)}: {accepts(get_value)}"

@@ -56,6 +56,7 @@ _MAKERS: dict[str, Callable[..., st.SearchStrategy[Any]]] = {
     "integer": lambda low, high: st.integers(low, high),
     "number": lambda low, high: st.floats(low, high),
     "language": lambda: st.sampled_from(sorted(NAMES)),
+    "one_language": lambda: st.sampled_from(sorted(NAMES)),
     "flag": st.booleans,
     "mapping": lambda: st.dictionaries(st.text(_CHARACTERS, max_size=9), _JSON, max_size=3),
     "nested": lambda cls: instances(cls),

@@ -83,6 +83,8 @@ def test_event_is_parsed_by_its_direction() -> None:
         (Options, {"temperature": "hot"}, "temperature: must be a number"),
         (Options, {"temperature": [0, 3]}, "temperature[1]: must be between 0 and 2"),
         (Options, {"beam_size": 0}, "beam_size: must be between 1 and 32"),
+        (Options, {"languages": ["de", "auto"]}, "languages[1]: 'auto' is not a language"),
+        (Options, {"languages": [""]}, "languages[0]: '' is not a language"),
         (Options, {"task": "sing"}, "task: must be one of transcribe, translate"),
         (Transcript, {"text": "", "segments": [SEGMENT]}, "segments[0].words[0].probability: mus"),
     ],
