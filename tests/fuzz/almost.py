@@ -176,6 +176,7 @@ _MAKERS: dict[str, Callable[..., Maker]] = {
     "string": _string,
     "identifier": _identifier,
     "language": _language,
+    "one_language": _language,
     "choice": lambda allowed: lambda source: source.pick([*allowed, "neither"]),
     "integer": _integer,
     "number": _number,
