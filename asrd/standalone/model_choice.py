@@ -11,7 +11,7 @@ from asrd.engine.models import import_hub, repository_of, resolve
 from asrd.errors import AsrdError, ConfigError, LoadError
 from asrd.stdio import say
 
-# The best first: a turbo model makes few errors more than large-v3 and takes a fraction of its
+# The best first: a turbo model makes a few more errors than large-v3 and takes a fraction of its
 # time. A model for English alone writes English nonsense for any other language.
 _BEST_FIRST = (
     *("large-v3-turbo", "large-v3", "large-v2", "large-v1", "medium", "small", "base", "tiny"),
@@ -23,8 +23,8 @@ _FIRST = "base"
 
 
 def best_model(yes: bool) -> str:
-    """Returns the best model on this machine; if there is none, the one that `ensure_model` has
-    fetched. Raises as that."""
+    """Returns the best model on this machine; if there is none, fetches one. Raises as
+    `ensure_model` does."""
     _require_engine()
     found = next(filter(_is_here, _BEST_FIRST), None)
     if found is not None:

@@ -24,6 +24,7 @@ _BYTES_MAX = sum(LARGEST.values()) + (1 << 30)
 # Headers are small: one that is larger is an attack on memory.
 _READ_MAX = 1 << 20
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile)
+# Raised by zipfile for a compression that it does not know, and for encrypted files.
 _UNSUPPORTED = (NotImplementedError, RuntimeError)
 
 
