@@ -56,13 +56,9 @@ _DETECTION = ("language_detection_threshold", "language_detection_segments")
 _FOR_WORDS = ("hallucination_silence_threshold", "prepend_punctuations", "append_punctuations")
 
 
-def merged(options: Options, settings: WorkerSettings) -> Options:
+def completed(options: T, defaults: object) -> T:
     """Returns the options with those of the settings in place of absent ones, also within
     `vad_parameters`."""
-    return _filled(options, settings)
-
-
-def _filled(options: T, defaults: object) -> T:
     changes: dict[str, Any] = {}
     for spec in fields(options):
         own, default = getattr(options, spec.name), getattr(defaults, spec.name, None)
@@ -70,7 +66,7 @@ def _filled(options: T, defaults: object) -> T:
             # The settings have an empty text for a language that is detected.
             changes[spec.name] = None if default == "" and spec.name == "language" else default
         elif isinstance(own, VadParameters) and default is not None:
-            changes[spec.name] = _filled(own, default)
+            changes[spec.name] = completed(own, default)
     return replace(options, **changes)
 
 
@@ -87,7 +83,7 @@ class Arguments:
         self._symbols = tokenizer.non_speech_tokens
         self._eot = tokenizer.eot
         self._first_timestamp = tokenizer.timestamp_begin
-        self._check(merged(Options(), settings))
+        self._check(completed(Options(), settings))
         check_settings(settings)
 
     def merged(self, options: Options) -> Options:
@@ -97,7 +93,7 @@ class Arguments:
             for name in _FOR_WORDS:
                 if getattr(options, name) is not None:
                     raise BadRequest(f"{name}: has no effect without word_timestamps")
-        job = merged(options, self._settings)
+        job = completed(options, self._settings)
         if options.patience is None and job.patience is not None:
             # The settings' patience may be for more beams than the request has.
             job = replace(job, patience=max(job.patience, 1 / (job.beam_size or 1)))

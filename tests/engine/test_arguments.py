@@ -10,7 +10,7 @@ from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_suppressed_tokens
 from faster_whisper.vad import VadOptions
 
-from asrd.engine.arguments import Arguments, merged
+from asrd.engine.arguments import Arguments, completed
 from asrd.engine.model_check import Facts
 from asrd.engine.whisper import WhisperEngine
 from asrd.errors import BadRequest
@@ -167,21 +167,21 @@ def test_every_default_is_used_where_the_request_has_none() -> None:
     values = dict(VALUES, vad_filter=True, languages=("en",), window="full", batch_size=2)
     engine = {name: value for name, value in values.items() if name in names(EngineOptions)}
     settings = WorkerSettings(**engine, language="de")
-    job = merged(Options(task="translate"), settings)
+    job = completed(Options(task="translate"), settings)
     assert {name: getattr(job, name) for name in engine} == engine
     assert (job.language, job.task) == ("de", "translate")
-    assert merged(Options(languages=(), beam_size=1), settings).languages == ()
-    assert merged(Options(), WorkerSettings()).language is None
+    assert completed(Options(languages=(), beam_size=1), settings).languages == ()
+    assert completed(Options(), WorkerSettings()).language is None
 
 
 def test_vad_parameters_are_combined_one_by_one() -> None:
     settings = WorkerSettings(vad_parameters=VadParameters(threshold=0.3, speech_pad_ms=100))
     asked = Options(vad_parameters=VadParameters(threshold=0.6, min_silence_duration_ms=500))
-    assert merged(asked, settings).vad_parameters == VadParameters(
+    assert completed(asked, settings).vad_parameters == VadParameters(
         threshold=0.6, min_silence_duration_ms=500, speech_pad_ms=100
     )
-    assert merged(asked, WorkerSettings()).vad_parameters == asked.vad_parameters
-    assert merged(Options(), settings).vad_parameters == settings.vad_parameters
+    assert completed(asked, WorkerSettings()).vad_parameters == asked.vad_parameters
+    assert completed(Options(), settings).vad_parameters == settings.vad_parameters
 
 
 @pytest.mark.parametrize(
