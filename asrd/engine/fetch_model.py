@@ -158,11 +158,12 @@ def _fetch(request: _Request, root: Path, origin: Path | None) -> Path:
     """Brings the model into the cache in `root`."""
     cache = Cache(root, request.repository)
     with cache.lock():
+        _remove_leftovers(cache)
         if origin is not None:
             return _from_files(request, cache, origin)
         ready = _ready(request, cache, request.revision)
         if ready is not None:
-            say(f"asrd: {request.name} is here, and its hashes are right")
+            say(f"asrd: {request.name} is here, {_certainty(request, cache, request.revision)}")
             return ready
         if request.source == "index":
             return _from_index(request, cache)
@@ -170,9 +171,10 @@ def _fetch(request: _Request, root: Path, origin: Path | None) -> Path:
             return _from_hub(request, cache)
         except hub.HubError as error:
             problem = f"the model {request.name!r} could not be fetched: {error}"
-            ready = _ready(request, cache, cache.revision())
+            here = cache.revision()
+            ready = _ready(request, cache, here)
             if ready is not None:
-                say(f"asrd: {problem}; the one that is here has the right hashes")
+                say(f"asrd: {problem}; it is here, {_certainty(request, cache, here)}")
                 return ready
             if request.source == "hub" or not _may_use_index(request):
                 other_ways = _OTHER_WAYS if isinstance(error, hub.Unreachable) else ""
@@ -192,7 +194,7 @@ def _fetch_to(request: _Request, root: Path, to: Path, origin: Path | None) -> P
             # Another process may have been faster.
             _check_new(to)
             return _fill(request, root, to, work, origin)
-        except AsrdError:
+        except (AsrdError, OSError):
             if origin is not None or not any(work.glob("*/blobs/*")):
                 # There is nothing to go on with.
                 shutil.rmtree(work)
@@ -200,7 +202,8 @@ def _fetch_to(request: _Request, root: Path, to: Path, origin: Path | None) -> P
 
 
 def _check_new(to: Path) -> None:
-    if to.exists() and not (to.is_dir() and next(to.iterdir(), None) is None):
+    empty = to.is_dir() and not to.is_symlink() and next(to.iterdir(), None) is None
+    if os.path.lexists(to) and not empty:
         raise AsrdError(f"{to} exists already: name a new directory, such as {to / 'model'}")
 
 
@@ -239,6 +242,16 @@ def _ready(request: _Request, cache: Cache, revision: str | None) -> Path | None
     except AsrdError:
         return None
     return cache.publish(revision)
+
+
+def _certainty(request: _Request, cache: Cache, revision: str | None) -> str:
+    """Returns what is known about a model that `_ready` has found, as the end of a sentence."""
+    names = [] if revision is None else cache.names(revision)
+    if all(name in request.sha256 for name in names):
+        return "and its hashes are right"
+    if all(revision and cache.stored_hash(revision, name) for name in names):
+        return "and unchanged since it was stored"
+    return "but not verified: no hash is known"
 
 
 # --- sources --------------------------------------------------------------------------------------
@@ -308,12 +321,15 @@ def _from_files(request: _Request, cache: Cache, origin: Path) -> Path:
         return _take(request, cache, staging, theirs, str(origin))
 
 
+def _remove_leftovers(cache: Cache) -> None:
+    """Removes what a process that was killed has left. The cache is locked: nobody uses it."""
+    for left in cache.folder.glob(f"{_STAGING}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
 @contextmanager
 def _staging(cache: Cache) -> Iterator[Path]:
     cache.folder.mkdir(parents=True, exist_ok=True)
-    # Left by a process that was killed: the cache is locked, so nobody uses it.
-    for left in cache.folder.glob(f"{_STAGING}*"):
-        shutil.rmtree(left)
     with tempfile.TemporaryDirectory(dir=cache.folder, prefix=_STAGING) as temporary:
         staging = Path(temporary) / "model"
         staging.mkdir()
@@ -337,7 +353,10 @@ def _take(
             raise _wrong_hash(name, source, found[name], expected[name])
     _report(request, {name: theirs.get(name) for name in names}, SUMS)
     check(staging)
-    revision = request.revision or revision_of(found)
+    # Files that asrd's table does not vouch for must not pass for the official ones later.
+    revision = revision_of(found)
+    if request.revision is not None and found.keys() <= request.sha256.keys():
+        revision = request.revision
     for name in names:
         cache.keep(revision, name, staging / name, found[name])
     return cache.publish(revision)

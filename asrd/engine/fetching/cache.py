@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from asrd.engine.fetching.files import LARGEST, digest, is_digest
+from asrd.errors import AsrdError
 from asrd.stdio import say
+from asrd.wire.fds import OwnedFd
 
 
 def _lock(fd: int) -> None:
@@ -28,12 +30,14 @@ def _lock(fd: int) -> None:
 
 @contextmanager
 def locked_directory(path: Path) -> Iterator[None]:
-    """Makes a directory that no other process enters in this way until the block ends. The block
-    may remove it."""
+    """Makes a directory that no other user can enter, and no other process in this way until the
+    block ends. The block may remove it. Raises AsrdError if another user may have made it."""
     while True:
-        path.mkdir(parents=True, exist_ok=True)
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
+            _check_private(path, os.fstat(fd))
             _lock(fd)
             # Whoever had it before may have removed it.
             if path.is_dir() and os.path.samestat(os.fstat(fd), path.stat()):
@@ -41,6 +45,13 @@ def locked_directory(path: Path) -> Iterator[None]:
                 return
         finally:
             os.close(fd)
+
+
+def _check_private(path: Path, found: os.stat_result) -> None:
+    """Raises AsrdError for a directory in which another user may have put links: files of this user
+    would be overwritten through them."""
+    if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise AsrdError(f"{path} is not private to this user: remove it, or choose another place")
 
 
 class Cache:
@@ -64,22 +75,32 @@ class Cache:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keeps other processes from fetching the same model at the same time."""
+        if self.root.is_dir() and not os.access(self.root, os.W_OK):
+            # Then this process can only read the cache.
+            yield
+            return
         path = self.root / ".locks" / self._name / "asrd.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
+        # Other users can't open it, or they could hold it as long as they like.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with OwnedFd(os.open(path, flags, 0o600)) as file:
             _lock(file.fileno())
             yield
 
     def names(self, revision: str) -> list[str]:
         return [name for name in LARGEST if (self.snapshot(revision) / name).is_file()]
 
+    def stored_hash(self, revision: str, name: str) -> str | None:
+        """Returns the hash under which a file is stored, None if its name is no hash."""
+        link = self.snapshot(revision) / name
+        hash_ = link.readlink().name if link.is_symlink() else None
+        return hash_ if is_digest(hash_) else None
+
     def has(self, revision: str, name: str, expected: str | None) -> bool:
         """Returns True if the file is here and has the expected hash (by default the one that it is
         stored under). Removes a damaged file, and links a good one that another revision has."""
         link = self.snapshot(revision) / name
-        if expected is None and link.is_symlink():
-            expected = link.readlink().name
-            expected = expected if is_digest(expected) else None
+        expected = expected or self.stored_hash(revision, name)
         blob = link if expected is None else self._blobs / expected
         found = link if link.is_file() else blob
         if not found.is_file():
@@ -106,10 +127,11 @@ class Cache:
 
     def publish(self, revision: str) -> Path:
         """Lets the model's name stand for this revision, and returns its directory."""
-        self._main.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._main.with_name(f"main.{os.getpid()}")
-        temporary.write_text(revision)
-        temporary.replace(self._main)
+        if self.revision() != revision:
+            self._main.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._main.with_name(f"main.{os.getpid()}")
+            temporary.write_text(revision)
+            temporary.replace(self._main)
         return self.snapshot(revision)
 
     def _link(self, revision: str, name: str, hash_: str) -> None:

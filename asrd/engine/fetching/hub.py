@@ -4,6 +4,7 @@ The library reads HF_TOKEN, HF_HUB_OFFLINE and the proxy's variables. Its lowest
 file is used: those above it start an interrupted download again from the beginning.
 """
 
+import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,12 +69,13 @@ def _remote_file(sibling: Any) -> RemoteFile:
     lfs = sibling.lfs
     sha256 = lfs.get("sha256") if isinstance(lfs, dict) else getattr(lfs, "sha256", None)
     hash_ = sha256 or sibling.blob_id
-    size = sibling.size if isinstance(sibling.size, int) else None
+    size = sibling.size if isinstance(sibling.size, int) and sibling.size >= 0 else None
     return RemoteFile(sibling.rfilename, size, hash_ if is_digest(hash_) else None)
 
 
 def download(remote: Remote, file: RemoteFile, partial: Path) -> None:
-    """Completes the file `partial`, which may hold the beginning. Raises HubError, OSError."""
+    """Completes the file `partial`, which may hold the beginning. Raises HubError (then also if
+    more came than the hub states, and the file is gone), OSError."""
     hub = import_hub()
     from huggingface_hub.file_download import http_get
 
@@ -87,8 +89,10 @@ def download(remote: Remote, file: RemoteFile, partial: Path) -> None:
     # The library drops an incomplete chunk: with its 10 MiB, a line that breaks often gets nowhere.
     hub.constants.DOWNLOAD_CHUNK_SIZE = _CHUNK
 
+    most = LARGEST[file.name] if file.size is None else file.size
+
     def attempt() -> None:
-        with partial.open("ab") as target:
+        with _Bounded(partial, most) as target:
             http_get(
                 url,
                 target,
@@ -100,7 +104,28 @@ def download(remote: Remote, file: RemoteFile, partial: Path) -> None:
 
     if file.size is not None and partial.exists() and partial.stat().st_size > file.size:
         partial.unlink()
-    _patiently(attempt, remote.repository)
+    try:
+        _patiently(attempt, remote.repository)
+    except _TooMuch:
+        partial.unlink()
+        raise
+
+
+class _TooMuch(HubError):
+    """More came than the hub has stated."""
+
+
+class _Bounded(io.BufferedWriter):
+    """A file to append to, up to `most` bytes."""
+
+    def __init__(self, path: Path, most: int) -> None:
+        super().__init__(io.FileIO(path, "ab"))
+        self._most = most
+
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > self._most:
+            raise _TooMuch(f"{self.name} would be larger than {self._most:,} bytes, as stated")
+        return super().write(data)
 
 
 def _patiently(call: Callable[[], T], repository: str) -> T:
@@ -110,6 +135,8 @@ def _patiently(call: Callable[[], T], repository: str) -> T:
     while True:
         try:
             return call()
+        except HubError:
+            raise
         except hub.errors.RepositoryNotFoundError:
             raise HubError(f"the hub has no repository {repository}") from None
         except Exception as error:  # each version of the library raises others

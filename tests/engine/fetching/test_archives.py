@@ -100,6 +100,31 @@ def large_in_zip(path: Path) -> None:
         archive.writestr("config.json", bytes(LARGEST["config.json"] + 1))
 
 
+def endless_in_zip(path: Path, packing: int) -> None:
+    """A few kilobytes that take all memory: Python unpacks them at once."""
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        archive.writestr("model.bin", bytes(1 << 20))
+
+
+def lzma_in_zip(path: Path) -> None:
+    endless_in_zip(path, zipfile.ZIP_LZMA)
+
+
+def bzip2_in_zip(path: Path) -> None:
+    endless_in_zip(path, zipfile.ZIP_BZIP2)
+
+
+def large_directory(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(3 + archives._DIRECTORY_MAX // 65_000):
+            archive.writestr(f"{number}" + "x" * 65_000, b"")
+
+
+def no_number(path: Path) -> None:
+    headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "many"}
+    tar(path, ("model.bin", b"x"), pax_headers=headers)
+
+
 def twice_in_tar(path: Path) -> None:
     tar(path, ("a/model.bin", b"1"), ("b/model.bin", b"2"))
 
@@ -133,6 +158,10 @@ def damaged_zip(path: Path) -> None:
         (far_away, "it is too large for a model"),
         (large_in_tar, "its config.json is larger than 1,048,576 bytes"),
         (large_in_zip, "its config.json is larger than 1,048,576 bytes"),
+        (lzma_in_zip, "its model.bin is packed in another way than deflate"),
+        (bzip2_in_zip, "its model.bin is packed in another way than deflate"),
+        (large_directory, "it is too large for a model"),
+        (no_number, "is no complete tar, tar.gz or zip file"),
         (twice_in_tar, "it holds more than one model.bin"),
         (twice_in_zip, "it holds more than one model.bin"),
         (cut_off, "is no complete tar, tar.gz or zip file"),
@@ -164,4 +193,16 @@ def test_special_files_in_a_directory_are_refused(tmp_path: Path, into: Path) ->
     (origin / "config.json").unlink()
     os.mkfifo(origin / "config.json")
     assert refusal(origin, into).endswith("config.json is no regular file")
+    assert refusal(origin / "config.json", into).endswith("is neither a directory nor a file")
+    (origin / "config.json").unlink()
+    (origin / "config.json").mkdir()
+    assert refusal(origin, into).endswith("config.json is no regular file")
     assert not any(into.iterdir())
+
+
+def test_parts_are_joined_in_the_order_of_their_numbers(tmp_path: Path, into: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for number in range(12):
+            archive.writestr(f"model.bin.part{number}", f"{number} ")
+    unpack(tmp_path / "a.zip", into)
+    assert (into / "model.bin").read_text().split() == [str(number) for number in range(12)]
