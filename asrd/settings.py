@@ -162,6 +162,12 @@ class WorkerSettings(EngineOptions):
         True,
         help="Try the model on a known recording before the worker is ready and after a suspicious "
         "answer, and end if it gives wrong text.",
+    batch_size_max: int = field(
+        integer(1, 64),
+        8,
+        help="The most windows that are decoded in one call, however large batch_size is; fewer "
+        "with more than 5 beams.",
+    )
     )
     spare: bool = field(
         flag,

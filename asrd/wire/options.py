@@ -152,7 +152,8 @@ class EngineOptions:
     batch_size: int | None = field(
         integer(1, 64),
         None,
-        help="Above 1: decode this many windows at once; faster, with more errors.",
+        help="Above 1: decode this many windows at once, at most the worker's batch_size_max; "
+        "faster, with more errors.",
     )
     window: str | None = field(
         choice("short", "full"),
