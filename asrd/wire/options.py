@@ -14,6 +14,7 @@ from asrd.wire.fields import (
     flag,
     identifier,
     integer,
+    line,
     nested,
     number,
     sequence,
@@ -177,7 +178,7 @@ class Options(EngineOptions):
     language: str | None = field(language, None)
     task: str = field(choice("transcribe", "translate", "detect"), "transcribe")
     initial_prompt: str | None = field(string(PROMPT_MAX), None)
-    prefix: str | None = field(string(PROMPT_MAX), None)
+    prefix: str | None = field(line(PROMPT_MAX), None)
     hotwords: str | None = field(string(PROMPT_MAX), None)
     clip_timestamps: tuple[float, ...] | None = field(sequence(number(0, 7 * _DAY), 1000), None)
     word_timestamps: bool | None = field(flag, None)
