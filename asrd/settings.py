@@ -6,7 +6,18 @@
 from dataclasses import dataclass
 from typing import Any
 
-from asrd.wire.fields import Table, choice, field, flag, identifier, integer, number, string, table
+from asrd.wire.fields import (
+    Table,
+    choice,
+    field,
+    flag,
+    identifier,
+    integer,
+    number,
+    path,
+    string,
+    table,
+)
 from asrd.wire.languages import language_or_empty
 from asrd.wire.options import EngineOptions
 from asrd.wire.records import NAME_MAX
@@ -19,9 +30,9 @@ _DAY = 24 * 3600
 _LEVEL = choice("debug", "info", "warning", "error")
 
 
-def _path(default: str, text: str, max_length: int = 4096) -> Any:
+def _path(default: str, text: str) -> Any:
     """A setting that is a path, with its help `text`; `asrd.config` expands `~/` in it."""
-    return field(string(max_length), default, path=True, help=text)
+    return field(path(4096), default, path=True, help=text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +133,13 @@ class WorkerSettings(EngineOptions):
     """The settings of a worker; those of EngineOptions are the defaults of requests without them,
     and are left to faster-whisper if they are absent, too."""
 
-    model: str = _path("", "A directory, a name in the local cache, or `demo`; empty: `demo`.", 256)
+    # Sent to clients, so no other bytes than UTF-8.
+    model: str = field(
+        string(256),
+        "",
+        path=True,
+        help="A directory, a name in the local cache, or `demo`; empty: `demo`.",
+    )
     device: str = field(
         choice("auto", "cpu", "cuda"), "auto", help="auto: a GPU if one can be used, else the CPU."
     )
@@ -145,6 +162,12 @@ class WorkerSettings(EngineOptions):
         language_or_empty, "", help="Language of jobs without one; empty: it is detected."
     )
     beam_size: int = field(integer(1, 32), 5, help="Beam size of jobs without one.")
+    batch_size_max: int = field(
+        integer(1, 64),
+        8,
+        help="The most windows that are decoded in one call, however large batch_size is; fewer "
+        "with more than 5 beams.",
+    )
     vad_filter: bool = field(
         flag,
         False,

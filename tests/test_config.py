@@ -320,6 +320,16 @@ def test_path_may_begin_with_the_home_directory(
     assert load_worker(file, "0").model == "/home/ann/models/base"
 
 
+def test_path_may_have_bytes_that_are_not_utf_8_but_a_model_is_named_to_clients(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASRD_FRONT_SOCKET", "/tmp/\udcff.sock")
+    assert load_front(file).socket == "/tmp/\udcff.sock"
+    monkeypatch.setenv("ASRD_WORKER_MODEL", "/tmp/\udcff")
+    with pytest.raises(ConfigError, match=r"ASRD_WORKER_MODEL=.*: model: is not valid UTF-8"):
+        load_worker(file, "0")
+
+
 def test_model_directory_may_be_relative_to_the_file(file: Path) -> None:
     (file.parent / "models" / "base").mkdir(parents=True)
     for model, read in (

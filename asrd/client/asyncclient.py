@@ -16,7 +16,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from asrd.client.attempts import Attempts, JobOptions
+from asrd.client.attempts import Attempts, JobOptions, cancel_request
 from asrd.client.connect import BACKLOG_PAUSE, connect, socket_path
 from asrd.client.conversation import (
     ANSWER_SECONDS,
@@ -102,9 +102,9 @@ class AsyncClient:
 
     async def cancel(self, job_id: str) -> int:
         """Cancels the jobs with this id, of any connection of this user, and returns how many it
-        ended."""
+        ended. Raises BadRequest for a text that is no id."""
         # On the shared connection the answer would be the job's own.
-        answer = await self._ask("cancel", {"job_id": job_id}, alone=True)
+        answer = await self._ask("cancel", cancel_request(job_id), alone=True)
         return getattr(answer, "jobs", 0)
 
     async def __aenter__(self) -> "AsyncClient":

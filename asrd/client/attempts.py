@@ -256,9 +256,22 @@ def _checked(fields: dict[str, Any]) -> dict[str, Any]:
     """Returns the fields of `transcribe` after the same checks that the daemon makes."""
     if "model" in fields:
         fields["name"] = fields.pop("model")
-    try:
-        parse(client_events.Transcribe, fields)
-        parse(Options, fields)
-    except errors.FieldError as error:
-        raise errors.BadRequest(str(error)) from None
+    _check(client_events.Transcribe, fields, name="model")
+    _check(Options, fields)
     return fields
+
+
+def cancel_request(job_id: str) -> dict[str, Any]:
+    """Returns the data of `cancel`. Raises BadRequest for a text that is no job's id."""
+    fields = {"job_id": job_id}
+    _check(client_events.Cancel, fields)
+    return fields
+
+
+def _check(cls: type, fields: dict[str, Any], **renamed: str) -> None:
+    """Raises BadRequest with the name that a caller knows: `renamed` has those that differ."""
+    try:
+        parse(cls, fields)
+    except errors.FieldError as error:
+        field = renamed.get(error.field, error.field)
+        raise errors.BadRequest(f"{field}: {error.problem}") from None

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Unpack
 
-from asrd.client.attempts import Attempts, JobOptions
+from asrd.client.attempts import Attempts, JobOptions, cancel_request
 from asrd.client.connect import BACKLOG_PAUSE, connect, socket_path
 from asrd.client.conversation import (
     ANSWER_SECONDS,
@@ -109,8 +109,8 @@ class Client(Closing):
 
     def cancel(self, job_id: str, *, timeout: float = ANSWER_SECONDS) -> int:
         """Cancels the jobs with this id, of any connection of this user, and returns how many it
-        ended. May be called from any thread."""
-        return getattr(self._ask("cancel", {"job_id": job_id}, timeout), "jobs", 0)
+        ended. May be called from any thread. Raises BadRequest for a text that is no id."""
+        return getattr(self._ask("cancel", cancel_request(job_id), timeout), "jobs", 0)
 
     def close(self) -> None:
         """Closes the idle connections. Calls of other threads are not disturbed."""

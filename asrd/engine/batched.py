@@ -1,8 +1,11 @@
 """Windows of one recording decoded at once: faster-whisper's BatchedInferencePipeline.
 
-The pipeline takes a whole recording. Here it gets `batch_size` windows at a time, as the recording
-is read. A window joins the VAD's chunks of speech, up to `chunk_length` seconds. Windows do not
-depend on each other, so texts are those of the whole (tests/real/test_batched.py).
+The pipeline takes a whole recording. Here it gets a few windows at a time, as the recording is
+read. A window joins the VAD's chunks of speech, up to `chunk_length` seconds. Windows do not depend
+on each other, so texts are those of the whole (tests/real/test_batched.py).
+
+A job can't be cancelled within a call, whose memory grows with its windows and their beams. So
+`windows_at_once` bounds them, whatever `batch_size` a request has.
 """
 
 import itertools
@@ -17,7 +20,7 @@ from faster_whisper.vad import VadOptions
 
 from asrd.engine.audio.reader import RATE, Samples
 from asrd.engine.combinations import WINDOW_SECONDS
-from asrd.engine.mel import NO_SAMPLES
+from asrd.engine.mel import FRAMES_PER_SECOND, HOP, NO_SAMPLES
 from asrd.engine.spoken import Detecting
 from asrd.engine.vad import SpeechFilter
 
@@ -25,6 +28,8 @@ from asrd.engine.vad import SpeechFilter
 _MIN_SILENCE_MS = 160
 # The decoder holds 448, at most four of which come before the text.
 _MOST_TOKENS = 444
+# `batch_size_max` counts windows with so many beams, the default.
+_BEAMS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +87,19 @@ def vad_options(given: dict[str, Any], chunk_length: int | None) -> VadOptions:
     return VadOptions(**{**merged, "max_speech_duration_s": longest_speech})
 
 
-class BatchedModel:
-    """A model for one job that decodes `batch_size` windows at once.
+def windows_at_once(batch_size: int, most: int, beams: int) -> int:
+    """Returns how many windows one call decodes: at most `most`, fewer with more than 5 beams."""
+    return max(1, min(batch_size, most, most * _BEAMS // beams))
 
-    `on_batch(sample)` is called before each batch with its first sample, and `on_step` before its
-    texts are generated; an error that they raise ends the job. `language` is the detected one and
-    its probability, known once the job has run. `asked` is true once there was a window, so that
-    the weights decided what its text is.
+
+class BatchedModel:
+    """A model for one job that decodes `at_once` windows in one call.
+
+    `batch_size` is the number that the job asked for: it bounds the windows in which the language
+    is detected. `on_batch(sample)` is called before each call with its first sample, and `on_step`
+    before its texts are generated; an error that they raise ends the job. `language` is the
+    detected one and its probability, known once the job has run. `asked` is true once there was a
+    window, so that the weights decided what its text is.
     """
 
     def __init__(
@@ -96,6 +107,7 @@ class BatchedModel:
         model: Any,
         windows: Windows,
         batch_size: int,
+        at_once: int,
         allowed: tuple[str, ...] | None,
         on_batch: Callable[[int], None],
         on_step: Callable[[], None],
@@ -103,10 +115,10 @@ class BatchedModel:
         shared = WhisperModel.__new__(WhisperModel)
         shared.__dict__.update(vars(model))
         shared.model = Detecting(model.model, allowed, on_step)
-        self._pipeline = _Pipeline(shared)
+        self._pipeline = _Pipeline(shared, on_batch)
         self._windows = windows
         self._batch_size = batch_size
-        self._on_batch = on_batch
+        self._at_once = at_once
         self.language = ("en", 0.0 if model.model.is_multilingual else 1.0)
         self.asked = False
 
@@ -118,14 +130,31 @@ class BatchedModel:
         if language := arguments.get("language"):
             self.language = (language, 1.0)
         count = 0
-        while windows := self._windows.take(self._batch_size):
+        while windows := self._next(arguments):
             self.asked = True
-            self._on_batch(windows[0].first)
             for segment in self._decode(windows, arguments):
                 if segment.text.strip():
                     count += 1
                     segment.id = count
                     yield segment, self._pipeline.languages.get(segment.seek)
+
+    def _next(self, arguments: dict[str, Any]) -> list[Window]:
+        """Returns the next windows: those of one call, and at first all in which the language is to
+        be detected, so that it does not depend on `at_once`."""
+        windows = self._windows.take(self._at_once)
+        frames = self._frames_for_detection(arguments)
+        while len(windows) < self._batch_size and _frames(windows) < frames:
+            more = self._windows.take(1)
+            if not more:
+                break
+            windows += more
+        return windows
+
+    def _frames_for_detection(self, arguments: dict[str, Any]) -> int:
+        if arguments.get("language") or not self._pipeline.model.model.is_multilingual:
+            return 0
+        segments: int = arguments.get("language_detection_segments", 1)
+        return segments * WINDOW_SECONDS * FRAMES_PER_SECOND
 
     def _decode(self, windows: list[Window], arguments: dict[str, Any]) -> Iterator[Any]:
         self._pipeline.first = first = windows[0].first
@@ -137,7 +166,7 @@ class BatchedModel:
             samples,
             **{
                 **arguments,
-                "batch_size": len(windows),
+                "batch_size": self._at_once,
                 "clip_timestamps": [
                     {"start": start, "end": end} for start, end in zip(seconds, ends, strict=True)
                 ],
@@ -151,19 +180,26 @@ class BatchedModel:
         yield from found
 
 
+def _frames(windows: list[Window]) -> int:
+    """Returns how many frames of features the windows have."""
+    return sum(len(each.samples) // HOP for each in windows)
+
+
 class _Pipeline(BatchedInferencePipeline):  # type: ignore[misc]  # faster-whisper has no types
     """The pipeline for a part of the speech that begins at sample `first`.
 
     `languages` has those that were detected for single windows, by the frames at which they begin.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, on_batch: Callable[[int], None]) -> None:
         super().__init__(model)
+        self._on_batch = on_batch
         self.first = 0
         self.languages: dict[int, str] = {}
         self._last_speech = 0.0
 
     def forward(self, features: Any, tokenizer: Any, chunks_metadata: Any, options: Any) -> Any:
+        self._on_batch(self.first + chunks_metadata[0]["segments"][0]["start"])
         for chunk in chunks_metadata:
             chunk["offset"] = (self.first + chunk["segments"][0]["start"]) / RATE
         # faster-whisper forgets it after each call.

@@ -7,8 +7,9 @@ from typing import Any
 class Detecting:
     """A CTranslate2 Whisper model that detects only the `allowed` languages; None: all.
 
-    `on_step()` is called before each text is generated, since one window may take many of them, one
-    for each temperature; an error that it raises ends the job.
+    `on_step()` is called before each text is generated and before each detection, since one window
+    may take many texts, one for each temperature, and a detection many windows; an error that it
+    raises ends the job.
     `found` holds the codes that were detected last, one for each window of the call.
     """
 
@@ -35,6 +36,7 @@ class Detecting:
         """
         if encoded is None:
             return [[(f"<|{self.found[0]}|>", 0.0)]]
+        self._on_step()
         windows = [self._choose(window) for window in self._model.detect_language(encoded)]
         self.found = [window[0][0][2:-2] for window in windows]
         return windows

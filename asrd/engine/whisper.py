@@ -36,7 +36,7 @@ from asrd.engine import cuda, models
 from asrd.engine.arguments import Arguments, detection
 from asrd.engine.audio.opening import open_recording
 from asrd.engine.audio.reader import AudioReader
-from asrd.engine.batched import BatchedModel, vad_options
+from asrd.engine.batched import BatchedModel, vad_options, windows_at_once
 from asrd.engine.channels import Channels
 from asrd.engine.combinations import is_batched
 from asrd.engine.hints import read_hints
@@ -193,7 +193,7 @@ class WhisperEngine:
         )
 
     def _job_model(self, prepared: Prepared) -> JobModel | BatchedModel:
-        options = prepared.options
+        options, settings = prepared.options, self._settings
         # An empty list allows all.
         allowed = options.languages or None
         if prepared.windows is not None and options.batch_size is not None:
@@ -201,6 +201,11 @@ class WhisperEngine:
                 self._model,
                 prepared.windows,
                 options.batch_size,
+                windows_at_once(
+                    options.batch_size,
+                    settings.batch_size_max,
+                    options.beam_size or settings.beam_size,
+                ),
                 allowed,
                 prepared.report_window,
                 prepared.report,

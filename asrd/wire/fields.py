@@ -8,6 +8,7 @@ an error reads the same for both.
 import dataclasses
 import functools
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -15,6 +16,9 @@ from asrd.errors import FieldError
 
 T = TypeVar("T")
 Getter = Callable[[str, object], Any]
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 def field(getter: Getter, default: Any = dataclasses.MISSING, **metadata: Any) -> Any:
@@ -71,13 +75,45 @@ def dump(value: Any) -> Any:
     return value
 
 
-def string(max_length: int) -> Getter:
+def path(max_length: int) -> Getter:
+    """A getter for the name of a file, which may be any bytes (surrogates, by `os.fsdecode`)."""
+
     def get(key: str, raw: object) -> str:
-        if not isinstance(raw, str):
-            raise FieldError(key, "must be a string")
-        if len(raw) > max_length:
-            raise FieldError(key, f"is longer than {max_length} characters")
-        return raw
+        return _short(key, raw, max_length)
+
+    return get
+
+
+def _short(key: str, raw: object, max_length: int) -> str:
+    if not isinstance(raw, str):
+        raise FieldError(key, "must be a string")
+    if len(raw) > max_length:
+        raise FieldError(key, f"is longer than {max_length} characters")
+    return raw
+
+
+def string(max_length: int) -> Getter:
+    """A getter for text that can be sent: JSON has no lone surrogates, by which Python represents
+    the bytes of an argument that are not UTF-8."""
+
+    def get(key: str, raw: object) -> str:
+        value = _short(key, raw, max_length)
+        if _SURROGATE.search(value):
+            raise FieldError(key, "is not valid UTF-8")
+        return value
+
+    return get
+
+
+def line(max_length: int) -> Getter:
+    """A getter for text without control characters, except white space around it."""
+    get_text = string(max_length)
+
+    def get(key: str, raw: object) -> str:
+        value: str = get_text(key, raw)
+        if _CONTROL.search(value.strip()):
+            raise FieldError(key, "must not contain control characters")
+        return value
 
     return get
 

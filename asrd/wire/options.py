@@ -14,6 +14,7 @@ from asrd.wire.fields import (
     flag,
     identifier,
     integer,
+    line,
     nested,
     number,
     sequence,
@@ -152,7 +153,8 @@ class EngineOptions:
     batch_size: int | None = field(
         integer(1, 64),
         None,
-        help="Above 1: decode this many windows at once; faster, with more errors.",
+        help="Above 1: decode this many windows at once, at most the worker's batch_size_max; "
+        "faster, with more errors.",
     )
     window: str | None = field(
         choice("short", "full"),
@@ -176,7 +178,7 @@ class Options(EngineOptions):
     language: str | None = field(language, None)
     task: str = field(choice("transcribe", "translate", "detect"), "transcribe")
     initial_prompt: str | None = field(string(PROMPT_MAX), None)
-    prefix: str | None = field(string(PROMPT_MAX), None)
+    prefix: str | None = field(line(PROMPT_MAX), None)
     hotwords: str | None = field(string(PROMPT_MAX), None)
     clip_timestamps: tuple[float, ...] | None = field(sequence(number(0, 7 * _DAY), 1000), None)
     word_timestamps: bool | None = field(flag, None)

@@ -266,6 +266,20 @@ def test_option_out_of_range_is_wrong_usage(recording: str, capsys: Capture) -> 
     assert "beam_size: must be between 1 and 32" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flag", ["prepend-punctuations", "prefix", "hotwords", "model", "job-id"])
+def test_text_that_is_not_utf_8_is_wrong_usage(
+    flag: str, path: Path, recording: str, capsys: Capture
+) -> None:
+    with FakeDaemon(path, []):
+        assert (
+            main(["transcribe", recording, "--word-timestamps", f"--{flag}", "\udcff"])
+            == Exit.USAGE
+        )
+    name = flag.replace("-", "_")
+    problem = f"asrctl: {recording}: {name}: is not valid UTF-8\n"
+    assert capsys.readouterr() == ("", problem)
+
+
 @pytest.mark.parametrize("arguments", ["talk.wav -o link", "talk.txt --output-dir ."])
 def test_text_never_overwrites_a_recording(
     arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture

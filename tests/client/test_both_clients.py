@@ -121,6 +121,8 @@ def test_questions_share_a_connection(path: Path, connect: Connect) -> None:
         assert client.ping() < PATIENCE
         assert {request.connection for request in daemon.requests} == {0}
         assert client.cancel("no-such-job") == 0
+        with pytest.raises(BadRequest, match="job_id: is not valid UTF-8"):
+            client.cancel("\udcff")
 
 
 def test_segments_arrive_while_the_job_runs(path: Path, connect: Connect) -> None:

@@ -174,6 +174,7 @@ def _mapping(source: Source) -> dict[str, Any]:
 
 _MAKERS: dict[str, Callable[..., Maker]] = {
     "string": _string,
+    "line": lambda get_text: _by(get_text),
     "identifier": _identifier,
     "language": _language,
     "one_language": _language,

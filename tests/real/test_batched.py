@@ -43,6 +43,16 @@ def test_text_and_times_are_those_of_faster_whisper(
         assert words == [(w.word, round(w.start, 3)) for each in theirs for w in each.words or ()]
 
 
+def test_large_batch_has_the_same_text_in_several_calls(
+    tiny_en: WhisperEngine, recording: Samples
+) -> None:
+    options: dict[str, Any] = {"batch_size": 64, "chunk_length": 8}
+    theirs, _ = library(tiny_en, recording, True, vad_filter=True, **options)
+    ours = transcribe(tiny_en, recording, ALIKE, **options)
+    assert len(theirs) > 2 * tiny_en._settings.batch_size_max
+    assert cues(ours.segments) == cues(theirs)
+
+
 def test_language_is_detected_as_in_faster_whisper(
     base: WhisperEngine, clips: dict[str, Clip]
 ) -> None:

@@ -38,6 +38,8 @@ def _between(what: str) -> Callable[..., str]:
 
 _WORDS: dict[str, Callable[..., str]] = {
     "string": lambda max_length: f"text, up to {_number(max_length)} characters",
+    "path": lambda max_length: f"text, up to {_number(max_length)} characters",
+    "line": lambda get_text: accepts(get_text),
     "identifier": lambda get_text: (
         f"name, up to {inspect.getclosurevars(get_text).nonlocals['max_length']} characters"
     ),

@@ -39,6 +39,12 @@ def _string(max_length: int) -> st.SearchStrategy[Any]:
     return st.text(_CHARACTERS, max_size=min(max_length, 20))
 
 
+def _line(get_text: Getter) -> st.SearchStrategy[Any]:
+    longest = inspect.getclosurevars(get_text).nonlocals["max_length"]
+    visible = st.characters(exclude_categories=["Cs", "Cc"])
+    return st.text(visible, max_size=min(longest, 20))
+
+
 def _identifier(get_text: Getter) -> st.SearchStrategy[Any]:
     printable = st.characters(exclude_categories=["C", "Z"])
     longest = inspect.getclosurevars(get_text).nonlocals["max_length"]
@@ -51,6 +57,7 @@ def _sequence(getter: Getter, max_length: int) -> st.SearchStrategy[Any]:
 
 _MAKERS: dict[str, Callable[..., st.SearchStrategy[Any]]] = {
     "string": _string,
+    "line": _line,
     "identifier": _identifier,
     "choice": lambda allowed: st.sampled_from(allowed),
     "integer": lambda low, high: st.integers(low, high),

@@ -26,6 +26,7 @@ class Outer:
 
 
 STRING, IDENTIFIER, CHOICE = fields.string(3), fields.identifier(9), fields.choice("a", "b")
+PATH, LINE = fields.path(3), fields.line(3)
 INTEGER, NUMBER = fields.integer(-1, 5), fields.number(0, 2)
 LIST = fields.sequence(fields.integer(0, 9), 2)
 EITHER = fields.either(NUMBER, fields.sequence(NUMBER, 2), (list, tuple))
@@ -34,7 +35,9 @@ NOT_NUMBERS = ["1", True, [], {}, b"1"]
 Getter = Callable[[str, object], Any]
 
 GOOD: list[tuple[Getter, list[object]]] = [
-    (STRING, ["", "äöü", "\n"]),
+    (STRING, ["", "äöü", "\n", "\U0001f600"]),
+    (PATH, ["", "äöü", "/\udcff"]),
+    (LINE, ["", "äöü", " a ", "a\n"]),
     (IDENTIFIER, ["a-b", "äöü"]),
     (CHOICE, ["a", "b"]),
     (INTEGER, [-1, 0, 5]),
@@ -47,6 +50,11 @@ GOOD: list[tuple[Getter, list[object]]] = [
 BAD: list[tuple[Getter, list[object], str]] = [
     (STRING, NOT_STRINGS, "must be a string"),
     (STRING, ["abcd"], "is longer than 3 characters"),
+    (STRING, ["\ud800", "a\udcff"], "is not valid UTF-8"),
+    (PATH, NOT_STRINGS, "must be a string"),
+    (PATH, ["\udcff" * 4], "is longer than 3 characters"),
+    (LINE, ["\ud800"], "is not valid UTF-8"),
+    (LINE, ["\x00", "a\nb", "\x9b1"], "must not contain control characters"),
     (IDENTIFIER, NOT_STRINGS, "must be a string"),
     (IDENTIFIER, ["a" * 10], "is longer than 9 characters"),
     (
