@@ -98,7 +98,7 @@ def string(max_length: int) -> Getter:
 
     def get(key: str, raw: object) -> str:
         value = _short(key, raw, max_length)
-        if _SURROGATE.search(value):
+        if not value.isascii() and _SURROGATE.search(value):
             raise FieldError(key, "is not valid UTF-8")
         return value
 
