@@ -89,6 +89,7 @@ class SelfTest:
 
 def _log_probability(logits: Any, token: int) -> float:
     on_cpu = logits.to(ctranslate2.DataType.float32).to_device(ctranslate2.Device.cpu)
-    values = np.array(on_cpu, np.float64)
+    values: Any = np.array(on_cpu, np.float64)
     with np.errstate(invalid="ignore"):
-        return float(values[token] - np.logaddexp.reduce(values))
+        values -= values.max()
+        return float(values[token] - np.log(np.exp(values).sum()))
