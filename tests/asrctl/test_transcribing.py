@@ -17,6 +17,8 @@ from asrd.exitcodes import Exit
 from asrd.wire.options import EngineOptions
 from tests.asrctl.conftest import make_recording
 from tests.support.fake_daemon import PATIENCE, Behaviour, FakeDaemon, answer, begin, fail, raw
+from tests.support.procfs import asleep
+from tests.support.raw import wait_for
 from tests.support.subprocesses import read_terminal, started
 
 Capture = pytest.CaptureFixture[str]
@@ -308,6 +310,7 @@ def test_segments_are_printed_at_once_and_ctrl_c_cancels(path: Path, recording: 
         asrctl = started("transcribe", recording)
         assert asrctl.stdout is not None
         assert [asrctl.stdout.readline() for _ in range(2)] == [b"first\n", b"second\n"]
+        wait_for("a wait in the kernel", lambda: asleep(asrctl.pid))
         asrctl.send_signal(signal.SIGINT)
         out, err = asrctl.communicate(None, PATIENCE)
         assert (asrctl.returncode, out, err) == (Exit.INTERRUPTED, b"", b"asrctl: interrupted\n")
@@ -338,6 +341,7 @@ def test_progress_bar_on_a_terminal(path: Path, recording: str) -> None:
         assert re.search(r"talk\.wav  \[#{12}\.{12}\]  50%  0:01 / 0:02", seen)
         # The bar is removed before a line is written in its place.
         assert "\r\x1b[Kb\r\n" in seen
+        wait_for("a wait in the kernel", lambda: asleep(asrctl.pid))
         asrctl.send_signal(signal.SIGINT)
         read_terminal(terminal, lambda seen: "interrupted" in seen)
         assert asrctl.wait(PATIENCE) == Exit.INTERRUPTED

@@ -18,7 +18,7 @@ from asrd.demo import MODEL, SAMPLES
 from asrd.exitcodes import EXIT_CONFIG, Exit
 from tests.support.daemons import Daemon, alive, crashing_model, environment
 from tests.support.hub import serve
-from tests.support.procfs import children
+from tests.support.procfs import asleep, children
 from tests.support.raw import LONG, PATIENCE, SHORT, TEXTS, wait_for
 from tests.support.subprocesses import read_terminal
 
@@ -73,6 +73,7 @@ def first_line(process: Process) -> str:
 
 def interrupted(process: Process, tmp: Path, number: int = signal.SIGINT) -> None:
     """Ends it with a signal, as promised: soon, and with all its processes."""
+    wait_for("a wait in the kernel", lambda: asleep(process.pid))
     pids = children(process.pid)
     sent = time.monotonic()
     process.send_signal(number)
@@ -184,6 +185,7 @@ def test_ctrl_c_while_fetching(start: Start, tmp_path: Path) -> None:
         process = start(SAMPLE, "--model", "some/model", "--yes", env=env)
         connection, _ = silent.accept()
         with connection:
+            connection.recv(1)
             interrupted(process, tmp_path)
 
 

@@ -11,3 +11,12 @@ def children(pid: int | str = "self") -> list[int]:
         with suppress(FileNotFoundError, ProcessLookupError):
             found += map(int, listed.read_text().split())
     return found
+
+
+def asleep(pid: int) -> bool:
+    """Whether its main thread waits in the kernel.
+
+    Python looks for signals between two steps: one that comes just before a wait begins is noticed
+    only when the wait ends, so a test that measures the time until then sends it to a sleeper.
+    """
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
