@@ -14,7 +14,7 @@ def children(pid: int | str = "self") -> list[int]:
 
 
 def asleep(pid: int) -> bool:
-    """Whether its main thread waits in the kernel.
+    """Returns True if its main thread waits in the kernel.
 
     Python looks for signals between two steps: one that comes just before a wait begins is noticed
     only when the wait ends, so a test that measures the time until then sends it to a sleeper.
