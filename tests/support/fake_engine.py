@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from asrd.engine.interface import OnProgress, OnSegment, Transcription
+from asrd.engine.interface import Engine, OnProgress, OnSegment, Transcription
 from asrd.settings import WorkerSettings
 from asrd.systemd import Notifier
 from asrd.wire.fds import Closing
@@ -15,7 +15,7 @@ from asrd.wire.options import Options
 from asrd.wire.records import AudioFormat, Segment
 from asrd.worker.inference import Announce, Inference
 from asrd.worker.worker import Worker
-from tests.support.raw import PATIENCE, Peer, memfd, wait_for
+from tests.support.raw import PATIENCE, Peer, memfd
 
 AUDIO_SECONDS = 12.5
 
@@ -79,6 +79,22 @@ class FakeEngine:
             raise self.failures[step]
 
 
+class EndableInference(Inference):
+    """An Inference whose thread, which else ends with the process, ends before."""
+
+    def start(self, load: Callable[[Announce], Engine[Any]]) -> None:
+        self._others = set(threading.enumerate())
+        super().start(load)
+
+    def end(self) -> None:
+        """Waits for the job that runs, ends the thread, and closes."""
+        no_task: Any = None
+        self._tasks.put(no_task)
+        for thread in set(threading.enumerate()) - self._others:
+            thread.join(PATIENCE)
+        self._wake.close()
+
+
 class FakeWorker:
     """A worker with such an engine, in a thread of the test.
 
@@ -99,7 +115,7 @@ class FakeWorker:
         self._listener.bind(str(directory / "worker.sock"))
         self._listener.listen()
         self._load = load or (lambda announce: engine)
-        self._inference = Inference()
+        self._inference = EndableInference()
         made = WorkerSettings(**settings)
         self.worker = Worker(made, self._listener, self.notifier, self._inference)
         self._thread = threading.Thread(target=self._run)
@@ -127,13 +143,10 @@ class FakeWorker:
         for gate in self.engine.gates.values():
             gate.set()
         self._thread.join()
-        # Where the process would end, the job that goes on and the connection would with it.
-        if (task := self.worker._task) is not None:
-            wait_for("the job to end", lambda: task.fd._fd < 0)
+        self._inference.end()
         self.worker._drop_front()
         self.notifier.close()
         self._listener.close()
-        self._inference._wake.close()
 
 
 def send_job(front: Peer, text: str = "a", key: int = 1) -> None:

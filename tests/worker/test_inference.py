@@ -14,7 +14,7 @@ from asrd.wire.options import Options
 from asrd.wire.records import AudioFormat
 from asrd.wire.worker_events import Done, Failed, Hello, JobProgress, JobSegment, StartJob
 from asrd.worker.inference import Announce, Inference, LoadFailed, Message, Task
-from tests.support.fake_engine import AUDIO_SECONDS, FakeEngine
+from tests.support.fake_engine import AUDIO_SECONDS, EndableInference, FakeEngine
 from tests.support.raw import PATIENCE, memfd, wait_for
 
 
@@ -25,12 +25,12 @@ def task(text: str = "a", key: int = 1, **fields: Any) -> Task:
 
 @contextmanager
 def started(load: Callable[[Announce], FakeEngine]) -> Iterator[Inference]:
-    inference = Inference()
+    inference = EndableInference()
     inference.start(load)
     try:
         yield inference
     finally:
-        inference._wake.close()
+        inference.end()
 
 
 @contextmanager
