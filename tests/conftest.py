@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,10 @@ from tests.support.procfs import children
 # asrd.engine.whisper sets these for the worker; some tests import the libraries before it does.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# A shell that starts the tests in the background ignores Ctrl-C for them, and so for the programs
+# that they start and stop.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: the machines are shared, and a slow example is not a bug. No database: a failure must
 # not depend on an earlier run.
