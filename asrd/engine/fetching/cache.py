@@ -11,7 +11,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from asrd.engine.fetching.files import LARGEST, digest, is_digest
@@ -32,19 +32,26 @@ def _lock(fd: int) -> None:
 def locked_directory(path: Path) -> Iterator[None]:
     """Makes a directory that no other user can enter, and no other process in this way until the
     block ends. The block may remove it. Raises AsrdError if another user may have made it."""
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir(mode=0o700, exist_ok=True)
+    while (directory := _open_locked(path)) is None:
+        pass
+    with directory:
+        yield
+
+
+def _open_locked(path: Path) -> OwnedFd | None:
+    """Returns None if the process that had the directory before has removed it meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    with ExitStack() as stack, suppress(FileNotFoundError):
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            _check_private(path, os.fstat(fd))
-            _lock(fd)
-            # Whoever had it before may have removed it.
-            if path.is_dir() and os.path.samestat(os.fstat(fd), path.stat()):
-                yield
-                return
-        finally:
-            os.close(fd)
+        directory = stack.enter_context(OwnedFd(fd))
+        _check_private(path, os.fstat(fd))
+        _lock(fd)
+        if os.path.samestat(os.fstat(fd), path.lstat()):
+            stack.pop_all()
+            return directory
+    return None
 
 
 def _check_private(path: Path, found: os.stat_result) -> None:

@@ -1,5 +1,6 @@
 """`asrd fetch-model --to` and `--from`: models carried from one machine to another."""
 
+import os
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from huggingface_hub import constants
 
 from asrd.demo import MODEL
 from asrd.engine import fetch_model
+from asrd.engine.fetching.cache import locked_directory
 from asrd.engine.models import resolve
 from asrd.model_table import MODELS, OfficialModel
 from tests.support.fetching import KEPT, NAMES, SHA256, names, python, refusal
@@ -140,3 +142,22 @@ def test_files_without_a_known_hash_do_not_pass_for_the_official_ones(
     (path / "model.bin").write_bytes(model_bin)
     assert fetch_model.fetch_model("tiny") == path
     assert capsys.readouterr().err.endswith("; it is here, but not verified: no hash is known\n")
+
+
+def test_directory_that_its_last_holder_removes_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp_path / "work"
+    really_open, opened = os.open, []
+
+    def removed_before(path: Path, flags: int) -> int:
+        if path == work:
+            opened.append(path)
+            if len(opened) == 1:
+                work.rmdir()
+        return really_open(path, flags)
+
+    monkeypatch.setattr(os, "open", removed_before)
+    with locked_directory(work):
+        assert work.is_dir()
+    assert len(opened) == 2
