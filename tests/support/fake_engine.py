@@ -80,7 +80,7 @@ class FakeEngine:
 
 
 class EndableInference(Inference):
-    """An Inference whose thread, which else ends with the process, ends before."""
+    """An Inference whose thread a test can end; in a worker it ends with the process."""
 
     def start(self, load: Callable[[Announce], Engine[Any]]) -> None:
         self._others = set(threading.enumerate())

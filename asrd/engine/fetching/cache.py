@@ -39,7 +39,8 @@ def locked_directory(path: Path) -> Iterator[None]:
 
 
 def _open_locked(path: Path) -> OwnedFd | None:
-    """Returns None if the process that had the directory before has removed it meanwhile."""
+    """Makes, opens and locks the directory. Returns None if its last holder has removed it
+    meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
         path.mkdir(mode=0o700)
