@@ -47,10 +47,12 @@ class FrontSettings:
         "/run/asrd/worker", "The directory of the workers' sockets, one NAME.sock each."
     )
     queue_max: int = field(
-        integer(0, 100_000), 1, help="Jobs that may wait for a worker; one more is `busy`."
+        integer(0, 100_000),
+        64,
+        help="Jobs that may wait for a worker; one more is `busy`, unless none of its user waits.",
     )
     queue_max_per_user: int = field(
-        integer(0, 100_000), 0, help="Jobs of one user that may wait; 0: no limit but `queue_max`."
+        integer(0, 100_000), 4, help="Jobs of one user that may wait; 0: no limit but `queue_max`."
     )
     queue_max_bytes: int = field(
         integer(_KIB, 1 << 50), 8 * _GIB, help="Bytes of audio of all waiting jobs."
@@ -61,13 +63,20 @@ class FrontSettings:
     max_wait_seconds: float = field(
         number(0.001, _DAY), 30.0, help="Longest wait for a worker, if the job sets no timeout_ms."
     )
+    max_load_seconds: float = field(
+        number(0.001, _DAY),
+        900.0,
+        help="Time that a worker may load while the wait of the jobs for it does not count.",
+    )
     max_run_seconds: float = field(
-        number(0.001, 7 * _DAY), 3600.0, help="Longest run of one job, also if it requests more."
+        number(0.001, 7 * _DAY),
+        3600.0,
+        help="Longest time of one job's own turns, also if it requests more.",
     )
     max_attempts: int = field(
         integer(1, 10),
         2,
-        help="Starts of one job; if its worker dies each time, the job has failed.",
+        help="Deaths of the worker in one place of a job after which the job has failed.",
     )
     max_payload_bytes: int = field(
         integer(_KIB, 16 * _GIB), 256 * _MIB, help="Largest inline audio, one shot or streamed."
@@ -103,6 +112,14 @@ class FrontSettings:
         integer(0, 1_000_000),
         0,
         help="Unanswered jobs of one user, waiting or running; 0: no limit.",
+    )
+    jobs_running_max_per_user: int = field(
+        integer(0, 1_000_000), 0, help="Jobs of one user that workers have at once; 0: no limit."
+    )
+    transcripts_max_bytes: int = field(
+        integer(64 * _KIB, 1 << 45),
+        256 * _MIB,
+        help="Memory for the finished parts of the transcripts of all jobs.",
     )
     frame_timeout_seconds: float = field(
         number(0.01, _DAY),
@@ -191,13 +208,24 @@ class WorkerSettings(EngineOptions):
         False,
         help="Keep this worker in reserve until no other worker with its model is ready.",
     )
+    slots: int = field(
+        integer(1, 32),
+        4,
+        help="Jobs that take turns, window by window; one of them has at most one window left.",
+    )
+    max_audio_seconds: float = field(
+        number(0, 7 * _DAY),
+        0.0,
+        help="Longest recording that this worker takes, for a lane of commands; 0: no limit.",
+    )
     stall_seconds: float = field(
         number(0.1, _DAY), 120.0, help="Time without progress after which watchdog pings stop."
     )
     cancel_grace_seconds: float = field(
         number(0, 3600),
         5.0,
-        help="Time for a cancelled job to stop before the process ends itself.",
+        help="Time for a cancelled job to stop before the process ends itself; at least the time "
+        "that the model took to load.",
     )
     idle_exit_seconds: float = field(
         number(0, 365 * _DAY), 0.0, help="Idle time after which the worker ends; 0: never."

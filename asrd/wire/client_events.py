@@ -108,12 +108,14 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class SegmentDecoded:
-    """A segment; `index` counts a job's segments from 0. A retry repeats an index."""
+    """A segment that will not change; `index` counts a job's segments from 0. `attempt` is the
+    number of the attempt that decoded it."""
 
     TYPE: ClassVar = "segment"
     job_id: str = field(identifier())
     index: int = field(integer(0, 1 << 31))
     segment: Segment = field(nested(Segment))
+    attempt: int = field(integer(1, 1 << 31), 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ class Transcript:
     queue_ms: int = field(integer(0, 7 * _DAY_MS), 0)
     run_ms: int = field(integer(0, 7 * _DAY_MS), 0)
     worker: str | None = field(identifier(), None)
-    attempts: int = field(integer(1, 100), 1)
+    attempts: int = field(integer(1, 1 << 31), 1)
     model: str | None = field(string(NAME_MAX), None)
     segments: tuple[Segment, ...] = field(sequence(nested(Segment), 1 << 20), ())
     warnings: tuple[JobWarning, ...] = field(sequence(nested(JobWarning), WARNINGS_MAX), ())

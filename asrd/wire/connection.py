@@ -171,8 +171,11 @@ class Connection:
         if scope.cancelled_caught:
             raise ProtocolError(f"an event took longer than {self._frame_timeout:g} s to arrive")
 
-    def send(self, kind: str, data: dict[str, Any] | None = None, fds: Sequence[int] = ()) -> None:
-        """Sends an event, at once or when the peer reads. The caller keeps the descriptors.
+    def send(
+        self, kind: str, data: dict[str, Any] | bytes | None = None, fds: Sequence[int] = ()
+    ) -> None:
+        """Sends an event, at once or when the peer reads. The caller keeps the descriptors. `data`
+        may be JSON already.
 
         Never raises: `receive` reports a peer that is gone.
         """

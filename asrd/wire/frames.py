@@ -273,13 +273,14 @@ class Decoder:
 
 
 def encode(
-    kind: str, data: dict[str, Any] | None = None, payload_length: int = 0, fds: int = 0
+    kind: str, data: dict[str, Any] | bytes | None = None, payload_length: int = 0, fds: int = 0
 ) -> bytes:
-    """Returns the header line and the data part of one event. The caller sends the payload next."""
+    """Returns the header line and the data part of one event, of which `data` may be the JSON. The
+    caller sends the payload next."""
     header: dict[str, Any] = {"type": kind, "version": __version__}
     body = b""
     if data:
-        body = strict_json.dumps(data)
+        body = data if isinstance(data, bytes) else strict_json.dumps(data)
         header["data_length"] = len(body)
     if payload_length:
         header["payload_length"] = payload_length

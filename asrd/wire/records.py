@@ -14,6 +14,7 @@ from asrd.wire.fields import (
     string,
 )
 from asrd.wire.languages import language
+from asrd.wire.options import Options
 
 WEEK_S = 7 * 24 * 3600.0
 NAME_MAX = 256
@@ -88,6 +89,48 @@ class Segment:
     seek: int | None = field(integer(0, 1 << 31), None)
     tokens: tuple[int, ...] | None = field(sequence(integer(0, 1 << 20), 1 << 20), None)
     language: str | None = field(language, None)
+
+
+# The audio that Whisper hears at once.
+WINDOW_SECONDS = 30.0
+# A file of more bytes counts as long until it has been opened: half a minute of stereo WAV at
+# 48 kHz has fewer.
+_LARGE_FILE = 6 << 20
+
+
+def is_long(seconds: float | None, done: float, size: int) -> bool:
+    """Returns True if a job takes more than one more window, as far as known: `done` of `seconds`
+    of its audio, which has `size` bytes, are done."""
+    if seconds is None:
+        return size > _LARGE_FILE or done > WINDOW_SECONDS
+    return seconds - done > WINDOW_SECONDS
+
+
+# The text before a window that a model is prompted with: at most twice Whisper's own limit.
+_PROMPT_TOKENS_MAX = 446
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The state of a job before one of its windows, from which another worker can go on.
+
+    `frame` (of 10 ms, of the speech alone with vad_filter) is the window's start, `seconds` its
+    place in the recording; all segments before it, `segments` in number, are done. `tokens` are the
+    text before it, as far as it prompts the window, `peak` is the decimal logarithm of the greatest
+    power that is known, and `last_speech` the end of the last word in seconds. Without `language`
+    it is still to be detected. `options` are the job's with the worker's defaults: another worker
+    may have others, and `frame` would be another place.
+    """
+
+    frame: int = field(integer(0, 1 << 31))
+    seconds: float = field(number(0, WEEK_S))
+    segments: int = field(integer(0, 1 << 20))
+    tokens: tuple[int, ...] = field(sequence(integer(0, 1 << 20), _PROMPT_TOKENS_MAX), ())
+    language: str | None = field(language, None)
+    language_probability: float = field(number(0, 1.001), 0.0)
+    peak: float = field(number(-1000, 1000), -10.0)
+    last_speech: float = field(number(0, WEEK_S), 0.0)
+    options: Options | None = field(nested(Options), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,16 +28,23 @@ from asrd.wire.records import (
     WARNINGS_MAX,
     WEEK_S,
     AudioFormat,
+    Checkpoint,
     JobWarning,
     LastProcess,
 )
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
+# The most jobs that may take turns on one worker.
+JOBS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
 class StartJob:
-    """Always with exactly one descriptor: the audio, `size` bytes long when it was accepted."""
+    """Always with exactly one descriptor: the audio, `size` bytes long when it was accepted.
+
+    `resume` is the last checkpoint of an earlier attempt. `suspect`: a worker died in this job's
+    turn, at this place; it has all turns until it is past it.
+    """
 
     TYPE: ClassVar = "job"
     key: int = field(integer(0, 1 << 53))
@@ -48,6 +55,8 @@ class StartJob:
     trace_id: str | None = field(identifier(), None)
     stream: bool = field(flag, False)
     max_audio_seconds: float = field(number(0, WEEK_S), WEEK_S)
+    resume: Checkpoint | None = field(nested(Checkpoint), None)
+    suspect: bool = field(flag, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +84,11 @@ class Loading:
 @dataclass(frozen=True, slots=True)
 class Hello:
     """The model is loaded and warm: the worker takes jobs. `languages`, `translate` and
-    `word_timestamps` are the model's skills. `spare`: in reserve for others with this model."""
+    `word_timestamps` are the model's skills. `spare`: in reserve for others with this model.
+
+    `slots` jobs take turns; recordings may last `max_audio_seconds` (0: no limit of its own). May
+    come with one descriptor: the turn word (asrd.wire.turn_word).
+    """
 
     TYPE: ClassVar = "hello"
     version: int = field(integer(1, 1 << 31))
@@ -90,28 +103,44 @@ class Hello:
     alive_seconds: float | None = field(number(0.05, 3600), None)
     translate: bool = field(flag, True)
     word_timestamps: bool = field(flag, True)
+    slots: int = field(integer(1, JOBS_MAX), 1)
+    max_audio_seconds: float = field(number(0, WEEK_S), 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """The progress of a job: `work_seconds` are the time of its own turns, `audio_seconds` is the
+    length of its recording, once known."""
+
+    key: int = field(integer(0, 1 << 53))
+    work_seconds: float = field(number(0, WEEK_S))
+    audio_seconds_done: float = field(number(0, WEEK_S), 0.0)
+    audio_seconds: float | None = field(number(0, WEEK_S), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Alive:
     """A sign of life every `alive_seconds` after the model is loaded, also while the engine runs.
 
-    `key` is the running job, `audio_seconds` the length of its audio if known, `stalled_seconds`
-    the time without progress if it is too long.
+    `jobs` are all that it has, `stalled_seconds` is the time without progress if it is too long.
     """
 
     TYPE: ClassVar = "alive"
-    key: int | None = field(integer(0, 1 << 53), None)
-    audio_seconds: float | None = field(number(0, WEEK_S), None)
+    jobs: tuple[JobState, ...] = field(sequence(nested(JobState), JOBS_MAX), ())
     stalled_seconds: float = field(number(0, WEEK_S), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class JobSegment:
-    TYPE: ClassVar = "segment"
+class JobWindow:
+    """Windows of a job are done: their segments, the text of those joined, and the place from which
+    another worker can go on. Sent at the start of a later window, also if nobody streams."""
+
+    TYPE: ClassVar = "window"
     key: int = field(integer(0, 1 << 53))
-    index: int = field(integer(0, 1 << 31))
-    segment: dict[str, Any] = field(mapping)
+    checkpoint: Checkpoint = field(nested(Checkpoint))
+    text: str = field(string(TEXT_MAX), "")
+    # Passed on unchecked: the client's library checks segments.
+    segments: tuple[dict[str, Any], ...] = field(sequence(mapping, 1 << 20), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +153,9 @@ class JobProgress:
 
 @dataclass(frozen=True, slots=True)
 class Done:
+    """The end of a job. `text` and `segments` are those that no JobWindow had; the text is joined
+    as in those. `run_seconds` is the time of the job's own turns in this attempt."""
+
     TYPE: ClassVar = "done"
     key: int = field(integer(0, 1 << 53))
     text: str = field(string(TEXT_MAX))
@@ -157,13 +189,16 @@ class CannotLoad:
 
 @dataclass(frozen=True, slots=True)
 class Bye:
-    """The worker exits on its own; it has answered every job that it has started."""
+    """The worker exits on its own. Another one goes on with the jobs that it has not answered.
+
+    `cancelled`: a job that was cancelled did not stop.
+    """
 
     TYPE: ClassVar = "bye"
-    reason: str = field(choice("idle", "stopping"))
+    reason: str = field(choice("idle", "stopping", "cancelled"))
 
 
-WorkerEvent = Loading | Hello | Alive | JobSegment | JobProgress | Done | Failed | CannotLoad | Bye
+WorkerEvent = Loading | Hello | Alive | JobWindow | JobProgress | Done | Failed | CannotLoad | Bye
 FrontEvent = StartJob | CancelJob
 
 FROM_WORKER = by_type(*get_args(WorkerEvent))

@@ -20,7 +20,8 @@ from tests.support.strategies import instances
 
 TABLES = [FROM_CLIENT, TO_CLIENT, FROM_WORKER, TO_WORKER]
 CLASSES = [cls for table in TABLES for cls in table.values()]
-RECORDS = [*CLASSES, AudioFormat, Options, records.Segment, records.Word]
+RECORDS = [*CLASSES, AudioFormat, Options, records.Segment, records.Word, records.Checkpoint]
+RECORDS += [worker_events.JobState]
 WORD = {"start": 0, "end": 1, "word": "one", "probability": 2}
 SEGMENT = {"id": 0, "start": 0, "end": 1, "text": "one", "words": [WORD]}
 FIELDS = [(cls, spec) for cls in RECORDS for spec in dataclasses.fields(cls)]

@@ -48,6 +48,15 @@ DECODED = [
 ]
 
 
+def test_data_that_is_json_already_is_sent_as_it_is() -> None:
+    data = {"text": "é", "segments": [{"id": 1}]}
+    raw = json.dumps(data).encode()
+    feed = Feed(frames.FrameLimits())
+    feed.receive(frames.encode("transcript", raw) + frames.encode("ping", b""))
+    assert [event.data for event in feed.events] == [data, {}]
+    assert frames.encode("transcript", raw).endswith(b"\n" + raw)
+
+
 def test_encode_writes_a_short_header_without_defaults() -> None:
     raw = frames.encode("ping", {"text": "x" * 100_000}, payload_length=7, fds=1)
     line, body = raw.split(b"\n", 1)
