@@ -2,11 +2,14 @@
 
 `World` drives a Scheduler and keeps its own, naive books: which jobs wait, which run where, which
 must have ended and how. Every method is one event, and the scheduler's actions must fit the books.
-It shares no code with the scheduler but the records.
+It shares no code with the scheduler but the records. It takes the scheduler's estimates of work as
+they are, and its predictions within bounds.
 """
 
 import math
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -20,7 +23,12 @@ from asrd.settings import FrontSettings
 from asrd.wire.peer import User
 
 HOPELESS = {"failed", "down"}
+COMING = {"starting", "loading", "asleep"}
 ANY = Needs()
+# No user is ahead of another one by more work.
+CREDIT = 10.0
+# A worker's reports come at least so often.
+REPORT = 0.5
 
 
 @dataclass
@@ -30,9 +38,11 @@ class BookedWorker:
     model: str | None = None
     skills: Skills = UNKNOWN
     spare: bool = False
-    # The key and the number of its job; a job that has ended leaves the key.
-    key: int | None = None
-    number: int | None = None
+    slots: int = 1
+    longest: float = 0.0
+    failed_loads: int = 0
+    # The numbers of its jobs by key, also of those that have ended.
+    jobs: dict[int, int] = field(default_factory=dict)
 
     @property
     def ready(self) -> bool:
@@ -66,7 +76,8 @@ class BookedWorker:
         return self.is_named(needs.model) and enough
 
     def fits(self, job: Job) -> bool:
-        return self.hopeful and self.able(job.needs)
+        short_enough = self.longest in (0, max(self.longest, job.seconds))
+        return self.hopeful and self.able(job.needs) and short_enough
 
     def beats(self, other: "BookedWorker", needs: Needs) -> bool:
         """Returns True if this one is preferred, of two that could run it."""
@@ -78,17 +89,34 @@ class BookedWorker:
 @dataclass
 class BookedJob:
     job: Job
-    deadline: float
     attempts: int = 0
+    deaths: int = 0
+    kept: float = 0.0
     # `waiting`, `retrying` (waiting, after it was started), `running`, `ended`
     state: str = "waiting"
     where: tuple[str, int] | None = None
-    # The end of its wait, unless it is started and its worker dies.
-    wait_limit: float = 0.0
+    # Of a job that waits: the longest wait, also while a model loads, and the times at which it was
+    # held up (True) or not.
+    longest_wait: float = 0.0
+    longest_load: float = 0.0
+    waits: list[tuple[float, bool]] = field(default_factory=list)
+    # Of a job that runs: its start, and its last work.
+    started: float = 0.0
+    worked_at: float = 0.0
+    # Its last report: seconds of work, and of audio. Estimated work that is left.
+    reported: float = 0.0
+    done: float = 0.0
+    work: float = 0.0
+    planned: float = 0.0
 
     @property
-    def waits(self) -> bool:
+    def waiting(self) -> bool:
         return self.state in ("waiting", "retrying")
+
+    @property
+    def long(self) -> bool:
+        left = self.job.seconds - self.done
+        return left > 30 if self.job.seconds else self.job.size > 6 * 2**20 or self.done > 30
 
 
 class World:
@@ -98,10 +126,15 @@ class World:
         self.now = 1000.0
         self.workers: dict[str, BookedWorker] = {}
         self.jobs: dict[int, BookedJob] = {}
+        # The numbers of the jobs that were given back, in their order.
+        self.returned: list[int] = []
         self.draining = False
         self.keys: set[int] = set()
-        self.served: dict[User, int] = {}
         self.submitted = 0
+        # Of each user with jobs: the work that it started with, and its jobs since then.
+        self.began: dict[User, tuple[float, list[int]]] = {}
+        # The most that a window has cost.
+        self.dearest = 0.0
         # The ends that the next actions must hold: a job's number, and its outcome.
         self._due: dict[int, object] = {}
 
@@ -117,19 +150,25 @@ class World:
     ) -> None:
         self.submitted += 1
         job = Job(uid, self.now, needs, size, seconds, timeout, request=self.submitted)
-        expected = self._expected_refusal(job)
-        depth = len(self._waiting())
+        expected, depth = self._expected_refusal(job), len(self._waiting())
+        predicted = expected is None and not self._has_place(job)
         found = self.scheduler.submit(job, self.now)
+        refusal = next((one for one in found if isinstance(one, Refuse)), None)
+        if refusal is not None and predicted:
+            self._check_prediction(job, refusal.failure)
+            expected = Code.BUSY
         if expected is None:
             assert found.pop(0 if job.ended else -1) == Accept(job, depth)
-            limit = self._wait_limit(job)
-            self.jobs[self.submitted] = BookedJob(job, limit, wait_limit=limit)
+            self.jobs[self.submitted] = BookedJob(job)
+            self._begin_account(job)
+            self._begin_wait(self.submitted)
             self._check(found)
             return
-        refusal = found.pop(0)
-        assert isinstance(refusal, Refuse) and refusal.job is job
+        assert refusal is not None and refusal is found.pop(0) and refusal.job is job
         assert refusal.failure.code == expected, (refusal, expected)
-        assert (refusal.failure.retry_after_ms is not None) == expected.retryable
+        later = refusal.failure.retry_after_ms
+        assert (later is not None) == expected.retryable
+        assert later is None or 50 <= later <= 3_600_000
         busy = [job] if expected is Code.BUSY else []
         self._check(found, busy)
         self._check_wakes(busy)
@@ -145,11 +184,9 @@ class World:
 
     def drain(self) -> None:
         first, self.draining = not self.draining, True
-        for booked in self.jobs.values() if first else ():
-            if booked.state != "ended" and booked.job.timeout is not None:
-                booked.wait_limit = self._wait_limit(booked.job)
-                if booked.waits:
-                    booked.deadline = booked.wait_limit
+        for number in self._waiting() if first else ():
+            if self.jobs[number].job.timeout is not None:
+                self._begin_wait(number)
         self._check(self.scheduler.drain(self.now))
 
     def add(self, name: str) -> None:
@@ -161,7 +198,7 @@ class World:
         self._check(self.scheduler.worker_retired(name, self.now))
 
     def remove(self, name: str) -> None:
-        self._crash(self.workers.pop(name))
+        self._give_back(self.workers.pop(name))
         self._check(self.scheduler.worker_removed(name, self.now))
 
     def loading(self, name: str, model: str, skills: Skills | None) -> None:
@@ -174,85 +211,176 @@ class World:
         self._check(self.scheduler.worker_loading(name, model, self.now, skills))
 
     def ready(
-        self, name: str, model: str = "a", spare: bool = False, skills: Skills = UNKNOWN
+        self,
+        name: str,
+        model: str = "a",
+        spare: bool = False,
+        skills: Skills = UNKNOWN,
+        slots: int = 1,
+        longest: float = 0.0,
     ) -> None:
         worker = self.workers[name]
-        worker.state, worker.model = "ready", model
+        worker.state, worker.model, worker.failed_loads = "ready", model, 0
         worker.spare, worker.skills = spare, skills
-        self._check(self.scheduler.worker_ready(name, model, self.now, spare, skills))
+        worker.slots, worker.longest = slots, longest
+        self._check(
+            self.scheduler.worker_ready(name, model, self.now, spare, skills, slots, longest)
+        )
 
-    def lost(self, name: str) -> None:
-        self.workers[name].fails()
-        self._crash(self.workers[name])
-        self._check(self.scheduler.worker_lost(name, "it died", self.now))
+    def lost(self, name: str, turn: int = 0) -> None:
+        """`turn` is the key in the turn word."""
+        worker = self.workers[name]
+        worker.failed_loads += worker.state == "loading"
+        worker.fails()
+        self._crash(worker, turn)
+        self._check(self.scheduler.worker_lost(name, "it died", self.now, turn))
 
     def left(self, name: str, asleep: bool) -> None:
         worker = self.workers[name]
         worker.fails()
         if asleep:
             worker.state = "asleep"
-        if worker.number is not None:
-            booked = self.jobs[worker.number]
-            booked.attempts -= 1
-            self._put_back(booked, booked.wait_limit)
-        worker.key = worker.number = None
+        self._give_back(worker)
         self._check(self.scheduler.worker_left(name, asleep, self.now))
 
     def failed(self, name: str, down: bool = False) -> None:
         state = WorkerState.DOWN if down else WorkerState.FAILED
         self.workers[name].state = state.value
-        self._crash(self.workers[name])
+        self._crash(self.workers[name], 0)
         self._check(self.scheduler.worker_failed(name, state, "no model", self.now))
 
-    def done(self, name: str) -> None:
-        key, number = self._answered(name)
+    def report(self, name: str, key: int, work: float, done: float, total: float | None) -> None:
+        booked = self._of(name, key)
+        if booked is not None:
+            booked.job.seconds = total or booked.job.seconds
+            booked.done = max(booked.done, min(done, booked.job.seconds or done))
+            self._note_work(booked, work, booked.done)
+        self._check(self.scheduler.job_state(name, key, work, done, total, self.now))
+
+    def moved(self, name: str, key: int, seconds: float) -> None:
+        booked = self._of(name, key)
+        if booked is not None and seconds > booked.kept:
+            booked.kept, booked.deaths = seconds, 0
+        found = self.scheduler.job_moved(name, key, seconds)
+        assert found is (None if booked is None else booked.job)
+        self.tick()
+
+    def done(self, name: str, key: int, work: float = 0.0, audio_seconds: float = 0.0) -> None:
+        number = self._answered(name, key)
         result = f"text of {number}"
         if number is not None:
+            self._note_work(self.jobs[number], work, audio_seconds)
             self._due[number] = result
-        self._check(self.scheduler.job_done(name, key, result, self.now))
+        self._check(self.scheduler.job_done(name, key, result, self.now, work, audio_seconds))
 
-    def job_failed(self, name: str, fatal: bool = False) -> None:
+    def job_failed(self, name: str, key: int, fatal: bool = False) -> None:
         failure = Failure(Code.OUT_OF_MEMORY, "no memory")
         if fatal:
-            key = self.workers[name].key or 0
+            self.workers[name].failed_loads += self.workers[name].state == "loading"
             self.workers[name].fails()
-            self._crash(self.workers[name])
+            self._crash(self.workers[name], key)
         else:
-            key, number = self._answered(name)
+            number = self._answered(name, key)
             if number is not None:
                 self._due[number] = failure
         self._check(self.scheduler.job_failed(name, key, failure, self.now, fatal))
 
+    def too_large(self, name: str, key: int) -> None:
+        """The worker finds that a recording is longer than it takes."""
+        failure, worker = Failure(Code.TOO_LARGE, "too long"), self.workers[name]
+        number = self._answered(name, key)
+        if number is not None:
+            job = self.jobs[number].job
+            news = worker.longest > 0 and job.seconds <= worker.longest
+            before = job.seconds
+            job.seconds = math.nextafter(worker.longest, math.inf) if news else before
+            if news and self._best(job):
+                self._put_back([number])
+            else:
+                self._due[number] = failure
+            job.seconds = before
+        self._check(self.scheduler.job_failed(name, key, failure, self.now))
+
     def breach(self, name: str, key: int) -> None:
         """An answer for a job that the worker does not run changes nothing."""
+        it, failure = self.scheduler, Failure(Code.INTERNAL, "")
         with pytest.raises(UnknownKey, match=f"worker {name} answered for job {key}"):
-            self.scheduler.job_done(name, key, "stolen", self.now)
+            it.job_done(name, key, "stolen", self.now)
         with pytest.raises(UnknownKey, match=f"worker {name} answered for job {key}"):
-            self.scheduler.job_failed(name, key, Failure(Code.INTERNAL, ""), self.now)
+            it.job_failed(name, key, failure, self.now)
+        with pytest.raises(UnknownKey, match=f"worker {name} answered for job {key}"):
+            it.job_state(name, key, 1.0, 1.0, 1.0, self.now)
+        with pytest.raises(UnknownKey, match=f"worker {name} answered for job {key}"):
+            it.job_moved(name, key, 1.0)
         self.tick()
 
     # --- what is expected -------------------------------------------------------------------
 
-    def _answered(self, name: str) -> tuple[int, int | None]:
-        worker = self.workers[name]
-        key, number = worker.key or 0, worker.number
-        worker.key = worker.number = None
-        return key, number
+    def _of(self, name: str, key: int) -> BookedJob | None:
+        booked = self.jobs[self.workers[name].jobs[key]]
+        return None if booked.state == "ended" else booked
+
+    def _note_work(self, booked: BookedJob, work: float, done: float) -> None:
+        """Takes a report, if there was so much time."""
+        work = min(work, self.now - booked.started)
+        if work > booked.reported:
+            booked.reported, booked.worked_at = work, self.now
+        windows = (done - booked.kept) / 30 if done > booked.kept + 30 else 1.0
+        self.dearest = max(self.dearest, work / windows, booked.reported / windows)
+
+    def _answered(self, name: str, key: int) -> int | None:
+        number = self.workers[name].jobs.pop(key)
+        return None if self.jobs[number].state == "ended" else number
 
     def _takes(self, worker: BookedWorker) -> bool:
-        """Returns True if it must run a job if there is one for it."""
+        """Returns True if it must run a job if there is one for it, and a place."""
         reserved = worker.spare and any(
             other.ready
             and not other.spare
             and (other.model, other.skills) == (worker.model, worker.skills)
+            and (other.longest == 0 or 0 < worker.longest <= other.longest)
             for other in self.workers.values()
         )
-        return worker.ready and not reserved and worker.key is None
+        return worker.ready and not reserved
+
+    def _there(self, worker: BookedWorker) -> list[BookedJob]:
+        return [self.jobs[number] for number in worker.jobs.values()]
+
+    def _has_room(self, worker: BookedWorker, new: BookedJob) -> bool:
+        there = self._there(worker)
+        longs = [booked.job.user for booked in there if booked.long]
+        total, shorts = len(there), len(there) - len(longs)
+        if worker.slots == 1:
+            return total == 0
+        if new.long:
+            users = {*longs, new.job.user}
+            return total < worker.slots and len(set(longs)) < len(users) < worker.slots
+        mine = [booked for booked in there if booked.job.user == new.job.user]
+        doubtful = [booked for booked in mine if booked.long or booked.job.seconds == 0]
+        if new.job.seconds == 0 and (len(doubtful) > 1 or total == 2 * worker.slots - 1):
+            return False
+        return shorts < 2 if total < worker.slots else shorts == 0 and total < 2 * worker.slots
+
+    def _may_run(self, user: User) -> bool:
+        limit = self.settings.jobs_running_max_per_user
+        running = [b.job.user for b in self.jobs.values() if b.state == "running"]
+        return limit == 0 or running.count(user) < limit
+
+    def _has_place(self, job: Job) -> bool:
+        workers = [worker for worker in self._best(job) if self._takes(worker)]
+        new = BookedJob(job)
+        return self._may_run(job.user) and any(self._has_room(w, new) for w in workers)
+
+    def _could_start(self, number: int, worker: BookedWorker) -> bool:
+        booked = self.jobs[number]
+        fits = self._suits(worker, booked.job) and self._has_room(worker, booked)
+        return self._takes(worker) and fits and self._may_run(booked.job.user)
 
     def _waiting(self) -> list[int]:
-        return [number for number, booked in self.jobs.items() if booked.waits]
+        return [number for number, booked in self.jobs.items() if booked.waiting]
 
     def _expected_refusal(self, job: Job) -> Code | None:
+        """Returns the code of a refusal that needs no prediction."""
         if self.draining:
             return Code.SHUTTING_DOWN
         best = self._best(job)
@@ -260,19 +388,32 @@ class World:
             return self._hopeless_code(job)
         if job.needs.model is not None and len({worker.model for worker in best} - {None}) > 1:
             return Code.BAD_REQUEST
-        if any(self._takes(worker) for worker in best):
+        if self._has_place(job):
             return None
         waiting = [b.job for b in self.jobs.values() if b.state == "waiting"]
-        return Code.BUSY if self._over_a_limit([*waiting, job]) else None
+        return Code.BUSY if self._over_a_limit(waiting, job) else None
 
-    def _over_a_limit(self, jobs: list[Job]) -> bool:
-        limits, users = self.settings, [job.user for job in jobs]
+    def _over_a_limit(self, waiting: list[Job], job: Job) -> bool:
+        limits, own = self.settings, [other for other in waiting if other.user == job.user]
+        if not own:
+            return len(waiting) >= 2 * limits.queue_max
         return (
-            len(jobs) > limits.queue_max
-            or 0 < limits.queue_max_per_user < max(map(users.count, users), default=0)
-            or (len(jobs) > 1 and sum(job.size for job in jobs) > limits.queue_max_bytes)
-            or (len(jobs) > 1 and sum(j.seconds for j in jobs) > limits.queue_max_audio_seconds)
+            len(waiting) >= limits.queue_max
+            or 0 < limits.queue_max_per_user <= len(own)
+            or sum(each.size for each in [*waiting, job]) > limits.queue_max_bytes
+            or sum(each.seconds for each in [*waiting, job]) > limits.queue_max_audio_seconds
         )
+
+    def _check_prediction(self, job: Job, failure: Failure) -> None:
+        """A job may be refused if it would wait for too long; but nothing takes longer than all
+        jobs, each at the highest cost, one after another, and a share of what runs."""
+        said = re.fullmatch(r"it would wait about (\d+) s, longer than the \S+ s .*", failure.text)
+        assert said is not None and failure.code is Code.BUSY, failure
+        patience = self.settings.max_wait_seconds if job.timeout is None else job.timeout
+        alive = [b for b in self.jobs.values() if b.state != "ended"]
+        windows = sum(max(1, math.ceil(b.job.seconds / 30)) for b in alive)
+        assert patience - 1 <= int(said[1]) <= 1 + self.dearest * windows * (1 + len(alive))
+        assert any(self._takes(worker) for worker in self._best(job))
 
     def _best(self, job: Job) -> list[BookedWorker]:
         """Returns the workers that it may run on: none that could is preferred to them."""
@@ -283,39 +424,122 @@ class World:
         return any(worker is best for best in self._best(job))
 
     def _hopeless_code(self, job: Job) -> Code:
-        hopeful = [worker for worker in self.workers.values() if worker.hopeful]
-        gone = [worker for worker in self.workers.values() if not worker.hopeful]
+        workers = self.workers.values()
+        hopeful = [worker for worker in workers if worker.hopeful]
+        enough = [w for w in workers if w.longest == 0 or job.seconds <= w.longest]
+        gone = [worker for worker in enough if not worker.hopeful]
         if not hopeful or any(w.model is not None and w.able(job.needs) for w in gone):
             return Code.UNAVAILABLE
-        named = any(worker.is_named(job.needs.model) for worker in hopeful)
-        return Code.BAD_REQUEST if named else Code.MODEL_NOT_FOUND
+        if any(worker.able(job.needs) for worker in hopeful):
+            return Code.TOO_LARGE
+        if any(worker.is_named(job.needs.model) for worker in hopeful):
+            return Code.BAD_REQUEST
+        return Code.UNAVAILABLE if job.kept else Code.MODEL_NOT_FOUND
 
-    def _wait_limit(self, job: Job) -> float:
-        longest = self.now + self.settings.max_wait_seconds
-        if job.timeout is None:
-            return longest
-        own = job.arrival + job.timeout
-        return min(own, longest) if self.draining else own
-
-    def _crash(self, worker: BookedWorker) -> None:
-        number, worker.key, worker.number = worker.number, None, None
-        if number is None:
-            return
-        booked = self.jobs[number]
-        if booked.attempts >= self.settings.max_attempts:
-            booked.where = None
+    def _crash(self, worker: BookedWorker, turn: int) -> None:
+        """The fault is that of the job in turn; if that is not known, of all."""
+        known = turn in worker.jobs
+        jobs = {k: n for k, n in sorted(worker.jobs.items()) if self.jobs[n].state != "ended"}
+        worker.jobs = {}
+        guilty = [n for key, n in jobs.items() if key == turn or not known]
+        for number in guilty:
+            self.jobs[number].deaths += 1
+        dead = [n for n in guilty if self.jobs[n].deaths >= self.settings.max_attempts]
+        for number in dead:
+            self.jobs[number].where = None
             self._due[number] = Code.WORKER_CRASHED
-        else:
-            self._put_back(booked, self._wait_limit(booked.job))
+        back = [n for n in jobs.values() if n not in dead]
+        self._put_back([n for n in back if n in guilty] + [n for n in back if n not in guilty])
 
-    def _put_back(self, booked: BookedJob, limit: float) -> None:
-        booked.state, booked.where = "retrying", None
-        booked.deadline = booked.wait_limit = limit
+    def _give_back(self, worker: BookedWorker) -> None:
+        """The worker is gone, and none of its jobs is to blame."""
+        jobs = [n for _, n in sorted(worker.jobs.items()) if self.jobs[n].state != "ended"]
+        worker.jobs = {}
+        self._put_back(jobs)
+
+    def _put_back(self, numbers: list[int]) -> None:
+        self.returned = numbers + self.returned
+        for number in numbers:
+            booked = self.jobs[number]
+            booked.state, booked.where = "retrying", None
+            anew = booked.reported > 0
+            booked.reported, booked.planned, booked.done = 0.0, 0.0, booked.kept
+            self._begin_wait(number, anew)
+
+    # --- waits and runs ---------------------------------------------------------------------
+
+    def _begin_wait(self, number: int, anew: bool = True) -> None:
+        booked = self.jobs[number]
+        patient = booked.job.timeout is not None and not self.draining
+        longest = math.inf if patient else self.settings.max_wait_seconds
+        if anew:
+            booked.longest_wait, booked.longest_load = longest, self.settings.max_load_seconds
+        booked.longest_wait = min(booked.longest_wait, longest)
+        booked.waits = [(self.now, self._held_up(booked.job))]
+
+    def _held_up(self, job: Job) -> bool:
+        best = self._best(job)
+        loads = [w for w in best if w.state in COMING and w.failed_loads < 2]
+        elsewhere = any(w.ready for w in best) and not job.attempts
+        return bool(loads) and not elsewhere and not self.draining
+
+    def _deadline(self, booked: BookedJob) -> float:
+        """Returns the time at which it must end at last, if it waits or does no work."""
+        if booked.waiting:
+            left, load = self._left(booked)
+            since, held = booked.waits[-1]
+            due = since + left + (load if held else 0.0)
+        else:
+            due = booked.worked_at + self.settings.max_run_seconds
+        timeout = booked.job.timeout
+        return due if timeout is None else min(due, booked.job.arrival + timeout)
+
+    def _left(self, booked: BookedJob) -> tuple[float, float]:
+        """Returns what was left of its wait, and of that for a model, at its last change."""
+        left, load = booked.longest_wait, booked.longest_load
+        for (since, held), (until, _) in zip(booked.waits, booked.waits[1:], strict=False):
+            stood = min(until - since, load) if held else 0.0
+            load, left = load - stood, left - (until - since - stood)
+        return left, load
+
+    def _has_run(self, booked: BookedJob) -> bool:
+        return booked.state == "running" and booked.job.work >= self.settings.max_run_seconds
+
+    def _update_waits(self) -> None:
+        for number in self._waiting():
+            booked = self.jobs[number]
+            held = self._held_up(booked.job)
+            if held != booked.waits[-1][1] and self._deadline(booked) > self.now:
+                booked.waits.append((self.now, held))
+
+    # --- the users' turns -------------------------------------------------------------------
+
+    def _begin_account(self, job: Job) -> None:
+        costs = {user: self._cost(user) for user in self.began}
+        began, numbers = self.began.setdefault(job.user, (min(costs.values(), default=0.0), []))
+        behind = max(costs.values(), default=0.0) - CREDIT - self._cost(job.user)
+        self.began[job.user] = began + max(0.0, behind), [*numbers, job.request]
+
+    def _cost(self, user: User) -> float:
+        began, numbers = self.began[user]
+        return began + sum(self.jobs[number].work for number in numbers)
+
+    def _rank(self, number: int) -> tuple[float, int]:
+        user = self.jobs[number].job.user
+        planned = (b.planned for b in self.jobs.values() if b.job.user == user)
+        return round(self._cost(user) + sum(planned), 6), number
+
+    def _take_estimates(self) -> None:
+        for booked in self.jobs.values():
+            if booked.state == "running" and booked.job.worker is not None:
+                booked.work, booked.planned = booked.job.work, booked.job.planned
 
     # --- the actions ------------------------------------------------------------------------
 
-    def _check(self, found: list[actions.Action], busy: list[Job] | None = None) -> None:
+    def _check(self, found: list[actions.Action], busy: Iterable[Job] = ()) -> None:
+        self._update_waits()
         self._expect_ends()
+        self._take_estimates()
         unwanted: list[Abandon] = []
         for action in found:
             match action:
@@ -324,7 +548,7 @@ class World:
                 case Start(job, worker, key):
                     self._started(job, worker, key)
                 case Wake(worker):
-                    self._woken(worker, busy or [])
+                    self._woken(worker, busy)
                 case _:
                     assert isinstance(action, Abandon), f"unexpected {action}"
         assert not self._due, f"not ended: {self._due}"
@@ -335,60 +559,71 @@ class World:
         for number, booked in self.jobs.items():
             if number in self._due or booked.state == "ended":
                 continue
-            if booked.waits and not self._best(booked.job):
+            if booked.waiting and not self._best(booked.job):
                 self._due[number] = self._hopeless_code(booked.job)
-            elif booked.deadline <= self.now:
+            elif self._deadline(booked) <= self.now:
                 self._due[number] = Code.DEADLINE_EXCEEDED
 
     def _finished(self, job: Job, outcome: object) -> list[Abandon]:
         """Returns what must be abandoned now: the run of the worker that still has it."""
-        booked = self.jobs[job.request]
+        number, booked = job.request, self.jobs[job.request]
         assert booked.job is job and booked.state != "ended", f"ended twice: {job}"
-        expected = self._due.pop(job.request)
+        if number not in self._due and self._has_run(booked):
+            self._due[number] = Code.DEADLINE_EXCEEDED
+        expected = self._due.pop(number)
         if isinstance(expected, Code):
             assert isinstance(outcome, Failure) and outcome.code is expected, (outcome, expected)
-            phase = "queue" if booked.waits else "run"
+            phase = "queue" if booked.waiting else "run"
             overdue = expected is Code.DEADLINE_EXCEEDED
             assert outcome.phase == (phase if overdue else None)
         else:
             assert outcome == expected
-        booked.state, where, booked.where = "ended", booked.where, None
-        if where is None or self.workers[where[0]].number is None:
-            return []
-        self.workers[where[0]].number = None
-        return [Abandon(*where)]
+        where = booked.where
+        booked.state, booked.where, booked.planned, booked.work = "ended", None, 0.0, job.work
+        if number in self.returned:
+            self.returned.remove(number)
+        _, numbers = self.began[job.user]
+        if all(self.jobs[each].state == "ended" for each in numbers):
+            del self.began[job.user]
+        held = where is not None and where[1] in self.workers[where[0]].jobs
+        return [Abandon(*where)] if where is not None and held else []
 
     def _started(self, job: Job, name: str, key: int) -> None:
         booked, worker = self.jobs[job.request], self.workers[name]
-        assert booked.waits, f"started while it is {booked.state}"
-        assert self._takes(worker) and self._suits(worker, job), f"started on {worker}"
+        assert booked.waiting, f"started while it is {booked.state}"
+        assert self._could_start(job.request, worker), f"started on {worker}"
         assert key not in self.keys, "a key was used twice"
-        assert job.request == self._whose_turn(worker, job), "it was not its turn"
+        for other, free in self.workers.items():
+            if self._load(other) < self._load(name):
+                assert not any(self._could_start(n, free) for n in self._waiting()), "less to do"
+        assert job.request == self._whose_turn(worker), "it was not its turn"
         self.keys.add(key)
-        self.served[job.user] = max(self.served.values(), default=0) + 1
+        if job.request in self.returned:
+            self.returned.remove(job.request)
+        booked.waits.append((self.now, False))
+        booked.longest_wait, booked.longest_load = self._left(booked)
         booked.state, booked.where = "running", (name, key)
+        booked.started = booked.worked_at = self.now
+        booked.work, booked.planned, booked.reported = job.work, job.planned, 0.0
         booked.attempts += 1
-        assert booked.attempts == job.attempts <= self.settings.max_attempts
-        worker.key, worker.number = key, job.request
-        booked.deadline = self.now + self.settings.max_run_seconds
-        if job.timeout is not None:
-            booked.deadline = min(booked.deadline, job.arrival + job.timeout)
+        assert booked.attempts == job.attempts and job.planned > 0
+        assert (job.deaths, job.done) == (booked.deaths, booked.kept)
+        worker.jobs[key] = job.request
 
-    def _whose_turn(self, worker: BookedWorker, chosen: Job) -> int:
-        """Returns the job that must be next on this worker; where several may, the chosen one."""
-        fitting = [n for n in self._waiting() if self._suits(worker, self.jobs[n].job)]
-        retries = [n for n in fitting if self.jobs[n].state == "retrying"]
-        if retries:
-            return chosen.request if chosen.request in retries else retries[0]
-        longest_ago = min(self.served.get(self.jobs[n].job.user, 0) for n in fitting)
-        if self.served.get(chosen.user, 0) > longest_ago:
-            return -1
-        return next(n for n in fitting if self.jobs[n].job.user == chosen.user)
+    def _load(self, name: str) -> tuple[int, int, str]:
+        there = self._there(self.workers[name])
+        return sum(booked.long for booked in there), len(there), name
 
-    def _woken(self, name: str, busy: list[Job]) -> None:
+    def _whose_turn(self, worker: BookedWorker) -> int:
+        """Returns the job that must be next on this worker."""
+        returned = [n for n in self.returned if self._could_start(n, worker)]
+        fitting = [n for n in self._waiting() if self._could_start(n, worker)]
+        return returned[0] if returned else min(fitting, key=self._rank)
+
+    def _woken(self, name: str, busy: Iterable[Job]) -> None:
         worker = self.workers[name]
         assert worker.state == "asleep"
-        wanting = [self.jobs[n].job for n in self._waiting()] + busy
+        wanting = [self.jobs[n].job for n in self._waiting()] + [*busy]
         assert any(self._suits(worker, job) for job in wanting), "woken for nothing"
         worker.state = "starting"
 
@@ -396,38 +631,105 @@ class World:
 
     def _check_state(self) -> None:
         scheduler = self.scheduler
-        waiting = [self.jobs[number] for number in self._waiting()]
         assert {job.request for job in scheduler.queue} == set(self._waiting())
-        assert len(scheduler.queue) == len(waiting)
-        for booked in waiting:
-            free = [worker for worker in self._best(booked.job) if self._takes(worker)]
-            assert not free, f"{booked.job} waits though {free} could run it"
-        assert not self._over_a_limit([b.job for b in waiting if b.state == "waiting"])
-        assert scheduler.workers.keys() == self.workers.keys()
+        assert len(scheduler.queue) == len(self._waiting())
+        for number in self._waiting():
+            free = [name for name, w in self.workers.items() if self._could_start(number, w)]
+            assert not free, f"{self.jobs[number].job} waits though {free} could run it"
+        self._check_workers()
+        self._check_accounts()
+        self._check_deadlines()
+        self._check_wakes([self.jobs[n].job for n in self._waiting()])
+
+    def _check_workers(self) -> None:
+        assert self.scheduler.workers.keys() == self.workers.keys()
         for name, worker in self.workers.items():
-            seen = scheduler.workers[name]
-            number = None if seen.job is None else seen.job.request
+            seen = self.scheduler.workers[name]
             books = BookedWorker(
-                seen.state, seen.retired, seen.model, seen.skills, seen.spare, seen.key, number
+                *(seen.state, seen.retired, seen.model, seen.skills, seen.spare, seen.slots),
+                *(seen.max_audio_seconds, seen.failed_loads),
+                {key: job.request for key, job in seen.jobs.items()},
             )
             assert books == worker
+            self._check_places(worker)
+
+    def _check_places(self, worker: BookedWorker) -> None:
+        """No user's jobs fill a worker, and a short one of known length waits for short ones."""
+        there = self._there(worker)
+        assert len(there) <= (1 if worker.slots == 1 else 2 * worker.slots)
+        if worker.slots == 1 or not self._takes(worker):
+            return
+        for number in self._waiting():
+            booked = self.jobs[number]
+            known_short = booked.job.seconds > 0 and not booked.long
+            if known_short and self._suits(worker, booked.job) and self._may_run(booked.job.user):
+                assert any(not other.long for other in there) or len(there) == 2 * worker.slots
+
+    def _check_accounts(self) -> None:
+        accounts = self.scheduler.queue._accounts
+        assert accounts.keys() == self.began.keys()
         alive = [booked for booked in self.jobs.values() if booked.state != "ended"]
-        assert scheduler.idle == (not alive)
-        assert scheduler.next_deadline() == min((b.deadline for b in alive), default=math.inf)
-        assert scheduler.next_deadline() > self.now
-        self._check_wakes([booked.job for booked in waiting])
+        for user, account in accounts.items():
+            own = [booked for booked in alive if booked.job.user == user]
+            running = [booked for booked in own if booked.state == "running"]
+            assert (account.jobs, account.running) == (len(own), len(running))
+            assert account.work == pytest.approx(self._cost(user), abs=1e-6)
+            planned = sum(booked.job.planned for booked in own)
+            assert account.planned == pytest.approx(planned, abs=1e-6)
+        for booked in alive:
+            assert booked.waiting == (booked.job.worker is None)
+            assert not booked.waiting or booked.job.planned == 0
+            ran = booked.job.work - booked.job.work_before
+            assert booked.job.deaths == booked.deaths
+            if booked.state == "running":
+                assert ran == pytest.approx(booked.reported, abs=1e-6)
+        waiting = [b.job for b in alive if b.state == "waiting"]
+        queue = self.scheduler.queue
+        assert (queue._waiting.used, queue._bytes) == (len(waiting), sum(j.size for j in waiting))
+        assert abs(queue._seconds - sum(job.seconds for job in waiting)) < 1e-6
+        limits = self.settings
+        assert len(waiting) <= 2 * limits.queue_max
+
+    def _check_deadlines(self) -> None:
+        """A run may be looked at before its end; a wait has its deadline."""
+        alive = [booked for booked in self.jobs.values() if booked.state != "ended"]
+        found, last = self.scheduler.next_deadline(), map(self._deadline, alive)
+        assert self.scheduler.idle == (not alive)
+        latest = min(last, default=math.inf)
+        assert self.now < found <= latest + 1e-6
+        if all(booked.waiting for booked in alive):
+            assert found == pytest.approx(latest)
+        assert not any(self._has_run(b) and b.worked_at + REPORT < self.now for b in alive)
 
     def _check_wakes(self, jobs: list[Job]) -> None:
         """No client that waits, or was asked to come again, finds all its workers asleep."""
         for job in jobs:
-            able = self._best(job)
+            able = self._best(job) if self._may_run(job.user) else []
             assert not able or any(worker.state != "asleep" for worker in able), f"{job} waits"
+
+    # --- the end ----------------------------------------------------------------------------
+
+    def end_fairly(self) -> None:
+        """Each job that can run has its turn, if workers go on to answer."""
+        for name in sorted(self.workers):
+            self.add(name)
+            worker = self.workers[name]
+            self.ready(name, worker.model or "a", skills=worker.skills, slots=worker.slots)
+        for _ in range(2 * len(self.jobs) + 2):
+            for name, key in list(self._all_keys()):
+                self.done(name, key)
+        assert all(b.state == "ended" for b in self.jobs.values()), "a job starves"
+
+    def _all_keys(self) -> Iterator[tuple[str, int]]:
+        for name, worker in self.workers.items():
+            for key in worker.jobs:
+                yield name, key
 
     def check_all_answered(self) -> None:
         """Every accepted job has ended, and the scheduler keeps nothing of it."""
         assert all(booked.state == "ended" for booked in self.jobs.values())
         scheduler, queue = self.scheduler, self.scheduler.queue
         assert scheduler.idle and scheduler.next_deadline() == math.inf
-        assert not (scheduler._deadlines or queue._lanes or queue._retries)
-        assert not queue._waiting._of_user
+        assert not (scheduler._limits.deadlines or queue._lanes or queue._returned)
+        assert not (queue._waiting._of_user or queue._accounts)
         assert (queue._waiting.used, queue._bytes) == (0, 0) and abs(queue._seconds) < 1e-6

@@ -1,42 +1,65 @@
 """The one bounded queue, fair between users. Pure.
 
-The user who was served longest ago is next (round robin), so that one user's flood delays another
-user's job by the running jobs alone.
+Users take turns by the work that their jobs have cost: the one with the least is next (start-time
+fair queueing: Goyal, Vin and Cheng, 1996). So one user's flood, or one user's hours of recordings,
+delay another user's job by the running jobs alone. A user who comes anew starts with what the least
+of the active users has cost: nobody is paid for having been away. And nobody is ahead of another
+user by more than `_CREDIT_SECONDS`, so however long one waited for a rare model, others go on.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from asrd.front.scheduling.job import Job, Needs
 from asrd.front.scheduling.quota import Quota
 from asrd.settings import FrontSettings
 from asrd.wire.peer import User
 
-# The users whose last turn is remembered although none of their jobs waits.
-_REMEMBERED_USERS = 1024
+# Less than a client waits for a command.
+_CREDIT_SECONDS = 10.0
+
+Lane = tuple[Needs, bool]
+
+
+@dataclass(slots=True)
+class Account:
+    """A user with jobs: their number, the running ones, the seconds of work that they have cost,
+    and an estimate of the next windows of the running ones."""
+
+    jobs: int = 0
+    running: int = 0
+    work: float = 0.0
+    planned: float = 0.0
+
+    @property
+    def rank(self) -> float:
+        # Rounded, so that among equals the order of arrival decides, not errors of addition.
+        return round(self.work + self.planned, 6)
 
 
 class FairQueue:
-    """Jobs in order of arrival for each user. Retries stand at the head and count against no
-    limit."""
+    """Jobs in order of arrival for each user. Those that a worker gave back stand at the head, and
+    count against no limit."""
 
     def __init__(self, settings: FrontSettings) -> None:
         self._settings = settings
-        self._retries: deque[Job] = deque()
-        # By needs and user, so that finding the next job does not look at all that wait.
-        self._lanes: dict[Needs, dict[User, deque[Job]]] = {}
-        # All but the retries.
+        self._returned: deque[Job] = deque()
+        # By needs and length, and by user, so that finding the next job does not look at all that
+        # wait, and no long job holds up a short one.
+        self._lanes: dict[Lane, dict[User, deque[Job]]] = {}
+        # All but those given back.
         self._waiting = Quota(settings.queue_max, settings.queue_max_per_user, "waiting jobs")
         self._bytes, self._seconds = 0, 0.0
-        self._arrivals = self._turn = 0
-        self._last_turn: dict[User, int] = {}
+        self._arrivals = 0
+        self._accounts: dict[User, Account] = {}
 
     def __len__(self) -> int:
-        return self._waiting.used + len(self._retries)
+        return self._waiting.used + len(self._returned)
 
     def __iter__(self) -> Iterator[Job]:
-        """Yields the retries, then the jobs of the user who was served longest ago, and so on."""
-        yield from self._retries
+        """Yields the jobs given back, then those of the user with the least work, and so on."""
+        yield from self._returned
         lanes = self._lanes.values()
         jobs = (job for lane in lanes for queue in lane.values() for job in queue)
         yield from sorted(jobs, key=self._rank)
@@ -44,64 +67,127 @@ class FairQueue:
     def oldest_arrival(self) -> float | None:
         """Returns the time at which the oldest job arrived."""
         heads = (jobs[0] for lane in self._lanes.values() for jobs in lane.values())
-        return min((job.arrival for job in (*self._retries, *heads)), default=None)
+        return min((job.arrival for job in (*self._returned, *heads)), default=None)
 
     def why_full(self, job: Job) -> str | None:
-        """Returns one sentence if there is no room for `job`, None if there is."""
+        """Returns one sentence if there is no room for `job`, None if there is.
+
+        A user for whom nothing waits always gets a place: however many of one user wait, another
+        one's job is only delayed.
+        """
         limits, waiting = self._settings, self._waiting.used
-        if waiting >= limits.queue_max:
-            return f"the queue is full ({waiting} of {limits.queue_max} jobs wait)"
-        # An empty queue takes any job: one job has limits of its own.
-        if waiting and self._bytes + job.size > limits.queue_max_bytes:
+        most = limits.queue_max if job.user in self._waiting else 2 * limits.queue_max
+        if waiting >= most:
+            return f"the queue is full ({waiting} of {most} jobs wait)"
+        if job.user not in self._waiting:
+            return None
+        if self._bytes + job.size > limits.queue_max_bytes:
             return f"the queue is full ({self._bytes} bytes of audio wait)"
-        if waiting and self._seconds + job.seconds > limits.queue_max_audio_seconds:
+        if self._seconds + job.seconds > limits.queue_max_audio_seconds:
             return f"the queue is full ({self._seconds:.0f} s of audio wait)"
         return self._waiting.why_full(job.user)
+
+    def may_start(self, user: User) -> bool:
+        """Returns False if the user has as many running jobs as it may."""
+        limit, account = self._settings.jobs_running_max_per_user, self._accounts.get(user)
+        return not limit or account is None or account.running < limit
 
     def append(self, job: Job) -> None:
         self._arrivals += 1
         job.order = self._arrivals
-        self._last_turn.setdefault(job.user, 0)
-        self._lanes.setdefault(job.needs, {}).setdefault(job.user, deque()).append(job)
+        costs = [account.work for account in self._accounts.values()] or [0.0]
+        account = self._accounts.setdefault(job.user, Account(work=min(costs)))
+        account.work = max(account.work, max(costs) - _CREDIT_SECONDS)
+        account.jobs += 1
+        self._lanes.setdefault(_lane(job), {}).setdefault(job.user, deque()).append(job)
         self._count(job, 1)
 
-    def put_back(self, job: Job) -> None:
-        """Adds a retry."""
-        self._retries.appendleft(job)
+    def first(
+        self, has_room: Callable[[bool], bool], suits: Callable[[Job], bool], deep: bool = False
+    ) -> Job | None:
+        """Returns the next job that suits a worker, which has room for long or for short jobs, and
+        whose user may have one more.
 
-    def first(self, suits: Callable[[Needs], bool]) -> Job | None:
-        """Returns the next job among those whose needs suit a worker."""
-        for job in self._retries:
-            if suits(job.needs):
+        All that wait in a lane of one user are alike, so the first of them decides; except if
+        `deep`, since the length of their audio counts.
+        """
+        for job in self._returned:
+            if self.may_start(job.user) and suits(job):
                 return job
-        lanes = [lane for needs, lane in self._lanes.items() if suits(needs)]
-        heads = [lane[min(lane, key=self._last_turn.__getitem__)][0] for lane in lanes]
-        return min(heads, key=self._rank, default=None)
+        lanes = (users for (_, long), users in self._lanes.items() if has_room(long))
+        queues = (queue for users in lanes for queue in users.values())
+        heads = (job for queue in queues for job in (queue if deep else (queue[0],)))
+        ready = sorted((job for job in heads if self.may_start(job.user)), key=self._rank)
+        return next(filter(suits, ready), None)
 
-    def serve(self, job: Job) -> None:
-        """Removes a job that starts. It is its user's turn: that user comes last from now on."""
-        self.remove(job)
-        self._turn += 1
-        self._last_turn[job.user] = self._turn
-        if len(self._last_turn) > _REMEMBERED_USERS:
-            self._last_turn = {u: t for u, t in self._last_turn.items() if u in self._waiting}
+    def work_ahead(self, job: Job, work: Callable[[Job], float]) -> float:
+        """Returns the work of those that would start before `job` if it waited, too."""
+        costs = {user: account.rank for user, account in self._accounts.items()}
+        least = min((account.work for account in self._accounts.values()), default=0.0)
+        mine, ahead = costs.pop(job.user, least), 0.0
+        waiting = [(other, work(other)) for other in self]
+        mine += sum(cost for other, cost in waiting if other.user == job.user)
+        for place, (other, cost) in enumerate(waiting):
+            before = other.user == job.user or place < len(self._returned)
+            if before or costs[other.user] <= mine:
+                ahead += cost
+            if other.user != job.user:
+                costs[other.user] += cost
+        return ahead
 
-    def remove(self, job: Job) -> None:
-        if job in self._retries:
-            self._retries.remove(job)
+    def start(self, job: Job, planned: float) -> None:
+        """A waiting job starts; its first window takes about so many seconds of work."""
+        self._remove(job)
+        self._accounts[job.user].running += 1
+        self.charge(job, job.work, planned)
+
+    def charge(self, job: Job, work: float, planned: float = 0.0) -> None:
+        """So many seconds of work went into a running job, and its next window takes so many."""
+        account = self._accounts[job.user]
+        account.work += work - job.work
+        account.planned += planned - job.planned
+        job.work, job.planned = work, planned
+
+    def give_back(self, job: Job) -> None:
+        """A running job waits again, at the head."""
+        self._stop(job)
+        self._returned.appendleft(job)
+
+    def end(self, job: Job) -> None:
+        """A job ends, waiting or running."""
+        if job.worker is None:
+            self._remove(job)
+        else:
+            self._stop(job)
+        account = self._accounts[job.user]
+        account.jobs -= 1
+        if not account.jobs:
+            del self._accounts[job.user]
+
+    def _stop(self, job: Job) -> None:
+        self.charge(job, job.work)
+        self._accounts[job.user].running -= 1
+
+    def _remove(self, job: Job) -> None:
+        if job in self._returned:
+            self._returned.remove(job)
             return
-        lane = self._lanes[job.needs]
+        lane = self._lanes[_lane(job)]
         lane[job.user].remove(job)
         self._count(job, -1)
         if not lane[job.user]:
             del lane[job.user]
         if not lane:
-            del self._lanes[job.needs]
+            del self._lanes[_lane(job)]
 
-    def _rank(self, job: Job) -> tuple[int, int]:
-        return self._last_turn[job.user], job.order
+    def _rank(self, job: Job) -> tuple[float, int]:
+        return self._accounts[job.user].rank, job.order
 
     def _count(self, job: Job, sign: int) -> None:
         self._waiting.add(job.user, sign)
         self._bytes += sign * job.size
         self._seconds += sign * job.seconds
+
+
+def _lane(job: Job) -> Lane:
+    return job.needs, job.long

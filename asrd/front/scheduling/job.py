@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asrd.wire.peer import User
+from asrd.wire.records import is_long
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,16 @@ class Job:
     """Times are in seconds of the caller's clock, `size` in bytes.
 
     `seconds` is the length of the audio, 0 if unknown; `timeout` counts from `arrival`; `order` is
-    the job's place among all that the queue ever had. `waits_since` is the time of its arrival, of
-    its worker's death, or of the drain. `request` is the caller's own record.
+    the job's place among all that the queue ever had. `deadline` and the next four are the affair
+    of TimeLimits.
+
+    `worker` and `key` say where it runs, `attempts` are its starts. `model` is that of the worker
+    which made its last checkpoint, None without one. `deaths` are the workers that
+    died in its turn since its last checkpoint, before which `kept` seconds of audio are done. So
+    much was done when the attempt began: `resumed_at`; and `done` is the last report.
+
+    `work` is the time of its own turns in all attempts, `work_before` that of earlier ones, and
+    `planned` an estimate of the next window's. `request` is the caller's own record.
     """
 
     user: User
@@ -35,10 +44,26 @@ class Job:
     seconds: float = 0.0
     timeout: float | None = None
     order: int = 0
-    waits_since: float = 0.0
-    attempts: int = 0
-    started_at: float = 0.0
     deadline: float = math.inf
+    since: float = 0.0
+    wait_left: float = math.inf
+    load_left: float = 0.0
+    held_up: bool = False
+    key: int = 0
     worker: str | None = None
+    attempts: int = 0
+    model: str | None = None
+    deaths: int = 0
+    started_at: float = 0.0
+    kept: float = 0.0
+    resumed_at: float = 0.0
+    done: float = 0.0
+    work: float = 0.0
+    work_before: float = 0.0
+    planned: float = 0.0
     ended: bool = False
     request: Any = None
+
+    @property
+    def long(self) -> bool:
+        return is_long(self.seconds or None, self.done, self.size)

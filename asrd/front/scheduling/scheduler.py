@@ -6,7 +6,7 @@ The life of a job:
 
     submit ──Refuse──▶ (never accepted)
        │
-     Accept          worker lost, attempts left: back to the head
+     Accept    worker lost or stopped: back to the head
        │            ┌────────────────────────────┐
        ▼            ▼                            │
      QUEUED ──Start──▶ RUNNING ──────────────────┘
@@ -14,29 +14,35 @@ The life of a job:
        └──── Finish ─────┘      exactly one, for every job that got Accept
 
 Rules:
-1. All jobs wait in one queue. A job starts on the first free worker that suits it (rule 8). A
-   worker runs one job at a time.
-2. The user who was served longest ago is next: a flood delays others by the running jobs alone.
-3. The queue is bounded in jobs, bytes and seconds. A job whose worker died returns to its head, and
-   does not count against these limits.
+1. All jobs wait in one queue. The user whose jobs have cost the least work is next; each starts on
+   the worker with the least to do of those that suit it (rule 8) and have a place for it (rule 2).
+2. The jobs of a worker take turns, window by window (asrd.worker.turns), and short ones come first.
+   A job is long if more than one window of it is left. Long jobs never take all places of a worker,
+   nor does one user: a short job always finds a place (Worker.has_room, has_place).
+3. The queue is bounded in jobs, bytes and seconds, and for each user; but a user for whom nothing
+   waits gets a place. A job that would wait longer than its client has patience is refused at once.
 4. Each Start has a key that is never used again. An answer with any other key is a breach.
-5. Finish ends a job at once. A worker that still runs it must stop (Abandon), and gets no other job
-   until it answers or dies.
+5. Finish ends a job at once. A worker that still has it must drop it (Abandon), and it keeps its
+   place until the worker has answered or died.
 6. A worker that is FAILED or DOWN stays so until it is ready: no job waits for it.
-7. A spare worker gets jobs only while no other ready worker has its model.
-8. A worker suits a job if its model has the name that the job asks for (if any), knows the job's
-   language (if any) and can do its task. An alias of the settings counts as the model's own name,
-   unless a model has exactly that name. A worker whose model has exactly the name (or another name
-   of the same official model) is preferred to one whose directory has it. For a job without a
-   language, a multilingual model is preferred, since an English-only one turns German into invented
-   English. A job waits for a preferred worker that is busy, asleep or loading, and goes to another
-   only if no preferred one can be expected. The last report of a worker's model counts, also while
-   it loads. A worker that never reported may suit any job, but is not preferred. A job that no
-   worker suits is refused, and the answer names the field.
+7. A spare worker gets jobs only while no other ready worker has its model, and takes recordings
+   that are as long.
+8. A worker suits a job if its model is the one that the job asks for, and can do what the job needs
+   (asrd.front.scheduling.workers). A job that no worker suits is refused, and the answer names the
+   field.
+9. A worker's death is the fault of the job that had the turn; if that is unknown, of all that the
+   worker had. After `max_attempts` deaths at the same place, without a window done in between, a
+   job ends. All other jobs return to the head of the queue, and count against no limit.
+10. A job waits `max_wait_seconds` at most, or as long as its own timeout; the wait stands still
+   while the workers that suit it load (one of them, if the job has run already), for
+   `max_load_seconds` at most. It runs for `max_run_seconds` of its own turns at most.
+11. A worker's reports are not trusted: no job has had more turns than there was time, and a place
+   that it was resumed from is no progress.
 """
 
 import math
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from asrd.errors import Code
@@ -50,12 +56,15 @@ from asrd.front.scheduling.actions import (
     Start,
     Wake,
 )
-from asrd.front.scheduling.deadlines import Deadlines
+from asrd.front.scheduling.admission import Admission
 from asrd.front.scheduling.fairqueue import FairQueue
+from asrd.front.scheduling.forecast import Forecast
 from asrd.front.scheduling.job import Job
-from asrd.front.scheduling.retry_after import RetryAfter
+from asrd.front.scheduling.limits import TimeLimits
 from asrd.front.scheduling.workers import UNKNOWN, UNUSABLE, Skills, Worker, Workers, WorkerState
 from asrd.settings import FrontSettings
+
+_SHUTTING_DOWN = Failure(Code.SHUTTING_DOWN, "asrd is shutting down", retry_after_ms=1000)
 
 
 class UnknownKey(Exception):
@@ -71,15 +80,17 @@ class Scheduler:
         self.queue = FairQueue(settings)
         self.draining = False
         self.retried = 0
-        self._deadlines = Deadlines()
-        self._retry_after = RetryAfter()
+        self._forecast = Forecast(self.workers, self.queue)
+        self._limits = TimeLimits(settings)
+        self._admission = Admission(settings, self.workers, self.queue, self._forecast)
         self._last_key = 0
         self._actions: list[Action] = []
 
     # --- queries -----------------------------------------------------------------------------
 
     def running(self) -> Iterator[Job]:
-        return (worker.job for worker in self.workers.values() if worker.job is not None)
+        jobs = (job for worker in self.workers.values() for job in worker.jobs.values())
+        return (job for job in jobs if not job.ended)
 
     @property
     def idle(self) -> bool:
@@ -88,29 +99,27 @@ class Scheduler:
 
     def next_deadline(self) -> float:
         """Returns the time of the next `tick`; infinity if there is nothing to wait for."""
-        job = self._deadlines.first()
+        job = self._limits.deadlines.first()
         return math.inf if job is None else job.deadline
 
     def retry_after_ms(self, job: Job, now: float) -> int:
         """Returns the delay after which the client of a refused job should try again."""
-        ready = set(self.workers.serving())
-        names = sorted(w.name for w in self.workers.suitable(job.needs) if w in ready)
-        return round(1000 * self._retry_after.next_delay(job.user, tuple(names), now))
+        return self._admission.retry_after_ms(job, now)
 
     def running_on(self, name: str, key: int) -> Job | None:
-        """Returns the job that a worker runs under this key, None if it was abandoned.
+        """Returns the job that a worker has under this key, None if it has ended.
 
-        Raises UnknownKey if the worker does not run it.
+        Raises UnknownKey if the worker does not have it.
         """
-        worker = self.workers[name]
-        if key != worker.key:
+        job = self.workers[name].jobs.get(key)
+        if job is None:
             raise UnknownKey(f"worker {name} answered for job {key}, which it does not run")
-        return worker.job
+        return None if job.ended else job
 
     # --- jobs --------------------------------------------------------------------------------
 
     def submit(self, job: Job, now: float) -> list[Action]:
-        failure = self._refusal(job, now)
+        failure = _SHUTTING_DOWN if self.draining else self._admission.refusal(job, now)
         if failure is not None:
             self._actions.append(Refuse(job, failure))
             if failure.code is Code.BUSY:
@@ -119,7 +128,7 @@ class Scheduler:
             return self.tick(now)
         accept = Accept(job, len(self.queue))
         self.queue.append(job)
-        self._set_wait(job, now)
+        self._begin_wait(job, now)
         actions = self.tick(now)
         # Start comes before Accept: the worker has more to do before there is an answer. But the
         # end of a job that is overdue at once comes after its acceptance.
@@ -130,28 +139,29 @@ class Scheduler:
         """Ends a job for the front: its client cancelled it or left. Does nothing to one that has
         ended."""
         if not job.ended:
-            self._finish(job, failure)
+            self._finish(job, failure, now)
         return self.tick(now)
 
     def drain(self, now: float) -> list[Action]:
         """Accepts no more jobs. Each accepted job goes on, and waits max_wait_seconds at most: from
         now on, if it has a timeout of its own."""
-        accepted = [] if self.draining else [*self.queue, *self.running()]
+        waiting = [] if self.draining else list(self.queue)
         self.draining = True
-        for job in accepted:
+        for job in waiting:
             if job.timeout is not None:
-                job.waits_since = now
-            if job.worker is None:
-                self._set_wait(job, job.waits_since)
+                self._begin_wait(job, now)
+            self._update_wait(job, now)
         return self.tick(now)
 
     def tick(self, now: float) -> list[Action]:
         """Ends what is overdue, starts what can start; returns all actions since the last call."""
-        while (job := self._deadlines.first()) is not None and job.deadline <= now:
-            phase, waited = ("queue", "waited") if job.worker is None else ("run", "ran")
-            since = job.arrival if job.worker is None else job.started_at
-            text = f"the job {waited} {now - since:.1f} s, longer than allowed"
-            self._finish(job, Failure(Code.DEADLINE_EXCEEDED, text, phase=phase))
+        while (job := self._limits.overdue(now)) is not None:
+            phase, did = ("queue", "waited") if job.worker is None else ("run", "ran")
+            if job.attempts > (job.worker is not None):
+                did = "ran and waited"
+            since = job.started_at if did == "ran" else job.arrival
+            text = f"the job {did} {now - since:.1f} s, longer than allowed"
+            self._finish(job, Failure(Code.DEADLINE_EXCEEDED, text, phase=phase), now)
         self._dispatch(now)
         self._wake(self.queue)
         actions, self._actions = self._actions, []
@@ -162,7 +172,7 @@ class Scheduler:
     def worker_added(self, name: str, now: float) -> list[Action]:
         """The worker is new, or was retired and has its socket again."""
         self.workers.setdefault(name, Worker(name)).retired = False
-        return self.tick(now)
+        return self._workers_changed(now)
 
     def worker_retired(self, name: str, now: float) -> list[Action]:
         """The worker's socket is gone: it gets no more jobs, and may be removed once it is idle."""
@@ -170,7 +180,8 @@ class Scheduler:
         return self._workers_changed(now)
 
     def worker_removed(self, name: str, now: float) -> list[Action]:
-        return self._gone(self.workers.pop(name), f"worker {name} was removed", now)
+        self._give_back(self.workers.pop(name).release_all().values(), now)
+        return self._workers_changed(now)
 
     def worker_loading(
         self, name: str, model: str, now: float, skills: Skills | None = None
@@ -184,31 +195,39 @@ class Scheduler:
         return self._workers_changed(now)
 
     def worker_ready(
-        self, name: str, model: str, now: float, spare: bool = False, skills: Skills = UNKNOWN
+        self,
+        name: str,
+        model: str,
+        now: float,
+        spare: bool = False,
+        skills: Skills = UNKNOWN,
+        slots: int = 1,
+        max_audio_seconds: float = 0.0,
     ) -> list[Action]:
+        """`slots` and `max_audio_seconds`: see Worker."""
         worker = self.workers[name]
         worker.state, worker.reason, worker.woken = WorkerState.READY, None, False
         worker.model, worker.skills, worker.spare = model, skills, spare
+        worker.slots, worker.max_audio_seconds = slots, max_audio_seconds
+        worker.failed_loads = 0
         return self._workers_changed(now)
 
-    def worker_lost(self, name: str, how: str, now: float) -> list[Action]:
-        """The worker died or broke the protocol. Its job is retried or ends."""
+    def worker_lost(self, name: str, how: str, now: float, turn: int = 0) -> list[Action]:
+        """The worker died or broke the protocol; the job with the key `turn` had the turn. Its jobs
+        are retried or end."""
         worker = self.workers[name]
+        worker.failed_loads += worker.state is WorkerState.LOADING
         if worker.state not in UNUSABLE:
             worker.state = WorkerState.STARTING
-        return self._gone(worker, how, now)
+        return self._gone(worker, how, now, turn)
 
     def worker_left(self, name: str, asleep: bool, now: float) -> list[Action]:
-        """The worker ended by itself. A job on its way there was not started: it is no attempt, and
-        counts as waiting all the time."""
+        """The worker ended by itself. Others go on with the jobs that it has not answered."""
         worker = self.workers[name]
         if asleep or worker.state not in UNUSABLE:
             worker.state = WorkerState.ASLEEP if asleep else WorkerState.STARTING
         worker.woken = False
-        job = worker.release()
-        if job is not None:
-            job.attempts -= 1
-            self._requeue(job, job.waits_since)
+        self._give_back(worker.release_all().values(), now)
         return self._workers_changed(now)
 
     def worker_failed(self, name: str, state: WorkerState, reason: str, now: float) -> list[Action]:
@@ -217,114 +236,164 @@ class Scheduler:
         worker.state, worker.reason = state, reason
         return self._gone(worker, reason, now)
 
-    def job_done(self, name: str, key: int, result: object, now: float) -> list[Action]:
-        """Raises UnknownKey if the worker does not run it, as `job_failed` does."""
-        job = self.running_on(name, key)
-        self.workers[name].release()
+    def job_state(
+        self, name: str, key: int, work: float, done: float, total: float | None, now: float
+    ) -> list[Action]:
+        """A worker reports a job: seconds of its own turns in this attempt, and how many seconds of
+        its audio are done, of how many. Raises UnknownKey, as all that take a key."""
+        job, worker = self.running_on(name, key), self.workers[name]
         if job is not None:
-            self._retry_after.job_ran(now - job.started_at)
-            self._finish(job, result)
+            job.seconds = total or job.seconds
+            job.done = max(job.done, min(done, job.seconds or done))
+            self._note_work(job, work, now)
+            self._forecast.learn(job, worker, job.done)
+            self.queue.charge(job, job.work, self._forecast.next_window(job, worker))
+        return self.tick(now)
+
+    def job_moved(self, name: str, key: int, seconds: float) -> Job | None:
+        """The audio before `seconds` is done, and kept. Returns the job, None if it has ended.
+
+        From now on it is not where a worker may have died.
+        """
+        job = self.running_on(name, key)
+        if job is not None and seconds > job.kept:
+            job.kept, job.deaths = seconds, 0
+        return job
+
+    def job_done(
+        self,
+        name: str,
+        key: int,
+        result: object,
+        now: float,
+        work: float = 0.0,
+        audio_seconds: float = 0.0,
+    ) -> list[Action]:
+        """`work` are the seconds of its own turns in this attempt."""
+        job, worker = self.running_on(name, key), self.workers[name]
+        del worker.jobs[key]
+        if job is not None:
+            self._note_work(job, work, now)
+            self._forecast.learn(job, worker, audio_seconds, ended=True)
+            self._finish(job, result, now)
         return self.tick(now)
 
     def job_failed(
         self, name: str, key: int, failure: Failure, now: float, fatal: bool = False
     ) -> list[Action]:
-        """`fatal`: the process is poisoned and ends now, which counts as a crash."""
-        job = self.running_on(name, key)
+        """`fatal`: the process is poisoned and ends now, which counts as a crash. SHUTTING_DOWN: it
+        only ends the other jobs that it has; the next process takes new ones."""
+        job, worker = self.running_on(name, key), self.workers[name]
         if fatal:
-            return self.worker_lost(name, failure.text, now)
-        self.workers[name].release()
-        if job is not None:
-            self._finish(job, failure)
+            return self.worker_lost(name, failure.text, now, key)
+        del worker.jobs[key]
+        if failure.code is Code.SHUTTING_DOWN:
+            worker.state = WorkerState.STARTING
+            self._give_back([] if job is None else [job], now)
+            return self._workers_changed(now)
+        if job is None:
+            return self.tick(now)
+        if failure.code is Code.TOO_LARGE and worker.max_audio_seconds and worker.takes(job):
+            # Longer than this worker takes, which nobody knew. Another one may take it.
+            job.seconds = math.nextafter(worker.max_audio_seconds, math.inf)
+            if self.workers.suitable(job):
+                self._give_back([job], now)
+                return self.tick(now)
+        self._finish(job, failure, now)
         return self.tick(now)
 
     # --- inside ------------------------------------------------------------------------------
 
-    def _refusal(self, job: Job, now: float) -> Failure | None:
-        if self.draining:
-            return Failure(Code.SHUTTING_DOWN, "asrd is shutting down", retry_after_ms=1000)
-        failure = self.workers.why_hopeless(job.needs) or self.workers.why_ambiguous(job.needs)
-        if failure is not None:
-            return failure
-        suitable = self.workers.suitable(job.needs)
-        if any(worker.free and worker in suitable for worker in self.workers.serving()):
-            return None
-        full = self.queue.why_full(job)
-        if full is None:
-            return None
-        return Failure(Code.BUSY, full, retry_after_ms=self.retry_after_ms(job, now))
-
-    def _set_wait(self, job: Job, since: float) -> None:
-        job.waits_since = since
+    def _begin_wait(self, job: Job, now: float, anew: bool = True) -> None:
         # A job with a timeout of its own may wait until then, also as a retry. But a drain is
         # short: the service manager waits for the daemon to end, and kills it at last.
         patient = job.timeout is not None and not self.draining
-        longest = math.inf if patient else self.settings.max_wait_seconds
-        self._deadlines.set(job, since + longest)
+        begin = self._limits.begin_wait if anew else self._limits.go_on_waiting
+        begin(job, patient, now)
+        self._update_wait(job, now)
+
+    def _update_wait(self, job: Job, now: float) -> None:
+        self._limits.hold_up(job, not self.draining and self.workers.hold_up(job), now)
+
+    def _note_work(self, job: Job, work: float, now: float) -> None:
+        work = job.work_before + min(work, now - job.started_at)
+        if work > job.work:
+            job.since = now
+            self.queue.charge(job, work, job.planned)
 
     def _dispatch(self, now: float) -> None:
-        free = (worker for worker in self.workers.serving() if worker.free)
-        for worker in sorted(free, key=lambda w: w.name):
-            job = self.queue.first(self.workers.suits(worker))
-            if job is None:
-                self._retry_after.worker_idle(worker.name)
-            else:
+        while self._start_next(now):
+            pass
+        self._admission.places_are_left()
+
+    def _start_next(self, now: float) -> bool:
+        for worker in sorted(self.workers.serving(), key=lambda each: each.load):
+            suits = partial(self.workers.may_start, worker)
+            job = self.queue.first(worker.has_room, suits, self.workers.limited)
+            if job is not None:
                 self._start(job, worker, now)
+                return True
+        return False
 
     def _start(self, job: Job, worker: Worker, now: float) -> None:
-        self.queue.serve(job)
-        job.attempts += 1
+        self.queue.start(job, self._forecast.next_window(job, worker))
         self._last_key += 1
-        worker.key, worker.job = self._last_key, job
-        job.worker, job.started_at = worker.name, now
-        self._deadlines.set(job, now + self.settings.max_run_seconds)
+        worker.jobs[self._last_key] = job
+        job.key, job.worker, job.started_at = self._last_key, worker.name, now
+        job.attempts += 1
+        self._limits.begin_run(job, now)
         self._actions.append(Start(job, worker.name, self._last_key))
 
     def _wake(self, jobs: Iterable[Job]) -> None:
-        """Wakes one sleeping worker for each waiting job, less those that are on their way."""
-        asleep = [w for w in self.workers.values() if w.state is WorkerState.ASLEEP]
-        coming = [w for w in self.workers.values() if w.woken]
-        for job in jobs if asleep else ():
-            suitable = self.workers.suitable(job.needs)
-            worker = next((w for w in coming + asleep if w in suitable), None)
-            if worker in coming:
-                coming.remove(worker)
-            elif worker is not None:
-                asleep.remove(worker)
-                worker.state, worker.woken = WorkerState.STARTING, True
-                self._actions.append(Wake(worker.name))
+        """Wakes sleeping workers for jobs that wait."""
+        wanted = (job for job in jobs if self.queue.may_start(job.user))
+        for worker in self.workers.sleepers_for(wanted):
+            worker.state, worker.woken = WorkerState.STARTING, True
+            self._actions.append(Wake(worker.name))
 
-    def _finish(self, job: Job, outcome: Any) -> None:
+    def _finish(self, job: Job, outcome: Any, now: float) -> None:
+        if job.worker is not None and job.work == job.work_before:
+            # Its worker has reported no work. It was none for nothing, nor more than expected.
+            self._note_work(job, min(job.planned, now - job.started_at), now)
         job.ended = True
+        self.queue.end(job)
         worker = self.workers.get(job.worker or "")
-        if job.worker is None:
-            self.queue.remove(job)
-        elif worker is not None and worker.job is job and worker.key is not None:
-            worker.job = None
-            self._actions.append(Abandon(worker.name, worker.key))
+        if worker is not None and worker.jobs.get(job.key) is job:
+            self._actions.append(Abandon(worker.name, job.key))
         self._actions.append(Finish(job, outcome))
 
-    def _gone(self, worker: Worker, how: str, now: float) -> list[Action]:
-        """The worker's process is gone. Its job is retried, or ends if it was its last attempt."""
+    def _gone(self, worker: Worker, how: str, now: float, turn: int = 0) -> list[Action]:
+        """The worker's process is gone. Its jobs are retried; one that it died of may end."""
         worker.woken = False
-        job = worker.release()
-        if job is not None and job.attempts < self.settings.max_attempts:
-            self.retried += 1
-            self._requeue(job, now)
-        elif job is not None:
-            text = f"the worker died in each of {job.attempts} attempts; the last time: {how}"
-            self._finish(job, Failure(Code.WORKER_CRASHED, text))
+        known = turn in worker.jobs
+        jobs = worker.release_all()
+        suspects = [job for key, job in jobs.items() if key == turn or not known]
+        for job in suspects:
+            job.deaths += 1
+            if job.deaths >= self.settings.max_attempts:
+                text = f"the worker died in each of {job.deaths} attempts; the last time: {how}"
+                self._finish(job, Failure(Code.WORKER_CRASHED, text), now)
+        left = [job for job in jobs.values() if not job.ended]
+        self.retried += len(left)
+        self._give_back(sorted(left, key=lambda job: job not in suspects), now)
         return self._workers_changed(now)
 
-    def _requeue(self, job: Job, since: float) -> None:
-        job.worker = None
-        self.queue.put_back(job)
-        self._set_wait(job, since)
+    def _give_back(self, jobs: Iterable[Job], now: float) -> None:
+        """These jobs wait again, in this order, before all others."""
+        for job in reversed(list(jobs)):
+            self.queue.give_back(job)
+            # Else a worker that takes jobs only to give them back would hold them forever.
+            anew = job.work > job.work_before
+            job.worker, job.work_before = None, job.work
+            job.done = job.resumed_at = job.kept
+            self._begin_wait(job, now, anew)
 
     def _workers_changed(self, now: float) -> list[Action]:
         """Ends the jobs that no worker can run any more."""
         for job in list(self.queue):
-            failure = self.workers.why_hopeless(job.needs)
+            failure = self.workers.why_hopeless(job)
             if failure is not None:
-                self._finish(job, failure)
+                self._finish(job, failure, now)
+            else:
+                self._update_wait(job, now)
         return self.tick(now)

@@ -1,7 +1,20 @@
-"""The workers as the scheduler knows them, and the jobs that suit each. Pure."""
+"""The workers as the scheduler knows them, and the jobs that suit each. Pure.
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+A worker suits a job if its model has the name that the job asks for (if any), knows the job's
+language (if any) and can do its task, and if it takes recordings of that length. An alias of the
+settings counts as the model's own name, unless a model has exactly that name. A worker whose model
+has exactly the name (or another name of the same official model) is preferred to one whose
+directory has it. For a job without a language, a multilingual model is preferred, since an
+English-only one turns German into invented English. A job that was begun prefers the model that it
+was begun with: only an admin who replaces the model puts another one there. A job waits for a
+preferred worker that is busy, asleep or loading, and goes to another only if no preferred one can
+be expected. The last report of a worker's model counts, also while it loads. A worker that never
+reported may suit any job, but is not preferred.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from asrd.errors import Code
@@ -11,6 +24,10 @@ from asrd.model_names import Match, identity, match
 
 # The languages that an error names at most.
 _FEW = 5
+# The short jobs that a worker has at once: one that runs, and one that is there when it ends. More
+# would wait where no other user's job can pass them.
+_SHORT_MAX = 2
+_FAILED_LOADS = 2
 
 
 class WorkerState(StrEnum):
@@ -24,6 +41,8 @@ class WorkerState(StrEnum):
 
 # The states in which nothing can be expected of a worker.
 UNUSABLE = (WorkerState.FAILED, WorkerState.DOWN)
+# The states before it is ready. A sleeping worker that a job waits for is woken at once.
+_COMING = (WorkerState.STARTING, WorkerState.LOADING, WorkerState.ASLEEP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +81,9 @@ class Worker:
     processes reported.
 
     `retired`: its socket is gone, so it gets no more jobs. `woken`: it was asleep, and has sent
-    nothing since it was woken. `key` and `job`: what it runs; an abandoned job leaves the key.
+    nothing since it was woken. `failed_loads`: its processes that died in a row while they loaded.
+    `slots` jobs take turns on it; recordings last `max_audio_seconds` at most (0: any length).
+    `jobs`, by their keys, are those that it has not answered, also those that have ended.
     """
 
     name: str
@@ -73,26 +94,71 @@ class Worker:
     spare: bool = False
     retired: bool = False
     woken: bool = False
-    key: int | None = None
-    job: Job | None = None
+    failed_loads: int = 0
+    slots: int = 1
+    max_audio_seconds: float = 0.0
+    jobs: dict[int, Job] = field(default_factory=dict)
 
     @property
     def ready(self) -> bool:
         return self.state is WorkerState.READY and not self.retired
 
     @property
-    def free(self) -> bool:
-        return self.ready and self.key is None
-
-    @property
     def hopeful(self) -> bool:
         """True if it serves, or can be expected to."""
         return not self.retired and self.state not in UNUSABLE
 
-    def release(self) -> Job | None:
-        """Forgets its job and returns it; None if that was abandoned."""
-        job, self.key, self.job = self.job, None, None
-        return job
+    @property
+    def load(self) -> tuple[int, int, str]:
+        """A key by which the worker with the least to do is the first: long jobs weigh most."""
+        return sum(job.long for job in self.jobs.values()), len(self.jobs), self.name
+
+    def has_room(self, long: bool) -> bool:
+        """Returns True if it may have one more long or short job of some user.
+
+        It has at most `slots` jobs; of these at most two short ones, and long ones of at most
+        `slots` - 1 users. If short jobs turn out to be long, it gets one more short job
+        nevertheless, up to twice as many jobs in all.
+        """
+        total = len(self.jobs)
+        if self.slots == 1:
+            return not total
+        if long:
+            return total < self.slots and not self.crowded
+        longs = sum(job.long for job in self.jobs.values())
+        if total < self.slots:
+            return total - longs < _SHORT_MAX
+        return total < 2 * self.slots and total == longs
+
+    @property
+    def crowded(self) -> bool:
+        """True if no further user's recording takes turns with those that it has."""
+        return len({job.user for job in self.jobs.values() if job.long}) >= self.slots - 1
+
+    def has_place(self, job: Job) -> bool:
+        """Returns True if it may have this job, too.
+
+        It has one long job of each user; but files of unknown length may turn out to be long. So a
+        user with two jobs that are long, or may be, gets no place for another such file, and the
+        last place of all is for a job of known length.
+        """
+        if not self.has_room(job.long):
+            return False
+        own = [other for other in self.jobs.values() if other.user == job.user]
+        if job.long:
+            return not any(other.long for other in own)
+        maybe_long = sum(other.long or not other.seconds for other in own)
+        surprises = maybe_long > 1 or len(self.jobs) == 2 * self.slots - 1
+        return job.seconds > 0 or self.slots == 1 or not surprises
+
+    def takes(self, job: Job) -> bool:
+        """Returns True if the job is not too long for it, as far as known."""
+        return not self.max_audio_seconds or job.seconds <= self.max_audio_seconds
+
+    def release_all(self) -> dict[int, Job]:
+        """Forgets its jobs and returns those that have not ended."""
+        jobs, self.jobs = self.jobs, {}
+        return {key: job for key, job in jobs.items() if not job.ended}
 
     def has_model(self, needs: Needs) -> bool:
         """Returns True if its model, as far as known, has the requested name."""
@@ -115,44 +181,90 @@ class Workers(dict[str, Worker]):
         """Yields the workers that are ready, without spares that are not needed (rule 7)."""
         return (worker for worker in self.values() if worker.ready and not self._reserved(worker))
 
-    def suitable(self, needs: Needs) -> list[Worker]:
+    def serving_for(self, job: Job) -> list[Worker]:
+        """Returns the workers that may get this job, once they have a place for it."""
+        serving = set(self.serving())
+        return [worker for worker in self.suitable(job) if worker in serving]
+
+    @property
+    def limited(self) -> bool:
+        """True if a worker takes no recordings of any length."""
+        return any(worker.max_audio_seconds for worker in self.values())
+
+    def suitable(self, job: Job) -> list[Worker]:
         """Returns the workers that a job may wait for (rule 8)."""
-        needs = self._without_alias(needs)
-        able = [worker for worker in self.values() if worker.hopeful and worker.could_run(needs)]
+        needs = self._without_alias(job.needs)
+        able = [w for w in self.values() if w.hopeful and w.could_run(needs) and w.takes(job)]
         if needs.model is not None:
             exact = [w for w in able if w.model and match(w.model, needs.model) is Match.EXACT]
             able = exact or able
         if needs.language is None:
             able = [worker for worker in able if worker.skills.multilingual] or able
+        if job.model is not None:
+            able = [worker for worker in able if worker.model == job.model] or able
         return able
 
-    def suits(self, worker: Worker) -> Callable[[Needs], bool]:
-        """Returns a test for the needs that this worker may serve."""
-        return lambda needs: worker in self.suitable(needs)
+    def may_start(self, worker: Worker, job: Job) -> bool:
+        """Returns True if this worker has a place for the job and suits it."""
+        return worker.has_place(job) and worker in self.suitable(job)
 
-    def why_ambiguous(self, needs: Needs) -> Failure | None:
+    def sleepers_for(self, jobs: Iterable[Job]) -> list[Worker]:
+        """Returns one sleeping worker for each of these jobs, less those that are on their way."""
+        asleep = [w for w in self.values() if w.state is WorkerState.ASLEEP]
+        coming = [w for w in self.values() if w.woken]
+        found = []
+        for job in jobs if asleep else ():
+            suitable = self.suitable(job)
+            worker = next((w for w in coming + asleep if w in suitable), None)
+            if worker in coming:
+                coming.remove(worker)
+            elif worker is not None:
+                asleep.remove(worker)
+                found.append(worker)
+        return found
+
+    def hold_up(self, job: Job) -> bool:
+        """Returns True if the job waits for a model that is being loaded, and could run nowhere
+        else. One that has run already waits for its place in any case: others may have filled all
+        that are left, and what is finished of it must not be in vain."""
+        ready = any(worker.ready for worker in self.suitable(job))
+        return (job.attempts > 0 or not ready) and self.expected(job)
+
+    def expected(self, job: Job) -> bool:
+        """Returns True if a worker that suits the job is on its way, or comes when it is woken. One
+        that died twice while it loaded is not expected to be ready soon."""
+        return any(
+            worker.state in _COMING and worker.failed_loads < _FAILED_LOADS
+            for worker in self.suitable(job)
+        )
+
+    def why_ambiguous(self, job: Job) -> Failure | None:
         """Returns the refusal of a model's name that fits several models, None if it does not."""
-        models = {identity(w.model): w.model for w in self.suitable(needs) if w.model is not None}
-        if self._without_alias(needs).model is None or len(models) < 2:
+        models = {identity(w.model): w.model for w in self.suitable(job) if w.model is not None}
+        if self._without_alias(job.needs).model is None or len(models) < 2:
             return None
         names = " or ".join(sorted(models.values()))
-        text = f"name: {needs.model!r} may be {names}: give the whole name"
+        text = f"name: {job.needs.model!r} may be {names}: give the whole name"
         return Failure(Code.BAD_REQUEST, text)
 
-    def why_hopeless(self, needs: Needs) -> Failure | None:
-        """Returns the reason why no worker can ever run a job with these needs, None if one can."""
+    def why_hopeless(self, job: Job) -> Failure | None:
+        """Returns the reason why no worker can ever run this job, None if one can."""
         if not self:
             return Failure(Code.UNAVAILABLE, "no worker is configured")
-        if self.suitable(needs):
+        if self.suitable(job):
             return None
-        written, needs = needs.model, self._without_alias(needs)
+        written, needs = job.needs.model, self._without_alias(job.needs)
         hopeful = [worker for worker in self.values() if worker.hopeful]
         gone = [worker for worker in self.values() if not worker.hopeful]
         if hopeful:
-            gone = [worker for worker in gone if worker.model and worker.could_run(needs)]
+            gone = [w for w in gone if w.model and w.could_run(needs) and w.takes(job)]
         if gone or not hopeful:
             reasons = (f"worker {w.name}: {w.reason or 'its socket is gone'}" for w in gone)
             return Failure(Code.UNAVAILABLE, f"no worker can serve: {'; '.join(reasons)}")
+        if any(worker.could_run(needs) for worker in hopeful):
+            longest = max(w.max_audio_seconds for w in hopeful if w.could_run(needs))
+            text = f"audio: no worker takes recordings of more than {longest:g} s"
+            return Failure(Code.TOO_LARGE, text)
         named = [worker.skills for worker in hopeful if worker.has_model(needs)]
         if not named:
             there = ", ".join(self._names(hopeful))
@@ -182,6 +294,7 @@ class Workers(dict[str, Worker]):
         return worker.spare and any(
             other.ready
             and not other.spare
+            and (worker.max_audio_seconds or math.inf) <= (other.max_audio_seconds or math.inf)
             and identity(other.model or "") == identity(worker.model or "")
             # Of two models with the same name, the spare's may know more.
             and other.skills == worker.skills
