@@ -12,14 +12,17 @@ from faster_whisper.tokenizer import Tokenizer
 
 from asrd.engine.combinations import check_settings, settle
 from asrd.engine.model_check import Facts
-from asrd.errors import BadRequest
+from asrd.errors import BadRequest, InternalError
 from asrd.settings import WorkerSettings
 from asrd.wire.options import Options, VadParameters
+from asrd.wire.records import Checkpoint
 
 T = TypeVar("T", Options, VadParameters)
 
 # faster-whisper cuts a longer prefix, and more would leave too little room for the text.
 PREFIX_TOKENS = 223
+# 0 to 30 s in steps of 20 ms.
+_TIMESTAMPS = 1501
 # CTranslate2 divides by it: a quotient that overflows, in half precision soon, gives "!!!!!!".
 _LOWEST_TEMPERATURE = 0.01
 # Options that faster-whisper takes as they are; what it does with the others is asrd's own.
@@ -132,6 +135,22 @@ class Arguments:
             raise BadRequest(f"prefix: has {len(prefix)} tokens, the most are {PREFIX_TOKENS}")
         if max(prefix, default=0) >= self._eot:
             raise BadRequest("prefix: contains one of Whisper's special tokens, such as <|en|>")
+
+    def resumed(self, options: Options, resume: Checkpoint) -> Options:
+        """Returns the options with which a job goes on: those that it began with.
+
+        Raises BadRequest like `merged`, and InternalError for a checkpoint that no attempt with
+        this model has made.
+        """
+        if resume.language not in (None, *self._facts.languages):
+            raise InternalError(f"resume.language: this model does not know {resume.language!r}")
+        end = self._first_timestamp + _TIMESTAMPS
+        # One beyond the vocabulary damages other memory.
+        if max(resume.tokens, default=0) >= end:
+            raise InternalError(f"resume.tokens: this model's tokens end at {end - 1}")
+        job = resume.options or self.merged(options)
+        self._check(job)
+        return job
 
     def encode(self, text: str) -> list[int]:
         tokens: list[int] = self._hf_tokenizer.encode(text, add_special_tokens=False).ids

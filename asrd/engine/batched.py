@@ -21,8 +21,9 @@ from faster_whisper.vad import VadOptions
 from asrd.engine.audio.reader import RATE, Samples
 from asrd.engine.combinations import WINDOW_SECONDS
 from asrd.engine.mel import FRAMES_PER_SECOND, HOP, NO_SAMPLES
-from asrd.engine.spoken import Detecting
+from asrd.engine.spoken import Detecting, OnWindow
 from asrd.engine.vad import SpeechFilter
+from asrd.wire.records import Checkpoint
 
 # The pipeline's own default; the VAD's is 2000.
 _MIN_SILENCE_MS = 160
@@ -41,12 +42,14 @@ class Window:
 
 
 class Windows:
-    """The windows of a recording, of at most `seconds`, in order."""
+    """The windows of a recording, of at most `seconds`, in order, from `first_frame` on."""
 
-    def __init__(self, speech: SpeechFilter, seconds: int) -> None:
+    def __init__(self, speech: SpeechFilter, seconds: int, first_frame: int = 0) -> None:
         self._speech = speech
         self._longest = seconds * RATE
-        self._left = self._windows()
+        self._left: Iterator[Window] = itertools.dropwhile(
+            lambda each: each.first // HOP < first_frame, self._windows()
+        )
 
     def read_ahead(self) -> None:
         """Reads the recording up to the first window's end."""
@@ -97,9 +100,10 @@ class BatchedModel:
 
     `batch_size` is the number that the job asked for: it bounds the windows in which the language
     is detected. `on_batch(sample)` is called before each call with its first sample, and `on_step`
-    before its texts are generated; an error that they raise ends the job. `language` is the
+    before each call of the weights; an error that they raise ends the job. `language` is the
     detected one and its probability, known once the job has run. `asked` is true once there was a
-    window, so that the weights decided what its text is.
+    window, so that the weights decided what its text is. `on_window`, before each call but the
+    first, and `resume`: see JobModel; no text prompts these windows.
     """
 
     def __init__(
@@ -111,16 +115,26 @@ class BatchedModel:
         allowed: tuple[str, ...] | None,
         on_batch: Callable[[int], None],
         on_step: Callable[[], None],
+        on_window: OnWindow,
+        resume: Checkpoint | None,
     ) -> None:
         shared = WhisperModel.__new__(WhisperModel)
         shared.__dict__.update(vars(model))
         shared.model = Detecting(model.model, allowed, on_step)
-        self._pipeline = _Pipeline(shared, on_batch)
+        self._pipeline = _Pipeline(shared, self._begin)
+        self._pipeline.last_speech = 0.0 if resume is None else resume.last_speech
+        self._on_batch, self._on_window = on_batch, on_window
         self._windows = windows
         self._batch_size = batch_size
         self._at_once = at_once
         self.language = ("en", 0.0 if model.model.is_multilingual else 1.0)
-        self.asked = False
+        self.asked = self._begun = False
+
+    def _begin(self, sample: int) -> None:
+        self._on_batch(sample)
+        if self._begun:
+            self._on_window([], self.language, self._pipeline.last_speech)
+        self._begun = True
 
     def segments(self, arguments: dict[str, Any]) -> Generator[tuple[Any, str | None], None, None]:
         """Yields the segments, each with its language if that is detected for each window."""
@@ -170,6 +184,7 @@ class BatchedModel:
                 "clip_timestamps": [
                     {"start": start, "end": end} for start, end in zip(seconds, ends, strict=True)
                 ],
+                "initial_prompt": None,
                 # A new list for each call: faster-whisper extends it.
                 "suppress_tokens": list(arguments["suppress_tokens"]),
             },
@@ -196,16 +211,16 @@ class _Pipeline(BatchedInferencePipeline):  # type: ignore[misc]  # faster-whisp
         self._on_batch = on_batch
         self.first = 0
         self.languages: dict[int, str] = {}
-        self._last_speech = 0.0
+        self.last_speech = 0.0
 
     def forward(self, features: Any, tokenizer: Any, chunks_metadata: Any, options: Any) -> Any:
         self._on_batch(self.first + chunks_metadata[0]["segments"][0]["start"])
         for chunk in chunks_metadata:
             chunk["offset"] = (self.first + chunk["segments"][0]["start"]) / RATE
         # faster-whisper forgets it after each call.
-        self.last_speech_timestamp = self._last_speech
+        self.last_speech_timestamp = self.last_speech
         found = super().forward(features, tokenizer, chunks_metadata, options)
-        self._last_speech = self.last_speech_timestamp
+        self.last_speech = self.last_speech_timestamp
         if options.multilingual:
             frames = [
                 int(each["offset"] * self.model.frames_per_second) for each in chunks_metadata

@@ -44,7 +44,7 @@ class Channels(Closing):
 
     def run(
         self,
-        run: Callable[[Prepared, OnProgress, OnSegment], Transcription],
+        run: Callable[[Prepared, OnProgress], Transcription],
         on_progress: OnProgress,
         on_segment: OnSegment,
     ) -> Transcription:
@@ -56,9 +56,9 @@ class Channels(Closing):
                 on_progress((before + done) / self._count, total)
 
             if channel == 0:
-                return run(self._first, report, lambda segment: None)
+                return run(self._first, report)
             with self._prepare(channel, report) as prepared:
-                return run(prepared, report, lambda segment: None)
+                return run(prepared, report)
 
         try:
             merged = _merge([run_one(channel) for channel in range(self._count)])

@@ -6,11 +6,14 @@ from typing import Protocol, TypeVar
 
 from asrd.wire.fds import Closing
 from asrd.wire.options import Options
-from asrd.wire.records import AudioFormat, JobWarning, Segment
+from asrd.wire.records import AudioFormat, Checkpoint, JobWarning, Segment
 
 OnSegment = Callable[[Segment], None]
-# Gets the seconds of the recording that are done, and its length once that is known. An exception
-# from it ends the job.
+# Called before each window but a job's first, when all segments before it were reported.
+OnCheckpoint = Callable[[Checkpoint], None]
+# Gets the seconds of the recording that are done, and its length once that is known. Called before
+# each block that is read and each call of the model. It may wait while other jobs have their turns;
+# an exception from it ends the job.
 OnProgress = Callable[[float, float | None], None]
 # A job that is open, checked and decoded as far as its first window.
 Prepared = TypeVar("Prepared", bound=Closing)
@@ -18,7 +21,10 @@ Prepared = TypeVar("Prepared", bound=Closing)
 
 @dataclass(frozen=True, slots=True)
 class Transcription:
-    """The result of a job; `audio_seconds` is the length of its recording, silence included."""
+    """The result of a job; `audio_seconds` is the length of its recording, silence included.
+
+    Of a job that was resumed, `text` and `segments` are those of this attempt alone.
+    """
 
     text: str
     language: str
@@ -29,7 +35,8 @@ class Transcription:
 
 
 class Engine(Protocol[Prepared]):
-    """The engine as the worker sees it. All calls come from one thread."""
+    """The engine as the worker sees it. Each job has a thread, but only one of them runs: the
+    others wait in `on_progress`."""
 
     model: str
     languages: tuple[str, ...]
@@ -47,15 +54,20 @@ class Engine(Protocol[Prepared]):
         *,
         max_audio_seconds: float,
         on_progress: OnProgress,
+        resume: Checkpoint | None = None,
     ) -> Prepared:
         """Does everything that needs no model. `fd` stays the caller's, and open until the result
-        is closed.
+        is closed. With `resume`, the job goes on from there.
 
         Raises BadAudio, TooLarge, BadRequest, OutOfMemory, and what the callback raises.
         """
 
     def run(
-        self, prepared: Prepared, on_progress: OnProgress, on_segment: OnSegment
+        self,
+        prepared: Prepared,
+        on_progress: OnProgress,
+        on_segment: OnSegment,
+        on_checkpoint: OnCheckpoint,
     ) -> Transcription:
         """Transcribes what `prepare` returned, which stays the caller's to close.
 

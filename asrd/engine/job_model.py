@@ -22,11 +22,12 @@ import numpy as np
 from faster_whisper import WhisperModel
 from faster_whisper.audio import pad_or_trim
 
-from asrd.engine.hints import Decoded, Hints, is_better
+from asrd.engine.hints import PROMPT_TOKENS, Decoded, Hints, is_better
 from asrd.engine.logmel import WINDOW, LogMel, Tail
 from asrd.engine.mel import FRAMES_PER_SECOND
 from asrd.engine.plausible import is_plausible, most_tokens
-from asrd.engine.spoken import Detecting
+from asrd.engine.spoken import Detecting, OnWindow
+from asrd.wire.records import Checkpoint
 
 _DECODER_TOKENS = 448
 # faster-whisper's threshold for a language, which it takes without looking at other windows.
@@ -45,7 +46,8 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
     With `short`, windows that hold less than 30 s are encoded shorter; `allowed` are the languages
     that may be detected. `language` is the detected one and its probability, known once the job has
     run. `asked` is true once a window was not silent, so that the weights decided what its text is.
-    `on_step` is called before each text is generated.
+    `on_step` is called before each call of the weights. `resume` is the state in which an earlier
+    attempt ended.
     """
 
     def __init__(
@@ -56,16 +58,23 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
         allowed: tuple[str, ...] | None = None,
         *,
         short: bool = True,
+        resume: Checkpoint | None = None,
         on_step: Callable[[], None] = lambda: None,
+        on_window: OnWindow = lambda tokens, language, last_speech: None,
     ) -> None:
         self.__dict__.update(vars(model))
         self.model = Detecting(model.model, allowed, on_step)
         self.feature_extractor = _FeatureStub(model.feature_extractor, features)
         self.language = ("en", 0.0)
         self.asked = False
+        self._resume = resume
         self._features = features
         self._hints = hints
         self._short = short
+        self._on_window = on_window
+        # faster-whisper's loop, and True once it is past the first window.
+        self._loop: Any = None
+        self._begun = False
         # The last window that was encoded: its place, its features at full length if they were
         # shortened, and the encoder's output.
         self._place: tuple[int, int] | None = None
@@ -80,6 +89,7 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
         """Yields the segments, each with its language if that is detected for each window."""
         found, info = self.transcribe(np.zeros(0, np.float32), **arguments)
         self.language = (info.language, info.language_probability)
+        self._loop = found
         with contextlib.closing(found):
             for segment in found:
                 multilingual = info.transcription_options.multilingual
@@ -103,10 +113,11 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
         """Does what faster-whisper's does, but leaves silence out.
 
         If the first windows are silent, the language stays open, with probability 0; with
-        `skip_silence`, they do not count.
+        `skip_silence`, they do not count. In an earlier attempt they were silent.
         """
         votes: dict[str, list[float]] = {}
-        for window in self._windows(features, language_detection_segments, skip_silence):
+        count = language_detection_segments if self._resume is None else 0
+        for window in self._windows(features, count, skip_silence):
             self.encode(pad_or_trim(window))
             code, probability = self._detected()
             if probability > language_detection_threshold:
@@ -141,6 +152,8 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
 
         `features` is the window that the LogMel handed out last.
         """
+        if self._begun:
+            self._report_window()
         if self._features.silent:
             return None
         self.asked = True
@@ -172,6 +185,7 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
 
     def get_prompt(self, tokenizer: Any, previous_tokens: list[int], **options: Any) -> Any:
         """Returns the prompt without hints, and keeps what the one with hints needs."""
+        self._begun = True
         if self._detected_late:
             self._detected_late = False
             code, _ = self.language
@@ -181,6 +195,20 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
         start = super().get_prompt(tokenizer, [], **options)
         self._hinted = [tokenizer.sot_prev, *context, *start] if context else []
         return super().get_prompt(tokenizer, plain, **options)
+
+    def _report_window(self) -> None:
+        """Reports the state before a window as soon as the one before it is done."""
+        language = None if self._undetected or self._detected_late else self.language
+        state = self._loop.gi_frame.f_locals
+        previous_tokens: list[int] = state["all_tokens"][state["prompt_reset_since"] :]
+        # More tokens change no prompt, with or without an initial prompt among them.
+        tokens = previous_tokens[-2 * PROMPT_TOKENS :]
+        self._on_window(tokens, language, self._since_resumed(state["last_speech_timestamp"]))
+
+    def _since_resumed(self, last_speech: float) -> float:
+        # faster-whisper begins with 0. So does its search for hallucinations: with a threshold of
+        # 2 s or more, it may drop doubtful text at the start of this attempt that it kept before.
+        return last_speech or (0.0 if self._resume is None else self._resume.last_speech)
 
     def generate_with_fallback(
         self, encoder_output: Any, prompt: list[int], tokenizer: Any, options: Any
@@ -210,6 +238,11 @@ class JobModel(WhisperModel):  # type: ignore[misc]  # faster-whisper has no typ
     ) -> Any:
         """Aligns the words with the encoder's output from which they were decoded."""
         return super().find_alignment(tokenizer, text_tokens, self._encoded, num_frames, **options)
+
+    def add_word_timestamps(self, *args: Any, last_speech_timestamp: float) -> Any:
+        """Adds the words to segments, knowing the speech of an earlier attempt."""
+        heard = self._since_resumed(last_speech_timestamp)
+        return super().add_word_timestamps(*args, last_speech_timestamp=heard)
 
     def _decode(self, prompt: list[int], tokenizer: Any, options: Any) -> Any:
         """Returns the result without hints; a short window with doubtful text is encoded again."""

@@ -46,7 +46,8 @@ class LogMel:
     bands. `on_window(frame)` is called before each window is returned; an error that it raises ends
     the transcription. `place` is that of the last window: its first frame, and the end of its
     content (exclusive). `silent` is true if it has no sound that a model could detect. Frames
-    before `first_frame` are not kept.
+    before `first_frame` are not kept; nor are they computed if `log_peak`, which an earlier
+    attempt knew when it had come so far, is given.
 
     faster-whisper 1.2 uses it in these lines of `WhisperModel.transcribe` and `generate_segments`
     (tests/engine/test_logmel.py fails if their source changes):
@@ -62,6 +63,7 @@ class LogMel:
         filters: Any,
         on_window: Callable[[int], None],
         first_frame: int = 0,
+        log_peak: float | None = None,
     ) -> None:
         self._framed = framed(blocks)
         self._filters = filters
@@ -72,7 +74,9 @@ class LogMel:
         self._first = self._end = 0
         # Frames before this are not needed any more.
         self._needed = first_frame
-        self._peak = np.float32(-np.inf)
+        self._peak = np.float32(-np.inf if log_peak is None else log_peak)
+        # Frames before this are not computed.
+        self._computed_from = 0 if log_peak is None else first_frame
         self.place = (0, 0)
         self.silent = False
 
@@ -96,12 +100,21 @@ class LogMel:
         samples = next(self._framed, None)
         self._ended = samples is None
         if samples is not None and len(samples):
-            frames = self._spectrum(samples)
+            count = 1 + (len(samples) - FFT) // HOP
+            if self._end + count <= self._computed_from:
+                self._first = self._end = self._end + count
+                return True
+            frames = self._spectrum(samples, count)
             self._peak = max(self._peak, frames.max())
             self._frames = np.concatenate((self._frames, frames), axis=1)
-            self._end += frames.shape[1]
+            self._end += count
             self._forget(self._needed)
         return not self._ended
+
+    @property
+    def log_peak(self) -> float:
+        """The decimal logarithm of `peak`."""
+        return float(self._peak)
 
     @property
     def peak(self) -> float:
@@ -179,9 +192,8 @@ class LogMel:
         while self._end < frame and not self._ended:
             self.read_block()
 
-    def _spectrum(self, samples: Samples) -> Any:
+    def _spectrum(self, samples: Samples, count: int) -> Any:
         """In steps that fit the processor's cache, which halves the time."""
-        count = 1 + (len(samples) - FFT) // HOP
         steps = []
         for first in range(0, count, _STEP):
             last = min(first + _STEP, count) - 1

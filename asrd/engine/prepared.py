@@ -17,7 +17,7 @@ from asrd.engine.vad import SpeechFilter, Vad, speech_seconds
 from asrd.errors import OutOfMemory, Poisoned
 from asrd.wire.fds import Closing
 from asrd.wire.options import Options
-from asrd.wire.records import JobWarning, Segment, Word
+from asrd.wire.records import Checkpoint, JobWarning, Segment, Word
 
 # Log probabilities per token of real models are above -2 (-3 for sampled nonsense); a uniform guess
 # among all tokens has -10.9. Broken float16 arithmetic gave -291.
@@ -33,7 +33,8 @@ class Prepared(Closing):
     """A job whose audio is open, checked and decoded up to its first window. Must be closed.
 
     `warnings` are those of the answer; complete once the job has run. `absurd` is true if no sound
-    model gives a segment such a probability. `reopen` returns the recording from its start.
+    model gives a segment such a probability. `reopen` returns the recording from its start. With
+    `resume`, all before that is read only.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Prepared(Closing):
         filters: Any,
         vad: Vad | None,
         reopen: Callable[[], AudioReader],
+        resume: Checkpoint | None = None,
     ) -> None:
         self.recording = recording
         self.options = options
@@ -53,6 +55,7 @@ class Prepared(Closing):
         # faster-whisper only puts the prompt's tokens before the text; see asrd.engine.job_model.
         self.arguments = {**arguments, "initial_prompt": list(hints.initial_prompt) or None}
         self.hints = hints
+        self.resume = resume
         self.on_progress = on_progress
         self.absurd = False
         self._reopen = reopen
@@ -63,12 +66,20 @@ class Prepared(Closing):
         self._blocks = ReadAhead(recording, self._speech or self._reading)
         # faster-whisper detects the language from here on.
         self.first_frame = int((self.options.clip_timestamps or [0])[0] * FRAMES_PER_SECOND)
-        self.features = LogMel(self._blocks, filters, self._on_window, self.first_frame)
+        self._done, log_peak = 0.0, None
+        if resume is not None:
+            self.arguments |= _resumed(resume, arguments)
+            self.first_frame = resume.frame
+            self._done, log_peak = resume.seconds, resume.peak
+        # The segments of earlier attempts, and the start of the last window.
+        self._before = 0 if resume is None else resume.segments
+        self._frame = 0
+        self.features = LogMel(self._blocks, filters, self._on_window, self.first_frame, log_peak)
         self.windows = None
         if self._speech is not None and is_batched(self.options):
             seconds = self.options.chunk_length or WINDOW_SECONDS
-            self.windows = Windows(self._speech, seconds)
-        self._done = 0.0
+            # Batches have no clips.
+            self.windows = Windows(self._speech, seconds, self.first_frame)
         self.callback_error: BaseException | None = None
 
     def close(self) -> None:
@@ -84,6 +95,8 @@ class Prepared(Closing):
             self.windows.read_ahead()
         elif self._needs_length():
             self.features.read_all()
+        elif self.resume is not None:
+            self.features.read_ahead()
         elif self.recording.plain and self._vad is None:
             if self.features.read_ahead():
                 self._search_again(0)
@@ -128,9 +141,38 @@ class Prepared(Closing):
             self._speech.map.restore(found)
         for cue in (found, *(found.words or ())):
             cue.start, cue.end = self.recording.outside_gaps(cue.start, cue.end)
+        found.id += self._before
         # A window is only transcribed once the second after it has been read. So this length is
         # past all times of the window, or it is the whole recording's.
         return make_segment(found, self.recording.seconds, bool(self.options.include_tokens))
+
+    def checkpoint(
+        self,
+        segments: int,
+        tokens: list[int],
+        language: tuple[str, float] | None,
+        last_speech: float,
+    ) -> Checkpoint:
+        """Returns the state before the window that was reported last; `segments` are those of this
+        attempt, the others as in OnWindow."""
+        code, probability = self.language(language) if language else (None, 0.0)
+        return Checkpoint(
+            frame=self._frame,
+            seconds=self._done,
+            segments=self._before + segments,
+            tokens=tuple(tokens),
+            language=code,
+            language_probability=finite(probability),
+            peak=finite(self.features.log_peak),
+            last_speech=finite(last_speech),
+            options=self.options,
+        )
+
+    def language(self, found: tuple[str, float]) -> tuple[str, float]:
+        """Returns the language and its probability: `found`, unless an earlier attempt knew it."""
+        if self.resume is None or self.resume.language is None:
+            return found
+        return self.resume.language, self.resume.language_probability
 
     def has_speech(self, vad_session: Any) -> bool:
         """Returns True if the VAD hears so much speech that a transcript can't be empty. Reads the
@@ -158,12 +200,26 @@ class Prepared(Closing):
 
     def _on_window(self, frame: int) -> None:
         seconds = frame / FRAMES_PER_SECOND
+        self._frame = frame
         self._done = seconds if self._speech is None else self._speech.map.original(seconds)
         self.report()
 
     def report(self) -> None:
         """Reports that the job is alive; raises what ends it."""
         self.call(self.on_progress, self._done, self.recording.total_seconds)
+
+
+def _resumed(resume: Checkpoint, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arguments with which faster-whisper goes on from a checkpoint."""
+    # Pairs of start and end; the last end may be absent.
+    clips = list(arguments.get("clip_timestamps", [0.0]))
+    while len(clips) > 1 and round(clips[1] * FRAMES_PER_SECOND) <= resume.frame:
+        del clips[:2]
+    return {
+        "initial_prompt": list(resume.tokens) or None,
+        "language": resume.language or arguments.get("language"),
+        "clip_timestamps": [resume.frame / FRAMES_PER_SECOND, *clips[1:]],
+    }
 
 
 class _TranslatedErrors:

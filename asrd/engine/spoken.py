@@ -1,15 +1,19 @@
-"""The model of a job: it detects only allowed languages, and can be stopped between two texts."""
+"""The model of a job: it detects only allowed languages, and can be stopped between two calls."""
 
 from collections.abc import Callable
 from typing import Any
+
+# Called before each window but a job's first, when all segments before it were yielded. Gets the
+# tokens of the text that prompts it, the language and its probability (None if that was still open
+# before the window), and the end of the last aligned word in seconds.
+OnWindow = Callable[[list[int], tuple[str, float] | None, float], None]
 
 
 class Detecting:
     """A CTranslate2 Whisper model that detects only the `allowed` languages; None: all.
 
-    `on_step()` is called before each text is generated and before each detection, since one window
-    may take many texts, one for each temperature, and a detection many windows; an error that it
-    raises ends the job.
+    `on_step()` is called before each call of the model, since one window may take many: a text for
+    each temperature, an alignment. It may wait; an error that it raises ends the job.
     `found` holds the codes that were detected last, one for each window of the call.
     """
 
@@ -23,6 +27,14 @@ class Detecting:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
+
+    def encode(self, *args: Any, **options: Any) -> Any:
+        self._on_step()
+        return self._model.encode(*args, **options)
+
+    def align(self, *args: Any, **options: Any) -> Any:
+        self._on_step()
+        return self._model.align(*args, **options)
 
     def generate(self, *args: Any, **options: Any) -> Any:
         self._on_step()

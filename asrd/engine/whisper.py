@@ -40,17 +40,18 @@ from asrd.engine.batched import BatchedModel, vad_options, windows_at_once
 from asrd.engine.channels import Channels
 from asrd.engine.combinations import is_batched
 from asrd.engine.hints import read_hints
-from asrd.engine.interface import OnProgress, OnSegment, Transcription
+from asrd.engine.interface import OnCheckpoint, OnProgress, OnSegment, Transcription
 from asrd.engine.job_model import JobModel
 from asrd.engine.model_check import Facts
 from asrd.engine.prepared import Prepared, finite
 from asrd.engine.selftest import SelfTest
+from asrd.engine.spoken import OnWindow
 from asrd.engine.vad import Vad
 from asrd.errors import InternalError, LoadError, OutOfMemory, Poisoned
 from asrd.settings import WorkerSettings
 from asrd.wire.fields import dump
 from asrd.wire.options import Options
-from asrd.wire.records import WARNINGS_MAX, AudioFormat, Segment
+from asrd.wire.records import WARNINGS_MAX, AudioFormat, Checkpoint, Segment
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +88,12 @@ class WhisperEngine:
         *,
         max_audio_seconds: float,
         on_progress: OnProgress,
+        resume: Checkpoint | None = None,
     ) -> Prepared | Channels:
-        options = self._arguments.merged(options)
+        if resume is None:
+            options = self._arguments.merged(options)
+        else:
+            options = self._arguments.resumed(options, resume)
 
         def open_audio(seconds: float, channel: int | None) -> AudioReader:
             return open_recording(
@@ -105,19 +110,25 @@ class WhisperEngine:
             with open_audio(max_audio_seconds, 0) as recording:
                 count = recording.channels
 
-        def prepare(channel: int, on_progress: OnProgress) -> Prepared:
+        def prepare(
+            channel: int, on_progress: OnProgress, resume: Checkpoint | None = None
+        ) -> Prepared:
             # All channels together may last as long as one recording. A recording that begins with
             # one channel may go on with more: all of them are mixed.
             only = channel if count > 1 else None
             reader = partial(open_audio, max_audio_seconds / count, only)
-            return self._prepare(options, reader, on_progress)
+            return self._prepare(options, reader, on_progress, resume)
 
         if options.split_channels:
             return Channels(count, prepare, on_progress)
-        return prepare(0, on_progress)
+        return prepare(0, on_progress, resume)
 
     def _prepare(
-        self, options: Options, open_audio: Callable[[], AudioReader], on_progress: OnProgress
+        self,
+        options: Options,
+        open_audio: Callable[[], AudioReader],
+        on_progress: OnProgress,
+        resume: Checkpoint | None,
     ) -> Prepared:
         # Every check that needs no recording comes before it is opened: the traceback of an error
         # would hold it.
@@ -136,6 +147,7 @@ class WhisperEngine:
                     filters=self._model.feature_extractor.mel_filters,
                     vad=vad,
                     reopen=open_audio,
+                    resume=resume,
                 )
             )
             prepared.warnings += warnings
@@ -145,30 +157,49 @@ class WhisperEngine:
         return prepared
 
     def run(
-        self, prepared: Prepared | Channels, on_progress: OnProgress, on_segment: OnSegment
+        self,
+        prepared: Prepared | Channels,
+        on_progress: OnProgress,
+        on_segment: OnSegment = lambda segment: None,
+        on_checkpoint: OnCheckpoint = lambda checkpoint: None,
     ) -> Transcription:
         if isinstance(prepared, Channels):
+            # Their segments are sorted at the end, so they have no checkpoints.
             return prepared.run(self.run, on_progress, on_segment)
         prepared.on_progress = on_progress
-        if self._ran_out:
-            self._clear_error(prepared)
         try:
-            return self._run(prepared, on_segment)
+            return self._run(prepared, on_segment, on_checkpoint)
         except OutOfMemory:
             self._ran_out = self.device == "cuda"
             raise
 
+    def _step(self, prepared: Prepared) -> None:
+        """Ends a job's turn before a call of the weights; raises what ends the job."""
+        prepared.report()
+        if self._ran_out:
+            self._clear_error(prepared)
+
     def _clear_error(self, prepared: Prepared) -> None:
-        """Fetches the error of a failed allocation, which CUDA reports at the next call: it must
-        not fail another job. Raises Poisoned if the GPU is broken."""
+        """Fetches the error of another job's failed allocation, which CUDA reports at the next
+        call: it must not fail this one. Raises Poisoned if the GPU is broken."""
         with contextlib.suppress(OutOfMemory), prepared.translate_engine_errors():
             self.warm()
         self._ran_out = False
 
-    def _run(self, prepared: Prepared, on_segment: OnSegment) -> Transcription:
-        model = self._job_model(prepared)
-        detects = prepared.options.task == "detect"
+    def _run(
+        self, prepared: Prepared, on_segment: OnSegment, on_checkpoint: OnCheckpoint
+    ) -> Transcription:
         segments: list[Segment] = []
+
+        # Without the model: a cycle would keep minutes of audio until the collector runs.
+        def on_window(
+            tokens: list[int], language: tuple[str, float] | None, last_speech: float
+        ) -> None:
+            state = prepared.checkpoint(len(segments), tokens, language, last_speech)
+            prepared.call(on_checkpoint, state)
+
+        model = self._job_model(prepared, on_window)
+        detects = prepared.options.task == "detect"
         with prepared.translate_engine_errors():
             if isinstance(model, JobModel) and detects:
                 # Whisper has no prompt for this task.
@@ -180,9 +211,10 @@ class WhisperEngine:
                         prepared.call(on_segment, segments[-1])
             prepared.read_rest()
         text = "".join(segment.text for segment in segments).strip()
-        if prepared.absurd or (model.asked and not text and not detects):
+        before = prepared.resume is not None and prepared.resume.segments > 0
+        if prepared.absurd or (model.asked and not text and not detects and not before):
             self._doubt(prepared)
-        language, probability = model.language
+        language, probability = prepared.language(model.language)
         return Transcription(
             text=text,
             language=language,
@@ -192,8 +224,9 @@ class WhisperEngine:
             warnings=tuple(prepared.warnings[:WARNINGS_MAX]),
         )
 
-    def _job_model(self, prepared: Prepared) -> JobModel | BatchedModel:
+    def _job_model(self, prepared: Prepared, on_window: OnWindow) -> JobModel | BatchedModel:
         options, settings = prepared.options, self._settings
+        on_step = partial(self._step, prepared)
         # An empty list allows all.
         allowed = options.languages or None
         if prepared.windows is not None and options.batch_size is not None:
@@ -208,7 +241,9 @@ class WhisperEngine:
                 ),
                 allowed,
                 prepared.report_window,
-                prepared.report,
+                on_step,
+                on_window,
+                prepared.resume,
             )
         return JobModel(
             self._model,
@@ -216,7 +251,9 @@ class WhisperEngine:
             prepared.hints,
             allowed,
             short=options.window != "full",
-            on_step=prepared.report,
+            resume=prepared.resume,
+            on_step=on_step,
+            on_window=on_window,
         )
 
     def _doubt(self, prepared: Prepared) -> None:

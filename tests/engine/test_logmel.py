@@ -10,9 +10,11 @@ import pytest
 from faster_whisper import WhisperModel
 from faster_whisper.feature_extractor import FeatureExtractor
 
+from asrd.engine import logmel
 from asrd.engine.audio.reader import BLOCK_SECONDS, RATE, Samples
 from asrd.engine.logmel import LogMel
 from asrd.engine.peak import READ_AHEAD_SECONDS, search
+from tests.support.engine_jobs import count_calls
 from tests.support.sounds import blocks, noise
 
 WINDOW = 3000
@@ -147,6 +149,22 @@ def test_finished_windows_are_forgotten(extractor: Any) -> None:
     kept = [mel._frames.shape[1] for _ in windows(mel)]
     assert len(kept) == 10
     assert max(kept) < 2 * WINDOW
+
+
+def test_spectra_before_a_checkpoint_are_not_computed(
+    extractor: Any, minute: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = np.concatenate((minute, minute * np.float32(0.1)))
+    first = features(samples, extractor)
+    for _ in windows(first):
+        pass
+    computed = count_calls(monkeypatch, logmel, "mel_power")
+    parts = blocks(samples, BLOCK_SECONDS * RATE)
+    mel = LogMel(parts, extractor.mel_filters, lambda frame: None, 9000, first.log_peak)
+    window = mel[:, 9000 : 9000 + WINDOW]
+    assert same(window, extractor(samples)[:, 9000 : 9000 + WINDOW])
+    # Of 120 seconds, those from the window on, and the rest of its first block; 5 s each.
+    assert len(computed) <= (30 + BLOCK_SECONDS) // 5
 
 
 def test_each_window_is_reported_before_it_is_read(extractor: Any, minute: Samples) -> None:

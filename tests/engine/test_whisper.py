@@ -39,6 +39,7 @@ from tests.support.engine_jobs import (
     prepare,
     run_job,
     transcribe,
+    watched,
 )
 from tests.support.sounds import encoded, memory_file, noise, s16, sample, silence, wav
 from tests.support.subprocesses import run_python
@@ -168,7 +169,9 @@ class Stop(BaseException):
     pass
 
 
-@pytest.mark.parametrize("at", [{"progress": 1}, {"progress": 5}, {"segments": 1}])
+@pytest.mark.parametrize(
+    "at", [{"progress": 1}, {"progress": 5}, {"segments": 1}, {"checkpoints": 1}]
+)
 @pytest.mark.parametrize("error", [Stop(), MemoryError(), RuntimeError("CUDA failed with error x")])
 def test_error_of_a_callback_ends_the_job_unchanged(
     engine: WhisperEngine,
@@ -215,7 +218,7 @@ def test_ended_job_frees_everything_it_held(
         seen = [weakref.ref(each) for each in held]
         assert threads_now() - threads
         with contextlib.suppress(Cancelled, OutOfMemory):
-            engine.run(prepared, listener.on_progress, listener.on_segment)
+            engine.run(prepared, listener.on_progress, listener.on_segment, listener.on_checkpoint)
         prepared.close()
     # The traceback of each error holds everything.
     listener.error = None
@@ -347,30 +350,37 @@ def test_errors_of_the_libraries_are_translated(
 )
 def test_error_that_a_full_gpu_leaves_fails_no_other_job(
     engine: WhisperEngine,
-    monkeypatch: pytest.MonkeyPatch,
     text: str,
     expected: type[JobError] | None,
 ) -> None:
-    errors = ["CUDA failed with error out of memory", text]
-    encode = WhisperModel.encode
+    full = "CUDA failed with error out of memory"
+    errors: list[str] = []
 
-    def fail_first(model: Any, features: Any) -> Any:
+    def fail_first(call: str) -> None:
         if errors:
             raise RuntimeError(errors.pop(0))
-        return encode(model, features)
 
-    monkeypatch.setattr(WhisperModel, "encode", fail_first)
-    other = copy.copy(engine)
+    other = watched(engine, fail_first)
     other.device = "cuda"
-    with pytest.raises(OutOfMemory):
-        transcribe(other, sample("en-0.wav"))
+
+    class Between(Listener):
+        """Before the text of its first window, other jobs have their turns."""
+
+        def on_progress(self, done: float, total: float | None) -> None:
+            super().on_progress(done, total)
+            if len(self.progress) == 4:
+                errors.extend((full, text))
+                with pytest.raises(OutOfMemory):
+                    transcribe(other, sample("en-0.wav"))
+
+    listener = Between()
     if expected is not None:
         with pytest.raises(expected):
-            transcribe(other, sample("en-0.wav"))
+            transcribe(other, sample("en-0.wav"), listener=listener)
         return
-    assert transcribe(other, sample("en-0.wav")).text == samples()[0].text
+    assert transcribe(other, sample("en-0.wav"), listener=listener).text == samples()[0].text
     # Cleared once, after the failed allocation only.
-    errors.append("CUDA failed with error out of memory")
+    errors.append(full)
     with pytest.raises(OutOfMemory):
         transcribe(other, sample("en-0.wav"))
 
