@@ -31,6 +31,7 @@ class FrontConnection:
         )
         self._buffer = memoryview(bytearray(64 * 1024))
         self._unsent = bytearray()
+        self._unsent_fd: OwnedFd | None = None
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -39,9 +40,10 @@ class FrontConnection:
     def wants_write(self) -> bool:
         return bool(self._unsent)
 
-    def send(self, event: WorkerEvent) -> None:
-        """Sends an event, now or by a later `flush`. Raises FrontGone."""
-        self._unsent += _encoded(event)
+    def send(self, event: WorkerEvent, fd: OwnedFd | None = None) -> None:
+        """Sends an event, now or by a later `flush`; `fd` stays the caller's. Raises FrontGone."""
+        self._unsent += _encoded(event, 0 if fd is None else 1)
+        self._unsent_fd = fd or self._unsent_fd
         if len(self._unsent) > _UNSENT_MAX:
             raise FrontGone("the front does not read")
         self.flush()
@@ -51,7 +53,9 @@ class FrontConnection:
         try:
             while self._unsent:
                 piece = bytes(self._unsent[: fdsocket.READ_SIZE])
-                del self._unsent[: fdsocket.send(self._sock, [piece], ())]
+                fds = () if self._unsent_fd is None else (self._unsent_fd.fileno(),)
+                del self._unsent[: fdsocket.send(self._sock, [piece], fds)]
+                self._unsent_fd = None
         except BlockingIOError:
             return
         except OSError as error:
@@ -89,8 +93,8 @@ class FrontConnection:
         self._sock.close()
 
 
-def _encoded(event: WorkerEvent) -> bytes:
-    message = frames.encode(event.TYPE, dump(event))
+def _encoded(event: WorkerEvent, fds: int = 0) -> bytes:
+    message = frames.encode(event.TYPE, dump(event), fds=fds)
     if isinstance(event, Done) and len(message) > _ANSWER_MAX:
         text = f"the transcript takes {len(message)} bytes, over the limit of {_ANSWER_MAX}"
         return _encoded(Failed(event.key, Code.TOO_LARGE, text))
@@ -104,6 +108,8 @@ def _unpack(frame: frames.Frame) -> tuple[FrontEvent | None, OwnedFd | None]:
             return event, None
         if len(frame.fds) != 1:
             raise ProtocolError("a job needs exactly one descriptor")
+        # Raises FieldError for a size that PCM can't have.
+        event.audio.seconds(event.size)
         return event, frame.fds.pop()
     finally:
         frame.close()

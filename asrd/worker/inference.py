@@ -1,34 +1,33 @@
-"""The engine's thread: it loads the model, then runs one job after another.
+"""The engine's threads: one loads the model, and each job has one, in turns (asrd.worker.turns).
 
-It may hang or crash in a C extension at any moment. The main thread (asrd.worker.worker) goes on
-serving the front, sees that the job makes no progress, and no longer pings the watchdog. Tasks
-go to this thread, and plain data comes back.
+They may hang or crash in a C extension at any moment. The main thread (asrd.worker.worker) goes on
+serving the front, sees that a job makes no progress, and no longer pings the watchdog. Plain data
+comes back from them.
 """
 
 import logging
 import os
-import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from asrd.engine.interface import Engine, Prepared, Transcription
+from asrd.engine.interface import Engine, Transcription
 from asrd.errors import BadAudio, Code, JobError, LoadError, Poisoned
 from asrd.safe_text import one_line
 from asrd.wire import worker_events
 from asrd.wire.fds import OwnedFd
 from asrd.wire.fields import dump
-from asrd.wire.records import SENTENCE_MAX, Segment
-from asrd.wire.worker_events import Done, Failed, StartJob
+from asrd.wire.records import SENTENCE_MAX, Checkpoint, Segment
+from asrd.wire.turn_word import TurnWord
+from asrd.wire.worker_events import Done, Failed, JobProgress, JobWindow
+from asrd.worker.tasks import Cancelled, Suspended, Task
 from asrd.worker.trimming import Trimmer
+from asrd.worker.turns import Turns
 
 log = logging.getLogger(__name__)
-
-
-class _Cancelled(Exception):
-    """Raised between two segments or windows of a job that the front cancelled."""
 
 
 def _sentence(problem: object) -> str:
@@ -36,31 +35,8 @@ def _sentence(problem: object) -> str:
     return one_line(str(problem))[:SENTENCE_MAX]
 
 
-@dataclass(eq=False)
-class Task:
-    """A job on its way through the engine; owns the descriptor of its audio.
-
-    `progress_at` is the time of its last progress in monotonic seconds, `audio_seconds` the length
-    of its audio once that is known. The main thread sets `cancelled_at`.
-    """
-
-    job: StartJob
-    fd: OwnedFd
-    progress_at: float = field(default_factory=time.monotonic)
-    cancelled_at: float | None = None
-    audio_seconds: float | None = None
-
-    def cancel(self) -> None:
-        """Stops the job at its next progress."""
-        if self.cancelled_at is None:
-            self.cancelled_at = time.monotonic()
-
-    def note_progress(self, done: float = 0.0, total: float | None = None) -> None:
-        """Takes positions in seconds of audio. Raises _Cancelled if the job was cancelled."""
-        self.progress_at = time.monotonic()
-        self.audio_seconds = total or self.audio_seconds
-        if self.cancelled_at is not None:
-            raise _Cancelled
+def _named(error: Exception) -> str:
+    return _sentence(f"{type(error).__name__}: {error}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +49,7 @@ class LoadFailed:
 
 @dataclass(frozen=True, slots=True)
 class Panic:
-    """Message: the engine's thread has ended; the process must end too."""
+    """Message: a thread of the engine has ended; the process must end too."""
 
     error: BaseException
 
@@ -84,24 +60,28 @@ Message = worker_events.WorkerEvent | LoadFailed | Panic
 
 
 class Inference:
-    """Owns the engine's thread. `fileno` is readable while `take_messages` has something new."""
+    """Owns the engine's threads and the turn word. `fileno` is readable while `take_messages` has
+    something new."""
 
-    def __init__(self) -> None:
-        self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+    _engine: Engine[Any]
+    _trimmer: Trimmer
+
+    def __init__(self, turn_word: TurnWord) -> None:
+        self.turn_word = turn_word
+        self.turns = Turns(turn_word.write)
         self._messages: deque[Message] = deque()
         self._wake = OwnedFd(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
 
     def fileno(self) -> int:
         return self._wake.fileno()
 
-    def start(self, load: Callable[[Announce], Engine[Prepared]]) -> None:
-        """Loads the engine, then runs the submitted tasks."""
-        # A daemon: a hang in a C extension must not keep the process alive.
-        threading.Thread(target=self._work, args=(load,), daemon=True).start()
+    def start(self, load: Callable[[Announce], Engine[Any]]) -> None:
+        """Loads the engine."""
+        self._start_thread(self._load, load)
 
     def submit(self, task: Task) -> None:
-        """Runs a task, once the model is loaded. Its answer, Done or Failed, comes as a message."""
-        self._tasks.put(task)
+        """Runs a task; the model must be loaded. Its answer (Done or Failed) comes as a message."""
+        self._start_thread(self._run_in_turns, task)
 
     def take_messages(self) -> list[Message]:
         """Returns the new messages. Call it when `fileno` is readable."""
@@ -112,48 +92,56 @@ class Inference:
         self._messages.append(message)
         os.eventfd_write(self._wake.fileno(), 1)
 
-    def _work(self, load: Callable[[Announce], Engine[Prepared]]) -> None:
+    def _start_thread(self, work: Callable[[Any], None], on: Any) -> None:
+        # A daemon: a hang in a C extension must not keep the process alive.
+        threading.Thread(target=self._guard, args=(work, on), daemon=True).start()
+
+    def _guard(self, work: Callable[[Any], None], on: Any) -> None:
         try:
-            engine = self._load_engine(load)
-            if engine is None:
-                return
-            trimmer = Trimmer()
-            self._post(_hello(engine))
-            while True:
-                # No variable keeps the task while the thread waits for the next one.
-                self._post(self._run(engine, self._tasks.get()))
-                trimmer.after_job()
+            work(on)
         except BaseException as error:
             # A panic in a Rust library is no Exception. It must not end this thread alone.
             self._post(Panic(error))
 
-    def _load_engine(self, load: Callable[[Announce], Engine[Prepared]]) -> Engine[Prepared] | None:
+    def _load(self, load: Callable[[Announce], Engine[Any]]) -> None:
         try:
-            return load(self._post)
+            self._engine = load(self._post)
         except LoadError as error:
-            failure = LoadFailed(_sentence(error), permanent=True)
+            self._post(LoadFailed(_sentence(error), permanent=True))
         except ImportError as error:
             reason = f"{error}: `pip install 'asrd[worker]'` brings what a worker needs"
-            failure = LoadFailed(_sentence(reason), permanent=True)
+            self._post(LoadFailed(_sentence(reason), permanent=True))
         except Exception as error:
             log.exception("loading the model failed")
-            failure = LoadFailed(_sentence(f"{type(error).__name__}: {error}"), permanent=False)
-        self._post(failure)
-        return None
+            self._post(LoadFailed(_named(error), permanent=False))
+        else:
+            self._trimmer = Trimmer()
+            self._post(_hello(self._engine))
 
-    def _run(self, engine: Engine[Prepared], task: Task) -> Done | Failed:
+    def _run_in_turns(self, task: Task) -> None:
+        task.thread = threading.get_ident()
+        self.turns.join(task)
+        self._post(answer := self._run(task))
+        self._trimmer.after_job()
+        # After a panic or a fatal failure it keeps the turn: no other job may meet a broken engine,
+        # or be blamed for it, before the process ends.
+        if not (isinstance(answer, Failed) and answer.fatal):
+            self.turns.leave(task)
+
+    def _run(self, task: Task) -> Done | Failed:
         """Returns the job's one answer, and closes its descriptor.
 
         The front may send the next job as soon as it has the answer; the worker holds nothing of
         this one by then.
         """
         key = task.job.key
-        started = time.monotonic()
         try:
             with task.fd:
-                result = self._transcribe(engine, task)
-        except _Cancelled:
+                result = self._transcribe(task)
+        except Cancelled:
             return Failed(key, Code.CANCELLED, "the job was cancelled")
+        except Suspended:
+            return handed_back(key)
         except JobError as error:
             return Failed(key, error.code, _sentence(error.text))
         except MemoryError:
@@ -163,41 +151,52 @@ class Inference:
             return Failed(key, Code.INTERNAL, _sentence(error), fatal=True)
         except Exception as error:
             log.exception("job %s failed in the engine", task.job.job_id)
-            return Failed(key, Code.INTERNAL, _sentence(f"{type(error).__name__}: {error}"))
+            return Failed(key, Code.INTERNAL, _named(error))
         return Done(
             key=key,
-            text=result.text,
+            text=_text(task.segments),
             language=result.language,
             language_probability=result.language_probability,
             audio_seconds=result.audio_seconds,
-            run_seconds=time.monotonic() - started,
-            segments=tuple(dump(segment) for segment in result.segments),
+            run_seconds=task.state(time.monotonic()).work_seconds,
+            segments=tuple(dump(segment) for segment in task.segments),
             warnings=result.warnings,
         )
 
-    def _transcribe(self, engine: Engine[Prepared], task: Task) -> Transcription:
-        job, index = task.job, 0
+    def _transcribe(self, task: Task) -> Transcription:
+        job = task.job
+        reported = None
 
-        def on_segment(segment: Segment) -> None:
-            nonlocal index
-            task.note_progress()
-            if job.stream:
-                self._post(worker_events.JobSegment(job.key, index, dump(segment)))
-            index += 1
+        def end_turn(done: float, total: float | None) -> None:
+            task.done, task.total = done, total or task.total
+            self.turns.next(task)
+            # The front may have cancelled it meanwhile.
+            task.check()
 
         def on_progress(done: float, total: float | None) -> None:
-            task.note_progress(done, total)
-            if job.stream:
-                self._post(worker_events.JobProgress(job.key, done, total))
+            nonlocal reported
+            # A window takes several turns.
+            if job.stream and reported != (done, total):
+                reported = done, total
+                self._post(JobProgress(job.key, done, total))
+            end_turn(done, total)
 
-        with engine.prepare(
+        def on_checkpoint(checkpoint: Checkpoint) -> None:
+            segments = tuple(dump(segment) for segment in task.segments)
+            self._post(JobWindow(job.key, checkpoint, _text(task.segments), segments))
+            task.pass_checkpoint()
+
+        # It may have been cancelled or suspended before its first turn.
+        task.check(at_checkpoint=True)
+        with self._engine.prepare(
             task.fd.fileno(),
             job.audio,
             job.options,
             max_audio_seconds=job.max_audio_seconds,
-            on_progress=task.note_progress,
+            on_progress=end_turn,
+            resume=job.resume,
         ) as prepared:
-            result = engine.run(prepared, on_progress, on_segment)
+            result = self._engine.run(prepared, on_progress, task.segments.append, on_checkpoint)
         # Checked last: a client may shorten its file at any time, and the transcript of what is
         # left would pass for the whole.
         if os.fstat(task.fd.fileno()).st_size < job.size:
@@ -205,7 +204,16 @@ class Inference:
         return result
 
 
-def _hello(engine: Engine[Prepared]) -> worker_events.Hello:
+def handed_back(key: int) -> Failed:
+    """Returns the answer to a job that another worker is to go on with."""
+    return Failed(key, Code.SHUTTING_DOWN, "the worker stops")
+
+
+def _text(segments: Sequence[Segment]) -> str:
+    return "".join(segment.text for segment in segments)
+
+
+def _hello(engine: Engine[Any]) -> worker_events.Hello:
     return worker_events.Hello(
         version=worker_events.PROTOCOL_VERSION,
         pid=os.getpid(),

@@ -22,6 +22,7 @@ from asrd.journal import setup_logging
 from asrd.settings import WorkerSettings
 from asrd.version import __version__
 from asrd.wire.fds import OwnedFd
+from asrd.wire.turn_word import TurnWord
 from asrd.wire.worker_events import Loading
 from asrd.worker.inference import Announce, Inference
 from asrd.worker.stderr_capture import STORED, CapturedStderr, keep_real_stderr
@@ -122,11 +123,14 @@ def main() -> int:
     passed, notifier = systemd.listen_fds(), systemd.Notifier()
     try:
         listener = _listener(args.name, passed.get("worker", []))
+        inference = Inference(TurnWord.create())
     except ConfigError as error:
         log.error("%s", error)
         return EXIT_CANNOT_LOAD
+    except OSError as error:
+        log.error("there is no memory for the turn word: %s", error.strerror)
+        return EXIT_BROKEN
     stderr = _captured_stderr(passed.get(STORED, []), notifier)
-    inference = Inference()
     worker = Worker(settings, listener, notifier, inference, stderr)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())

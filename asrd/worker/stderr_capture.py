@@ -96,6 +96,10 @@ class CapturedStderr:
         self._passed_on = passed_on
         os.pwrite(fd, _HEADER.pack(passed_on, os.getpid()), 0)
 
+    def add(self, line: str) -> None:
+        """Adds a line to what the engine wrote: the reason if the process is aborted now."""
+        os.write(2, f"{line}\n".encode())
+
     def pass_on(self) -> None:
         """Copies new text to the real stderr, as much as that takes without waiting."""
         size = os.fstat(2).st_size

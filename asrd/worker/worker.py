@@ -1,6 +1,6 @@
-"""The worker: one model, one connection from the front at a time, one job at a time.
+"""The worker: one model, one connection from the front at a time, and jobs that take turns.
 
-`Worker` serves the front and the service manager in the main thread; the engine has a thread of its
+`Worker` serves the front and the service manager in the main thread; the engine has threads of its
 own (asrd.worker.inference), so a hang in the engine never stops this one.
 """
 
@@ -20,8 +20,10 @@ from asrd.wire import worker_events
 from asrd.wire.fds import OwnedFd
 from asrd.wire.records import LastProcess
 from asrd.worker.front_connection import FrontConnection, FrontGone
-from asrd.worker.inference import Inference, LoadFailed, Message, Panic, Task
+from asrd.worker.inference import Inference, LoadFailed, Message, Panic, handed_back
 from asrd.worker.stderr_capture import CapturedStderr
+from asrd.worker.tasks import Task
+from asrd.worker.turns import innermost_calls
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +66,14 @@ class Worker:
         )
         # If the model can't be loaded: the exit code, and the time when that became known.
         self._refusal: tuple[int, float] | None = None
-        # The job that runs.
-        self._task: Task | None = None
+        # The jobs without an answer, by key.
+        self._tasks: dict[int, Task] = {}
+        self._grace = settings.cancel_grace_seconds
         self._jobs_done = 0
         self._idle_since = time.monotonic()
         self._stopping = False
         self._poisoned = False
+        self._stalling = False
         self._ping_every = systemd.watchdog_seconds()
         self._pinged_at = self._alive_at = self._status_at = 0.0
 
@@ -90,7 +94,8 @@ class Worker:
         return isinstance(self._introduction, worker_events.Hello)
 
     def stop(self) -> None:
-        """Finishes the job that runs, then exits. Safe to call from a signal handler."""
+        """Finishes short jobs, hands the others back, and exits. Safe to call from a signal
+        handler."""
         self._stopping = True
 
     def _exit_code(self, now: float) -> int | None:
@@ -100,19 +105,27 @@ class Worker:
         if self._refusal is not None:
             code, since = self._refusal
             return None if self._front is None and now - since <= _REFUSAL_SECONDS else code
-        if self._task is not None:
-            return EXIT_BROKEN if self._ignores_cancel(self._task, now) else None
+        if self._ignores_cancel(now):
+            return self._leave("cancelled", EXIT_STOPPED)
+        if self._stopping:
+            for task in self._tasks.values():
+                task.suspend()
+        if self._tasks:
+            return None
         if self._stopping:
             return self._leave("stopping", EXIT_STOPPED)
         if self._loaded and 0 < self.settings.idle_exit_seconds < now - self._idle_since:
             return self._leave("idle", EXIT_IDLE)
         return None
 
-    def _ignores_cancel(self, task: Task, now: float) -> bool:
-        grace = self.settings.cancel_grace_seconds
-        if task.cancelled_at is None or now - task.cancelled_at <= grace:
+    def _ignores_cancel(self, now: float) -> bool:
+        """Returns True if a cancelled job has kept the turn for too long. To wait is cheaper than
+        to load the model again, unless it takes longer."""
+        task = self._inference.turns.current
+        if task is None or task.overrun(now) <= self._grace:
             return False
-        log.error("job %s did not stop within %g s", task.job.job_id, grace)
+        name, where = task.job.job_id, innermost_calls(task.thread)
+        log.warning("job %s was cancelled, and goes on after %.1f s: %s", name, self._grace, where)
         return True
 
     def _leave(self, reason: str, code: int) -> int:
@@ -137,8 +150,8 @@ class Worker:
         if self._front is not None:
             write = select.POLLOUT if self._front.wants_write else 0
             poll.register(self._front, select.POLLIN | write)
-        elif self._task is None:
-            # A new front must wait until the last one's job has stopped.
+        elif not self._tasks:
+            # A new front must wait until the last one's jobs have stopped.
             poll.register(self._listener, select.POLLIN)
         ready = dict(poll.poll(1000 * min(_TICK_SECONDS, self._ping_every or _TICK_SECONDS)))
         if self._inference.fileno() in ready:
@@ -152,34 +165,43 @@ class Worker:
     # --- reports --------------------------------------------------------------------------------
 
     def _report(self, now: float) -> None:
-        self._ping(now)
+        stalled = self._stalled(now)
+        if not stalled:
+            self._ping(now)
         if self._stderr is not None:
             self._stderr.pass_on()
-        self._send_alive(now)
+        self._send_alive(now, stalled)
         self._update_status(now)
 
+    def _stalled(self, now: float) -> float:
+        """Returns the seconds that the turn has taken; 0 below `stall_seconds`."""
+        task = self._inference.turns.current
+        seconds = 0.0 if task is None else task.turn_seconds(now)
+        if task is None or seconds < self.settings.stall_seconds:
+            self._stalling = False
+            return 0.0
+        if not self._stalling:
+            self._stalling = True
+            name, where = task.job.job_id, innermost_calls(task.thread)
+            log.error("job %s made no progress for %.0f s; its thread: %s", name, seconds, where)
+            if self._stderr is not None:
+                # The watchdog's SIGABRT shows only where this thread is. Every client may read it.
+                self._stderr.add(f"no progress in {where}")
+        return seconds
+
     def _ping(self, now: float) -> None:
-        """Pings the watchdog, unless the job has made no progress for too long."""
-        if self._ping_every is None or now - self._pinged_at < self._ping_every:
-            return
-        if not self._stalled(now):
+        if self._ping_every is not None and now - self._pinged_at >= self._ping_every:
             self._pinged_at = now
             self._notifier.watchdog()
 
-    def _stalled(self, now: float) -> float:
-        """Returns the seconds since the job's last progress; 0 below `stall_seconds`."""
-        still = 0.0 if self._task is None else now - self._task.progress_at
-        return still if still >= self.settings.stall_seconds else 0.0
-
-    def _send_alive(self, now: float) -> None:
+    def _send_alive(self, now: float, stalled: float) -> None:
         if not self._loaded or self._front is None or self._front.wants_write:
             # A front that does not read needs no more of them.
             return
         if now - self._alive_at >= _ALIVE_SECONDS:
             self._alive_at = now
-            task = self._task
-            key, seconds = (None, None) if task is None else (task.job.key, task.audio_seconds)
-            self._send(worker_events.Alive(key, seconds, round(self._stalled(now), 3)))
+            jobs = tuple(task.state(now) for task in self._tasks.values())
+            self._send(worker_events.Alive(jobs, round(stalled, 3)))
 
     def _update_status(self, now: float) -> None:
         # Not for each job: the manager would wake up when the job needs the processor.
@@ -187,7 +209,7 @@ class Worker:
             return
         self._status_at = now
         # Every user may read this line, so it names no job and no client.
-        state = "ready" if self._task is None else "busy"
+        state = "busy" if self._tasks else "ready"
         self._notifier.status(f"{state} · {self._model} · {self._jobs_done} done")
 
     # --- the front ------------------------------------------------------------------------------
@@ -201,10 +223,11 @@ class Worker:
         self._send(self._introduction)
 
     def _send(self, event: worker_events.WorkerEvent) -> None:
-        """Sends an event, if there is a front."""
+        """Sends an event, if there is a front. The turn word goes with `hello`."""
         if self._front is not None:
+            hello = isinstance(event, worker_events.Hello)
             try:
-                self._front.send(event)
+                self._front.send(event, self._inference.turn_word.fd if hello else None)
             except FrontGone as reason:
                 self._lose_front(reason)
 
@@ -219,25 +242,29 @@ class Worker:
     def _handle(self, event: worker_events.FrontEvent | None, fd: OwnedFd | None) -> None:
         if isinstance(event, worker_events.StartJob) and fd is not None:
             self._start(event, fd)
-        elif isinstance(event, worker_events.CancelJob):
-            self._cancel(event.key)
+        elif isinstance(event, worker_events.CancelJob) and event.key in self._tasks:
+            self._tasks[event.key].cancel()
 
     def _start(self, job: worker_events.StartJob, fd: OwnedFd) -> None:
-        if not self._loaded or self._task is not None:
+        # One short job finds a place although each place has one whose length was misjudged.
+        full = len(self._tasks) >= 2 * self.settings.slots
+        if not self._loaded or full or job.key in self._tasks:
             fd.close()
-            raise ProtocolError("a job arrived while the worker was not ready for one")
-        self._task = Task(job, fd)
-        self._inference.submit(self._task)
-
-    def _cancel(self, key: int) -> None:
-        if self._task is not None and self._task.job.key == key:
-            self._task.cancel()
+            raise ProtocolError("a job arrived while the worker was not ready for it")
+        if self._stopping:
+            fd.close()
+            self._send(handed_back(job.key))
+            return
+        limit = self.settings.max_audio_seconds or job.max_audio_seconds
+        job = replace(job, max_audio_seconds=min(limit, job.max_audio_seconds))
+        self._tasks[job.key] = task = Task(job, fd)
+        self._inference.submit(task)
 
     def _lose_front(self, reason: Exception) -> None:
         log.info("lost the front: %s", reason)
+        for task in self._tasks.values():
+            task.cancel()
         self._drop_front()
-        if self._task is not None:
-            self._task.cancel()
 
     def _drop_front(self) -> None:
         if self._front is not None:
@@ -257,7 +284,7 @@ class Worker:
             case LoadFailed():
                 self._on_load_failed(message)
             case worker_events.Done() | worker_events.Failed():
-                self._on_answer(message)
+                self._on_end(message)
             case _:
                 self._send(message)
 
@@ -271,10 +298,19 @@ class Worker:
         where = f"{hello.device} ({hello.compute_type})"
         log.info("%s loaded on %s in %.2f s", hello.model, where, hello.load_seconds)
         self._model = f"{hello.model} on {where}"
+        self._grace = max(self._grace, hello.load_seconds)
         self._idle_since = time.monotonic()
         self._notifier.ready()
-        spare, last = self.settings.spare, self._last_process
-        self._introduce(replace(hello, spare=spare, last=last, alive_seconds=_ALIVE_SECONDS))
+        self._introduce(
+            replace(
+                hello,
+                spare=self.settings.spare,
+                last=self._last_process,
+                alive_seconds=_ALIVE_SECONDS,
+                slots=self.settings.slots,
+                max_audio_seconds=self.settings.max_audio_seconds,
+            )
+        )
 
     def _on_load_failed(self, failure: LoadFailed) -> None:
         log.error("cannot load: %s", failure.reason)
@@ -283,9 +319,9 @@ class Worker:
         self._refusal = code, time.monotonic()
         self._introduce(worker_events.CannotLoad(failure.reason))
 
-    def _on_answer(self, answer: worker_events.Done | worker_events.Failed) -> None:
-        self._send(answer)
-        self._task = None
-        self._jobs_done += 1
+    def _on_end(self, end: worker_events.Done | worker_events.Failed) -> None:
+        del self._tasks[end.key]
         self._idle_since = time.monotonic()
-        self._poisoned = isinstance(answer, worker_events.Failed) and answer.fatal
+        self._send(end)
+        self._jobs_done += 1
+        self._poisoned |= isinstance(end, worker_events.Failed) and end.fatal

@@ -2,15 +2,18 @@
 
 import socket
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from asrd.errors import LoadError, Poisoned
+from asrd.errors import Code, LoadError, Poisoned
 from asrd.exitcodes import EXIT_BROKEN, EXIT_CANNOT_LOAD, EXIT_IDLE, EXIT_STOPPED
 from asrd.wire.frames import Frame
 from asrd.wire.records import SENTENCE_MAX
+from asrd.wire.turn_word import TurnWord
 from asrd.worker.inference import Announce
 from tests.support.fake_engine import AUDIO_SECONDS, FakeEngine, FakeWorker, send_job
 from tests.support.notifications import notifications
@@ -31,47 +34,89 @@ def answer(front: Peer, kind: str) -> dict[str, Any]:
     """The data of the next event, which must be of this kind."""
     event = next_event(front)
     assert event is not None and event.type == kind, event
+    event.close()
     return event.data
+
+
+def wait_for_step(engine: FakeEngine, step: str) -> None:
+    wait_for(step, lambda: step in engine.steps)
+
+
+def reports(front: Peer, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The first `alive` that meets a condition."""
+    while not condition(report := front.expect("alive")):
+        pass
+    return report
 
 
 def test_alive_comes_as_often_as_hello_says(tmp_path: Path) -> None:
     with FakeWorker(tmp_path, FakeEngine()) as worker, worker.connect() as front:
         every = answer(front, "hello")["alive_seconds"]
-        assert front.expect("alive") == {"stalled_seconds": 0.0}
+        assert front.expect("alive") == {"jobs": [], "stalled_seconds": 0.0}
         before = time.monotonic()
-        assert front.expect("alive") == {"stalled_seconds": 0.0}
+        assert front.expect("alive") == {"jobs": [], "stalled_seconds": 0.0}
         assert time.monotonic() - before > every / 2
 
 
-def test_alive_reports_a_stalled_job_and_its_length(tmp_path: Path) -> None:
+def test_hello_has_the_places_and_the_turn_word(tmp_path: Path) -> None:
     engine = FakeEngine("run a")
+    with FakeWorker(tmp_path, engine, slots=3, max_audio_seconds=60.0) as worker:
+        for _ in range(2):
+            # Each front gets it.
+            with worker.connect() as front:
+                hello = next_event(front)
+                assert hello is not None and hello.type == "hello"
+                assert (hello.data["slots"], hello.data["max_audio_seconds"]) == (3, 60.0)
+                with closing(TurnWord.received(hello.fds.pop())) as word:
+                    assert word.read() == 0
+                    engine.gates["run a"].clear()
+                    send_job(front, key=5)
+                    wait_for("the turn", lambda word=word: word.read() == 5)
+                    engine.gates["run a"].set()
+                    answer(front, "done")
+                    wait_for("the end", lambda word=word: word.read() == 0)
+
+
+def test_alive_lists_all_jobs_but_only_the_turn_counts(tmp_path: Path) -> None:
+    engine = FakeEngine("run a")
+    resume = {"frame": 3000, "seconds": 30.0, "segments": 1}
     with FakeWorker(tmp_path, engine, stall_seconds=0.1) as worker, worker.connect() as front:
         answer(front, "hello")
         send_job(front, key=3)
-        report: dict[str, Any] = {"stalled_seconds": 0.0}
-        while not report["stalled_seconds"]:
-            report = front.expect("alive")
-    assert (report["key"], report["audio_seconds"]) == (3, AUDIO_SECONDS)
+        wait_for_step(engine, "run a")
+        send_job(front, "x|y", key=4, resume=resume)
+        report = reports(front, lambda report: len(report["jobs"]) == 2)
+    one, two = report["jobs"]
+    assert (one["key"], one["audio_seconds"]) == (3, AUDIO_SECONDS) and one["work_seconds"] > 0
+    # Nothing is known of its length.
+    assert two == {"key": 4, "work_seconds": 0.0, "audio_seconds_done": 30.0}
     assert report["stalled_seconds"] >= 0.1
 
 
-def test_watchdog_is_not_pinged_while_a_job_stalls(
-    tmp_path: Path, manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+def test_watchdog_is_not_pinged_while_a_turn_stalls(
+    tmp_path: Path,
+    manager: socket.socket,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "100000")
     engine = FakeEngine("run a")
     with FakeWorker(tmp_path, engine, stall_seconds=0.1) as worker, worker.connect() as front:
         answer(front, "hello")
-        send_job(front)
-        while not front.expect("alive")["stalled_seconds"]:
-            pass
-        assert "WATCHDOG=1" in notifications(manager)
-        for _ in range(2):
-            front.expect("alive")
-        assert "WATCHDOG=1" not in notifications(manager)
-        engine.gates["run a"].set()
-        answer(front, "done")
-        wait_for("a ping", lambda: "WATCHDOG=1" in notifications(manager))
+        for stalls in (1, 2):
+            engine.gates["run a"].clear()
+            send_job(front)
+            reports(front, lambda report: report["stalled_seconds"] > 0)
+            notifications(manager)
+            for _ in range(2):
+                front.expect("alive")
+            assert "WATCHDOG=1" not in notifications(manager)
+            lines = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+            assert len(lines) == stalls
+            assert "job a made no progress for 0 s" in lines[-1] and "fake_engine.py" in lines[-1]
+            engine.gates["run a"].set()
+            answer(front, "done")
+            wait_for("a ping", lambda: "WATCHDOG=1" in notifications(manager))
 
 
 def test_status_line_does_not_change_with_each_job(tmp_path: Path, manager: socket.socket) -> None:
@@ -102,17 +147,100 @@ def test_stopping_worker_finishes_its_answer(tmp_path: Path) -> None:
         assert worker.join() == EXIT_STOPPED
 
 
-def test_cancelled_job_that_goes_on_ends_the_worker(tmp_path: Path) -> None:
-    """A cancel of another job changes nothing."""
+def test_stopping_worker_hands_long_jobs_back(tmp_path: Path) -> None:
+    engine = FakeEngine("run a")
+    with FakeWorker(tmp_path, engine) as worker, worker.connect() as front:
+        answer(front, "hello")
+        send_job(front, "a|b|c", key=1)
+        wait_for_step(engine, "run a")
+        send_job(front, "x", key=2)
+        reports(front, lambda report: len(report["jobs"]) == 2)
+        worker.worker.stop()
+        # One that comes now is not begun, and need not wait for the others.
+        send_job(front, "y", key=3)
+        assert answer(front, "failed")["key"] == 3
+        wait_for("the suspension", lambda: all(t.suspended_at for t in worker.tasks()))
+        engine.gates["run a"].set()
+        assert answer(front, "done")["key"] == 2
+        assert answer(front, "window")["checkpoint"]["segments"] == 1
+        handed_back = answer(front, "failed")
+        assert (handed_back["key"], handed_back["code"]) == (1, Code.SHUTTING_DOWN)
+        assert answer(front, "bye") == {"reason": "stopping"}
+        assert front.at_end()
+        assert worker.join() == EXIT_STOPPED
+    assert engine.steps == ["prepare a|b|c", "run a", "prepare x", "run x"]
+
+
+def test_cancelled_job_that_goes_on_ends_the_worker(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cancel of another job changes nothing, nor does one of a job that waits for its turn."""
     engine = FakeEngine("run a")
     with FakeWorker(tmp_path, engine, cancel_grace_seconds=0.0) as worker:
         with worker.connect() as front:
             answer(front, "hello")
             send_job(front, key=2)
-            for key in (1, 2):
+            wait_for_step(engine, "run a")
+            send_job(front, "x", key=3)
+            for key in (1, 3):
                 front.send("cancel", {"key": key})
-            assert next_event(front) is None
-        assert worker.join() == EXIT_BROKEN
+            wait_for("the cancel", lambda: any(t.cancelled_at for t in worker.tasks()))
+            for _ in range(2):
+                front.expect("alive")
+            front.send("cancel", {"key": 2})
+            # The front takes the other job back.
+            assert answer(front, "bye") == {"reason": "cancelled"}
+            assert front.at_end()
+        assert worker.join() == EXIT_STOPPED
+    assert "job a was cancelled, and goes on after 0.0 s" in caplog.text
+
+
+def test_cancelled_job_has_the_time_that_a_new_load_would_take(tmp_path: Path) -> None:
+    engine = FakeEngine("run a")
+    engine.load_seconds = 1000.0
+    with FakeWorker(tmp_path, engine, cancel_grace_seconds=0.0) as worker:
+        with worker.connect() as front:
+            answer(front, "hello")
+            send_job(front)
+            wait_for_step(engine, "run a")
+            front.send("cancel", {"key": 1})
+            wait_for("the cancel", lambda: any(t.cancelled_at for t in worker.tasks()))
+            for _ in range(2):
+                front.expect("alive")
+            engine.gates["run a"].set()
+            assert answer(front, "failed")["code"] == "cancelled"
+
+
+def test_front_that_leaves_cancels_its_jobs(tmp_path: Path) -> None:
+    engine = FakeEngine("run a")
+    with FakeWorker(tmp_path, engine) as worker:
+        with worker.connect() as front:
+            answer(front, "hello")
+            send_job(front, "a|b|c", key=1)
+            wait_for_step(engine, "run a")
+            send_job(front, "x", key=2)
+            send_job(front, "y|z", key=3)
+            reports(front, lambda report: len(report["jobs"]) == 3)
+        wait_for("the end", lambda: all(t.cancelled_at for t in worker.tasks()))
+        with worker.connect() as front:
+            # The next front must wait until the jobs have stopped.
+            engine.gates["run a"].set()
+            answer(front, "hello")
+            send_job(front, "c", key=3)
+            assert answer(front, "done")["text"] == "c"
+    assert engine.steps == ["prepare a|b|c", "run a", "prepare c", "run c"]
+
+
+@pytest.mark.parametrize(("own", "sent", "limit"), [(60.0, 90.0, 60.0), (0.0, 90.0, 90.0)])
+def test_worker_for_commands_takes_no_longer_recordings(
+    tmp_path: Path, own: float, sent: float, limit: float
+) -> None:
+    engine = FakeEngine()
+    with FakeWorker(tmp_path, engine, max_audio_seconds=own) as worker, worker.connect() as front:
+        answer(front, "hello")
+        send_job(front, max_audio_seconds=sent)
+        answer(front, "done")
+    assert engine.limits == [limit]
 
 
 def test_poisoned_worker_ends_after_its_answer(tmp_path: Path) -> None:
@@ -134,22 +262,22 @@ def test_idle_worker_says_goodbye(tmp_path: Path) -> None:
         assert worker.join() == EXIT_IDLE
 
 
-def test_second_job_costs_the_front_its_connection(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["full", "key", "size"])
+def test_job_that_cannot_be_costs_the_front_its_connection(tmp_path: Path, fault: str) -> None:
     engine = FakeEngine("run a")
-    with FakeWorker(tmp_path, engine) as worker:
-        with worker.connect() as front:
-            answer(front, "hello")
-            send_job(front)
-            wait_for("the job", lambda: "run a" in engine.steps)
+    with FakeWorker(tmp_path, engine, slots=1) as worker, worker.connect() as front:
+        answer(front, "hello")
+        send_job(front)
+        wait_for_step(engine, "run a")
+        if fault == "full":
             send_job(front, "b", key=2)
-            assert next_event(front) is None
-        with worker.connect() as front:
-            # The next front must wait until the job has stopped.
-            engine.gates["run a"].set()
-            answer(front, "hello")
-            send_job(front, "c", key=3)
-            assert answer(front, "done")["text"] == "c"
-    assert [step for step in engine.steps if "b" in step] == []
+        if fault == "size":
+            send_job(front, "b", key=3, audio={"encoding": "pcm_s16le"})
+        else:
+            send_job(front, "b", key=3 if fault == "full" else 1)
+        assert next_event(front) is None
+        engine.gates["run a"].set()
+    assert not [step for step in engine.steps if "b" in step]
 
 
 @pytest.mark.parametrize("connects", [True, False])
