@@ -49,6 +49,14 @@ class _Latency:
 
 
 @dataclass(frozen=True, slots=True)
+class Job:
+    job_id: str | None = field(_TEXT, None)
+    age_ms: float = field(_NUMBER, 0.0)
+    audio_seconds_done: float = field(_NUMBER, 0.0)
+    audio_seconds: float | None = field(_NUMBER, None)
+
+
+@dataclass(frozen=True, slots=True)
 class Worker:
     name: str = field(_TEXT, "?")
     state: str = field(_TEXT, "?")
@@ -58,8 +66,7 @@ class Worker:
     model: str | None = field(_TEXT, None)
     device: str | None = field(_TEXT, None)
     compute_type: str | None = field(_TEXT, None)
-    job_id: str | None = field(_TEXT, None)
-    job_age_ms: float = field(_NUMBER, 0.0)
+    jobs: tuple[Job, ...] = field(sequence(nested(Job), 1000), ())
     jobs_done: int = field(_COUNT, 0)
     restarts: int = field(_COUNT, 0)
     load_seconds: float = field(_NUMBER, 0.0)
@@ -71,6 +78,7 @@ class CrashedJob:
     job_id: str = field(_TEXT, "?")
     trace_id: str | None = field(_TEXT, None)
     attempt: int = field(_COUNT, 0)
+    in_turn: bool = field(flag, False)
     audio_bytes: int = field(_COUNT, 0)
     audio_seconds: float | None = field(_NUMBER, None)
 
@@ -82,7 +90,7 @@ class _Crash:
     pid: int | None = field(_COUNT, None)
     model: str | None = field(_TEXT, None)
     exit: str | None = field(_TEXT, None)
-    noticed: str = field(_TEXT, "?")
+    noticed: str | None = field(_TEXT, None)
     stderr: str | None = field(_TEXT, None)
     jobs: tuple[CrashedJob, ...] = field(sequence(nested(CrashedJob), 1000), ())
     other_jobs: int = field(_COUNT, 0)

@@ -4,14 +4,17 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from asrd.asrctl.cells import cells, ljust
-from asrd.asrctl.snapshot import Counts, CrashedJob, Snapshot, Worker
+from asrd.asrctl.snapshot import Counts, CrashedJob, Job, Snapshot, Worker
 from asrd.safe_text import one_line
 
 _WORKER_COLUMNS = [
     *("WORKER", "STATE", "PID", "MODEL", "DEVICE", "COMPUTE"),
-    *("JOB", "AGE", "DONE", "RESTARTS", "LOAD", "LAST DEATH"),
+    *("JOBS", "AGE", "DONE", "RESTARTS", "LOAD", "LAST DEATH"),
 ]
-_CRASH_COLUMNS = ["TIME", "WORKER", "PID", "MODEL", "HOW", "JOB", "TRACE", "ATTEMPT", "AUDIO"]
+_CRASH_COLUMNS = [
+    *("TIME", "WORKER", "PID", "MODEL", "HOW"),
+    *("JOB", "IN TURN", "TRACE", "ATTEMPT", "AUDIO"),
+]
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -41,10 +44,11 @@ def crash_page(snapshot: Snapshot) -> str:
     rows = [_CRASH_COLUMNS]
     notes = {}
     for crash in reversed(snapshot.crashes):
-        first = [crash.time, crash.worker, crash.pid, crash.model, crash.exit or crash.noticed]
+        how = ", ".join(filter(None, (crash.exit, crash.noticed)))
+        first = [crash.time, crash.worker, crash.pid, crash.model, how]
         jobs = [_crashed_job(job) for job in crash.jobs]
-        jobs += [["(another's)", None, None, None]] * (crash.other_jobs > 0)
-        rows += [_row([*first, *job]) for job in jobs or [[None] * 4]]
+        jobs += [["(another's)", None, None, None, None]] * (crash.other_jobs > 0)
+        rows += [_row([*first, *job]) for job in jobs or [[None] * 5]]
         if crash.stderr:
             notes[len(rows) - 1] = f"\n  {one_line(crash.stderr)}"
     lines = _aligned(rows)
@@ -55,7 +59,7 @@ def _crashed_job(job: CrashedJob) -> list[object]:
     length = f"{job.audio_bytes} bytes"
     if job.audio_seconds is not None:
         length = f"{duration(job.audio_seconds)}, {length}"
-    return [job.job_id, job.trace_id, job.attempt, length]
+    return [job.job_id, "yes" if job.in_turn else "no", job.trace_id, job.attempt, length]
 
 
 def duration(seconds: float) -> str:
@@ -116,7 +120,6 @@ def _workers(snapshot: Snapshot) -> list[str]:
 
 
 def _worker(worker: Worker) -> list[str]:
-    running = worker.state == "busy" or worker.job_id is not None
     return _row(
         [
             worker.name,
@@ -125,14 +128,27 @@ def _worker(worker: Worker) -> list[str]:
             worker.model,
             worker.device,
             worker.compute_type,
-            worker.job_id or ("(another's)" if running else None),
-            duration(worker.job_age_ms / 1000) if running else None,
+            _jobs_of(worker),
+            duration(max(job.age_ms for job in worker.jobs) / 1000) if worker.jobs else None,
             worker.jobs_done,
             worker.restarts,
             duration(worker.load_seconds) if worker.load_seconds else None,
             worker.last_death,
         ]
     )
+
+
+def _jobs_of(worker: Worker) -> str | None:
+    """Returns the ids of its jobs with how much of each is done; others' jobs are counted."""
+    seen = [_with_progress(job) for job in worker.jobs if job.job_id is not None]
+    others = len(worker.jobs) - len(seen)
+    return ", ".join(seen + [f"({others} of others)"] * bool(others)) or None
+
+
+def _with_progress(job: Job) -> str:
+    if not job.audio_seconds:
+        return f"{job.job_id}"
+    return f"{job.job_id} {100 * min(1.0, job.audio_seconds_done / job.audio_seconds):.0f}%"
 
 
 def _row(values: Sequence[object]) -> list[str]:

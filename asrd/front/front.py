@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections import Counter
+from dataclasses import replace
 
 import anyio
 from anyio.abc import TaskGroup
@@ -32,17 +33,30 @@ from asrd.front.scheduling.actions import (
 from asrd.front.scheduling.quota import Quota
 from asrd.front.scheduling.scheduler import Scheduler
 from asrd.front.scheduling.workers import UNKNOWN, Skills, Worker, WorkerState
-from asrd.front.worker_connection import WorkerConnection
+from asrd.front.transcripts import Transcripts, too_large
+from asrd.front.worker_connection import Broken, WorkerConnection
 from asrd.settings import FrontSettings
 from asrd.wire.peer import Peer, User, named
-from asrd.wire.worker_events import Done, Failed, Hello, JobProgress, JobSegment, Loading, StartJob
+from asrd.wire.worker_events import (
+    Done,
+    Failed,
+    Hello,
+    JobProgress,
+    JobState,
+    JobWindow,
+    Loading,
+    StartJob,
+)
 
 log = logging.getLogger(__name__)
 
 # The codes that a worker may answer. It knows nothing of queues and deadlines, and must not report
 # that somebody cancelled.
 _WORKERS_CODES = frozenset(
-    {Code.BAD_REQUEST, Code.BAD_AUDIO, Code.TOO_LARGE, Code.OUT_OF_MEMORY, Code.INTERNAL}
+    {
+        *(Code.BAD_REQUEST, Code.BAD_AUDIO, Code.TOO_LARGE),
+        *(Code.OUT_OF_MEMORY, Code.INTERNAL, Code.SHUTTING_DOWN),
+    }
 )
 # Seconds within which a worker's process reports what its model can do, also on a slow and busy
 # machine. Shorter than the library waits for an answer (10 s).
@@ -63,6 +77,7 @@ class Front:
         self.connections: dict[str, WorkerConnection] = {}
         self.clients: set[Client] = set()
         self.started_at = 0.0
+        self.transcripts = Transcripts(settings.transcripts_max_bytes)
         # Requests that were accepted and have no answer yet.
         self._unanswered: Counter[User] = Counter()
         self._directory = WorkerDirectory(settings.worker_dir)
@@ -163,10 +178,10 @@ class Front:
                 self._retire(worker, now)
 
     def _retire(self, worker: Worker, now: float) -> None:
-        """A worker whose socket is gone keeps its connection until its job is answered."""
+        """A worker whose socket is gone keeps its connection until its jobs are answered."""
         if not worker.retired:
             self._perform(self.scheduler.worker_retired(worker.name, now))
-        if worker.key is None:
+        if not worker.jobs:
             log.info("worker %s: removed", worker.name)
             self._perform(self.scheduler.worker_removed(worker.name, now))
             self.connections.pop(worker.name).close()
@@ -187,6 +202,8 @@ class Front:
                 anyio.current_time(),
                 hello.spare,
                 _skills(hello) or UNKNOWN,
+                hello.slots,
+                hello.max_audio_seconds,
             )
         )
         self._something_is_known()
@@ -195,14 +212,16 @@ class Front:
         self._known.set()
         self._known = anyio.Event()
 
-    def worker_lost(self, connection: WorkerConnection, how: str, jobs: tuple[JobRef, ...]) -> None:
+    def worker_lost(
+        self, connection: WorkerConnection, how: str, jobs: tuple[JobRef, ...], turn: int
+    ) -> None:
         name, info, now = connection.name, connection.info, anyio.current_time()
         crash = Crash(name, time.time(), now, how, jobs, info.pid, info.model)
         info.last_death = crash
         self.crashes.add(crash)
         log_entries.crash(crash, f"lost: {how}", "")
         how = f"worker {name}: {how}"
-        self._perform(self.scheduler.worker_lost(name, how, now))
+        self._perform(self.scheduler.worker_lost(name, how, now, turn))
 
     def worker_explained(self, connection: WorkerConnection, crash: Crash) -> None:
         """The next process has reported how the one before it ended."""
@@ -210,7 +229,8 @@ class Front:
         log_entries.crash(crash, f"pid {crash.pid}: {crash.exit or 'ended'}", detail)
 
     def worker_left(self, connection: WorkerConnection, asleep: bool) -> None:
-        log.info("worker %s: %s", connection.name, "asleep" if asleep else "stopping")
+        doing = "asleep" if asleep else connection.info.ended or "stopping"
+        log.info("worker %s: %s", connection.name, doing)
         self._perform(self.scheduler.worker_left(connection.name, asleep, anyio.current_time()))
 
     def worker_failed(self, connection: WorkerConnection, down: bool, reason: str) -> None:
@@ -220,10 +240,44 @@ class Front:
         self._perform(self.scheduler.worker_failed(connection.name, state, reason, now))
         self._something_is_known()
 
-    def job_segment(self, connection: WorkerConnection, event: JobSegment) -> None:
+    def job_states(self, connection: WorkerConnection, states: tuple[JobState, ...]) -> None:
+        now = anyio.current_time()
+        for state in states:
+            self._perform(
+                self.scheduler.job_state(
+                    connection.name,
+                    state.key,
+                    state.work_seconds,
+                    state.audio_seconds_done,
+                    state.audio_seconds,
+                    now,
+                )
+            )
+
+    def job_window(self, connection: WorkerConnection, event: JobWindow) -> None:
         request = self._running(connection, event.key)
-        if request is not None:
-            request.client.segment(request, event)
+        if request is None:
+            return
+        wrong = request.why_wrong(event)
+        if wrong is not None:
+            raise Broken(f"window: {wrong}")
+        self.scheduler.job_moved(connection.name, event.key, event.checkpoint.seconds)
+        request.checkpoint = event.checkpoint
+        request.job.model = connection.info.model
+        self._keep(request, event)
+        failure = too_large(request.finished.size)
+        if failure is not None:
+            self.cancel(request, failure)
+        while (excess := self.transcripts.excess()) is not None:
+            self.cancel(*excess)
+
+    def _keep(self, request: Request, event: JobWindow | Done) -> None:
+        """Keeps a finished part of a transcript. A streaming client gets it at once, and just once,
+        since no later attempt repeats it."""
+        if request.stream:
+            for index, segment in enumerate(event.segments, request.finished.count):
+                request.client.segment(request, index, segment)
+        self.transcripts.add(request, event.text, event.segments)
 
     def job_progress(self, connection: WorkerConnection, event: JobProgress) -> None:
         request = self._running(connection, event.key)
@@ -231,8 +285,9 @@ class Front:
             request.client.progress(request, event)
 
     def job_done(self, connection: WorkerConnection, event: Done) -> None:
-        now = anyio.current_time()
-        self._perform(self.scheduler.job_done(connection.name, event.key, event, now))
+        now, work, length = anyio.current_time(), event.run_seconds, event.audio_seconds
+        name, key = connection.name, event.key
+        self._perform(self.scheduler.job_done(name, key, event, now, work, length))
 
     def job_failed(self, connection: WorkerConnection, event: Failed) -> None:
         failure = Failure(Code.INTERNAL, f"its worker answered {event.code}: {event.text}")
@@ -278,6 +333,10 @@ class Front:
 
     def _start(self, start: Start) -> None:
         request, connection = start.job.request, self.connections[start.worker]
+        resume = request.checkpoint
+        if resume is not None and start.job.model != connection.info.model:
+            # Another model has other tokens, and perhaps other languages.
+            resume = replace(resume, tokens=(), language=None, language_probability=0.0)
         job = StartJob(
             key=start.key,
             job_id=request.job_id,
@@ -287,6 +346,8 @@ class Front:
             size=request.audio.size,
             stream=request.stream,
             max_audio_seconds=self.settings.max_audio_seconds,
+            resume=resume,
+            suspect=start.job.deaths > 0,
         )
         connection.send_job(job, request.audio.fd.fileno(), request.ran())
 
@@ -299,6 +360,7 @@ class Front:
 
     def _end(self, request: Request) -> None:
         request.audio.close()
+        self.transcripts.drop(request)
         user = request.job.user
         self._unanswered[user] -= 1
         if not self._unanswered[user]:
@@ -306,9 +368,14 @@ class Front:
 
     def _deliver(self, request: Request, done: Done) -> None:
         job, now = request.job, anyio.current_time()
+        self._keep(request, done)
         model = self.scheduler.workers[job.worker or ""].model
+        answer = transcript(request, done, model, now)
+        if (failure := too_large(len(answer))) is not None:
+            self._give_up(request, failure)
+            return
         # The answer comes first; the statistics can wait.
-        request.client.finished(request, transcript(request, done, model, now))
+        request.client.finished(request, answer)
         self._end(request)
         wait, run = job.started_at - job.arrival, now - job.started_at
         self.metrics.job_done(wait, run, done.audio_seconds, now)

@@ -17,6 +17,12 @@ _CONNECTION = 32 * _KIB
 _OPTIONS = 104 * _KIB
 # The stream that is arriving, and the `transcribe` of the next one.
 _OPTIONS_OF_CONNECTION = 2 * _OPTIONS
+# The jobs that all workers have, or have given back, at once: an assumption, since that depends on
+# the workers' own settings. 32 workers with the default `slots` have so many at most.
+_RUNNING = 256
+# The place from which a job goes on, with the options that it has there, and its record for the
+# report of a crash.
+_CHECKPOINT = 24 * _KIB + _OPTIONS
 # A buffer that was partly read keeps its size until half of it is empty.
 _SLACK = 2
 # One answer of any size may always wait.
@@ -24,8 +30,13 @@ _LARGEST_ANSWER = frames.MAX_TRANSCRIPT_DATA
 _PAGE = 4 * _KIB
 # The connection itself, a recording, a payload, and those that wait for their event.
 _DESCRIPTORS_OF_CLIENT = 3 + frames.MAX_FDS
-# Listeners, workers, standard streams, the event loop's own.
+# Listeners, two for each worker, standard streams, the event loop's own.
 _DESCRIPTORS_AT_REST = 128
+
+
+def _waiting(settings: FrontSettings) -> int:
+    """Jobs in the queue: a user for whom nothing waits gets a place even if it is full."""
+    return 2 * settings.queue_max
 
 
 def memory(settings: FrontSettings) -> int:
@@ -33,15 +44,19 @@ def memory(settings: FrontSettings) -> int:
     clients = settings.connections_max * (_CONNECTION + _OPTIONS_OF_CONNECTION)
     status_clients = settings.status_connections_max * _CONNECTION
     kept = _SLACK * settings.unread_max_bytes + _LARGEST_ANSWER
-    return _AT_REST + clients + status_clients + kept + settings.queue_max * _OPTIONS
+    jobs = _waiting(settings) * _OPTIONS + _RUNNING * (_OPTIONS + _CHECKPOINT)
+    # A growing buffer is an eighth larger than its contents.
+    transcripts = settings.transcripts_max_bytes * 9 // 8
+    return _AT_REST + clients + status_clients + kept + jobs + transcripts
 
 
 def recordings(settings: FrontSettings) -> int:
     """Bytes of inline audio in memfds, in whole pages; they count as this service's memory."""
-    number = 2 * settings.connections_max + settings.queue_max
+    number = 2 * settings.connections_max + _waiting(settings) + _RUNNING
     return settings.spool_max_bytes + number * _PAGE
 
 
 def descriptors(settings: FrontSettings) -> int:
     clients = settings.connections_max * _DESCRIPTORS_OF_CLIENT
-    return clients + settings.status_connections_max + settings.queue_max + _DESCRIPTORS_AT_REST
+    jobs = _waiting(settings) + _RUNNING
+    return clients + settings.status_connections_max + jobs + _DESCRIPTORS_AT_REST

@@ -1,20 +1,22 @@
 """One job as its client requested it, and the data of the events that answer it."""
 
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from asrd.errors import BadAudio, FieldError, TooLarge
 from asrd.front.reporting.crashes import JobRef
 from asrd.front.scheduling.actions import Failure
 from asrd.front.scheduling.job import Job, Needs
+from asrd.wire import strict_json
 from asrd.wire.client_events import Error, Transcribe
 from asrd.wire.fds import OwnedFd
 from asrd.wire.fields import dump
 from asrd.wire.options import PROMPT_MAX, Options
 from asrd.wire.peer import Peer
-from asrd.wire.records import SENTENCE_MAX, AudioFormat
-from asrd.wire.worker_events import Done, JobProgress, JobSegment
+from asrd.wire.records import SENTENCE_MAX, AudioFormat, Checkpoint
+from asrd.wire.worker_events import Done, JobProgress, JobWindow
 
 
 class JobAudio(Protocol):
@@ -32,16 +34,39 @@ class Client(Protocol):
     peer: Peer
 
     def accepted(self, request: "Request", queue_depth: int) -> None: ...
-    def segment(self, request: "Request", event: JobSegment) -> None: ...
+    def segment(self, request: "Request", index: int, segment: dict[str, Any]) -> None: ...
     def progress(self, request: "Request", event: JobProgress) -> None: ...
-    def finished(self, request: "Request", transcript: dict[str, Any]) -> None: ...
+    def finished(self, request: "Request", transcript: bytes) -> None: ...
     def failed(self, request: "Request", failure: Failure) -> None: ...
     def cancel(self, job_id: str, failure: Failure) -> bool: ...
 
 
+class Finished:
+    """The finished part of one transcript: its text in UTF-8, its `count` segments as the inside of
+    a JSON list."""
+
+    __slots__ = ("count", "segments", "text")
+
+    def __init__(self) -> None:
+        self.text = bytearray()
+        self.segments = bytearray()
+        self.count = 0
+
+    @property
+    def size(self) -> int:
+        return len(self.text) + len(self.segments)
+
+    def add(self, text: str, segments: Sequence[dict[str, Any]]) -> None:
+        self.text += text.encode()
+        if segments:
+            self.segments += b"," if self.count else b""
+            self.segments += strict_json.dumps(segments)[1:-1]
+            self.count += len(segments)
+
+
 @dataclass(eq=False, slots=True)
 class Request:
-    """Owns `audio` until it is finished: a retry needs it again.
+    """Owns `audio` until it is finished: a retry needs it again, and goes on from `checkpoint`.
 
     `plain`: the request uses Wyoming's own fields only. It gets nothing but its answer, and an
     error ends the connection: some clients wait for a transcript or the end, and know no error.
@@ -56,10 +81,22 @@ class Request:
     options: Options
     stream: bool
     plain: bool
+    finished: Finished = field(default_factory=Finished)
+    checkpoint: Checkpoint | None = None
 
     @property
     def owner(self) -> Peer:
         return self.client.peer
+
+    def why_wrong(self, window: JobWindow) -> str | None:
+        """Returns the reason why its worker must not send this window, None if it may. A retry goes
+        on from there: it must repeat and skip nothing."""
+        count = self.finished.count + len(window.segments)
+        if window.checkpoint.segments != count:
+            return f"checkpoint.segments: {window.checkpoint.segments}, but {count} were sent"
+        if self.checkpoint is not None and window.checkpoint.frame < self.checkpoint.frame:
+            return f"checkpoint.frame: {window.checkpoint.frame} is before the last one"
+        return None
 
     def ran(self) -> JobRef:
         """Returns a record of this attempt, for the report of a crash."""
@@ -146,11 +183,11 @@ def with_hints(transcribe: Transcribe, options: Options) -> Options:
     return replace(options, hotwords=hints) if hints else options
 
 
-def transcript(request: Request, done: Done, model: str | None, now: float) -> dict[str, Any]:
-    """The data of the `transcript` event; `now` in seconds of the scheduler's clock."""
-    job = request.job
-    return {
-        "text": done.text,
+def transcript(request: Request, done: Done, model: str | None, now: float) -> bytes:
+    """The data of the `transcript` event, as JSON; `now` in seconds of the scheduler's clock."""
+    job, finished = request.job, request.finished
+    data = {
+        "text": finished.text.decode().strip(),
         "language": done.language,
         "job_id": request.job_id,
         **({"trace_id": request.trace_id} if request.trace_id is not None else {}),
@@ -161,9 +198,9 @@ def transcript(request: Request, done: Done, model: str | None, now: float) -> d
         "worker": job.worker,
         "attempts": job.attempts,
         "model": model,
-        "segments": done.segments,
         "warnings": dump(done.warnings),
     }
+    return strict_json.dumps(data)[:-1] + b',"segments":[' + finished.segments + b"]}"
 
 
 def error(failure: Failure, job_id: str | None = None, trace_id: str | None = None) -> Error:

@@ -23,7 +23,7 @@ from asrd.wire.fields import dump, identifier, parse, parse_event
 from asrd.wire.options import Options
 from asrd.wire.peer import Peer
 from asrd.wire.records import AudioFormat
-from asrd.wire.worker_events import JobProgress, JobSegment
+from asrd.wire.worker_events import JobProgress
 
 log = logging.getLogger(__name__)
 
@@ -267,18 +267,17 @@ class Session:
         if not request.plain:
             self._answer(client_events.Accepted(request.job_id, queue_depth))
 
-    def segment(self, request: Request, event: JobSegment) -> None:
-        if request.stream:
-            # Passed on as it is: the client's library checks a segment.
-            data = {"job_id": request.job_id, "index": event.index, "segment": event.segment}
-            self._send(client_events.SegmentDecoded.TYPE, data)
+    def segment(self, request: Request, index: int, segment: dict[str, Any]) -> None:
+        # Passed on as it is: the client's library checks a segment.
+        ids = {"job_id": request.job_id, "index": index, "attempt": request.job.attempts}
+        self._send(client_events.SegmentDecoded.TYPE, {**ids, "segment": segment})
 
     def progress(self, request: Request, event: JobProgress) -> None:
         if request.stream:
             done, length = event.audio_seconds_done, event.audio_seconds
             self._answer(client_events.Progress(request.job_id, done, length))
 
-    def finished(self, request: Request, transcript: dict[str, Any]) -> None:
+    def finished(self, request: Request, transcript: bytes) -> None:
         self._requests.pop(request.job_id, None)
         self._send(client_events.Transcript.TYPE, transcript)
         self._leave_if_over()
@@ -325,7 +324,7 @@ class Session:
     def _answer(self, event: client_events.AnswerEvent) -> None:
         self._send(event.TYPE, dump(event))
 
-    def _send(self, kind: str, data: dict[str, Any]) -> None:
+    def _send(self, kind: str, data: dict[str, Any] | bytes) -> None:
         if self._connection is not None:
             log.debug("> %s", kind, extra={"fields": self.peer.log_fields})
             self._connection.send(kind, data)

@@ -23,6 +23,7 @@ from asrd.wire import frames, worker_events
 from asrd.wire.connection import Connection
 from asrd.wire.fdsocket import EXHAUSTED
 from asrd.wire.fields import dump, parse_event
+from asrd.wire.turn_word import TurnWord
 from asrd.wire.worker_events import (
     Alive,
     Bye,
@@ -30,14 +31,16 @@ from asrd.wire.worker_events import (
     Failed,
     Hello,
     JobProgress,
-    JobSegment,
+    JobState,
+    JobWindow,
     Loading,
 )
 
 log = logging.getLogger(__name__)
 
 # A worker's answer may be a transcript of many hours. asrd wrote it, so the fast parser will do.
-_LIMITS = frames.FrameLimits(data=frames.MAX_TRANSCRIPT_DATA, strict=False, fds=0)
+# The one descriptor that it sends is the turn word.
+_LIMITS = frames.FrameLimits(data=frames.MAX_TRANSCRIPT_DATA, strict=False, fds=1)
 _OUTPUT_MAX = 16 * 1024 * 1024
 # Seconds between tries, doubling. A worker that can't load needs an admin, not more tries.
 _RETRY_FIRST, _RETRY_LAST = 0.05, 5.0
@@ -58,8 +61,9 @@ class WorkerInfo:
     process, because `info` needs them.
 
     `loads`: the last attempt to load the model succeeded. `alive_seconds`: the interval between its
-    signs of life. Times of anyio's clock: `found_at`, when its socket was found; `expected_at`,
-    since when a process should be there; `heard_at`, when its last event came.
+    signs of life. `ended`: why the process before ended itself, until the next one is ready. Times
+    of anyio's clock: `found_at`, when its socket was found; `expected_at`, since when a process
+    should be there; `heard_at`, when its last event came.
     """
 
     pid: int | None = None
@@ -71,6 +75,7 @@ class WorkerInfo:
     jobs_done: int = 0
     restarts: int = 0
     last_death: Crash | None = None
+    ended: str | None = None
     loads: bool = False
     expected_at: float | None = None
     heard_at: float = 0.0
@@ -85,12 +90,13 @@ class Owner(Protocol):
     def worker_loading(self, connection: "WorkerConnection", loading: Loading) -> None: ...
     def worker_ready(self, connection: "WorkerConnection", hello: Hello) -> None: ...
     def worker_lost(
-        self, connection: "WorkerConnection", how: str, jobs: tuple[JobRef, ...]
+        self, connection: "WorkerConnection", how: str, jobs: tuple[JobRef, ...], turn: int
     ) -> None: ...
     def worker_explained(self, connection: "WorkerConnection", crash: Crash) -> None: ...
     def worker_left(self, connection: "WorkerConnection", asleep: bool) -> None: ...
     def worker_failed(self, connection: "WorkerConnection", down: bool, reason: str) -> None: ...
-    def job_segment(self, connection: "WorkerConnection", event: JobSegment) -> None: ...
+    def job_states(self, connection: "WorkerConnection", states: tuple[JobState, ...]) -> None: ...
+    def job_window(self, connection: "WorkerConnection", event: JobWindow) -> None: ...
     def job_progress(self, connection: "WorkerConnection", event: JobProgress) -> None: ...
     def job_done(self, connection: "WorkerConnection", event: Done) -> None: ...
     def job_failed(self, connection: "WorkerConnection", event: Failed) -> None: ...
@@ -112,11 +118,12 @@ class WorkerConnection:
         self._delay = _RETRY_FIRST
         # The jobs that the process has not answered, by key, including cancelled ones.
         self._given: dict[int, JobRef] = {}
+        self._turn_word: TurnWord | None = None
         self._scope = anyio.CancelScope()
         self._on_event: dict[type, Callable[[Any], None]] = {
             Loading: self._loading,
             Hello: self._hello,
-            JobSegment: lambda event: owner.job_segment(self, event),
+            JobWindow: lambda event: owner.job_window(self, event),
             JobProgress: lambda event: owner.job_progress(self, event),
             Alive: self._alive,
             Done: self._done,
@@ -196,7 +203,7 @@ class WorkerConnection:
     async def _serve(self, sock: socket.socket) -> str | None:
         """Serves one connection to its end. Returns the reason if the worker can't load."""
         self._ready = self._left = self._asleep = False
-        self._fatal = None
+        self._fatal, self.info.stalled_seconds = None, 0.0
         self._woken = anyio.Event()
         decoder = frames.Decoder(_LIMITS)
         connection = Connection(sock, decoder, self._tasks, self._buffer, output_max=_OUTPUT_MAX)
@@ -206,7 +213,7 @@ class WorkerConnection:
         except (ProtocolError, FieldError, UnknownKey, Broken) as error:
             self._lost(f"it broke the protocol: {error}")
         except OSError as error:
-            self._lost(f"its connection broke: {error.strerror}")
+            self._lost(self._stall() or f"its connection broke: {error.strerror}")
         except Exception:
             # Our bug: it costs this connection, but never the daemon.
             log.exception("worker %s: the front failed on its event", self.name)
@@ -216,10 +223,13 @@ class WorkerConnection:
                 self.info.loads = False
                 return reason
             if not self._left:
-                self._lost("its connection ended without notice")
+                self._lost(self._stall() or "its connection ended without notice")
         finally:
             self._connection = None
             self._given.clear()
+            if self._turn_word is not None:
+                self._turn_word.close()
+                self._turn_word = None
             connection.close()
         return None
 
@@ -231,6 +241,8 @@ class WorkerConnection:
             log.debug("worker %s: < %s", self.name, frame.type)
             with contextlib.closing(frame):
                 event = parse_event(worker_events.FROM_WORKER, frame.type, frame.data)
+                if isinstance(event, Hello) and self._turn_word is None and frame.fds:
+                    self._turn_word = TurnWord.received(frame.fds.pop())
             if isinstance(event, worker_events.CannotLoad):
                 return event.text
             if isinstance(event, Bye):
@@ -265,7 +277,7 @@ class WorkerConnection:
         info.pid, info.model, info.languages = event.pid, event.model, event.languages
         info.device, info.compute_type = event.device, event.compute_type
         info.load_seconds = event.load_seconds
-        info.alive_seconds, info.stalled_seconds = event.alive_seconds, 0.0
+        info.alive_seconds, info.ended = event.alive_seconds, None
         info.loads = self._ready = True
         self._owner.worker_ready(self, event)
 
@@ -280,9 +292,10 @@ class WorkerConnection:
 
     def _alive(self, event: Alive) -> None:
         self.info.stalled_seconds = event.stalled_seconds
-        ran = self._given.get(-1 if event.key is None else event.key)
-        if ran is not None and event.audio_seconds is not None:
-            ran.audio_seconds = event.audio_seconds
+        for state in event.jobs:
+            if state.key in self._given and state.audio_seconds is not None:
+                self._given[state.key].audio_seconds = state.audio_seconds
+        self._owner.job_states(self, event.jobs)
 
     def _failed(self, event: Failed) -> None:
         self._owner.job_failed(self, event)
@@ -301,13 +314,23 @@ class WorkerConnection:
     def _bye(self, event: Bye) -> None:
         self._left = True
         self._asleep = event.reason == "idle"
-        self.info.pid = None
+        self.info.pid, self.info.expected_at = None, anyio.current_time()
+        if event.reason == "cancelled":
+            self.info.ended = "it ended itself: a cancelled job did not stop"
         self._owner.worker_left(self, self._asleep)
+
+    def _stall(self) -> str | None:
+        """Returns the reason if the watchdog has probably ended the process."""
+        seconds = self.info.stalled_seconds
+        return f"it made no progress for {seconds:.0f} s" if seconds else None
 
     def _lost(self, how: str) -> None:
         self.info.restarts += 1
-        self.info.expected_at = anyio.current_time()
-        self._owner.worker_lost(self, self._fatal or how, tuple(self._given.values()))
+        self.info.expected_at, self.info.ended = anyio.current_time(), None
+        turn = 0 if self._turn_word is None else self._turn_word.read()
+        if turn in self._given:
+            self._given[turn].in_turn = True
+        self._owner.worker_lost(self, self._fatal or how, tuple(self._given.values()), turn)
         self.info.pid = None
         self._unexplained = True
 

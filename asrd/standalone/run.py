@@ -55,7 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=10.0,
         metavar="SECONDS",
-        help="kill a process that shows no progress for this time (default: 10)",
+        help="kill a process that shows no progress for this time; a worker's job may take "
+        "stall_seconds before that (default: 10)",
     )
     parser.add_argument(
         "--start-timeout",

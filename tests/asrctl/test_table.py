@@ -21,9 +21,9 @@ wait         1 ms    12 ms  300 ms
 run          310 ms  1.2 s  2 min 5 s
 run / audio  0.031   0.050  1.000
 
-WORKER  STATE   PID  MODEL  DEVICE  COMPUTE  JOB   AGE    DONE  RESTARTS  LOAD    LAST DEATH
-0       busy    100  demo   cpu     int8     ab12  1.2 s  12    1         310 ms  signal 11, running job x
-1       failed  -    -      -       -        -     -      0     0         -       -
+WORKER  STATE   PID  MODEL  DEVICE  COMPUTE  JOBS                           AGE    DONE  RESTARTS  LOAD    LAST DEATH
+0       busy    100  demo   cpu     int8     ab12 25%, cd34, (1 of others)  1.2 s  12    1         310 ms  signal 11, running job x
+1       failed  -    -      -       -        -                              -      0     0         -       -
 """  # noqa: E501
 
 CRASHES = [
@@ -40,7 +40,7 @@ CRASHES = [
         "pid": 42,
         "model": "demo",
         "exit": "killed by SIGABRT",
-        "noticed": "its connection ended without notice",
+        "noticed": "it made no progress for 150 s",
         "stderr": "what(): CUDA failed / Fatal Python error: Aborted",
         "jobs": [
             {
@@ -48,6 +48,7 @@ CRASHES = [
                 "trace_id": "t-1",
                 "uid": 1000,
                 "attempt": 2,
+                "in_turn": True,
                 "audio_bytes": 64000,
                 "audio_seconds": 2.0,
             },
@@ -59,12 +60,12 @@ CRASHES = [
 ]
 
 CRASH_PAGE = """\
-TIME                      WORKER  PID  MODEL  HOW                                  JOB          TRACE  ATTEMPT  AUDIO
-2026-01-31T12:00:02.000Z  0       43   -      exited with 1                        -            -      -        -
-2026-01-31T12:00:01.000Z  0       42   demo   killed by SIGABRT                    ab12         t-1    2        2.0 s, 64000 bytes
-2026-01-31T12:00:01.000Z  0       42   demo   killed by SIGABRT                    cd34         -      1        9 bytes
+TIME                      WORKER  PID  MODEL  HOW                                               JOB          IN TURN  TRACE  ATTEMPT  AUDIO
+2026-01-31T12:00:02.000Z  0       43   -      exited with 1                                     -            -        -      -        -
+2026-01-31T12:00:01.000Z  0       42   demo   killed by SIGABRT, it made no progress for 150 s  ab12         yes      t-1    2        2.0 s, 64000 bytes
+2026-01-31T12:00:01.000Z  0       42   demo   killed by SIGABRT, it made no progress for 150 s  cd34         no       -      1        9 bytes
   what(): CUDA failed / Fatal Python error: Aborted
-2026-01-31T12:00:00.123Z  1       -    -      its connection ended without notice  (another's)  -      -        -
+2026-01-31T12:00:00.123Z  1       -    -      its connection ended without notice               (another's)  -        -      -        -
 """  # noqa: E501
 
 
@@ -94,8 +95,8 @@ def test_crash_page_begins_with_the_last_crash() -> None:
 
 
 def test_page_names_no_job_of_another_user() -> None:
-    shown = page(with_workers({**SNAPSHOT["workers"][0], "job_id": None}))
-    assert "(another's)  1.2 s" in shown
+    shown = page(with_workers({"state": "busy", "jobs": [{"age_ms": 1200}, {"age_ms": 300}]}))
+    assert "  (2 of others)  1.2 s  " in shown
 
 
 def test_page_marks_a_spare_worker() -> None:
@@ -118,7 +119,9 @@ def test_text_of_the_daemon_commands_no_terminal() -> None:
             "version": risky,
             "problems": [risky],
             "jobs": {"failed": {risky: 1}},
-            "workers": [{"name": risky, "reason": risky, "job_id": risky, "last_death": risky}],
+            "workers": [
+                {"name": risky, "reason": risky, "jobs": [{"job_id": risky}], "last_death": risky}
+            ],
             "crashes": [crash],
         }
     )

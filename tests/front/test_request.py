@@ -4,6 +4,7 @@ import re
 from types import SimpleNamespace
 from typing import Any
 
+import orjson
 import pytest
 
 from asrd.errors import BadAudio, Code, TooLarge
@@ -14,8 +15,8 @@ from asrd.wire.client_events import TO_CLIENT, Error, Transcribe, Transcript
 from asrd.wire.fields import dump, parse
 from asrd.wire.options import Options
 from asrd.wire.peer import Peer
-from asrd.wire.records import AudioFormat, JobWarning
-from asrd.wire.worker_events import Done
+from asrd.wire.records import AudioFormat, Checkpoint, JobWarning
+from asrd.wire.worker_events import Done, JobWindow
 
 PCM = AudioFormat("pcm_s16le")
 
@@ -50,7 +51,8 @@ def test_request_without_an_id_gets_a_fresh_one() -> None:
     request = made(Transcribe())
     assert re.fullmatch("[0-9a-f]{16}", request.job_id)
     assert "ASRD_TRACE_ID" not in request.log_fields
-    assert "trace_id" not in transcript(request, Done(9, "", "en", 1, 2, 1), None, 52.0)
+    data = transcript(request, Done(9, "", "en", 1, 2, 1), None, 52.0)
+    assert "trace_id" not in orjson.loads(data)
     assert request.job.timeout is None
 
 
@@ -100,12 +102,16 @@ def test_data_of_a_transcript() -> None:
     request = made(Transcribe(job_id="j", trace_id="t"))
     job = request.job
     job.started_at, job.worker, job.attempts = 50.25, "0", 2
-    segment = {"id": 1, "start": 0.0, "end": 2.0, "text": " one"}
+    segments = [{"id": n, "start": 0.0, "end": 2.0, "text": f" é{n}"} for n in (1, 2, 3)]
     warning = JobWarning("hints-cut", "hotwords: cut to 20 of 60 tokens")
-    done = Done(9, " one", "en", 0.5, 2.0, 1.0, (segment,), (warning,))
-    data = transcript(request, done, "tiny", now=52.0)
+    # Two windows and the rest; the second window has no text.
+    request.finished.add(" é1 é2", segments[:2])
+    request.finished.add("", ())
+    request.finished.add(" é3", segments[2:])
+    done = Done(9, " é3", "en", 0.5, 2.0, 1.0, (segments[2],), (warning,))
+    data = orjson.loads(transcript(request, done, "tiny", now=52.0))
     assert data == {
-        "text": " one",
+        "text": "é1 é2 é3",
         "language": "en",
         "job_id": "j",
         "trace_id": "t",
@@ -116,11 +122,32 @@ def test_data_of_a_transcript() -> None:
         "worker": "0",
         "attempts": 2,
         "model": "tiny",
-        "segments": (segment,),
+        "segments": segments,
         "warnings": [{"code": warning.code, "text": warning.text}],
     }
     read = parse(Transcript, data)
-    assert (read.text, read.attempts, read.segments[0].text) == (" one", 2, " one")
+    assert (read.text, read.attempts) == ("é1 é2 é3", 2)
+    assert "".join(segment.text for segment in read.segments).strip() == read.text
+
+
+@pytest.mark.parametrize(
+    ("sent", "frame", "wrong"),
+    [
+        (3, 3000, None),
+        # Two windows may begin at one place: the first had nothing that lasts.
+        (3, 2000, None),
+        (3, 1999, "checkpoint.frame: 1999 is before the last one"),
+        (2, 3000, "checkpoint.segments: 2, but 3 were sent"),
+        (4, 3000, "checkpoint.segments: 4, but 3 were sent"),
+    ],
+)
+def test_window_must_follow_the_last_one(sent: int, frame: int, wrong: str | None) -> None:
+    request = made(Transcribe())
+    first = JobWindow(1, Checkpoint(2000, 20.0, 2), "", ({}, {}))
+    assert request.why_wrong(first) is None
+    request.finished.add(first.text, first.segments)
+    request.checkpoint = first.checkpoint
+    assert request.why_wrong(JobWindow(1, Checkpoint(frame, 30.0, sent), "", ({},))) == wrong
 
 
 @pytest.mark.parametrize("code", Code)

@@ -17,7 +17,8 @@ KEPT = 20
 class JobRef:
     """A job that a worker was given.
 
-    `audio_seconds` is None until the length is known. `log_fields` go into each log entry about it.
+    `audio_seconds` is None until the length is known. `in_turn`: it had the turn when the worker
+    died. `log_fields` go into each log entry about it.
     """
 
     job_id: str
@@ -26,11 +27,13 @@ class JobRef:
     audio_seconds: float | None = None
     attempt: int = 1
     trace_id: str | None = None
+    in_turn: bool = False
     log_fields: Mapping[str, object] = field(default_factory=dict)
 
     def __str__(self) -> str:
         length = "" if self.audio_seconds is None else f"{self.audio_seconds:.1f} s, "
-        return f"job {self.job_id} (attempt {self.attempt}, {length}{self.audio_bytes} bytes)"
+        turn = ", in its turn" if self.in_turn else ""
+        return f"job {self.job_id} (attempt {self.attempt}, {length}{self.audio_bytes} bytes{turn})"
 
 
 @dataclass(eq=False, slots=True)
@@ -90,6 +93,7 @@ class Crash:
                     "trace_id": job.trace_id,
                     "uid": job.owner.uid,
                     "attempt": job.attempt,
+                    "in_turn": job.in_turn,
                     "audio_bytes": job.audio_bytes,
                     "audio_seconds": job.audio_seconds,
                 }

@@ -79,7 +79,8 @@ def _of_worker(worker: Worker, info: WorkerInfo, now: float) -> Iterator[str]:
         yield f"{name} is {worker.state}: {worker.reason}"
     elif worker.state in (WorkerState.STARTING, WorkerState.LOADING):
         seconds = 0.0 if info.expected_at is None else now - info.expected_at
-        yield f"{name} is {worker.state}" + (f" for {seconds:.0f} s" if seconds >= _LONG else "")
+        time = f" for {seconds:.0f} s" if seconds >= _LONG else ""
+        yield f"{name} is {worker.state}{time}" + (f": {info.ended}" if info.ended else "")
     elif worker.state is WorkerState.ASLEEP and not info.loads:
         yield f"{name} is asleep, and has not been seen to load its model"
     elif silent:

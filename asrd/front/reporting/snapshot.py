@@ -5,6 +5,7 @@ from typing import Any
 
 from asrd.front.front import Front
 from asrd.front.reporting import health
+from asrd.front.scheduling.job import Job
 from asrd.front.scheduling.workers import Worker, WorkerState
 from asrd.front.worker_connection import WorkerConnection
 from asrd.version import __version__
@@ -12,8 +13,8 @@ from asrd.wire.peer import Peer
 
 
 def shown_state(worker: Worker) -> str:
-    """Returns the scheduler's state, with `busy` for a ready worker that has a job."""
-    if worker.state is WorkerState.READY and not worker.free:
+    """Returns the scheduler's state, with `busy` for a ready worker that has jobs."""
+    if worker.state is WorkerState.READY and worker.jobs:
         return "busy"
     return worker.state.value
 
@@ -47,24 +48,32 @@ def snapshot(front: Front, peer: Peer, now: float) -> dict[str, Any]:
 
 
 def _worker(worker: Worker, connection: WorkerConnection, peer: Peer, now: float) -> dict[str, Any]:
-    info, job = connection.info, worker.job
-    visible = job is not None and peer.may_see(job.request.owner)
+    info = connection.info
     return {
         "name": worker.name,
         "state": shown_state(worker),
-        "reason": worker.reason,
+        "reason": worker.reason or info.ended,
         "retired": worker.retired,
         "spare": worker.spare,
         "pid": info.pid,
         "model": info.model,
         "device": info.device,
         "compute_type": info.compute_type,
-        "job_id": job.request.job_id if job is not None and visible else None,
-        "job_age_ms": round((now - job.started_at) * 1000) if job is not None else 0,
+        "jobs": [_job(job, peer, now) for job in worker.jobs.values() if not job.ended],
         "jobs_done": info.jobs_done,
         "restarts": info.restarts,
         "load_seconds": info.load_seconds,
         "last_death": info.last_death.summary(peer) if info.last_death is not None else None,
+    }
+
+
+def _job(job: Job, peer: Peer, now: float) -> dict[str, Any]:
+    seen = peer.may_see(job.request.owner)
+    return {
+        "job_id": job.request.job_id if seen else None,
+        "age_ms": round((now - job.started_at) * 1000),
+        "audio_seconds_done": round(job.done, 3) if seen else None,
+        "audio_seconds": round(job.seconds, 3) or None if seen else None,
     }
 
 

@@ -34,6 +34,7 @@ def test_data_of_a_crash() -> None:
                 "trace_id": "trace-1",
                 "uid": 1000,
                 "attempt": 2,
+                "in_turn": False,
                 "audio_bytes": 320,
                 "audio_seconds": 0.01,
             }

@@ -110,6 +110,14 @@ def test_long_start_is_reported_with_its_duration(now: float, problem: str) -> N
     assert health.problems(made, now) == [problem]
 
 
+def test_worker_that_ended_itself_is_reported_with_the_reason() -> None:
+    made = front("0")
+    made.connections["0"].info.ended = "a job did not stop"
+    made.scheduler.worker_left("0", False, 103.0)
+    assert health.problems(made, 103.5) == ["worker 0 is starting: a job did not stop"]
+    assert worker(made, ALICE)["reason"] == "a job did not stop"
+
+
 def test_stalled_job_is_a_problem() -> None:
     made = front("0")
     submit(made, "stuck")

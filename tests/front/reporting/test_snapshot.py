@@ -50,8 +50,14 @@ def test_snapshot_of_a_busy_daemon() -> None:
                 "model": "tiny",
                 "device": "cpu",
                 "compute_type": "int8",
-                "job_id": "running",
-                "job_age_ms": 2500,
+                "jobs": [
+                    {
+                        "job_id": "running",
+                        "age_ms": 2500,
+                        "audio_seconds_done": 0.0,
+                        "audio_seconds": None,
+                    }
+                ],
                 "jobs_done": 0,
                 "restarts": 0,
                 "load_seconds": 0.25,
@@ -63,19 +69,36 @@ def test_snapshot_of_a_busy_daemon() -> None:
 
 def test_snapshot_can_be_sent_and_read_by_asrctl() -> None:
     made = front("1", "0")
+    made.scheduler.worker_ready("0", "tiny", 100.0, slots=2)
+    made.scheduler.worker_left("1", True, 100.0)
+    submit(made, "running", ALICE)
+    submit(made, "secret", BOB)
     made.connections["0"].info.last_death = crash("killed by SIGSEGV", mine=ALICE)
     sent = orjson.loads(orjson.dumps(snapshot.snapshot(made, peer(ALICE), now=103.5)))
     read = parse(Snapshot, sent)
     assert [row.name for row in read.workers] == ["0", "1"]
+    assert [job.job_id for job in read.workers[0].jobs] == ["running", None]
     assert read.workers[0].last_death == "killed by SIGSEGV, running job mine"
 
 
-@pytest.mark.parametrize(("uid", "shown"), [(ALICE, "hers"), (BOB, None), (ROOT, "hers")])
-def test_running_job_is_named_to_its_owner_and_root_alone(uid: int, shown: str | None) -> None:
+@pytest.mark.parametrize("uid", [ALICE, BOB, ROOT])
+def test_running_job_is_named_to_its_owner_and_root_alone(uid: int) -> None:
+    """Nor do others see how long the recording is."""
     made = front("0")
+    made.scheduler.worker_ready("0", "tiny", 100.0, slots=2)
     submit(made, "hers", ALICE)
-    assert worker(made, uid)["job_id"] == shown
-    assert worker(made, uid)["job_age_ms"] == 2500
+    submit(made, "his", BOB, at=102.0)
+    for job in made.scheduler.running():
+        made.scheduler.job_state("0", job.key, 1.0, 10.0, 25.0, 103.0)
+    assert worker(made, uid)["jobs"] == [
+        {
+            "job_id": job_id if uid in (owner, ROOT) else None,
+            "age_ms": age,
+            "audio_seconds_done": 10.0 if uid in (owner, ROOT) else None,
+            "audio_seconds": 25.0 if uid in (owner, ROOT) else None,
+        }
+        for job_id, owner, age in (("hers", ALICE, 2500), ("his", BOB, 1500))
+    ]
 
 
 def test_snapshot_names_no_job_of_another_user() -> None:
@@ -92,8 +115,7 @@ def test_cancelled_job_is_no_longer_shown() -> None:
     submit(made, "gone")
     (job,) = made.scheduler.running()
     made.scheduler.end(job, "cancelled", 102.0)
-    assert worker(made, ALICE)["job_id"] is None
-    assert worker(made, ALICE)["job_age_ms"] == 0
+    assert worker(made, ALICE)["jobs"] == []
     assert worker(made, ALICE)["state"] == "busy"
 
 
@@ -122,7 +144,7 @@ def test_status_line_counts_sleeping_workers() -> None:
     made = front("0", "1")
     made.scheduler.worker_left("1", True, 103.0)
     line = snapshot.status_line(made, 104.0)
-    assert line.startswith("ok · 1/2 workers ready (1 asleep) · queue 0/1")
+    assert line.startswith("ok · 1/2 workers ready (1 asleep) · queue 0/64")
 
 
 def test_info_names_each_model_once() -> None:
