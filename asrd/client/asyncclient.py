@@ -27,6 +27,7 @@ from asrd.client.conversation import (
     silent,
 )
 from asrd.client.forking import OfOneProcess
+from asrd.client.jobs import Jobs
 from asrd.client.source import Audio, Source, open_source
 from asrd.errors import AsrdError, ConnectionLost, ProtocolError
 from asrd.wire import fdsocket
@@ -41,7 +42,8 @@ _OUTPUT_MAX = 4 << 20
 class AsyncClient:
     """An asynchronous client of one daemon. Works inside `async with`, which runs its tasks.
 
-    Any number of tasks of one event loop may use a client. It connects when a call needs it, also
+    Any number of tasks of one event loop may use a client: refused calls wait while the daemon
+    makes progress on the others (asrd.client.attempts). It connects when a call needs it, also
     after a restart of the daemon. A copy, a pickled copy, and a client in a forked child need an
     `async with` of their own. Cancelling the task that waits for a transcript cancels the job.
 
@@ -55,12 +57,13 @@ class AsyncClient:
     def __init__(self, socket: str | None = None) -> None:
         self.socket = socket_path(socket)
         self._entered: _Entered | None = None
+        self._jobs = Jobs()
 
     def __repr__(self) -> str:
         return f"<AsyncClient {self.socket} {self._entered and self._entered.shared!r}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_entered": None}
+        return {**vars(self), "_entered": None, "_jobs": Jobs()}
 
     async def transcribe(self, audio: Audio, **options: Unpack[JobOptions]) -> Transcript:
         """Transcribes a recording and waits for the whole transcript.
@@ -74,7 +77,7 @@ class AsyncClient:
             return stream.transcript
 
     def stream(self, audio: Audio, **options: Unpack[JobOptions]) -> "AsyncSegmentStream":
-        """Returns an asynchronous iterator of the segments as they are decoded.
+        """Returns an asynchronous iterator of the segments as they are decoded, each once.
 
         Args and Raises: see `transcribe`. Wrong options raise here, all else in the iteration.
         """
@@ -184,9 +187,10 @@ class AsyncSegmentStream(OfOneProcess):
         self._connection: _AsyncConnection | None = None
         self._call: Call | None = None
         self._closed = False
+        self._woken = anyio.Event()
         self._client = client
         self._audio = audio
-        self._attempts = Attempts(options, anyio.current_time(), stream=stream)
+        self._attempts = Attempts(options, anyio.current_time(), client._jobs, stream=stream)
         super().__init__()
 
     @property
@@ -201,11 +205,14 @@ class AsyncSegmentStream(OfOneProcess):
     def close(self) -> None:
         self._closed = True
         self._drop_call()
-        self.leave()
+        if self._sources:
+            self._attempts.end()
+            self.leave()
 
     def leave(self) -> None:
         with contextlib.suppress(IndexError):
             self._sources.pop().fd.close()
+            self._attempts.leave()
 
     async def aclose(self) -> None:
         self.close()
@@ -246,13 +253,16 @@ class AsyncSegmentStream(OfOneProcess):
                 answer = await self._next_answer(self._sources[0])
         except (AsrdError, TimeoutError) as error:
             self._drop_call()
+            self._woken = anyio.Event()
+            self._attempts.wake_by(self._woken.set)
             self._attempts.failed(error, anyio.current_time())
         else:
-            self._attempts.take(answer)
+            self._attempts.take(answer, anyio.current_time())
 
     async def _next_answer(self, source: Source) -> Answer:
         if self._connection is None or self._call is None:
-            await anyio.sleep(self._attempts.pause)
+            with anyio.move_on_after(self._attempts.pause):
+                await self._woken.wait()
             self._connection = await self._client._here().connection()
             request = self._attempts.request(source.format, anyio.current_time())
             self._call = self._connection.open("transcribe", request, [source.fd.fileno()])

@@ -1,15 +1,21 @@
 """One `transcribe` call over all its attempts, without I/O and without a clock.
 
-    refused (`busy`, `shutting-down`)    waits at least `retry_after_ms`, then tries again
+    refused (`busy`, `shutting-down`)    tries again after `retry_after_ms`, or when another job of
+                                         the client has ended
+    expired in the daemon's queue        without a timeout: as if refused
     connection lost during a job         submits it again, twice at most: a job has no side effects
     no daemon after a lost connection    waits for RETURN_SECONDS: the daemon may be restarting
     anything else                        is the answer
 
-All attempts together end within the caller's timeout. Without a timeout, refusals are waited out
-for PATIENCE_SECONDS, and a run may take as long as the daemon allows. Segments that another
-attempt repeats are dropped.
+All attempts together end within the caller's timeout. Without a timeout, a run may take as long as
+the daemon allows, and refusals are waited out while the daemon makes progress on other jobs of the
+client, and for PATIENCE_SECONDS more (asrd.client.jobs).
+
+A job that is submitted again begins anew. A stream drops the segments that it has yielded already.
+If one of them is different now, it ends with ConnectionLost: it never mixes two transcripts.
 """
 
+import math
 import random
 import secrets
 from collections import deque
@@ -19,12 +25,13 @@ from typing import Any, TypedDict
 
 from asrd import errors
 from asrd.client.conversation import Answer
+from asrd.client.jobs import Job, Jobs
 from asrd.wire import client_events
 from asrd.wire.fields import dump, parse, unknown_keys
 from asrd.wire.options import Options
 from asrd.wire.records import AudioFormat, Segment
 
-# How long a call without a timeout waits for the daemon to accept its job.
+# How long a call without a timeout waits for the daemon to accept its job, after the last progress.
 PATIENCE_SECONDS = 60.0
 # How long a call waits for a daemon that was there before.
 RETURN_SECONDS = 10.0
@@ -32,6 +39,8 @@ RESUBMISSIONS = 2
 # How much later than the timeout the daemon's own `deadline-exceeded` may arrive.
 GRACE_SECONDS = 2.0
 _SHORTEST_PAUSE, _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.1, 5.0
+# The pause is doubled so often at most. It is _LONGEST_PAUSE by then.
+_DOUBLINGS = 6
 _LONGEST_TIMEOUT = 24 * 3600.0
 
 
@@ -45,7 +54,7 @@ class JobOptions(TypedDict, total=False):
     timeout: in seconds, for all waiting, running and retrying together.
     sample_rate: in Hz, 16000 by default; channels: interleaved, 1 by default. For PCM only.
     encoding: `file` (any container that PyAV reads; the default), `pcm_s16le` or `pcm_f32le`.
-    on_progress: called with each Progress.
+    on_progress: called with each Progress; a job that is submitted again starts from 0.
     """
 
     language: str | None
@@ -108,7 +117,8 @@ class AudioHint:
 
 
 class Attempts:
-    """The state of one job: `pause` is the time in seconds to wait before the next attempt.
+    """The state of one job: `pause` is the time in seconds to wait before the next attempt, or
+    until the job is woken (`wake_by`). `jobs` are all those of its client.
 
     Raises BadRequest for options out of range, TypeError for unknown ones.
     """
@@ -117,6 +127,7 @@ class Attempts:
         self,
         options: JobOptions,
         now: float,
+        jobs: Jobs,
         *,
         stream: bool,
         jitter: Callable[[], float] = random.random,
@@ -133,7 +144,12 @@ class Attempts:
         self.transcript: client_events.Transcript | None = None
         self._deadline = None if self._timeout is None else now + self._timeout
         self._jitter = jitter
+        self._jobs = jobs
+        self._job = Job()
+        self._stream = stream
         self._segments: deque[Segment] = deque()
+        # Times and text of each segment that the stream has yielded.
+        self._yielded: list[tuple[float, float, str]] = []
         self._next_index = 0
         self._reached = False
         self._in_flight = False
@@ -147,6 +163,10 @@ class Attempts:
         """The time, on the clock of `now`, when all waiting ends; None without a timeout."""
         return None if self._deadline is None else self._deadline + GRACE_SECONDS
 
+    def wake_by(self, wake: Callable[[], object]) -> None:
+        """Sets what ends a pause early."""
+        self._job.wake = wake
+
     def request(self, audio: AudioFormat, now: float) -> dict[str, Any]:
         """Returns the data of the next attempt's `transcribe` event.
 
@@ -158,22 +178,46 @@ class Attempts:
             if left <= 0:
                 raise self._overdue()
             request["timeout_ms"] = max(1, int(left * 1000))
+        self._jobs.submit(self._job)
         self._reached = self._in_flight = True
         self._gone_since = None
+        self._next_index = 0
         return request
 
-    def take(self, answer: Answer) -> None:
+    def take(self, answer: Answer, now: float) -> None:
+        """Raises ConnectionLost if the answer of a job that was submitted again contradicts what a
+        stream has yielded already."""
+        if isinstance(answer, client_events.Accepted):
+            if self._refusals:
+                self._jobs.wake_next()
+            self._refusals = 0
+            self._refused_since = None
+            return
+        self._jobs.progressed(now)
         match answer:
-            case client_events.Accepted():
-                self._refusals = 0
-                self._refused_since = None
-            case client_events.SegmentDecoded() if answer.index >= self._next_index:
-                self._next_index = answer.index + 1
-                self._segments.append(answer.segment)
+            case client_events.SegmentDecoded() if self._stream:
+                self._decoded(answer.index, answer.segment)
             case client_events.Progress() if self._on_progress is not None:
                 self._on_progress(answer)
             case client_events.Transcript():
+                if self._stream and self._next_index < len(self._yielded):
+                    raise self._contradicted()
                 self.transcript = answer
+
+    def _decoded(self, index: int, segment: Segment) -> None:
+        self._next_index = index + 1
+        key = segment.start, segment.end, segment.text
+        if index >= len(self._yielded):
+            self._yielded.append(key)
+            self._segments.append(segment)
+        elif key != self._yielded[index]:
+            raise self._contradicted()
+
+    def _contradicted(self) -> errors.ConnectionLost:
+        return errors.ConnectionLost(
+            f"the connection was lost after {len(self._yielded)} segments, and the repeated job "
+            "gave others: the stream can't go on"
+        )
 
     def next_segment(self) -> Segment | None:
         return self._segments.popleft() if self._segments else None
@@ -192,12 +236,21 @@ class Attempts:
         match error:
             case errors.Busy() | errors.ShuttingDown():
                 self._refused(error, now)
+            case errors.DeadlineExceeded(phase="queue") if self._deadline is None:
+                self._expired(error, now)
             case errors.ConnectionLost():
                 self._lost(error, now)
             case TimeoutError():
                 raise self._overdue() from None
             case _:
                 raise error
+
+    def end(self) -> None:
+        self._jobs.end(self._job)
+
+    def leave(self) -> None:
+        """The job is another process's from now on."""
+        self._jobs.leave(self._job)
 
     def _overdue(self) -> errors.DeadlineExceeded:
         return errors.DeadlineExceeded(
@@ -207,19 +260,28 @@ class Attempts:
         )
 
     def _refused(self, error: errors.JobError, now: float) -> None:
-        self._in_flight = False
         if self._refused_since is None:
             self._refused_since = now
-        self._wait(error, now, self._refused_since + PATIENCE_SECONDS)
+        self._wait_for_room(error, now, self._refused_since)
+
+    def _expired(self, error: errors.DeadlineExceeded, now: float) -> None:
+        self._job.expired_at = now
+        self._wait_for_room(error, now, -math.inf)
+
+    def _wait_for_room(self, error: errors.JobError, now: float, since: float) -> None:
+        self._in_flight = False
+        self._jobs.leave(self._job)
+        self._wait(error, now, max(since, self._jobs.last_progress()) + PATIENCE_SECONDS)
+        self._jobs.wait(self._job)
 
     def _lost(self, error: errors.ConnectionLost, now: float) -> None:
         if not self._reached:
             raise error
         if self._gone_since is None:
             self._gone_since = now
-        if self._in_flight:
-            self._in_flight = False
-            self._resubmissions += 1
+        self._resubmissions += self._in_flight
+        self._in_flight = False
+        self._jobs.leave(self._job)
         if self._resubmissions > RESUBMISSIONS:
             raise error
         self._wait(error, now, self._gone_since + RETURN_SECONDS)
@@ -228,7 +290,7 @@ class Attempts:
         """Backs off exponentially, with jitter: clients refused together return separately."""
         retry_after_ms = getattr(error, "retry_after_ms", None)
         if retry_after_ms is None:
-            pause = min(_FIRST_PAUSE * 2**self._refusals, _LONGEST_PAUSE)
+            pause = min(_FIRST_PAUSE * 2 ** min(self._refusals, _DOUBLINGS), _LONGEST_PAUSE)
             self.pause = pause * (0.5 + 0.5 * self._jitter())
         else:
             self.pause = max(retry_after_ms / 1000, _SHORTEST_PAUSE) * (1 + 0.5 * self._jitter())

@@ -3,14 +3,17 @@
     with Client() as client:
         print(client.transcribe("talk.mp3", language="en").text)
 
-The parts without I/O are shared with `AsyncClient`: `conversation` (one connection) and `attempts`
-(one job over all its attempts). This file sends, receives and waits.
+The parts without I/O are shared with `AsyncClient`: `conversation` (one connection), `attempts`
+(one job over all its attempts) and `jobs` (those of one client, which wait for each other). This
+file sends, receives and waits.
 """
 
 import contextlib
+import queue
 import socket
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Unpack
 
 from asrd.client.attempts import Attempts, JobOptions, cancel_request
@@ -24,6 +27,7 @@ from asrd.client.conversation import (
     silent,
 )
 from asrd.client.forking import OfOneProcess
+from asrd.client.jobs import Jobs
 from asrd.client.source import Audio, Source, open_source
 from asrd.errors import AsrdError, ConnectionLost, ProtocolError
 from asrd.wire import fdsocket, frames
@@ -37,7 +41,8 @@ _IDLE_MAX = 4
 class Client(Closing):
     """A blocking client of one daemon. Use it as a context manager, or call `close`.
 
-    Threads may share a client: each call has a connection of its own, kept for the next call. It
+    Threads may share a client: each call has a connection of its own, kept for the next call, and
+    refused calls wait while the daemon makes progress on the others (asrd.client.attempts). It
     connects when a call needs it, also after a restart of the daemon. A client works in a forked
     child and can be copied and pickled: each process and each copy has connections of its own.
 
@@ -51,11 +56,12 @@ class Client(Closing):
 
     def __init__(self, socket: str | None = None) -> None:
         self._idle: list[_BlockingConnection] = []
+        self._jobs = Jobs()
         self._closed = False
         self.socket = socket_path(socket)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_idle": [], "_closed": False}
+        return {**vars(self), "_idle": [], "_jobs": Jobs(), "_closed": False}
 
     def __repr__(self) -> str:
         return f"<Client {self.socket} idle={len(self._idle)}>"
@@ -80,7 +86,7 @@ class Client(Closing):
             return stream.transcript
 
     def stream(self, audio: Audio, **options: Unpack[JobOptions]) -> "SegmentStream":
-        """Returns an iterator of the segments as they are decoded.
+        """Returns an iterator of the segments as they are decoded, each once.
 
         Args and Raises: see `transcribe`. The daemon's errors raise in the iteration.
         """
@@ -163,7 +169,10 @@ class SegmentStream(OfOneProcess, Closing):
         self._connection: _BlockingConnection | None = None
         self._source: Source | None = None
         self._client = client
-        self._attempts = Attempts(options, time.monotonic(), stream=stream)
+        self._attempts = Attempts(options, time.monotonic(), client._jobs, stream=stream)
+        # Unlike an Event's, its `put` may be called from `__del__` and from a signal handler.
+        self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._attempts.wake_by(partial(self._woken.put, None))
         self._source = open_source(audio, self._attempts.hint)
         super().__init__()
 
@@ -178,12 +187,15 @@ class SegmentStream(OfOneProcess, Closing):
 
     def close(self) -> None:
         self._give_back()
-        self.leave()
+        if self._source is not None:
+            self._attempts.end()
+            self.leave()
 
     def leave(self) -> None:
         if self._source is not None:
             self._source.fd.close()
             self._source = None
+            self._attempts.leave()
 
     def __iter__(self) -> Iterator[Segment]:
         return self
@@ -209,9 +221,9 @@ class SegmentStream(OfOneProcess, Closing):
         limit = self._attempts.limit
         try:
             if self._connection is None:
-                # Even `sleep(0)` gives the processor away.
                 if self._attempts.pause:
-                    time.sleep(self._attempts.pause)
+                    with contextlib.suppress(queue.Empty):
+                        self._woken.get(timeout=self._attempts.pause)
                 self._connection = self._client._acquire(limit)
                 request = self._attempts.request(source.format, time.monotonic())
                 self._connection.open("transcribe", request, limit, [source.fd.fileno()])
@@ -220,7 +232,7 @@ class SegmentStream(OfOneProcess, Closing):
             self._give_back()
             self._attempts.failed(error, time.monotonic())
         else:
-            self._attempts.take(answer)
+            self._attempts.take(answer, time.monotonic())
 
     def _give_back(self) -> None:
         # The client closes a connection whose answer is still due: that cancels the job.

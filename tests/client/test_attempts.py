@@ -15,6 +15,7 @@ from asrd.client.attempts import (
     AudioHint,
     JobOptions,
 )
+from asrd.client.jobs import Jobs
 from asrd.errors import (
     AsrdError,
     BadAudio,
@@ -26,7 +27,7 @@ from asrd.errors import (
     ProtocolError,
     ShuttingDown,
 )
-from asrd.wire.client_events import Accepted, Progress, SegmentDecoded
+from asrd.wire.client_events import Accepted, Progress, SegmentDecoded, Transcript
 from asrd.wire.options import Options
 from asrd.wire.records import AudioFormat, Segment
 
@@ -34,12 +35,19 @@ AUDIO = AudioFormat("file")
 NOON = 1000.0
 
 
-def begun(options: JobOptions | None = None, jitter: float = 0.0, stream: bool = False) -> Attempts:
-    return Attempts(options or {}, NOON, stream=stream, jitter=lambda: jitter)
+def begun(
+    options: JobOptions | None = None,
+    jitter: float = 0.0,
+    stream: bool = False,
+    jobs: Jobs | None = None,
+) -> Attempts:
+    return Attempts(options or {}, NOON, jobs or Jobs(), stream=stream, jitter=lambda: jitter)
 
 
-def submitted(options: JobOptions | None = None, jitter: float = 0.0) -> Attempts:
-    attempts = begun(options, jitter)
+def submitted(
+    options: JobOptions | None = None, jitter: float = 0.0, stream: bool = False
+) -> Attempts:
+    attempts = begun(options, jitter, stream)
     attempts.request(AUDIO, NOON)
     return attempts
 
@@ -85,7 +93,7 @@ def test_progress_is_requested_for_a_listener_only() -> None:
     heard: list[Progress] = []
     attempts = begun({"on_progress": heard.append})
     assert attempts.request(AUDIO, NOON)["stream"]
-    attempts.take(Progress("j", 1.0, 2.0))
+    attempts.take(Progress("j", 1.0, 2.0), NOON)
     assert heard == [Progress("j", 1.0, 2.0)]
 
 
@@ -140,25 +148,65 @@ def test_every_option_of_a_job_can_be_given_with_its_type() -> None:
         assert given == wanted | lists, spec.name
 
 
-def test_segments_that_an_attempt_repeats_are_dropped() -> None:
-    attempts = submitted()
-    for answer in (decoded(0, "a"), decoded(1, "b"), decoded(0, "a"), decoded(1, "b")):
-        attempts.take(answer)
-    attempts.failed(ConnectionLost("gone"), NOON)
-    for answer in (decoded(0, "a"), decoded(1, "b"), decoded(2, "c")):
-        attempts.take(answer)
+def given_texts(attempts: Attempts) -> list[str]:
     texts = []
     while (segment := attempts.next_segment()) is not None:
         texts.append(segment.text)
-    assert texts == ["a", "b", "c"]
+    return texts
+
+
+def resubmitted(stream: bool = True) -> Attempts:
+    """A job that was lost after the segments a and b, and begins anew."""
+    attempts = submitted(stream=stream)
+    for answer in (decoded(0, "a"), decoded(1, "b")):
+        attempts.take(answer, NOON)
+    attempts.failed(ConnectionLost("gone"), NOON)
+    attempts.request(AUDIO, NOON)
+    return attempts
+
+
+def test_job_that_begins_anew_gives_no_segment_twice() -> None:
+    attempts = resubmitted()
+    for answer in (decoded(0, "a"), decoded(1, "b"), decoded(2, "c"), Transcript("a b c")):
+        attempts.take(answer, NOON)
+    assert given_texts(attempts) == ["a", "b", "c"]
+    assert attempts.result().text == "a b c"
+
+
+@pytest.mark.parametrize("answers", [[decoded(0, "x")], [decoded(0, "a"), Transcript("a")]])
+def test_job_that_begins_anew_gives_no_mixture(answers: list[Any]) -> None:
+    attempts = resubmitted()
+    with pytest.raises(ConnectionLost, match="after 2 segments, and the repeated job gave others"):
+        for answer in answers:
+            attempts.take(answer, NOON)
+    assert given_texts(attempts) == ["a", "b"]
+
+
+def test_whole_transcript_may_be_another_one_when_the_job_begins_anew() -> None:
+    attempts = resubmitted(stream=False)
+    for answer in (decoded(0, "x"), Transcript("x")):
+        attempts.take(answer, NOON)
+    assert given_texts(attempts) == []
+    assert attempts.result().text == "x"
 
 
 @pytest.mark.parametrize(
-    "error", [BadAudio("no"), OutOfMemory("no"), DeadlineExceeded("no"), ProtocolError("no")]
+    ("error", "timeout"),
+    [
+        (BadAudio("no"), None),
+        (OutOfMemory("no"), None),
+        (ProtocolError("no"), None),
+        (DeadlineExceeded("ran", phase="run"), None),
+        (DeadlineExceeded("waited", phase="queue"), 100.0),
+    ],
 )
-def test_other_errors_are_raised_at_once(error: AsrdError) -> None:
+def test_other_errors_are_raised_at_once(error: AsrdError, timeout: float | None) -> None:
+    jobs = Jobs()
+    begun(jobs=jobs).request(AUDIO, NOON)
+    attempts = begun({"timeout": timeout}, jobs=jobs)
+    attempts.request(AUDIO, NOON)
     with pytest.raises(type(error)):
-        submitted({"timeout": 100.0}).failed(error, NOON)
+        attempts.failed(error, NOON)
 
 
 @pytest.mark.parametrize(
@@ -173,10 +221,11 @@ def test_pause_is_at_least_as_long_as_asked(asked_ms: int, jitter: float, pause:
 
 def test_pause_without_advice_grows_exponentially() -> None:
     attempts, pauses = submitted({"timeout": 100.0}, jitter=1.0), []
-    for _ in range(8):
+    # So often that the power of two alone would be no float.
+    for _ in range(1100):
         attempts.failed(ShuttingDown("draining"), NOON)
         pauses.append(attempts.pause)
-    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, *[5.0] * 1094]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +245,7 @@ def test_accepted_job_resets_the_patience() -> None:
     attempts = submitted()
     attempts.failed(Busy("full", retry_after_ms=1000), NOON)
     attempts.request(AUDIO, NOON + 1)
-    attempts.take(Accepted("j"))
+    attempts.take(Accepted("j"), NOON + 1)
     later = NOON + 3600
     attempts.failed(ConnectionLost("restarted"), later)
     attempts.request(AUDIO, later)

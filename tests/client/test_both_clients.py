@@ -1,7 +1,9 @@
 """Behaviour that both clients share, against a daemon that misbehaves on request."""
 
 import socket
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,7 @@ from asrd import AsyncClient, Client
 from asrd.errors import (
     BadAudio,
     BadRequest,
+    Busy,
     Cancelled,
     ConnectionLost,
     DeadlineExceeded,
@@ -155,6 +158,62 @@ def test_refused_job_is_submitted_again(path: Path, connect: Connect) -> None:
         assert len({job.data["job_id"] for job in daemon.jobs}) == 1
         left = [job.data["timeout_ms"] for job in daemon.jobs]
         assert left == sorted(left, reverse=True)
+
+
+class Held:
+    """A behaviour that accepts one job and answers it when the test wants it."""
+
+    def __init__(self) -> None:
+        self._taken: list[tuple[Peer, dict[str, Any]]] = []
+
+    def __call__(self, peer: Peer, request: dict[str, Any]) -> None:
+        begin("a")(peer, request)
+        self._taken.append((peer, request))
+
+    def release(self) -> None:
+        answer("a")(*self._taken.pop())
+
+
+def test_refused_job_waits_for_the_end_of_another(path: Path, connect: Connect) -> None:
+    """However long the daemon asks it to wait. One with a timeout gives up."""
+    held, room = Held(), threading.Event()
+
+    def behave(peer: Peer, request: dict[str, Any]) -> None:
+        (answer("b") if room.is_set() else busy(3_600_000))(peer, request)
+
+    with FakeDaemon(path, [held, behave]) as daemon, connect() as client:
+        stream = client.stream(b"")
+        assert next(stream).text == "a"
+        with ThreadPoolExecutor() as threads:
+            waits = threads.submit(client.transcribe, b"")
+            daemon.wait_for("transcribe", 2)
+            with pytest.raises(Busy):
+                client.transcribe(b"", timeout=PATIENCE)
+            assert not waits.done()
+            room.set()
+            held.release()
+            assert texts(stream) == []
+            assert waits.result(PATIENCE).text == "b"
+
+
+def test_job_that_expired_in_the_queue_is_submitted_again(path: Path, connect: Connect) -> None:
+    held, expired = Held(), fail("deadline-exceeded", phase="queue")
+    with FakeDaemon(path, [held, expired, answer("b")]), connect() as client:
+        stream = client.stream(b"")
+        next(stream)
+        assert client.transcribe(b"").text == "b"
+        stream.close()
+    with FakeDaemon(path, [expired]), connect() as client, pytest.raises(DeadlineExceeded):
+        client.transcribe(b"")
+
+
+def test_stream_that_begins_anew_never_mixes(path: Path, connect: Connect) -> None:
+    with FakeDaemon(path, [hang_up_after("a", "b"), answer("a", "x")]), connect() as client:
+        stream = client.stream(b"")
+        assert texts([next(stream), next(stream)]) == ["a", "b"]
+        with pytest.raises(ConnectionLost, match="the repeated job gave others"):
+            next(stream)
+        assert texts(stream) == []
 
 
 def test_refused_connection_is_made_again(path: Path, connect: Connect) -> None:

@@ -16,6 +16,7 @@ from tests.support.fake_daemon import (
     Peer,
     answer,
     begin,
+    busy,
     say,
     segment,
     transcript,
@@ -65,6 +66,9 @@ class Held:
         self.daemon = FakeDaemon(path, [self._job], others={"describe": self._describe})
 
     def _job(self, peer: Peer, request: dict[str, Any]) -> None:
+        if request["job_id"] == "refused":
+            busy(3_600_000)(peer, request)
+            return
         if request["job_id"] != "kept":
             own_name(peer, request)
             return
