@@ -3,22 +3,25 @@
 import json
 import random
 import threading
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-from tests.soak import clips, deaths, fairness, hostile, libraries
+from tests.soak import deaths, fairness, hostile, libraries
+from tests.soak.clips import Clips, heard_by
 from tests.soak.crowd import Behaviour, Crowd
 from tests.soak.honest import (
     Context,
     cancelled,
+    hog,
     hurried,
     one_at_a_time,
     one_shot,
     poison,
     stream_by_hand,
 )
-from tests.soak.host import LIMITS, Host
+from tests.soak.host import Host
 from tests.soak.killer import Killer
 from tests.soak.ledger import Ledger
+from tests.soak.oracle import Limits
 from tests.soak.resources import Snapshot, Watch
 from tests.support.played import in_background
 from tests.support.raw import status, wait_for
@@ -32,7 +35,7 @@ BEHAVIOURS: dict[Behaviour, int] = {
     libraries.trio: 6,
     cancelled: 8,
     hurried: 5,
-    poison: 2,
+    poison: 3,
     hostile.bad_audio: 8,
     hostile.half_a_sample: 2,
     hostile.truncate_after_sending: 4,
@@ -46,22 +49,35 @@ BEHAVIOURS: dict[Behaviour, int] = {
     hostile.crowd_the_door: 1,
 }
 AMONG_USERS: dict[Behaviour, int] = {hostile.meddle: 6, hostile.spy: 6}
-_KILL_EVERY_SECONDS = 2.5
 # After these shares of the time no fault hits the front, then none hits a worker either: each must
 # live long enough to show a leak.
 _ONE_FRONT, _TRUCE = 0.4, 0.75
-# The first jobs, before the first measurement: each worker needs memory for each kind of audio.
-_WARM_UP = 12
+# The share of the time that comes before the first measurement: each worker needs memory for each
+# kind of audio.
+_WARM_UP = 0.1
 
 
-def run(host: Host, model: Path, seed: int, clients: int, seconds: float) -> Ledger:
-    """Runs a campaign on `host`, which must use `model`."""
-    known = clips.known(model, random.Random(f"{seed} clips"))
-    ledger = Ledger(host.title, seed, host.log, LIMITS)
+@dataclass(frozen=True)
+class Plan:
+    """The recordings, the crowd's size, the time for all, the mean time between two faults, and the
+    limits of what is right; in seconds."""
+
+    clips: Clips
+    clients: int
+    seconds: float
+    faults_every: float
+    limits: Limits
+
+
+def run(host: Host, seed: int, plan: Plan) -> Ledger:
+    """Runs a campaign on `host`, whose model must be that of the plan's recordings."""
+    ledger = Ledger(host.title, seed, host.log, plan.limits)
     with ledger.records_assertions(), host:
-        _play(host, ledger, known, clients, seconds)
+        if host.foreign:
+            plan = replace(plan, clips=heard_by(host.socket, plan.clips))
+        _play(host, ledger, plan)
     log = host.log.read_text(errors="replace").splitlines()
-    ledger.settle(deaths.casualties(log))
+    ledger.settle(deaths.casualties(deaths.losses(log)))
     found = deaths.count(log)
     for problem in deaths.unexplained(found, ledger) + _unfairness(host, ledger, log):
         ledger.fail(problem)
@@ -72,38 +88,47 @@ def run(host: Host, model: Path, seed: int, clients: int, seconds: float) -> Led
 def _unfairness(host: Host, ledger: Ledger, log: list[str]) -> list[str]:
     if host.quiet_user is None:
         return []
-    turns = fairness.turns(log)
+    turns = fairness.turns(log, ledger.retried_ids)
     waits = [turn.started - turn.arrived for turn in turns if turn.uid == host.quiet_user]
     ledger.figures.append(("the quiet user's jobs", str(len(waits))))
     ledger.figures.append(("the quiet user's longest wait", f"{max(waits, default=0):.1f} s"))
     return fairness.unfair(turns, host.quiet_user, 1 + len(host.workers))
 
 
-def _play(
-    host: Host, ledger: Ledger, known: list[clips.Clip], clients: int, seconds: float
-) -> None:
-    seed, users = ledger.seed, host.users
+def _play(host: Host, ledger: Ledger, plan: Plan) -> None:
+    seed, users, seconds, limits = ledger.seed, host.users, plan.seconds, plan.limits
+    commands = [clip for clip in plan.clips.plain if clip.windows == 1]
 
     def context(chance: random.Random, number: int = 0) -> Context:
         uid = users[number % len(users)] if users else None
-        return Context(chance, ledger, known, host.socket, uid)
+        return Context(chance, ledger, plan.clips, host.socket, uid)
 
     def quiet(chance: random.Random, number: int) -> Context:
-        return Context(chance, ledger, known, host.socket, host.quiet_user)
+        """A user of short commands."""
+        return Context(chance, ledger, Clips(commands, commands), host.socket, host.quiet_user)
+
+    def long(chance: random.Random, number: int) -> Context:
+        return Context(chance, ledger, plan.clips, host.socket, host.hog)
 
     def measured() -> Snapshot:
-        """The daemon at rest, after jobs by which both workers have worked."""
-        context = Context(random.Random(seed), ledger, known, host.socket)
-        for _ in range(_WARM_UP):
-            one_shot(context)
-        wait_for("the daemon to come to rest", lambda: _at_rest(host), LIMITS.wait + LIMITS.run)
+        """The daemon at rest, after jobs of all sizes on both workers."""
+        stop = threading.Event()
+        crowd = Crowd(context, f"{seed} measured", 6, {hog: 1, one_shot: 1})
+        crowd.start(stop)
+        stop.wait(_WARM_UP * seconds)
+        stop.set()
+        crowd.join()
+        wait_for("the daemon to come to rest", lambda: _at_rest(host), limits.wait + limits.stop)
         return Snapshot.take(host)
 
     first = measured()
     watch = Watch(ledger, host)
-    killer = Killer(ledger, random.Random(f"{seed} faults"), host, _KILL_EVERY_SECONDS)
+    killer = Killer(ledger, random.Random(f"{seed} faults"), host, plan.faults_every)
     behaviours = {**BEHAVIOURS, **(AMONG_USERS if users else {})}
-    crowds = [Crowd(context, str(seed), clients, behaviours)]
+    crowds = [
+        Crowd(context, str(seed), plan.clients, behaviours),
+        Crowd(long, f"{seed} long", 1, {hog: 1}),
+    ]
     if host.quiet_user is not None:
         crowds.append(Crowd(quiet, f"{seed} quiet", 1, {one_at_a_time: 1}))
     with in_background(watch.run), in_background(killer.run):

@@ -15,7 +15,7 @@ Behaviour = Callable[[Context], None]
 
 _REST_SECONDS = 1.5
 # Each behaviour ends within its own time limits, so that only a hang lasts longer.
-_LAST_SECONDS = 150.0
+_LAST_SECONDS = 300.0
 
 
 class Crowd:

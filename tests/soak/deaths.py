@@ -2,8 +2,9 @@
 of anything else."""
 
 import re
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from tests.soak.ledger import Ledger
 from tests.soak.oracle import Kind
@@ -19,8 +20,10 @@ _STARVED = re.compile(
     r" asrd-run: \S+: (?:no watchdog ping|not ready after)"
     r"| systemd\[1\]: asr\S+\.service: (?:Watchdog timeout|start operation timed out)"
 )
-_LOST = re.compile(r" asrd(?:\[\d+\])?: worker \w+: lost: .*, running (.*)")
-_JOB = re.compile(r"job (\w+)")
+# One line for each job of the worker.
+_LOST = re.compile(
+    r" asrd(?:\[\d+\])?: worker \w+: lost: .*, running job (\w+) \(([^)]*)\).* worker_pid=(\d+)"
+)
 _NOT_STARTED = range(200, 246)
 _TRIES = 1_000
 
@@ -43,10 +46,29 @@ def count(log: Iterable[str]) -> Deaths:
     return +found
 
 
-def casualties(log: Iterable[str]) -> Deaths:
-    """By job's id: how often its worker died while it ran the job, from the front's log."""
-    lost = [found[1] for line in log if (found := _LOST.search(line))]
-    return Deaths(job for jobs in lost for job in _JOB.findall(jobs))
+class Loss(NamedTuple):
+    """A job whose worker died; `in_turn`: it was the one to blame."""
+
+    job: str
+    in_turn: bool
+    pid: int
+
+
+def losses(log: Iterable[str]) -> list[Loss]:
+    """All jobs whose workers died, from the front's log."""
+    found = (_LOST.search(line) for line in log)
+    return [Loss(f[1], "in its turn" in f[2], int(f[3])) for f in found if f]
+
+
+def casualties(lost: Sequence[Loss]) -> dict[str, list[int]]:
+    """By job's id: the pids of the workers that died in its turn. If the front did not know whose
+    turn it was, all of a worker's jobs are to blame."""
+    known = {loss.pid for loss in lost if loss.in_turn}
+    found = defaultdict[str, list[int]](list)
+    for loss in lost:
+        if loss.in_turn or loss.pid not in known:
+            found[loss.job].append(loss.pid)
+    return found
 
 
 def unexplained(found: Deaths, ledger: Ledger) -> list[str]:

@@ -1,23 +1,25 @@
-"""Check, by the daemon's log, that a user with few jobs does not wait behind a user with many."""
+"""Check, by the daemon's log, that a user with few jobs does not wait behind a user with many, or
+with long ones."""
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from datetime import datetime
 from typing import NamedTuple
 
-from tests.soak.deaths import casualties
+from asrd.wire.records import WINDOW_SECONDS
+from tests.soak.deaths import losses
 
 _DONE = re.compile(
-    r"^(\S+ \S+) .*asrd(?:\[\d+\])?: done: .* waited ([\d.]+) s, ran ([\d.]+) s on worker \S+"
-    r".* job_id=(\S+)(?= ).* peer_uid=(\d+)"
+    r"^(\S+ \S+) .*asrd(?:\[\d+\])?: done: ([\d.]+) s of audio, waited ([\d.]+) s, "
+    r"ran ([\d.]+) s on worker \S+.* job_id=(\S+)(?= ).* peer_uid=(\d+)"
 )
 # The log's times are in milliseconds, and a moment late.
 _MOMENT = 0.05
 
 
 class Turn(NamedTuple):
-    """A job that waited and then ran; seconds since the epoch."""
+    """A job of one window that waited and then ran; seconds since the epoch."""
 
     started: float
     arrived: float
@@ -25,24 +27,27 @@ class Turn(NamedTuple):
     job: str
 
 
-def turns(log: Iterable[str]) -> list[Turn]:
-    """The jobs in order of their start, without those that ran twice: the log has only the second
-    start."""
+def turns(log: Iterable[str], retried: Container[str]) -> list[Turn]:
+    """The short jobs in order of their start. Long ones have other places, and the log has only the
+    last start of those that were `retried`."""
     lines = [line for line in log if " asrd" in line]
-    lost = casualties(lines)
+    lost = {loss.job for loss in losses(lines)}
     found = []
     for line in lines:
-        if (done := _DONE.search(line)) and done[4] not in lost:
-            at = datetime.strptime(done[1], "%Y-%m-%d %H:%M:%S,%f").timestamp()
-            started = at - float(done[3])
-            found.append(Turn(started, started - float(done[2]), int(done[5]), done[4]))
+        if (done := _DONE.search(line)) is None or float(done[2]) > WINDOW_SECONDS:
+            continue
+        when, _, waited, ran, job, uid = done.groups()
+        if job not in lost and job not in retried:
+            at = datetime.strptime(when, "%Y-%m-%d %H:%M:%S,%f").timestamp()
+            started = at - float(ran)
+            found.append(Turn(started, started - float(waited), int(uid), job))
     return sorted(found)
 
 
 def unfair(turns: list[Turn], quiet: int, allowed: int) -> list[str]:
     """The jobs of the `quiet` user, who never has two, during whose wait another user was served
-    more than `allowed` times. The user served longest ago is next, so once is right; a retry goes
-    before all others, so each worker that died allows one more."""
+    more than `allowed` times. The user with the least work is next, so once is right: after it, the
+    other has had more. A retry goes before all others, so each worker allows one more."""
     found = []
     for mine in turns:
         if mine.uid != quiet:

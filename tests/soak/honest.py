@@ -14,7 +14,7 @@ import asrd
 from asrd.errors import ConnectionLost
 from asrd.wire import frames
 from asrd.wire.fds import OwnedFd
-from tests.soak.clips import Clip
+from tests.soak.clips import Clip, Clips
 from tests.soak.ledger import Ledger
 from tests.soak.oracle import Job, Kind
 from tests.support.raw import PCM, Peer, memfd
@@ -24,6 +24,10 @@ MONO = {"rate": 16_000, "width": 2, "channels": 1}
 CHUNK = 8_192
 CUT_OFF = (BrokenPipeError, ConnectionResetError)
 _REQUESTS_MAX = 8
+# How long a client waits for the next event: far above what any promise allows.
+HANG_SECONDS = 180.0
+_LONG_SHARE = 0.1
+_SILENCE = bytes(2 * 16_000 * 40)
 
 
 @dataclass
@@ -32,18 +36,43 @@ class Context:
 
     chance: random.Random
     ledger: Ledger
-    clips: list[Clip]
+    clips: Clips
     socket: str
     # The client's user, None for the campaign's own.
     uid: int | None = None
 
     def clip(self) -> Clip:
-        """One of the recordings, mostly a short one: the first two are long."""
-        return self.chance.choice(self.clips[:2] if self.chance.random() < 0.15 else self.clips[2:])
+        """One of the recordings, mostly a short one."""
+        return self.long_clip() if self.chance.random() < _LONG_SHARE else self.plain_clip()
 
-    def open(self, kind: Kind, how: str, text: str | None = None, **options: Any) -> Job:
-        """Opens a job of this client in the ledger."""
-        return self.ledger.open(kind, how, text, uid=self.uid, **options)
+    def plain_clip(self) -> Clip:
+        return self.chance.choice(self.clips.plain)
+
+    def long_clip(self) -> Clip:
+        return self.chance.choice(self.clips.long)
+
+    def open(
+        self,
+        kind: Kind,
+        how: str,
+        clip: Clip | None = None,
+        as_file: bool = False,
+        timeout: float | None = None,
+        library: bool = False,
+    ) -> Job:
+        """Opens a job of this client in the ledger. The text of `clip` is the right one, except for
+        poison."""
+        text, windows = None, 1
+        if clip is not None:
+            windows = clip.windows
+            if kind is not Kind.POISON:
+                text = clip.file_text if as_file else clip.text
+        return self.ledger.open(kind, how, text, timeout, library, self.uid, windows)
+
+    def connect(self) -> Peer:
+        peer = Peer.connect(self.socket)
+        peer.sock.settimeout(HANG_SECONDS)
+        return peer
 
     def close(self, job: Job, event: frames.Frame | None) -> None:
         """Closes a job with the event that answers it; None is the end of the connection."""
@@ -60,10 +89,12 @@ class Line:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.peer = Peer.connect(context.socket)
+        self.peer = context.connect()
         self._ledger = context.ledger
         self._open: dict[str, Job] = {}
-        self._segments: dict[str, dict[int, str]] = {}
+        # The segments and the attempts that sent them, by the ids of the jobs that stream.
+        self._segments: dict[str, list[dict[str, Any]]] = {}
+        self._attempt: dict[str, int] = {}
 
     def __enter__(self) -> "Line":
         return self
@@ -87,6 +118,8 @@ class Line:
         """Sends the request; closes `fd`."""
         data = {"job_id": job.id, "audio": audio, **options}
         self.expect(job)
+        if options.get("stream"):
+            self._segments[job.id] = []
         if job.timeout is not None:
             data["timeout_ms"] = round(1000 * job.timeout)
         try:
@@ -132,7 +165,7 @@ class Line:
             event = self.peer.receive()
         except TimeoutError:
             for job in self._open.values():
-                self._ledger.fail("silence for 30 s", job)
+                self._ledger.fail(f"silence for {HANG_SECONDS:g} s", job)
             event = None
         if event is None:
             self._lose_all()
@@ -151,9 +184,11 @@ class Line:
                 self._ledger.fail("accepted twice", job)
             job.accepted = time.monotonic()
         elif event.type == "segment":
-            self._segments.setdefault(job.id, {})[data["index"]] = data["segment"]["text"]
+            self._check_segment(job, data)
         elif event.type == "transcript":
-            self._check_transcript(job, data["text"])
+            self._check_transcript(job, data)
+        elif event.type == "error" and data["code"] == "busy" and not data.get("retry_after_ms"):
+            self._ledger.fail("busy without a time to come back", job)
         elif event.type == "error" and "no room for the audio" in data["text"]:
             # The only evidence that the full disk had an effect: the log is on a full disk too.
             self._ledger.trick("no room for the audio")
@@ -162,13 +197,29 @@ class Line:
             self.context.close(job, event)
         job.note(event.type)
 
-    def _check_transcript(self, job: Job, text: str) -> None:
+    def _check_segment(self, job: Job, data: dict[str, Any]) -> None:
+        """No segment comes twice, none is left out, and no attempt takes over from a later one."""
+        index, attempt = data["index"], data["attempt"]
+        segments, last = self._segments.get(job.id), self._attempt.get(job.id, attempt)
+        if segments is None:
+            self._ledger.fail("a segment that nobody asked for", job)
+            return
+        if index != len(segments) or attempt < last:
+            what = f"segment {index} of attempt {attempt}"
+            self._ledger.fail(f"{what} after {len(segments)} segments, attempt {last}", job)
+        if attempt > last:
+            self._ledger.trick("a stream went on after its worker's end")
+        self._attempt[job.id] = attempt
+        segments.append(data["segment"])
+
+    def _check_transcript(self, job: Job, data: dict[str, Any]) -> None:
         if job.accepted is None:
             self._ledger.fail("a transcript before it was accepted", job)
-        segments = self._segments.get(job.id)
-        # A retry repeats segments under the same index: the last ones make up the transcript.
-        if segments is not None and "".join(segments.values()).strip() != text:
+        text, segments = data["text"], data["segments"]
+        if "".join(segment["text"] for segment in segments).strip() != text:
             self._ledger.fail(f"segments {segments} of the transcript {text!r}", job)
+        if self._segments.get(job.id, segments) != segments:
+            self._ledger.fail(f"{self._segments[job.id]} were streamed, {segments} sent", job)
 
 
 def insistent(ask: Callable[[Context], Job]) -> Callable[[Context], None]:
@@ -202,19 +253,26 @@ def one_at_a_time(context: Context) -> None:
         context.ledger.fail("a user's only job was refused because of others'", job)
 
 
+def hog(context: Context) -> None:
+    """Sends long recordings, several at once."""
+    with Line(context) as line:
+        for _ in range(context.chance.randint(1, 3)):
+            ask_somehow(line, Kind.INNOCENT, context.long_clip())
+        line.wait_for_answers()
+
+
 def ask_somehow(
     line: Line, kind: Kind, clip: Clip | None = None, timeout: float | None = None
 ) -> Job:
     context = line.context
     clip = clip or context.clip()
     how = context.chance.choice(["payload", "memfd", "file"])
-    text = clip.file_text if how == "file" else clip.text
-    job = context.open(kind, how, text, timeout=timeout)
-    options: dict[str, Any] = {"language": clip.language, "stream": context.chance.random() < 0.3}
+    job = context.open(kind, how, clip, as_file=how == "file", timeout=timeout)
+    options: dict[str, Any] = {**clip.options, "stream": context.chance.random() < 0.4}
     if how == "payload":
-        line.ask(job, PCM, payload=clip.pcm, **options)
+        line.ask(job, clip.format, payload=clip.pcm, **options)
     elif how == "memfd":
-        line.ask(job, PCM, fd=memfd(clip.pcm), **options)
+        line.ask(job, clip.format, fd=memfd(clip.pcm), **options)
     else:
         line.ask(job, FILE, fd=_opened(clip.path), **options)
     return job
@@ -227,11 +285,16 @@ def _opened(path: Path) -> OwnedFd:
 @insistent
 def poison(context: Context) -> Job:
     """Sends a job that really crashes CTranslate2, whose model has alignment heads that do not
-    exist."""
-    clip = context.clip()
+    exist: in its first window, or after one that is silent."""
+    clip = context.plain_clip()
+    options = {**clip.options, "word_timestamps": True}
     with Line(context) as line:
-        job = context.open(Kind.POISON, "file")
-        line.ask(job, FILE, fd=_opened(clip.path), language=clip.language, word_timestamps=True)
+        if context.chance.random() < 0.5:
+            job = context.open(Kind.POISON, "file", clip)
+            line.ask(job, FILE, fd=_opened(clip.path), **options)
+        else:
+            job = context.open(Kind.POISON, "after silence", clip)
+            line.ask(job, PCM, payload=_SILENCE + clip.pcm, **options)
         line.wait_for_answers()
     return job
 
@@ -247,7 +310,7 @@ def hurried(context: Context) -> Job:
 @insistent
 def cancelled(context: Context) -> Job:
     """Cancels a job at a random moment, from its own connection or from another one."""
-    clip = context.chance.choice(context.clips[:2])
+    clip = context.long_clip()
     with Line(context) as line:
         job = ask_somehow(line, Kind.CANCELLED, clip)
         for _ in range(context.chance.randint(0, 3)):
@@ -274,9 +337,9 @@ def _cancel_elsewhere(context: Context, job: Job) -> int:
 
 def stream_by_hand(context: Context) -> None:
     """Streams a recording by pure Wyoming, whose only answer is the transcript."""
-    clip = context.clip()
-    job = context.open(Kind.INNOCENT, "stream", clip.text)
-    with Peer.connect(context.socket) as peer:
+    clip = context.plain_clip()
+    job = context.open(Kind.INNOCENT, "stream", clip)
+    with context.connect() as peer:
         try:
             peer.send("transcribe", {"language": clip.language})
             peer.send("audio-start", MONO)

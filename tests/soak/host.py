@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from tests.soak import clips
+from asrd.settings import FrontSettings
 from tests.soak.killer import Act
 from tests.soak.oracle import Limits
 from tests.soak.resources import Holding
@@ -15,26 +15,28 @@ from tests.soak.resources import Holding
 # The manager's time limits in seconds, short enough that all of them pass in a campaign: the
 # watchdog's, to start, to dump core after the watchdog's SIGABRT, to stop after SIGTERM.
 WATCHDOG, START, ABORT, STOP = 5, 12, 2, 45
-# START bounds the end of a process that is stopped while it starts.
-LIMITS = Limits(wait=20, run=30, slow_death=START + 4, frame=5)
+# START bounds the end of a process that is stopped while it starts. `window` is for the demo model,
+# which needs about 0.05 s alone on a core.
+LIMITS = Limits(
+    wait=FrontSettings().max_wait_seconds, slow_death=START + 4, frame=5, stop=STOP, window=0.5
+)
 
 
-def config(model: str, queue_max: int, queue_max_per_user: int = 0) -> str:
+def config(model: str) -> str:
+    """The settings that a campaign needs; the default of each other is promised to serve."""
     return f"""
 [front]
-queue_max = {queue_max}
-queue_max_per_user = {queue_max_per_user}
-max_wait_seconds = {LIMITS.wait}
-max_run_seconds = {LIMITS.run}
+# With the default of 30 s, those who stall would do little else in a short campaign.
 frame_timeout_seconds = {LIMITS.frame}
+# The front's allocator may keep what waited for a client that never reads: no leak must hide there.
 output_max_bytes = 1048576
 [worker]
 model = '{model}'
+# The model is to crash.
 check_model = false
+# As for the known texts: the number of threads may show in a text.
+device = 'cpu'
 cpu_threads = 1
-beam_size = {clips.BEAM_SIZE}
-stall_seconds = 5
-cancel_grace_seconds = 1
 """
 
 
@@ -46,9 +48,13 @@ class Host(ABC):
     socket: str
     log: Path
     workers: tuple[str, ...] = ("0", "1")
-    # The clients' users, and one with few jobs; none if all are the campaign's own user.
+    # True if the engine there has other libraries than this process.
+    foreign = False
+    # The clients' users, one with few and short jobs, and one with long ones; none if all are the
+    # campaign's own user.
     users: tuple[int, ...] = ()
     quiet_user: int | None = None
+    hog: int | None = None
     # The faults that only this manager knows, with their weights; `front_acts` end the front.
     acts: Mapping[Act, int]
     front_acts: Mapping[Act, int]

@@ -98,8 +98,8 @@ def truncate_after_sending(context: Context) -> Job:
     clip = context.clip()
     shared = memfd(clip.pcm)
     with Line(context) as line, shared:
-        job = context.open(Kind.DOUBTFUL, "truncated memfd", clip.text)
-        line.ask(job, PCM, fd=OwnedFd(os.dup(shared.fileno())), language=clip.language)
+        job = context.open(Kind.DOUBTFUL, "truncated memfd", clip)
+        line.ask(job, clip.format, fd=OwnedFd(os.dup(shared.fileno())), **clip.options)
         # A file that is truncated before asrd reads its size is simply a shorter file.
         line.wait_for_event()
         time.sleep(context.chance.choice([0, 0.01, 0.1]))
@@ -112,8 +112,8 @@ def truncate_after_sending(context: Context) -> Job:
 def byte_by_byte(context: Context) -> Job:
     clip = context.clip()
     with Line(context) as line:
-        job = context.open(Kind.INNOCENT, "byte by byte", clip.text)
-        data = {"job_id": job.id, "audio": PCM, "language": clip.language}
+        job = context.open(Kind.INNOCENT, "byte by byte", clip)
+        data = {"job_id": job.id, "audio": clip.format, **clip.options}
         start = frames.encode("transcribe", data, len(clip.pcm))
         line.expect(job)
         try:
@@ -129,7 +129,7 @@ def byte_by_byte(context: Context) -> Job:
 def hang_up(context: Context) -> None:
     """Disconnects after any byte of a request, the last one included."""
     clip = context.clip()
-    data = {"audio": PCM, "language": clip.language}
+    data = {"audio": clip.format, **clip.options}
     message = frames.encode("transcribe", data, len(clip.pcm)) + clip.pcm
     edge = context.chance.choice([300, len(message)])
     with Peer.connect(context.socket) as peer:

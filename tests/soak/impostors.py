@@ -1,6 +1,7 @@
 """Workers that threads of the campaign play: some lie, go silent, or never load their model.
 
-A liar answers for the jobs of other workers with LIE, which must never reach a client.
+A liar answers for the jobs of other workers with LIE, which must never reach a client. Each job has
+four windows, so that another worker goes on in the middle of one that an impostor has left.
 """
 
 import os
@@ -8,10 +9,11 @@ import random
 import socket
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+from asrd.wire.turn_word import TurnWord
 from tests.soak.ledger import Ledger
 from tests.support.played import heard, jobs, serve_fronts
 from tests.support.raw import HELLO, Peer, done
@@ -19,11 +21,15 @@ from tests.support.raw import HELLO, Peer, done
 LIE = "a lie"
 Trick = Callable[[Peer, int, int], None]
 _LONG = 100_000
+_WINDOWS = 4
+# By job's id: the pids of the impostors that played tricks since its last window.
+Casualties = defaultdict[str, list[int]]
 
 
 class Impostor:
     """Worker `name` on its listener. Between two tricks it does `honesty` jobs well; with None it
-    is always honest."""
+    is always honest. One of several `slots` says whose turn it is, so that its end is blamed on
+    that job alone."""
 
     def __init__(
         self,
@@ -33,6 +39,8 @@ class Impostor:
         chance: random.Random,
         honesty: int | None,
         in_hand: set[int],
+        casualties: Casualties,
+        slots: int = 1,
     ) -> None:
         """`in_hand`: the keys of the jobs of all workers, which they share to lie about."""
         self._name = name
@@ -41,8 +49,8 @@ class Impostor:
         self._chance = chance
         self._honesty = honesty
         self._in_hand = in_hand
-        # By job's id: the number of tricks played while the worker had the job.
-        self.casualties: Counter[str] = Counter()
+        self._casualties = casualties
+        self._slots = slots
 
     def run(self, stop: threading.Event) -> None:
         serve_fronts(self._listener, stop, lambda peer: self._live(peer, stop))
@@ -51,17 +59,25 @@ class Impostor:
         lies = self._honesty is not None and self._chance.random() < 0.3
         if lies and self._play(_AT_THE_DOOR, peer, {"key": 0}) != _SLOW_LOADER:
             return
-        peer.send("hello", HELLO)
+        word = TurnWord.create()
+        try:
+            fds = (word.fd.fileno(),) if self._slots > 1 else ()
+            peer.send("hello", {**HELLO, "slots": self._slots}, fds=fds)
+            self._serve(peer, word, stop)
+        finally:
+            word.close()
+
+    def _serve(self, peer: Peer, word: TurnWord, stop: threading.Event) -> None:
         left = None if self._honesty is None else self._chance.randint(1, self._honesty)
         for job, audio in jobs(peer, stop):
+            word.write(job["key"])
             self._in_hand.add(job["key"])
             try:
-                if left == 0:
-                    self._play(_WITH_A_JOB, peer, job)
+                if not self._answer(peer, job, audio, tricky=left == 0):
                     return
-                self._answer(peer, job, audio)
             finally:
                 self._in_hand.discard(job["key"])
+            word.write(0)
             left = None if left is None else left - 1
 
     def _play(self, tricks: dict[str, Trick], peer: Peer, job: dict[str, Any]) -> str:
@@ -69,10 +85,11 @@ class Impostor:
         name, trick = self._chance.choice([*tricks.items()])
         self._ledger.trick(f"worker: {name}")
         key = job["key"]
-        # A job that another worker runs now, if there is one; else an old or a future key.
-        others = sorted(self._in_hand - {key}) or [max(0, key - 3), key + 1, 2**40]
+        # A job that another worker runs now, if there is one; else an old or a future key. Not the
+        # next one: that may be a job of this worker which it has not read yet, and of its own jobs
+        # a worker can say anything.
+        others = sorted(self._in_hand - {key}) or [max(0, key - 3), key + 1000, 2**40]
         foreign = self._chance.choice(others)
-        self.casualties[job.get("job_id", "")] += 1
         self._ledger.fault(
             name, f"worker {self._name}", os.getpid(), lambda: trick(peer, key, foreign)
         )
@@ -80,16 +97,42 @@ class Impostor:
         time.sleep(self._chance.choice([0, 0.1]))
         return name
 
-    def _answer(self, peer: Peer, job: dict[str, Any], audio: bytes) -> None:
-        key, segment = job["key"], _segment(heard(audio))
-        time.sleep(self._chance.uniform(0.2, 1.5) if len(audio) > _LONG else 0.02)
-        if job["stream"]:
-            peer.send("segment", {"key": key, "index": 0, "segment": segment})
-        peer.send("done", {**done(key, segment["text"]), "segments": [segment]})
+    def _answer(self, peer: Peer, job: dict[str, Any], audio: bytes, tricky: bool) -> bool:
+        """Goes on with the job from its checkpoint. Returns False after a trick in one of its
+        windows."""
+        text, key = heard(audio), job["key"]
+        first = (job.get("resume") or {"segments": 0})["segments"]
+        trick_in = self._chance.randrange(first, _WINDOWS) if tricky else -1
+        for number in range(first, _WINDOWS):
+            time.sleep(self._chance.uniform(0.05, 0.4) if len(audio) > _LONG else 0.005)
+            if number == trick_in:
+                self._blame(job)
+                self._play(_WITH_A_JOB, peer, job)
+                return False
+            segment = _segment(text, number)
+            if number == _WINDOWS - 1:
+                peer.send("done", {**done(key, segment["text"]), "segments": [segment]})
+            else:
+                self._casualties.pop(job["job_id"], None)
+                peer.send("window", _window(key, number + 1, segment))
+        return True
+
+    def _blame(self, job: dict[str, Any]) -> None:
+        died = self._casualties[job["job_id"]]
+        died.append(os.getpid())
+        if len(died) > self._ledger.limits.attempts:
+            self._ledger.fail(f"job {job['job_id']} ran again after {len(died) - 1} deaths")
 
 
-def _segment(text: str) -> dict[str, Any]:
-    return {"id": 0, "start": 0.0, "end": 1.0, "text": text}
+def _segment(text: str, number: int) -> dict[str, Any]:
+    part = len(text) // _WINDOWS
+    own = text[number * part : (number + 1) * part]
+    return {"id": number, "start": float(number), "end": number + 1.0, "text": own}
+
+
+def _window(key: int, done: int, segment: dict[str, Any]) -> dict[str, Any]:
+    checkpoint = {"frame": 100 * done, "seconds": float(done), "segments": done}
+    return {"key": key, "checkpoint": checkpoint, "text": segment["text"], "segments": [segment]}
 
 
 def _load_slowly(peer: Peer, key: int, foreign: int) -> None:
@@ -106,6 +149,8 @@ def _greet_twice(peer: Peer, key: int, foreign: int) -> None:
     peer.send("hello", HELLO)
     peer.send("hello", {**HELLO, "model": "another"})
 
+
+_LIE = {"id": 0, "start": 0.0, "end": 1.0, "text": LIE}
 
 # A trick takes the key of the worker's own job and that of a job that the worker does not have.
 # After it the worker ends the connection, except for a slow loader.
@@ -128,9 +173,10 @@ _WITH_A_JOB = _ANY_TIME | {
         b'{"type": "done", "data_length": 500}\n{"key": %d, "text": "a li' % key
     ),
     "answers twice": _answer_twice,
-    "segments for another": lambda peer, key, foreign: peer.send(
-        "segment", {"key": foreign, "index": 0, "segment": _segment(LIE)}
+    "a window for another": lambda peer, key, foreign: peer.send(
+        "window", _window(foreign, 1, _LIE)
     ),
+    "a window too many": lambda peer, key, foreign: peer.send("window", _window(key, 9, _LIE)),
     "greets twice": _greet_twice,
     "sends descriptors": lambda peer, key, foreign: peer.send(
         "progress", {"key": key, "audio_seconds_done": 1.0}, fds=(0, 1)

@@ -19,7 +19,7 @@ _SIGNALS = {
     signal.SIGKILL: 3,
     signal.SIGABRT: 2,
     signal.SIGSTOP: 1,
-    signal.SIGTERM: 1,
+    signal.SIGTERM: 2,
 }
 _FRONT_SIGNALS = {signal.SIGTERM: 1, signal.SIGKILL: 1}
 _WITHOUT_MODEL_SECONDS = 3.0

@@ -10,11 +10,11 @@ import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tests.soak.oracle import Fault, Job, Kind, Limits, judge
+from tests.soak.oracle import GENTLE, Fault, Job, Kind, Limits, judge
 
 # The failures that are kept: a broken daemon breaks thousands of promises.
 _SHOWN = 20
@@ -34,7 +34,9 @@ class Ledger:
         # The closed jobs: the number by kind, `how` and outcome; the longest of a kind in seconds.
         self.outcomes: Counter[tuple[Kind, str, str]] = Counter()
         self.longest: dict[Kind, float] = {}
-        self.retried = 0
+        # The transcripts after several attempts: of short and long jobs, and the named ones.
+        self.retried = self.retried_long = 0
+        self.retried_ids: set[str] = set()
         # The recent faults, and the number of each in all.
         self.faults: deque[Fault] = deque()
         self.struck: Counter[tuple[str, str]] = Counter()
@@ -45,6 +47,8 @@ class Ledger:
         self.tricks: Counter[str] = Counter()
         # Jobs that ended with `worker-crashed`: `settle` compares them with the daemon's log.
         self._claims: list[Job] = []
+        # The workers' processes that a fault struck.
+        self._victims: set[int] = set()
         self._log = log
         self._lock = threading.Lock()
         self._last = 0
@@ -57,12 +61,15 @@ class Ledger:
         timeout: float | None = None,
         library: bool = False,
         uid: int | None = None,
+        windows: int = 1,
     ) -> Job:
         """Opens a job; one that may end in a transcript needs its `text`."""
         with self._lock:
             self._last += 1
             name = f"j{self._last}" if uid is None else f"j{self._last}u{uid}"
-            job = Job(name, kind, how, text, timeout, library, uid, self._log_size())
+            ahead = sum(other.windows for other in self.jobs.values())
+            size = self._log_size()
+            job = Job(name, kind, how, text, timeout, library, uid, size, windows, ahead)
             self.jobs[name] = job
         return job
 
@@ -85,7 +92,10 @@ class Ledger:
         del self.jobs[job.id]
         self.outcomes[job.kind, job.how, outcome] += 1
         self.longest[job.kind] = max(job.seconds, self.longest.get(job.kind, 0.0))
-        self.retried += outcome == "transcript" and job.attempts > 1
+        if outcome == "transcript" and job.attempts > 1:
+            self.retried += job.windows == 1
+            self.retried_long += job.windows > 1
+            self.retried_ids.add(job.id)
         # A full disk takes no log either: then no log line names the job of a dead worker.
         logged = not job.nameless and all(fault.target != "disk" for fault in around)
         if outcome == "worker-crashed" and logged:
@@ -101,6 +111,8 @@ class Ledger:
         with self._lock:
             self.faults.append(Fault(now, now + self.limits.lasting(what), what, target, pid))
             self.struck[what, target] += 1
+            if target.startswith("worker") and what not in GENTLE:
+                self._victims.add(pid)
             while self.faults[0].end < now - _FAULT_SECONDS:
                 self.faults.popleft()
         act()
@@ -154,18 +166,22 @@ class Ledger:
         except AssertionError as error:
             self.fail(str(error)[-_LOG_AFTER:])
 
-    def settle(self, casualties: Mapping[str, int]) -> None:
-        """Judges the whole campaign: a job that is still open was never answered, and a job that
-        ended with `worker-crashed` must have killed its workers. `casualties`: how often each
-        job's worker died while it ran the job."""
+    def settle(self, casualties: Mapping[str, Sequence[int]]) -> None:
+        """Judges the whole campaign: a job that is still open was never answered; a job that ended
+        with `worker-crashed` had the turn when its workers died, and only poison may have killed
+        them itself. `casualties`: by job's id, the pids of the workers that died in its turn."""
         for job in list(self.jobs.values()):
             self.fail("never answered", job)
         for job in self._claims:
-            deaths = casualties.get(job.id, 0)
-            # A library repeats a request under the same id if a front was killed.
-            few, many = deaths < self.limits.attempts, deaths > self.limits.attempts
-            if few or (many and not job.library):
-                self.fail(f"worker-crashed, but its workers died {deaths} times", job)
+            died = casualties.get(job.id, ())
+            struck = sum(pid in self._victims for pid in died)
+            attempts, story = self.limits.attempts, f"{len(died)} workers died in its turn"
+            if len(died) < attempts:
+                self.fail(f"worker-crashed, but {story}", job)
+            elif job.kind is not Kind.POISON and struck < attempts:
+                self.fail(f"worker-crashed, and {story}, but faults struck only {struck}", job)
+            elif job.kind is Kind.POISON and len(died) - struck > attempts:
+                self.fail(f"poison, but {story}, and faults struck only {struck}", job)
 
     def _log_size(self) -> int:
         return self._log.stat().st_size

@@ -3,33 +3,28 @@
 import random
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
+from tests.soak import host as hosts
 from tests.soak import hostile, libraries
-from tests.soak.clips import Clip
+from tests.soak.clips import Clip, Clips
 from tests.soak.crowd import Behaviour, Crowd
 from tests.soak.honest import Context, cancelled, hurried, one_shot, stream_by_hand
-from tests.soak.impostors import Impostor
+from tests.soak.impostors import Casualties, Impostor
 from tests.soak.ledger import Ledger
-from tests.soak.oracle import Limits
 from tests.soak.resources import AT_REST, Holding
 from tests.soak.standalone import no_room
 from tests.support.daemons import Front
 from tests.support.played import heard, in_background
 from tests.support.raw import wait_for
 
-# By name: the number of jobs that a worker does well between two tricks.
-WORKERS = {"honest": None, "liar": 5, "fraud": 2}
-LIMITS = Limits(wait=20, run=10, slow_death=10, frame=5, quick_death=5)
-CONFIG = f"""
-queue_max = 8
-max_wait_seconds = {LIMITS.wait}
-max_run_seconds = {LIMITS.run}
-frame_timeout_seconds = {LIMITS.frame}
-output_max_bytes = 1048576
-"""
+# By name: the number of jobs that a worker does well between two tricks, and its slots.
+WORKERS = {"honest": (None, 4), "liar": (5, 4), "fraud": (2, 1)}
+LIMITS = replace(hosts.LIMITS, slow_death=10, quick_death=5)
+CONFIG = f"frame_timeout_seconds = {LIMITS.frame}"
 BEHAVIOURS: dict[Behaviour, int] = {
     one_shot: 20,
     stream_by_hand: 6,
@@ -58,21 +53,29 @@ def run(tmp: Path, seed: int, clients: int, seconds: float) -> Ledger:
     front = Front(home, *WORKERS, config=CONFIG)
     ledger = Ledger("liars", seed, home / "log", LIMITS)
     in_hand: set[int] = set()
+    casualties: Casualties = defaultdict(list)
     impostors = [
         Impostor(
-            name, front.listeners[name], ledger, random.Random(f"{seed} {name}"), honesty, in_hand
+            name,
+            front.listeners[name],
+            ledger,
+            random.Random(f"{seed} {name}"),
+            honesty,
+            in_hand,
+            casualties,
+            slots,
         )
-        for name, honesty in WORKERS.items()
+        for name, (honesty, slots) in WORKERS.items()
     ]
     with ledger.records_assertions(), front, ExitStack() as threads:
         for impostor in impostors:
             threads.enter_context(in_background(impostor.run))
         _play(front, ledger, known, clients, seconds)
-    ledger.settle(sum((impostor.casualties for impostor in impostors), Counter[str]()))
+    ledger.settle(casualties)
     return ledger
 
 
-def _play(front: Front, ledger: Ledger, known: list[Clip], clients: int, seconds: float) -> None:
+def _play(front: Front, ledger: Ledger, known: Clips, clients: int, seconds: float) -> None:
     def context(chance: random.Random, number: int = 0) -> Context:
         return Context(chance, ledger, known, front.socket)
 
@@ -101,8 +104,8 @@ def _holding(front: Front) -> Holding:
     return Holding.of(Path(f"/proc/{front.process.pid}"))
 
 
-def _clips(tmp: Path, chance: random.Random) -> list[Clip]:
-    """Noise, of which every bit changes the transcript; the first two clips are long."""
+def _clips(tmp: Path, chance: random.Random) -> Clips:
+    """Noise, of which every bit changes the transcript."""
     clips = []
     for number, size in enumerate(
         [200_000, 300_000, *(chance.randint(1, 20_000) for _ in range(20))]
@@ -110,5 +113,5 @@ def _clips(tmp: Path, chance: random.Random) -> list[Clip]:
         pcm, file = chance.randbytes(2 * size), chance.randbytes(size)
         path = tmp / f"noise-{number}"
         path.write_bytes(file)
-        clips.append(Clip(path, "en", pcm, heard(pcm), heard(file)))
-    return clips
+        clips.append(Clip(path, pcm, heard(pcm), heard(file), {"language": "en"}))
+    return Clips(clips[2:], clips[:2])

@@ -14,7 +14,7 @@ import asrd
 from asrd.errors import ConnectionLost, JobError, ProtocolError
 from asrd.wire import client_events
 from tests.soak.clips import Clip
-from tests.soak.honest import CHUNK, MONO, Context
+from tests.soak.honest import CHUNK, HANG_SECONDS, MONO, Context
 from tests.soak.oracle import Job, Kind
 
 
@@ -54,11 +54,10 @@ def _job(context: Context, how: str) -> Iterator[tuple[Job, Any, Any]]:
     """A job, its audio and its options; an error that the library raises is the job's outcome."""
     clip, as_file = context.clip(), context.chance.random() < 0.5
     timeout = context.chance.choice([None, None, 25.0])
-    text = clip.file_text if as_file else clip.text
-    job = context.open(Kind.INNOCENT, how, text, timeout=timeout, library=True)
-    options = {"job_id": job.id, "language": clip.language, "timeout": timeout}
+    job = context.open(Kind.INNOCENT, how, clip, as_file, timeout, library=True)
+    options = {"job_id": job.id, "timeout": timeout, **clip.options}
     if not as_file:
-        options["encoding"] = "pcm_s16le"
+        options |= {"encoding": "pcm_s16le", "channels": clip.channels}
     try:
         yield job, clip.path if as_file else clip.pcm, options
     except JobError as error:
@@ -82,8 +81,8 @@ def _answered(
 
 
 def wyoming_package(context: Context) -> None:
-    clip = context.clip()
-    job = context.open(Kind.INNOCENT, "wyoming", clip.text)
+    clip = context.plain_clip()
+    job = context.open(Kind.INNOCENT, "wyoming", clip)
     try:
         event = anyio.run(_converse, context.socket, clip)
     except OSError as error:
@@ -105,5 +104,5 @@ async def _converse(socket: str, clip: Clip) -> Any:
             chunk = AudioChunk(audio=clip.pcm[start : start + CHUNK], **MONO)
             await client.write_event(chunk.event())
         await client.write_event(AudioStop().event())
-        with anyio.fail_after(60):
+        with anyio.fail_after(HANG_SECONDS):
             return await client.read_event()

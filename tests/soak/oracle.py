@@ -20,7 +20,8 @@ class Kind(StrEnum):
 class Job:
     """A job as its client sees it. `text` is the right transcript, `timeout` the client's own in
     seconds, `uid` the client's user if the clients are several users; times are monotonic seconds.
-    With `library` set, the client library retries, so that one job may be several requests."""
+    With `library` set, the client library retries, so that one job may be several requests.
+    `windows` are those of its recording, `ahead` those of all jobs that were open before it."""
 
     id: str
     kind: Kind
@@ -30,6 +31,8 @@ class Job:
     library: bool
     uid: int | None
     log_from: int
+    windows: int = 1
+    ahead: int = 0
     born: float = field(default_factory=time.monotonic)
     accepted: float | None = None
     ended: float | None = None
@@ -81,19 +84,26 @@ GENTLE = frozenset({"SIGTERM", "restart", "stop of its socket"})
 ABSENT = frozenset({"stop of its socket", "no model"})
 
 
+# The windows of other jobs for each window of a long one, at most: a worker has up to three long
+# jobs, and each of their turns comes after a few commands.
+_TURNS = 10
+
+
 @dataclass(frozen=True)
 class Limits:
     """The daemon's settings that bound an answer, and allowances for a slow machine; seconds.
 
     A fault acts for `slow_death` (from SIGSTOP until the watchdog has killed the process) or for
-    `quick_death` (from any other signal until all have noticed). A front that is asked to stop may
-    take as long as its jobs. `patience`: the library's, while a daemon refuses its requests.
+    `quick_death` (from any other signal until all have noticed). A process that is asked to stop
+    may take as long as its jobs, and `stop` at most. `window`: the time for one window of audio.
+    `patience`: the library's, while a daemon refuses its requests.
     """
 
     wait: float
-    run: float
     slow_death: float
     frame: float
+    stop: float
+    window: float
     quick_death: float = 2.0
     grace: float = 10.0
     attempts: int = 2
@@ -102,7 +112,7 @@ class Limits:
 
     def lasting(self, what: str) -> float:
         if what in GENTLE:
-            return self.quick_death + self.wait + self.run
+            return self.quick_death + self.stop
         return self.slow_death if what in ("SIGSTOP", "no model") else self.quick_death
 
 
@@ -111,7 +121,7 @@ def judge(job: Job, around: list[Fault], limits: Limits) -> str | None:
     acted during the job's life."""
     if job.outcome == "transcript" and job.found != job.text:
         return f"the wrong text: {job.found!r} instead of {job.text!r}"
-    late = job.seconds - _longest(job, limits)
+    late = job.seconds - longest(job, limits, disturbed=bool(around))
     if late > 0:
         return f"answered {late:.1f} s too late, with {job.outcome}"
     if job.outcome in _PROMISED[job.kind] or _excused(job, around, limits):
@@ -119,11 +129,16 @@ def judge(job: Job, around: list[Fault], limits: Limits) -> str | None:
     return f"{job.outcome} is no honest answer to {job.kind}"
 
 
-def _longest(job: Job, limits: Limits) -> float:
+def longest(job: Job, limits: Limits, disturbed: bool) -> float:
+    """Returns the time within which no job starves: that of the work that was there before it, and
+    a multiple of its own, since later jobs may pass it as it takes its turns. Only faults make it
+    wait for a worker: before each attempt, and until a hung process is replaced."""
     if job.timeout is not None:
         return job.timeout + limits.grace
-    longest = limits.attempts * (limits.wait + limits.run) + limits.grace
-    return longest + limits.patience if job.library else longest
+    found = limits.grace + limits.window * (job.ahead + _TURNS * job.windows)
+    if disturbed:
+        found += max(limits.attempts, job.attempts) * limits.wait + limits.slow_death
+    return found + limits.patience if job.library else found
 
 
 def _excused(job: Job, around: list[Fault], limits: Limits) -> bool:
@@ -141,6 +156,8 @@ def _excused(job: Job, around: list[Fault], limits: Limits) -> bool:
     if job.outcome == "worker-crashed":
         return len(deaths) >= limits.attempts
     if job.outcome == "deadline-exceeded":
+        if job.timeout is None and not around:
+            return False
         waited = (job.ended or 0) - job.born
         return waited >= (limits.wait if job.timeout is None else job.timeout) - 0.1
     return False

@@ -56,6 +56,7 @@ def _totals(ledger: Ledger) -> list[tuple[str, str]]:
             "transcripts",
             str(sum(number for (*_, what), number in outcomes if what == "transcript")),
         ),
-        ("transcripts after a retry", str(ledger.retried)),
+        ("transcripts after a retry, one window", str(ledger.retried)),
+        ("transcripts after a retry, several windows", str(ledger.retried_long)),
         *((f"longest wait, {kind}", f"{s:.1f} s") for kind, s in sorted(ledger.longest.items())),
     ]

@@ -52,9 +52,9 @@ class Holding(NamedTuple):
 
 # The growth that is allowed: interpreter, arenas and allocator settle within it, while a leak of a
 # few jobs' audio exceeds it. A worker's allocator gives nothing back: it keeps the memory of the
-# largest job so far, which the worker before may not have had.
+# largest jobs so far, up to 256 MiB (asrd.worker.trimming), which the one before may not have had.
 AT_REST = Holding(24 * 1024, 0, 0)
-WORKER_AT_REST = Holding(64 * 1024, 0, 0)
+WORKER_AT_REST = Holding(288 * 1024, 0, 0)
 AT_WORK = Holding(24 * 1024, 8, 2)
 
 

@@ -9,21 +9,26 @@ from pathlib import Path
 
 from asrd.wire.fds import OwnedFd
 from tests.soak.host import START, WATCHDOG, Host
-from tests.soak.killer import Act
+from tests.soak.killer import Act, Killer
 from tests.soak.resources import Holding
 from tests.support.daemons import Daemon
 from tests.support.procfs import children
 from tests.support.raw import status
 
 _NOTHING: Mapping[Act, int] = {}
+# Root may play clients of any users.
+_USERS, _QUIET, _HOG = (60_001, 60_002, 60_003), 60_004, 60_005
 
 
 class Standalone(Host):
     title = "standalone"
-    acts = front_acts = _NOTHING
+    front_acts = _NOTHING
 
     def __init__(self, home: Path, config: str) -> None:
         home.mkdir()
+        if os.geteuid() == 0:
+            self.users, self.quiet_user, self.hog = _USERS, _QUIET, _HOG
+        self.acts = {_restart_workers: 1}
         self._home = home
         timeouts = ["--watchdog", str(WATCHDOG), "--start-timeout", str(START)]
         self._daemon = Daemon(home, "--workers", str(len(self.workers)), *timeouts, config=config)
@@ -74,6 +79,12 @@ class Standalone(Host):
         self._daemon.stop()
         left = self.files() - {"asrd.toml", "log"}
         assert not left, f"left behind: {left}"
+
+
+def _restart_workers(killer: Killer) -> None:
+    """Asks all workers to end, as an upgrade does."""
+    for name in killer.host.pids().keys() - {"front"}:
+        killer.send(name, signal.SIGTERM)
 
 
 @contextlib.contextmanager

@@ -23,9 +23,7 @@ from tests.support.systemd.nspawn import Machine, booted
 from tests.support.systemd.service import Service, install
 
 _USERS = ("ann", "cem", "dora")
-_QUIET = "uma"
-# The queue has room for as many jobs as the three may have waiting, and for the quiet user's.
-_QUEUE_MAX, _QUEUE_MAX_PER_USER = 16, 4
+_QUIET, _HOG = "uma", "hugo"
 _TIMES = f"""[Service]
 WatchdogSec={WATCHDOG}
 TimeoutStartSec={START}
@@ -50,6 +48,7 @@ _OUT_SECONDS = 2.0
 
 class Units(Host):
     title = "systemd"
+    foreign = True
 
     def __init__(self, home: Path, debs: Path) -> None:
         home.mkdir()
@@ -70,7 +69,7 @@ class Units(Host):
             self._systemctl = service.systemctl
             install(machine, *self._debs.glob("*.deb"))
             self.users = tuple(map(self._add_user, _USERS))
-            self.quiet_user = self._add_user(_QUIET)
+            self.quiet_user, self.hog = self._add_user(_QUIET), self._add_user(_HOG)
             # Only root can read /proc of the machine, but any user can use its own descriptors.
             directory = OwnedFd(os.open(machine.inside / "run/asrd", os.O_PATH | os.O_CLOEXEC))
             stack.enter_context(directory)
@@ -154,7 +153,7 @@ class Units(Host):
         for path in (model, *model.iterdir()):
             path.chmod(0o755)
         inside = f"/{model.relative_to(machine.root)}"
-        machine.write("/etc/asrd/asrd.toml", config(inside, _QUEUE_MAX, _QUEUE_MAX_PER_USER))
+        machine.write("/etc/asrd/asrd.toml", config(inside))
         for unit in ("asrd.service", "asr-worker@.service"):
             machine.write(f"/etc/systemd/system/{unit}.d/soak.conf", _TIMES)
         machine.run("mkdir", "-p", "/var/cache/asrd")
@@ -218,7 +217,7 @@ def _as_line(entry: Mapping[str, Any]) -> str:
     at = datetime.fromtimestamp(int(entry["__REALTIME_TIMESTAMP"]) / 1e6)
     moment = f"{at:%Y-%m-%d %H:%M:%S},{at.microsecond // 1000:03}"
     who = f"{entry.get('SYSLOG_IDENTIFIER')}[{entry.get('_PID')}]"
-    names = ("ASRD_JOB_ID", "ASRD_PEER_UID", "ASRD_DROPPED")
+    names = ("ASRD_WORKER_PID", "ASRD_JOB_ID", "ASRD_PEER_UID", "ASRD_DROPPED")
     pairs = [f" {n.removeprefix('ASRD_').lower()}={entry[n]}" for n in names if n in entry]
     # A message that is not text is a list of bytes.
     return f"{moment} {who}: {entry.get('MESSAGE')}{''.join(pairs)}\n"
