@@ -15,14 +15,15 @@ from datetime import UTC, datetime
 from tests.benchmarks.measure import machine, parser, version
 
 NAMES = (
-    *("user", "short", "latency", "recovery", "selftest", "overload", "startup", "long", "batched"),
-    *("growth", "real_size"),
+    *("user", "short", "latency", "turns", "recovery", "selftest", "overload", "startup", "long"),
+    *("batched", "growth", "real_size"),
 )
 # The arguments of --quick.
 _QUICK = {
     "user": "--seconds 240",
     "short": "--seconds 100",
     "latency": "--seconds 90 --starts 3 --lengths 1 5 30 --ways payload wyoming",
+    "turns": "--seconds 60 --minutes 5",
     "recovery": "--seconds 150 --kills 12",
     "selftest": "",
     "overload": "--seconds 60 --clients 8 200 --peer-clients 8 200",

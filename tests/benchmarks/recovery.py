@@ -55,7 +55,7 @@ class Asrd:
 
         def kill(_: object) -> None:
             if not killed:
-                self._kill(lambda worker: worker["job_id"] is not None)
+                self._kill(lambda worker: worker["jobs"])
                 killed.append(time.monotonic())
 
         self._ask(on_progress=kill)
