@@ -12,7 +12,7 @@ from asrd.wire import frames
 from asrd.wire.peer import Peer
 from tests.support.docs import pages, written
 from tests.support.paths import ROOT
-from tests.support.reporting import front
+from tests.support.reporting import front, submit
 
 DOCS = ROOT / "docs"
 PROTOCOL = (DOCS / "protocol.md").read_text()
@@ -52,6 +52,7 @@ def test_protocol_page_states_every_limit_of_the_codec() -> None:
     assert cells["nesting of JSON"] == f"{frames.MAX_DEPTH} levels"
     values = "values in `data`: commas and opening brackets, also those in texts"
     assert cells[values] == f"{frames.MAX_VALUES:,}"
+    assert cells["one transcript"] == f"{frames.MAX_TRANSCRIPT_DATA:,} bytes"
     fds = cells["`fds` of one event, and waiting for theirs"]
     assert fds == f"{frames.MAX_FDS}; on the status socket and over TCP none"
 
@@ -60,7 +61,7 @@ def test_protocol_page_lists_every_setting_that_bounds_clients() -> None:
     limits = section(PROTOCOL, "## Framing")
     named = set(re.findall(r"`(\w+)`", limits)) & FrontSettings.__dataclass_fields__.keys()
     bounds = {name for name in FrontSettings.__dataclass_fields__ if re.search("_max|max_", name)}
-    for_jobs = {"max_wait_seconds", "max_run_seconds", "max_attempts"}
+    for_jobs = {"max_wait_seconds", "max_load_seconds", "max_run_seconds", "max_attempts"}
     for_strangers = {"status_connections_max", "status_connections_max_per_user"}
     assert named == bounds - for_jobs - for_strangers | {"frame_timeout_seconds"}
 
@@ -71,6 +72,7 @@ def test_status_example_has_every_promised_key() -> None:
     example = json.loads(found[1])
     made = front("0")
     made.metrics.failed["bad-audio"] = 1
+    submit(made, "running")
     assert shape(example) == shape(snapshot.snapshot(made, Peer(1, 0, 0), now=101.0))
 
 

@@ -15,7 +15,12 @@ PURE_FOLDERS = {"front/scheduling", "wire"}
 PURE_FILES = {"errors.py", "model_names.py", "model_table.py", "safe_text.py", "settings.py"}
 PURE_FILES |= {"version.py"}
 # The files of `wire` that hold sockets and descriptors.
-WITH_SOCKETS = {"wire/connection.py", "wire/fdsocket.py", "wire/fds.py"}
+WITH_SOCKETS = {
+    "wire/connection.py",
+    "wire/fdsocket.py",
+    "wire/fds.py",
+    "wire/turn_word.py",
+}
 IMPURE = {
     "anyio",
     "asyncio",

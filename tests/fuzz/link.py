@@ -19,7 +19,13 @@ from tests.fuzz.structured import ANSWER_SECONDS, Listener, drain, name_of
 from tests.support.played import heard
 from tests.support.raw import HELLO, Peer, wait_for
 
-_SETTINGS = "queue_max = 64\nmax_wait_seconds = 10\nmax_run_seconds = 5\nmax_attempts = 3\n"
+_SETTINGS = """
+queue_max = 64
+queue_max_per_user = 64
+max_wait_seconds = 10
+max_run_seconds = 5
+max_attempts = 3
+"""
 _PCM = {"encoding": "pcm_s16le"}
 _LIARS = 12
 # The most connections that a liar accepts, and the most messages that it sends on each.
@@ -36,7 +42,7 @@ _WEIGHTS: dict[type, float] = {
     worker_events.Hello: 0.2,
     worker_events.CannotLoad: 0.02,
     worker_events.Bye: 0.05,
-    worker_events.JobSegment: 5.0,
+    worker_events.JobWindow: 5.0,
     worker_events.JobProgress: 5.0,
     worker_events.Done: 1.0,
     worker_events.Failed: 0.5,
@@ -91,6 +97,7 @@ class LinkUnderFire(RunningFront):
             )
         for job_id, data in answered.items():
             if data.get("worker") == "honest":
+                # It has another model than the liars, so it goes on with no job of theirs.
                 assert data["text"] == heard(audios[job_id]), data
 
     def look(self) -> None:
@@ -113,12 +120,24 @@ class _Liar:
         self._listener = listener
         self._chance = chance
         self._keys: list[int] = []
+        # By key: the last window's frame, and the number of segments so far.
+        self._places: dict[int, tuple[int, int]] = {}
         self._mutants = Mutants(chance, _WEIGHTS, None, False, b"audio", home, self._touch)
         self._sent = 0
 
     def _touch(self, cls: type, data: dict[str, Any]) -> None:
         if "key" in data and self._keys and self._chance.random() < 0.95:
             data["key"] = self._keys[-1]
+        if cls is worker_events.JobWindow and self._chance.random() < 0.95:
+            self._go_on(data)
+
+    def _go_on(self, data: dict[str, Any]) -> None:
+        """Makes a window follow the one before."""
+        checkpoint, segments = data.get("checkpoint"), data.get("segments", [])
+        if isinstance(checkpoint, dict) and isinstance(segments, list) and self._keys:
+            frame, count = self._places[self._keys[-1]]
+            place = frame + 1, count + len(segments)
+            checkpoint["frame"], checkpoint["segments"] = self._places[self._keys[-1]] = place
 
     def run(self) -> int:
         """Returns the number of messages that it has sent."""
@@ -149,3 +168,5 @@ class _Liar:
     def _receive(self, event: Any) -> None:
         if isinstance(event, worker_events.StartJob):
             self._keys.append(event.key)
+            resume = event.resume
+            self._places[event.key] = (resume.frame, resume.segments) if resume else (0, 0)

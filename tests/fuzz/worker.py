@@ -114,6 +114,8 @@ class WorkerUnderFire:
         if event is None or event.type != "hello":
             peer.close()
             raise AssertionError(f"{event} instead of hello")
+        # With the turn word.
+        event.close()
         return peer
 
     def look(self) -> None:
@@ -126,4 +128,4 @@ class WorkerUnderFire:
             while answer is not None and answer.type == "alive":
                 answer = front.receive()
         assert answer is not None and answer.type == "done", answer
-        assert (answer.data["key"], answer.data["text"]) == (1 << 40, _TEXT), answer
+        assert (answer.data["key"], answer.data["text"].strip()) == (1 << 40, _TEXT), answer

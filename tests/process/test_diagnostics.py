@@ -87,7 +87,8 @@ def test_a_segfault_in_the_middle_of_a_job(daemon: Daemon) -> None:
     shown = printed(daemon, "status", "--crashes").splitlines()
     assert len(shown) == 3
     assert shown[1].split()[1:] == [
-        *("0", str(pid), "demo", "killed", "by", "SIGSEGV", "long", "trace-1", "1"),
+        *("0", str(pid), "demo", *f"{crash['exit']}, {crash['noticed']}".split()),
+        *("long", "yes", "trace-1", "1"),
         *("4", "min,", str(SAMPLES * 2), "bytes"),
     ]
     assert shown[2] == f"  {stderr}"
@@ -108,7 +109,26 @@ def ask_for_minutes(client: Peer, **options: Any) -> None:
 def job_runs(daemon: Daemon) -> bool:
     worker = daemon.workers()["0"]
     assert worker["jobs_done"] == 0, "the job is over before it could be killed"
-    return bool(worker["job_age_ms"] >= 700)
+    return bool(worker["jobs"] and worker["jobs"][0]["age_ms"] >= 700)
+
+
+class Hanging(Daemon):
+    program = ("-m", "tests.support.changed", "tests.support.hanging")
+
+
+def test_hang_is_told_to_all_and_its_place_is_named(tmp_path: Path) -> None:
+    config = "[front]\nmax_attempts = 1\n[worker]\nstall_seconds = 0.2\n"
+    with Hanging(tmp_path, "--watchdog", "1", config=config) as daemon, daemon.connect() as client:
+        daemon.wait_until_ready()
+        client.ask_file("a")
+        assert "it made no progress for" in client.answer("a").data["text"]
+        crash = explained(daemon)
+        place = r"no progress in .*, hanging\.py:\d+ _generate, .* wait"
+        assert crash["noticed"].startswith("it made no progress for")
+        # The thread that the watchdog's signal hit is another one.
+        assert re.match(place + " / Fatal Python error: Aborted / ", crash["stderr"])
+        assert "it made no progress for" in daemon.workers()["0"]["last_death"]
+        assert re.search(r"job a made no progress for .* hanging\.py:\d+ _generate", daemon.log)
 
 
 def test_death_report_names_a_job_that_was_cancelled(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from asrd.wire import fdsocket
 from asrd.wire.client_events import TO_CLIENT
 from asrd.wire.fields import parse_event
 from tests.support.daemons import Front, descriptors, resident_kib
-from tests.support.raw import HELLO, PCM, SECOND, Peer, done, memfd, wait_for
+from tests.support.raw import HELLO, PCM, SECOND, Peer, done, memfd, wait_for, window
 from tests.support.users import START
 
 
@@ -37,16 +37,18 @@ def test_one_job_from_hello_to_transcript(front: Front) -> None:
             assert os.pread(fd.fileno(), 1 << 20, 0) == SECOND
         assert job["audio"] == PCM
         assert job["options"] == {"language": "en", "task": "transcribe", "beam_size": 3}
-        segment = {"id": 1, "start": 0.0, "end": 1.0, "text": " hello"}
-        worker.send("segment", {"key": job["key"], "index": 0, "segment": segment})
+        finished = window(job["key"], " hello")
+        (segment,) = finished["segments"]
+        worker.send("window", finished)
         worker.send(
             "progress", {"key": job["key"], "audio_seconds_done": 1.0, "audio_seconds": 1.0}
         )
-        worker.send("done", {**done(job["key"]), "segments": [segment]})
-        assert client.expect("segment") == {"job_id": "a", "index": 0, "segment": segment}
+        worker.send("done", done(job["key"], text=" there"))
+        expected = {"job_id": "a", "index": 0, "attempt": 1, "segment": segment}
+        assert client.expect("segment") == expected
         assert client.expect("progress")["audio_seconds_done"] == 1.0
         transcript = client.expect("transcript")
-        assert transcript["text"] == "hello"
+        assert transcript["text"] == "hello there"
         assert transcript["trace_id"] == "t1"
         assert transcript["segments"] == [segment]
         assert (transcript["worker"], transcript["attempts"]) == ("0", 1)
@@ -87,9 +89,7 @@ MISBEHAVIOURS: dict[str, Callable[[Peer, int], object]] = {
     "garbage": lambda worker, key: worker.send_raw(b"\x00\xff garbage\n"),
     "a huge header": lambda worker, key: worker.send_raw(b"x" * 100_000),
     "another's key": lambda worker, key: worker.send("done", done(key + 1000)),
-    "a segment of another's key": lambda worker, key: worker.send(
-        "segment", {"key": key + 1000, "index": 0, "segment": {}}
-    ),
+    "a window of another's key": lambda worker, key: worker.send("window", window(key + 1000, "")),
     "no text": lambda worker, key: worker.send("done", {"key": key}),
     "a payload": lambda worker, key: worker.send_raw(
         b'{"type": "done", "payload_length": 9999999}\n'

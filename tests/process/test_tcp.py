@@ -37,7 +37,7 @@ def connected(tcp: socket.socket) -> Iterator[Peer]:
 
 def shown(peer: Peer) -> object:
     peer.send("status")
-    return peer.expect("status")["workers"][0]["job_id"]
+    return peer.expect("status")["workers"][0]["jobs"][0]["job_id"]
 
 
 def test_peers_without_credentials_are_strangers_to_each_other(

@@ -19,17 +19,27 @@ from asrd.exitcodes import EXIT_CONFIG, Exit
 from tests.support.daemons import Daemon, alive, crashing_model, environment
 from tests.support.hub import serve
 from tests.support.procfs import asleep, children
-from tests.support.raw import LONG, PATIENCE, SHORT, TEXTS, wait_for
+from tests.support.raw import PATIENCE, SHORT, TEXTS, wait_for
+from tests.support.sounds import encoded
+from tests.support.speech import long_recording
 from tests.support.subprocesses import read_terminal
 
-SAMPLE, MINUTE = str(SAMPLES / SHORT), str(SAMPLES / LONG)
-TOY = ("--model", str(MODEL), "--threads", "1", "--beam-size", "1", "--language", "en")
+SAMPLE = str(SAMPLES / SHORT)
+TOY = ("--model", str(MODEL), "--threads", "1", "--beam-size", "1", "--temperature", "0")
 FILES = {path.name: path for path in MODEL.iterdir()}
 # From Ctrl-C to the end, also on a machine that is busy with other tests.
 _END_SECONDS = 4.0
 
 Process = subprocess.Popen[str]
 Start = Callable[..., Process]
+
+
+@pytest.fixture(scope="module")
+def minutes(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file that is far from its end when the first window is done."""
+    path = tmp_path_factory.mktemp("minutes") / "minutes.wav"
+    path.write_bytes(encoded(long_recording(300, seed=1)[0], "wav"))
+    return str(path)
 
 
 @pytest.fixture
@@ -196,14 +206,14 @@ def test_ctrl_c_while_loading(start: Start, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_ctrl_c_while_transcribing(start: Start, tmp_path: Path, number: int) -> None:
-    process = start(MINUTE, *TOY)
+def test_ctrl_c_while_transcribing(start: Start, tmp_path: Path, minutes: str, number: int) -> None:
+    process = start(minutes, *TOY)
     assert first_line(process)
     interrupted(process, tmp_path, number)
 
 
-def test_killed_program_takes_its_processes_along(start: Start, tmp_path: Path) -> None:
-    process = start(MINUTE, *TOY)
+def test_killed_program_takes_its_processes_along(start: Start, minutes: str) -> None:
+    process = start(minutes, *TOY)
     assert first_line(process)
     pids = children(process.pid)
     assert len(pids) == 2
@@ -212,11 +222,11 @@ def test_killed_program_takes_its_processes_along(start: Start, tmp_path: Path) 
     wait_for("their end", lambda: not any(map(alive, pids)))
 
 
-def test_crash_of_the_engine_costs_a_retry(start: Start, tmp_path: Path) -> None:
-    undisturbed = end(start(MINUTE, *TOY), tmp_path)
+def test_crash_of_the_engine_costs_a_retry(start: Start, tmp_path: Path, minutes: str) -> None:
+    undisturbed = end(start(minutes, *TOY), tmp_path)
     output = tmp_path / "output"
     with output.open("w") as stdout:
-        process = start(MINUTE, *TOY, stdout=stdout)
+        process = start(minutes, *TOY, stdout=stdout)
         wait_for("the first segment", output.read_text)
         os.kill(worker_of(process), signal.SIGSEGV)
         code, _, err = end(process, tmp_path)

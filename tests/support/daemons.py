@@ -184,7 +184,8 @@ class Front(_Process):
     def ready(self, name: str = "0", **changes: Any) -> Peer:
         """Accept as the worker, and say that the model is loaded."""
         worker = self.accept(name)
-        worker.send("hello", {**HELLO, **changes})
+        fds = changes.pop("fds", ())
+        worker.send("hello", {**HELLO, **changes}, fds=fds)
         self.wait_for_state("ready", "busy", name=name)
         return worker
 
@@ -224,12 +225,15 @@ def alive(pid: int) -> bool:
         return False
 
 
-def crashing_model(parent: Path) -> Path:
-    """Makes the demo model with alignment heads that do not exist: a request for word timestamps
-    causes a real segmentation fault in CTranslate2."""
+def crashing_model(parent: Path, of: Path = MODEL) -> Path:
+    """Makes a model with alignment heads that do not exist: a request for word timestamps causes a
+    real segmentation fault in CTranslate2."""
     model = parent / "crashing-model"
-    shutil.copytree(MODEL, model)
+    shutil.copytree(of, model)
     settings = json.loads((model / "config.json").read_text())
     settings["alignment_heads"] = [[1, 400_000]]
+    # The original may be read-only.
+    model.chmod(0o755)
+    (model / "config.json").unlink()
     (model / "config.json").write_text(json.dumps(settings))
     return model

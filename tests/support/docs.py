@@ -116,9 +116,9 @@ def _data() -> list[type]:
     events = [cls for table in (*clients, *workers) for cls in table.values()]
     own = [
         cls
-        for module in (options, records)
+        for module in (options, records, worker_events)
         for cls in vars(module).values()
-        if isinstance(cls, type) and cls.__module__ == module.__name__
+        if isinstance(cls, type) and cls.__module__ == module.__name__ and cls not in events
     ]
     # Every field of EngineOptions is one of Options, too.
     return [*events, *(cls for cls in own if cls is not options.EngineOptions)]

@@ -23,7 +23,7 @@ import anyio.to_thread
 import pytest
 
 import asrd
-from asrd.errors import DeadlineExceeded, FieldError
+from asrd.errors import Busy, DeadlineExceeded, FieldError
 from asrd.wire.client_events import Transcript
 
 # Registered before the clients' hook, so that a collection in the child comes first.
@@ -112,7 +112,12 @@ def inherited_stream() -> None:
         with pytest.raises(RuntimeError, match=READ_IN_CHILD):
             next(streams[0])
 
-    finish(child(close), child(drop), child(read), child(calls))
+    def refused() -> None:
+        # The parent's job is no reason to wait for an hour.
+        with pytest.raises(Busy):
+            CLIENT.transcribe(b"", job_id="refused")
+
+    finish(child(close), child(drop), child(read), child(calls), child(refused))
     if not (pid := os.fork()):
         # Runs the whole shutdown of an interpreter.
         sys.exit(0)
@@ -270,6 +275,8 @@ async def _in_a_child(stream: Any) -> None:
     await ASYNC_CLIENT.__aexit__(None, None, None)
     async with ASYNC_CLIENT as client:
         assert (await client.transcribe(b"", job_id="child")).text == "child"
+        with pytest.raises(Busy):
+            await client.transcribe(b"", job_id="refused")
         await client.ping()
 
 

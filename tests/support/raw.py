@@ -199,6 +199,17 @@ HELLO = {
 }
 
 
+def window(key: int, text: str, number: int = 1, **checkpoint: Any) -> dict[str, Any]:
+    """The window of a job with that number is done, the first being 1: one segment."""
+    end = 30.0 * number
+    return {
+        "key": key,
+        "text": text,
+        "segments": [{"id": number, "start": end - 30, "end": end, "text": text}],
+        "checkpoint": {"frame": 3000 * number, "seconds": end, "segments": number, **checkpoint},
+    }
+
+
 def done(key: int, text: str = "hello") -> dict[str, Any]:
     return {
         "key": key,

@@ -33,8 +33,11 @@ SNAPSHOT: dict[str, Any] = {
             "model": "demo",
             "device": "cpu",
             "compute_type": "int8",
-            "job_id": "ab12",
-            "job_age_ms": 1200,
+            "jobs": [
+                {"job_id": "ab12", "age_ms": 1200, "audio_seconds_done": 4, "audio_seconds": 16},
+                {"job_id": "cd34", "age_ms": 300, "audio_seconds_done": 0, "audio_seconds": None},
+                {"job_id": None, "age_ms": 200, "audio_seconds_done": None},
+            ],
             "jobs_done": 12,
             "restarts": 1,
             "load_seconds": 0.31,

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from anyio.abc import TaskGroup
 
 from asrd.front.front import Front
 from asrd.front.session import Session
-from asrd.front.worker_connection import WorkerInfo
+from asrd.front.worker_connection import WorkerConnection, WorkerInfo
 from asrd.settings import FrontSettings
 from asrd.wire import fdsocket, frames
 from asrd.wire.connection import Connection
@@ -114,6 +115,19 @@ class Users:
         connection = SimpleNamespace(info=info, cancel=lambda key: None, wake=lambda: None)
         self.front.connections[name] = cast(Any, connection)
         return info
+
+    def play_worker(self, name: str = "0") -> User:
+        """Returns the worker's end of its next connection."""
+        now, connections = anyio.current_time(), self.front.connections
+        if not isinstance(connections.get(name), WorkerConnection):
+            self.front.scheduler.worker_added(name, now)
+            path = Path("/nonexistent")
+            made = WorkerConnection(name, path, self.front, self._tasks, self._buffer)
+            connections[name] = made
+        ours, theirs = socket.socketpair()
+        self._tasks.start_soon(connections[name]._serve, ours)
+        self._users.append(User(theirs))
+        return self._users[-1]
 
     def connect(self, uid: int, restricted: bool = False) -> User:
         return self._serve(Peer(pid=7, uid=uid, gid=uid), restricted)

@@ -77,12 +77,16 @@ def test_worker_that_dies_at_start_is_restarted_with_pauses(service: Service) ->
         service.until_worker("ready", "1", patience=15)
 
 
+def running(service: Service) -> list[str]:
+    return [job["job_id"] for job in service.worker()["jobs"]]
+
+
 def test_crash_report_has_signal_job_and_stderr(service: Service) -> None:
     machine = service.machine
     machine.write("/srv/long.py", LONG)
     client = machine.start("/usr/bin/python3", "/srv/long.py", f"{SAMPLES}/en-minute.flac")
     try:
-        wait_for("the job to start", lambda: service.worker()["job_id"] == "long")
+        wait_for("the job to start", lambda: running(service) == ["long"])
         pid = service.pid(WORKER)
         service.systemctl("kill", "--signal=SEGV", WORKER)
         output, errors = client.communicate(timeout=60)

@@ -68,7 +68,8 @@ def test_member_neither_sees_nor_cancels_job_of_another(service: Service) -> Non
     service.systemctl("kill", "--signal=STOP", worker)
     with machine.start("asrctl", "transcribe", SAMPLE, user=INSIDER) as asking:
         try:
-            job_id = str(wait_for("the job to run", lambda: service.worker().get("job_id")))
+            (job,) = wait_for("the job to run", lambda: service.worker().get("jobs"))
+            job_id = job["job_id"]
             assert job_id in machine.output("asrctl", "status", "--json", user=INSIDER)
             assert job_id not in machine.output("asrctl", "status", "--json", user="eve")
             refused = machine.run("asrctl", "cancel", job_id, user="eve", check=False)
