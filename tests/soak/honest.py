@@ -27,7 +27,8 @@ _REQUESTS_MAX = 8
 # How long a client waits for the next event: far above what any promise allows.
 HANG_SECONDS = 180.0
 _LONG_SHARE = 0.1
-_SILENCE = bytes(2 * 16_000 * 40)
+# A whole window: the speech is then heard as it is without the silence.
+_SILENCE = bytes(2 * 16_000 * 30)
 
 
 @dataclass
