@@ -14,13 +14,13 @@ import signal
 import statistics
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from asrd import Client
 from tests.benchmarks import measure
+from tests.support.played import in_background
 
 _COMMAND_SECONDS, _EVERY_SECONDS = 3, 2
 _WINDOW_SECONDS = 30
@@ -30,15 +30,14 @@ _CRASH, _RESTARTS = 0.8, (0.3, 0.6)
 
 @dataclass
 class Round:
-    """Times in seconds. `restarts` are those without any progress of the file; the file's other
-    times are whole."""
+    """Times in seconds; those of the file are whole."""
 
     idle: list[float] = field(default_factory=list)
     beside: list[float] = field(default_factory=list)
     alone: float = 0.0
     shared: float = 0.0
     crashed: float = 0.0
-    restarts: list[float] = field(default_factory=list)
+    restarted: float = 0.0
     load: float = 0.0
     equal: bool = True
 
@@ -55,14 +54,14 @@ class Bench:
     def round(self) -> Round:
         seen = Round()
         self._measure_idle(seen)
-        seen.alone, _ = self._run_file(seen, {})
+        seen.alone = self._run_file(seen, {})
         self._measure_idle(seen)
-        with self._commands(seen):
-            seen.shared, _ = self._run_file(seen, {})
+        with in_background(partial(self._send_commands, seen)):
+            seen.shared = self._run_file(seen, {})
         self._measure_idle(seen)
-        seen.crashed, _ = self._run_file(seen, {_CRASH: signal.SIGSEGV})
+        seen.crashed = self._run_file(seen, {_CRASH: signal.SIGSEGV})
         self._measure_idle(seen)
-        _, seen.restarts = self._run_file(seen, dict.fromkeys(_RESTARTS, signal.SIGTERM))
+        seen.restarted = self._run_file(seen, dict.fromkeys(_RESTARTS, signal.SIGTERM))
         seen.load = self._worker()["load_seconds"]
         return seen
 
@@ -78,41 +77,20 @@ class Bench:
     def _ask(self, client: Client) -> None:
         client.transcribe(self._command, **measure.OPTIONS)
 
-    @contextlib.contextmanager
-    def _commands(self, seen: Round) -> Iterator[None]:
+    def _send_commands(self, seen: Round, stop: threading.Event) -> None:
         """Sends a command two seconds after the last one, from another connection."""
-        stop = threading.Event()
+        with Client(self._path) as other:
+            while not stop.wait(_EVERY_SECONDS):
+                seen.beside.append(measure.seconds_of(partial(self._ask, other)))
 
-        def send() -> None:
-            with Client(self._path) as other:
-                while not stop.wait(_EVERY_SECONDS):
-                    seen.beside.append(measure.seconds_of(partial(self._ask, other)))
-
-        thread = threading.Thread(target=send)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-
-    def _run_file(
-        self, seen: Round, signals: dict[float, signal.Signals]
-    ) -> tuple[float, list[float]]:
-        """Returns the file's time, and the time from each signal to the next progress beyond what
-        was done by then."""
-        waiting, gaps, sent, reached = sorted(signals.items()), list[float](), 0.0, 0.0
+    def _run_file(self, seen: Round, signals: dict[float, signal.Signals]) -> float:
+        """Returns the file's time; its worker gets each signal at a share of it."""
+        waiting = sorted(signals.items())
 
         def on_progress(progress: Any) -> None:
-            nonlocal sent, reached
-            done = progress.audio_seconds_done
-            if sent and done > reached:
-                gaps.append(time.monotonic() - sent)
-                sent = 0.0
-            reached = max(reached, done)
-            if not sent and waiting and done >= waiting[0][0] * self._seconds:
-                os.kill(self._worker()["pid"], waiting.pop(0)[1])
-                sent = time.monotonic()
+            pid = self._worker()["pid"]
+            if waiting and pid and progress.audio_seconds_done >= waiting[0][0] * self._seconds:
+                os.kill(pid, waiting.pop(0)[1])
 
         started = time.monotonic()
         options = {**measure.OPTIONS, "encoding": "pcm_s16le", "on_progress": on_progress}
@@ -121,7 +99,7 @@ class Bench:
         taken = time.monotonic() - started
         self._text = self._text or text
         seen.equal = seen.equal and text == self._text
-        return taken, gaps
+        return taken
 
 
 def main() -> None:
@@ -146,7 +124,7 @@ def _report(rounds: list[Round], seconds: float) -> None:
     load = statistics.median(seen.load for seen in rounds)
     own = [(r.shared - len(r.beside) * idle - r.alone) / r.alone for r in rounds]
     crashes = [seen.crashed - seen.alone for seen in rounds]
-    gaps = [gap for seen in rounds for gap in seen.restarts]
+    restarts = [(seen.restarted - seen.alone) / len(_RESTARTS) for seen in rounds]
     rows = [
         ["a command, idle worker: p50", f"{idle:.2f} s", ""],
         ["one window of the file", f"{window:.2f} s", ""],
@@ -167,8 +145,8 @@ def _report(rounds: list[Round], seconds: float) -> None:
             f"≤ {window:.2f} s and one restart",
         ],
         [
-            f"restart under the file: to its next progress, p50 and max of {len(gaps)}",
-            f"{statistics.median(gaps):.2f}, {max(gaps):.2f}",
+            "a restart under the file: its additional time, each round",
+            ", ".join(f"{time:.2f}" for time in restarts),
             f"≤ {2 * window + load:.2f} s",
         ],
         ["all transcripts of the file are equal", str(all(r.equal for r in rounds)), "True"],
