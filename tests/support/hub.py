@@ -63,7 +63,7 @@ def serve(repository: str, files: dict[str, Path], **settings: Any) -> Iterator[
         pass
 
     Handler.hub = hub
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with _Server(("127.0.0.1", 0), Handler) as server:
         hub.endpoint = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -73,6 +73,11 @@ def serve(repository: str, files: dict[str, Path], **settings: Any) -> Iterator[
             hub.released.set()
             server.shutdown()
             thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    # So that closing it waits for them: an answer's socket must not outlive the test.
+    daemon_threads = False
 
 
 class _Handler(BaseHTTPRequestHandler):
