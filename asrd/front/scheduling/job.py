@@ -25,13 +25,12 @@ class Job:
     """Times are in seconds of the caller's clock, `size` in bytes.
 
     `seconds` is the length of the audio, 0 if unknown; `timeout` counts from `arrival`; `order` is
-    the job's place among all that the queue ever had. `deadline` and the next four are the affair
-    of TimeLimits.
+    the job's place among all that the queue ever had. TimeLimits sets `deadline` and the next four.
 
-    `worker` and `key` say where it runs, `attempts` are its starts. `model` is that of the worker
-    which made its last checkpoint, None without one. `deaths` are the workers that
-    died in its turn since its last checkpoint, before which `kept` seconds of audio are done. So
-    much was done when the attempt began: `resumed_at`; and `done` is the last report.
+    `worker` and `key` say where it runs, `attempts` counts its starts. `model` is that of the
+    worker that made its last checkpoint, None without one. `deaths` counts the workers that died in
+    its turn since then. In seconds of audio: `kept` is the place of the last checkpoint,
+    `resumed_at` where this attempt began, `done` what its worker reported last.
 
     `work` is the time of its own turns in all attempts, `work_before` that of earlier ones, and
     `planned` an estimate of the next window's. `request` is the caller's own record.

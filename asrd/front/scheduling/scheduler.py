@@ -353,7 +353,7 @@ class Scheduler:
 
     def _finish(self, job: Job, outcome: Any, now: float) -> None:
         if job.worker is not None and job.work == job.work_before:
-            # Its worker has reported no work. It was none for nothing, nor more than expected.
+            # Its worker has reported no work yet: the estimate counts, or the time if that is less.
             self._note_work(job, min(job.planned, now - job.started_at), now)
         job.ended = True
         self.queue.end(job)
