@@ -1,6 +1,6 @@
 """Reads the settings: one TOML file, a file per worker, environment over files, flags over all.
 
-    /etc/asrd/asrd.toml        [front] and [worker]
+    /etc/asrd/asrd.toml        [front], [worker] and [http]
     /etc/asrd/worker-N.toml    the same keys as [worker], for worker N alone
     ASRD_FRONT_QUEUE_MAX=8     any key as an environment variable: ASRD_<TABLE>_<KEY>
     ASRD_WORKER_TEMPERATURE=[0, 0.2]        lists and tables as in TOML
@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from asrd.errors import ConfigError, FieldError
-from asrd.settings import TABLES, FrontSettings, WorkerSettings
+from asrd.settings import TABLES, FrontSettings, HttpSettings, WorkerSettings
 from asrd.wire.fields import parse, unknown_keys
 
 DEFAULT_CONFIG = Path("/etc/asrd/asrd.toml")
 
-T = TypeVar("T", FrontSettings, WorkerSettings)
+T = TypeVar("T", FrontSettings, WorkerSettings, HttpSettings)
 
 
 def config_path(flag_value: str | None = None) -> Path:
@@ -45,6 +45,12 @@ def load_front(
     """Returns the front's settings; `defaults` override those of the table. Raises ConfigError
     that names file, line and key (or the variable)."""
     return _load(FrontSettings, "front", [path], flags or {}, defaults or {})
+
+
+def load_http(path: Path, flags: Mapping[str, Any] | None = None) -> HttpSettings:
+    """Returns the settings of asrd-http. Raises ConfigError that names file, line and key (or the
+    variable)."""
+    return _load(HttpSettings, "http", [path], flags or {}, {})
 
 
 def load_worker(path: Path, name: str, flags: Mapping[str, Any] | None = None) -> WorkerSettings:
@@ -170,7 +176,7 @@ def _environment(cls: type, table: str) -> dict[str, Any]:
         if spec is None:
             raise ConfigError(f"{variable}: [{table}] has no such key")
         try:
-            found[spec.name] = _from_text(raw, spec.type)
+            found[spec.name] = from_text(raw, spec.type)
             spec.metadata["get"](spec.name, found[spec.name])
             for key in unknown_keys(cls, {spec.name: found[spec.name]}):
                 raise FieldError(key, "is unknown")
@@ -179,7 +185,7 @@ def _environment(cls: type, table: str) -> dict[str, Any]:
     return found
 
 
-def _from_text(raw: str, kind: Any) -> Any:
+def from_text(raw: str, kind: Any) -> Any:
     """Returns the value of a variable: text as it is, everything else as in TOML, and words for
     true and false. A value that can't be read stays text, and the setting's getter reports it."""
     kinds = set(typing.get_args(kind) or (kind,)) - {type(None)}

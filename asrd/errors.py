@@ -28,6 +28,21 @@ class Code(StrEnum):
         return self in _RETRYABLE
 
 
+class Cause(StrEnum):
+    """The reason why a worker's process ended, or could not start. The list only grows."""
+
+    SIGNAL = "signal"
+    NO_PROGRESS = "no-progress"
+    OUT_OF_MEMORY = "out-of-memory"
+    SELF_TEST = "self-test"
+    POISONED = "poisoned"
+    CANNOT_LOAD = "cannot-load"
+    IGNORED_CANCEL = "ignored-cancel"
+    PROTOCOL = "protocol"
+    EXIT = "exit"
+    UNKNOWN = "unknown"
+
+
 class WarningCode(StrEnum):
     """The kinds of warnings of a good transcript. The list only grows."""
 
@@ -73,12 +88,23 @@ class ConnectionLost(AsrdError):
 
 
 class LoadError(AsrdError):
-    """A model can't be loaded as configured: only a change can help."""
+    """A model can't be loaded as configured: only a change can help.
+
+    Attributes: self_test (True if it gives wrong text for the known recording).
+    """
+
+    def __init__(self, text: str, self_test: bool = False) -> None:
+        super().__init__(text)
+        self.self_test = self_test
 
 
 class Poisoned(AsrdError):
     """The engine is unusable in this process (a CUDA error is sticky, or the text is
-    wrong): the process must end."""
+    wrong): the process must end. Attributes: self_test (as for LoadError)."""
+
+    def __init__(self, text: str, self_test: bool = False) -> None:
+        super().__init__(text)
+        self.self_test = self_test
 
 
 class JobError(AsrdError):

@@ -15,6 +15,7 @@ from asrd.wire.fields import (
     integer,
     number,
     path,
+    sequence,
     string,
     table,
 )
@@ -42,6 +43,12 @@ class FrontSettings:
     )
     status_socket: str = _path(
         "", "A second socket that answers only status, ping and describe; empty: none."
+    )
+    wyoming: str = field(
+        string(256),
+        "",
+        help="HOST:PORT to listen at for Wyoming clients such as Home Assistant, if systemd passes "
+        "no socket named `wyoming`; empty: none. Anybody who reaches it may transcribe.",
     )
     worker_dir: str = _path(
         "/run/asrd/worker", "The directory of the workers' sockets, one NAME.sock each."
@@ -104,6 +111,34 @@ class FrontSettings:
     )
     status_connections_max_per_user: int = field(
         integer(1, 500_000), 32, help="As connections_max_per_user, for the status socket."
+    )
+    wyoming_connections_max: int = field(
+        integer(1, 500_000), 256, help="As connections_max, for the Wyoming socket."
+    )
+    wyoming_connections_max_per_address: int = field(
+        integer(1, 500_000),
+        32,
+        help="Clients of one address (IPv6: one /64) connected at once to the Wyoming socket.",
+    )
+    wyoming_max_audio_seconds: float = field(
+        number(0.1, 7 * _DAY), 600.0, help="As max_audio_seconds, for the Wyoming socket."
+    )
+    wyoming_live: bool = field(
+        flag,
+        False,
+        help="Send text while the audio arrives also to clients that know only Wyoming.",
+    )
+    wyoming_end_of_speech_ms: int = field(
+        integer(0, 60_000),
+        0,
+        help="Silence after speech that ends a recording of a client that knows only Wyoming; 0: "
+        "the client ends it.",
+    )
+    gateways: tuple[str, ...] = field(
+        sequence(string(64), 100),
+        ("asrd-http",),
+        help="Users, by name or number, whose programs speak for others: they may name the user of "
+        "a request. Root and the daemon's own user always may.",
     )
     jobs_max_per_connection: int = field(
         integer(1, 10_000), 64, help="Unanswered jobs of one connection."
@@ -233,4 +268,57 @@ class WorkerSettings(EngineOptions):
     log_level: str = field(_LEVEL, "info", help="debug, info, warning or error.")
 
 
-TABLES: dict[str, type] = {"front": FrontSettings, "worker": WorkerSettings}
+# The names by which programs ask for OpenAI's models.
+_OPENAI_MODELS = (
+    *("whisper-1", "gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe"),
+    *("gpt-4o-mini-transcribe-2025-12-15",),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    socket: str = _path(DEFAULT_SOCKET, "The daemon's socket.")
+    listen: str = field(
+        string(4096),
+        "unix:/run/asrd/http.sock",
+        help="Where to listen, if systemd passes no socket: unix:PATH or HOST:PORT.",
+    )
+    api_keys: str = _path(
+        "",
+        "A file with the keys of those who may transcribe, one `NAME KEY` a line; empty: everybody "
+        "who reaches the socket may.",
+    )
+    hosts: tuple[str, ...] = field(
+        sequence(string(255), 100),
+        (),
+        help="Names that a client may use for this server, besides localhost and addresses; `*`: "
+        "any. It keeps web pages of others from using a browser to reach it.",
+    )
+    max_upload_bytes: int = field(
+        integer(_KIB, 1 << 45), 2 * _GIB, help="Largest recording that is uploaded."
+    )
+    uploads_max_bytes: int = field(
+        integer(_KIB, 1 << 45), 4 * _GIB, help="Memory for all recordings that are uploaded."
+    )
+    requests_max: int = field(
+        integer(1, 100_000), 256, help="Requests for a transcript at once; one more is busy."
+    )
+    drain_seconds: float = field(
+        number(0, 3600),
+        5.0,
+        help="Time between SIGTERM, when /readyz fails, and the end of listening: a load balancer "
+        "has to notice. Running requests finish after it.",
+    )
+    model_aliases: Table = field(
+        table(identifier(), string(NAME_MAX), 1000),
+        Table(dict.fromkeys(_OPENAI_MODELS, "")),
+        help="Other names that clients may give for models; an empty model means any.",
+    )
+    log_level: str = field(_LEVEL, "info", help="debug, info, warning or error.")
+
+
+TABLES: dict[str, type] = {
+    "front": FrontSettings,
+    "worker": WorkerSettings,
+    "http": HttpSettings,
+}

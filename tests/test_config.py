@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from asrd.config import DEFAULT_CONFIG, config_path, load_front, load_worker
+from asrd.config import DEFAULT_CONFIG, config_path, load_front, load_http, load_worker
 from asrd.errors import ConfigError
 from asrd.settings import TABLES, FrontSettings, WorkerSettings
 from asrd.wire.fields import Table
@@ -20,7 +20,12 @@ NAMES = [f"{table}.{spec.name}" for table, spec in KEYS]
 OTHERS: dict[str, Any] = {
     "socket": "/tmp/x.sock",
     "status_socket": "/tmp/s.sock",
+    "wyoming": "127.0.0.1:10300",
     "worker_dir": "/tmp/w",
+    "gateways": ["web"],
+    "listen": "127.0.0.1:8000",
+    "api_keys": "/tmp/keys",
+    "hosts": ["asr.example"],
     "device": "cpu",
     "compute_type": "int8",
     "model": "tiny",
@@ -69,6 +74,8 @@ def file(tmp_path: Path) -> Path:
 
 
 def load(table: str, file: Path) -> Any:
+    if table == "http":
+        return load_http(file)
     return load_front(file) if table == "front" else load_worker(file, "7")
 
 

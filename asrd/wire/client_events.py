@@ -39,7 +39,13 @@ _DAY_MS = 24 * 3600 * 1000
 @dataclass(frozen=True, slots=True)
 class Transcribe:
     """A job. With `audio`, the recording is the payload or one descriptor; without it, a Wyoming
-    stream follows. The same object also has the fields of `Options`."""
+    stream follows. The same object also has the fields of `Options`.
+
+    A gateway names the `user` that it speaks for. A `live` stream gets its text while it arrives,
+    decoded again each `live_step_ms`; `final` says whether the transcript is that text, or the
+    whole recording is decoded once more. After `end_of_speech_ms` of silence behind speech the
+    stream ends as if its audio-stop had come.
+    """
 
     TYPE: ClassVar = "transcribe"
     name: str | None = field(string(NAME_MAX), None)
@@ -48,6 +54,11 @@ class Transcribe:
     audio: AudioFormat | None = field(nested(AudioFormat), None)
     timeout_ms: int | None = field(integer(1, _DAY_MS), None)
     stream: bool = field(flag, False)
+    user: str | None = field(identifier(), None)
+    live: bool = field(flag, False)
+    live_step_ms: int = field(integer(250, 10_000), 1000)
+    final: str = field(choice("live", "exact"), "live")
+    end_of_speech_ms: int | None = field(integer(100, 60_000), None)
     transcript_names: tuple[str, ...] = field(sequence(string(NAME_MAX), 1000), ())
     transcript_terms: tuple[str, ...] = field(sequence(string(NAME_MAX), 1000), ())
 
@@ -82,6 +93,14 @@ class Cancel:
 @dataclass(frozen=True, slots=True)
 class Describe:
     TYPE: ClassVar = "describe"
+
+
+@dataclass(frozen=True, slots=True)
+class SelectProgram:
+    """Wyoming's: the program of `info` for the events that follow. There is one."""
+
+    TYPE: ClassVar = "select-program"
+    name: str = field(string(NAME_MAX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +145,39 @@ class Progress:
     job_id: str = field(identifier())
     audio_seconds_done: float = field(number(0, WEEK_S))
     audio_seconds: float | None = field(number(0, WEEK_S), None)
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptStart:
+    """The first event of a live stream's text. Wyoming's, but for `job_id`."""
+
+    TYPE: ClassVar = "transcript-start"
+    job_id: str | None = field(identifier(), None)
+    language: str | None = field(identifier(16), None)
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptChunk:
+    """Text of a live stream that will not change, said between `start` and `end` (seconds).
+
+    `pending` is the text behind it so far, which may still change. Without new text, `text` is
+    empty. All but `text` is asrd's own.
+    """
+
+    TYPE: ClassVar = "transcript-chunk"
+    text: str = field(string(TEXT_MAX))
+    job_id: str | None = field(identifier(), None)
+    start: float | None = field(number(0, WEEK_S), None)
+    end: float | None = field(number(0, WEEK_S), None)
+    pending: str | None = field(string(TEXT_MAX), None)
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptStop:
+    """The end of a live stream's text, after its transcript. Wyoming's."""
+
+    TYPE: ClassVar = "transcript-stop"
+    job_id: str | None = field(identifier(), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +229,12 @@ class Pong:
     text: str | None = field(string(SENTENCE_MAX), None)
 
 
-ClientEvent = (
-    Transcribe | AudioStart | AudioChunk | AudioStop | Cancel | Describe | Ping | StatusRequest
+Question = Describe | SelectProgram | Ping | StatusRequest
+ClientEvent = Transcribe | AudioStart | AudioChunk | AudioStop | Cancel | Question
+LiveEvent = TranscriptStart | TranscriptChunk | TranscriptStop
+AnswerEvent = (
+    Accepted | SegmentDecoded | Progress | LiveEvent | Transcript | Error | CancelAnswer | Pong
 )
-AnswerEvent = Accepted | SegmentDecoded | Progress | Transcript | Error | CancelAnswer | Pong
 
 FROM_CLIENT = by_type(*get_args(ClientEvent))
 TO_CLIENT = by_type(*get_args(AnswerEvent))

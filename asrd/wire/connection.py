@@ -172,14 +172,18 @@ class Connection:
             raise ProtocolError(f"an event took longer than {self._frame_timeout:g} s to arrive")
 
     def send(
-        self, kind: str, data: dict[str, Any] | bytes | None = None, fds: Sequence[int] = ()
+        self,
+        kind: str,
+        data: dict[str, Any] | bytes | None = None,
+        fds: Sequence[int] = (),
+        payload: bytes = b"",
     ) -> None:
         """Sends an event, at once or when the peer reads. The caller keeps the descriptors. `data`
         may be JSON already.
 
         Never raises: `receive` reports a peer that is gone.
         """
-        message = frames.encode(kind, data, fds=len(fds))
+        message = frames.encode(kind, data, len(payload), len(fds)) + payload
         if self._output:
             self._enqueue(message, fds)
             return

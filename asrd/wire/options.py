@@ -168,7 +168,8 @@ class EngineOptions:
 class Options(EngineOptions):
     """All options of a job.
 
-    asrd's own: `task` may be `detect` (only the language). `audio_track` chooses a file's audio
+    asrd's own: `task` may be `detect` (only the language) or `speech` (only where there is speech:
+    a segment without text for each stretch of it). `audio_track` chooses a file's audio
     track by number among the audio tracks (from 0) or by language (`ger`, `de`). With
     `require_complete`, an incomplete recording is `bad-audio` instead of a warning.
     `split_channels` transcribes each channel separately. With `include_tokens`, segments carry
@@ -176,7 +177,7 @@ class Options(EngineOptions):
     """
 
     language: str | None = field(language, None)
-    task: str = field(choice("transcribe", "translate", "detect"), "transcribe")
+    task: str = field(choice("transcribe", "translate", "detect", "speech"), "transcribe")
     initial_prompt: str | None = field(string(PROMPT_MAX), None)
     prefix: str | None = field(line(PROMPT_MAX), None)
     hotwords: str | None = field(string(PROMPT_MAX), None)

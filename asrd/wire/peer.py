@@ -7,7 +7,8 @@ socket, are known only by their connection and their address.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# The key of quotas and of fair turns: a user id, or the address of a peer without credentials.
+# The key of quotas and of fair turns: a user id, or text for a peer without credentials (its
+# address), and for the user of a gateway.
 User = int | str
 
 # The kernel's id for a user without a number in our namespace (user_namespaces(7)).
@@ -28,7 +29,11 @@ class Peer:
 
     @property
     def user(self) -> User:
-        return self.address if self.uid is None else self.uid
+        return f"address {self.address}" if self.uid is None else self.uid
+
+    def on_behalf_of(self, name: str) -> User:
+        """Returns the key of a gateway's user."""
+        return f"user {name} of {named(self.user)}"
 
     @property
     def is_root(self) -> bool:
@@ -52,4 +57,4 @@ class Peer:
 
 def named(user: User) -> str:
     """Returns `user 1000` or `address 192.0.2.1`, for error texts."""
-    return f"address {user}" if isinstance(user, str) else f"user {user}"
+    return user if isinstance(user, str) else f"user {user}"

@@ -79,12 +79,14 @@ class Loading:
     languages: tuple[str, ...] = field(sequence(identifier(16), 1000), ())
     translate: bool = field(flag, True)
     word_timestamps: bool = field(flag, True)
+    speech: bool = field(flag, False)
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
     """The model is loaded and warm: the worker takes jobs. `languages`, `translate` and
-    `word_timestamps` are the model's skills. `spare`: in reserve for others with this model.
+    `word_timestamps` are the model's skills, `speech` is the worker's: an older asrd does not know
+    that task. `spare`: in reserve for others with this model.
 
     `slots` jobs take turns; recordings may last `max_audio_seconds` (0: no limit of its own). May
     come with one descriptor: the turn word (asrd.wire.turn_word).
@@ -103,6 +105,7 @@ class Hello:
     alive_seconds: float | None = field(number(0.05, 3600), None)
     translate: bool = field(flag, True)
     word_timestamps: bool = field(flag, True)
+    speech: bool = field(flag, False)
     slots: int = field(integer(1, JOBS_MAX), 1)
     max_audio_seconds: float = field(number(0, WEEK_S), 0.0)
 
@@ -154,15 +157,16 @@ class JobProgress:
 @dataclass(frozen=True, slots=True)
 class Done:
     """The end of a job. `text` and `segments` are those that no JobWindow had; the text is joined
-    as in those. `run_seconds` is the time of the job's own turns in this attempt."""
+    as in those. `run_seconds` is the time of the job's own turns in this attempt. The task `speech`
+    finds no `language`."""
 
     TYPE: ClassVar = "done"
     key: int = field(integer(0, 1 << 53))
     text: str = field(string(TEXT_MAX))
-    language: str = field(identifier(16))
-    language_probability: float = field(number(0, 1.001))
     audio_seconds: float = field(number(0, WEEK_S))
     run_seconds: float = field(number(0, WEEK_S))
+    language: str | None = field(identifier(16), None)
+    language_probability: float = field(number(0, 1.001), 0.0)
     # Passed on unchecked: the client's library checks segments.
     segments: tuple[dict[str, Any], ...] = field(sequence(mapping, 1 << 20), ())
     warnings: tuple[JobWarning, ...] = field(sequence(nested(JobWarning), WARNINGS_MAX), ())
@@ -170,21 +174,25 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A failed job. `fatal`: the process is unusable (a CUDA error) and ends: a crash."""
+    """A failed job. `fatal`: the process is unusable (a CUDA error) and ends: a crash. `self_test`:
+    because the model gives wrong text."""
 
     TYPE: ClassVar = "failed"
     key: int = field(integer(0, 1 << 53))
     code: str = field(identifier(64))
     text: str = field(string(SENTENCE_MAX))
     fatal: bool = field(flag, False)
+    self_test: bool = field(flag, False)
 
 
 @dataclass(frozen=True, slots=True)
 class CannotLoad:
-    """The model can't be loaded. The worker exits: with 78 if it is configured wrong, else 70."""
+    """The model can't be loaded. The worker exits: with 78 if it is configured wrong, else 70.
+    `self_test`: it gives wrong text."""
 
     TYPE: ClassVar = "cannot-load"
     text: str = field(string(SENTENCE_MAX))
+    self_test: bool = field(flag, False)
 
 
 @dataclass(frozen=True, slots=True)

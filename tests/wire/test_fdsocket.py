@@ -121,11 +121,11 @@ def test_unix_peer_has_a_32_bit_uid_or_no_credentials() -> None:
     peer = peer_of(Accepted(socket.AF_UNIX, 7, 4_294_967_294, 4_000_000_000))
     assert (peer.pid, peer.uid, peer.gid) == (7, 4_294_967_294, 4_000_000_000)
     peer = peer_of(Accepted(socket.AF_UNIX, 0, 0xFFFF_FFFF, 0xFFFF_FFFF))
-    assert (peer.pid, peer.uid, peer.gid, peer.user) == (None, None, None, "unknown")
+    assert (peer.pid, peer.uid, peer.gid, peer.user) == (None, None, None, "address unknown")
 
 
 @pytest.mark.parametrize(
-    ("family", "address", "user"),
+    ("family", "address", "shown"),
     [
         (socket.AF_INET, ("192.0.2.1", 4711), "192.0.2.1"),
         (socket.AF_INET6, ("::ffff:192.0.2.1", 4711, 0, 0), "192.0.2.1"),
@@ -137,12 +137,12 @@ def test_unix_peer_has_a_32_bit_uid_or_no_credentials() -> None:
     ],
 )
 def test_only_unix_sockets_have_credentials(
-    family: socket.AddressFamily, address: object, user: str
+    family: socket.AddressFamily, address: object, shown: str
 ) -> None:
     """For other sockets the kernel's answer is not a user: neither root nor (uid_t) -1."""
     for uid in (0, 1000, 0xFFFF_FFFF):
         peer = peer_of(Accepted(family, 0, uid, uid), address)
-        assert (peer.uid, peer.user, peer.is_root) == (None, user, False)
+        assert (peer.uid, peer.user, peer.is_root) == (None, f"address {shown}", False)
 
 
 def test_half_of_a_descriptor_number_is_ignored() -> None:

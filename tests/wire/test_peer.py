@@ -34,9 +34,14 @@ def test_user_sees_jobs_of_all_its_connections() -> None:
 
 
 def test_quotas_count_by_user_or_address() -> None:
-    assert (ALICE.user, ONE.user, FAR.user) == (1000, "192.0.2.1", "192.0.2.2")
+    assert (ALICE.user, ONE.user, FAR.user) == (1000, "address 192.0.2.1", "address 192.0.2.2")
     assert ONE.user == OTHER.user
     assert (named(ALICE.user), named(ONE.user)) == ("user 1000", "address 192.0.2.1")
+
+
+def test_users_of_a_gateway_are_users_of_their_own() -> None:
+    assert ALICE.on_behalf_of("bob") == "user bob of user 1000"
+    assert len({named(ALICE.on_behalf_of("bob")), ONE.on_behalf_of("bob"), ALICE.user}) == 3
 
 
 def test_log_names_user_and_process_or_address() -> None:
