@@ -5,7 +5,7 @@ the request asks for wins, and the default is left out.
 """
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from asrd.errors import BadRequest
 from asrd.wire.options import EngineOptions, Options, VadParameters
@@ -28,6 +28,8 @@ _UNBATCHED = (
     "prompt_reset_on_temperature",
     "max_initial_timestamp",
 )
+# The options of the task `speech`. All others are about text.
+_OF_SPEECH = {"task", "vad_filter", "vad_parameters", "audio_track", "require_complete"}
 
 
 def settle(asked: Options, merged: Options) -> Options:
@@ -35,6 +37,8 @@ def settle(asked: Options, merged: Options) -> Options:
 
     Raises BadRequest naming the field, if the request itself (`asked`) contradicts itself.
     """
+    if asked.task == "speech":
+        return _settle_speech(asked, merged)
     settled = merged
     if asked.task == "detect":
         if asked.language:
@@ -59,6 +63,15 @@ def settle(asked: Options, merged: Options) -> Options:
     if asked.vad_parameters is not None and not settled.vad_filter:
         raise BadRequest("vad_parameters: has an effect only with vad_filter")
     return settled
+
+
+def _settle_speech(asked: Options, merged: Options) -> Options:
+    for spec in fields(Options):
+        if spec.name not in _OF_SPEECH and getattr(asked, spec.name) not in (None, ""):
+            raise BadRequest(f"{spec.name}: has no effect with task speech")
+    if asked.vad_filter is False:
+        raise BadRequest("vad_filter: false: is not possible with task speech")
+    return replace(merged, language=None, vad_filter=True, batch_size=None)
 
 
 def check_settings(settings: EngineOptions) -> None:

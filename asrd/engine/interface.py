@@ -23,11 +23,12 @@ Prepared = TypeVar("Prepared", bound=Closing)
 class Transcription:
     """The result of a job; `audio_seconds` is the length of its recording, silence included.
 
-    Of a job that was resumed, `text` and `segments` are those of this attempt alone.
+    The task `speech` finds no language. Of a job that was resumed, `text` and `segments` are those
+    of this attempt alone.
     """
 
     text: str
-    language: str
+    language: str | None
     language_probability: float
     audio_seconds: float
     segments: tuple[Segment, ...]

@@ -62,6 +62,13 @@ class SpeechMap(SpeechTimestampsMap):  # type: ignore[misc]  # faster-whisper ha
         self._last_end = end
         self.chunk_end_sample[-1] = end - self._silent
 
+    def chunks(self) -> Iterator[tuple[float, float]]:
+        """Yields the start and the end of each closed chunk, in seconds of the recording."""
+        begin = 0
+        for silence, end in zip(self.total_silence_before, self.chunk_end_sample, strict=True):
+            yield begin / RATE + silence, end / RATE + silence
+            begin = end
+
     def original(self, seconds: float) -> float:
         """Returns the time in the recording for a time in the speech alone."""
         return float(self.get_original_time(seconds)) if self.total_silence_before else seconds

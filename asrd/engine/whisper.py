@@ -45,6 +45,7 @@ from asrd.engine.job_model import JobModel
 from asrd.engine.model_check import Facts
 from asrd.engine.prepared import Prepared, finite
 from asrd.engine.selftest import SelfTest
+from asrd.engine.speech import SpeechSearch
 from asrd.engine.spoken import OnWindow
 from asrd.engine.vad import Vad
 from asrd.errors import InternalError, LoadError, OutOfMemory, Poisoned
@@ -89,7 +90,7 @@ class WhisperEngine:
         max_audio_seconds: float,
         on_progress: OnProgress,
         resume: Checkpoint | None = None,
-    ) -> Prepared | Channels:
+    ) -> Prepared | Channels | SpeechSearch:
         if resume is None:
             options = self._arguments.merged(options)
         else:
@@ -105,6 +106,10 @@ class WhisperEngine:
                 channel=channel,
             )
 
+        if options.task == "speech":
+            # Before the recording is opened: see _prepare.
+            vad = _vad(options)
+            return SpeechSearch(open_audio(max_audio_seconds, None), vad)
         count = 1
         if options.split_channels:
             with open_audio(max_audio_seconds, 0) as recording:
@@ -158,11 +163,13 @@ class WhisperEngine:
 
     def run(
         self,
-        prepared: Prepared | Channels,
+        prepared: Prepared | Channels | SpeechSearch,
         on_progress: OnProgress,
         on_segment: OnSegment = lambda segment: None,
         on_checkpoint: OnCheckpoint = lambda checkpoint: None,
     ) -> Transcription:
+        if isinstance(prepared, SpeechSearch):
+            return prepared.run(on_progress, on_segment)
         if isinstance(prepared, Channels):
             # Their segments are sorted at the end, so they have no checkpoints.
             return prepared.run(self.run, on_progress, on_segment)
@@ -265,7 +272,7 @@ class WhisperEngine:
         with prepared.translate_engine_errors():
             problem = self._self_test.problem()
         if problem is not None:
-            raise Poisoned(self._wrong(problem))
+            raise Poisoned(self._wrong(problem), self_test=True)
 
     def check(self) -> None:
         """Tests the model, unless the settings say otherwise. Raises LoadError if it fails."""
@@ -276,7 +283,8 @@ class WhisperEngine:
         if problem is not None:
             raise LoadError(
                 f"{self._wrong(problem)}; if this model was never trained on such speech, "
-                "self_test = false lets it through"
+                "self_test = false lets it through",
+                self_test=True,
             )
 
     def _wrong(self, problem: str) -> str:
@@ -328,7 +336,7 @@ def _vad_session() -> Any:
     except MemoryError:
         raise
     except Exception as error:
-        raise InternalError(f"vad_filter: the VAD can't be loaded: {error}") from error
+        raise InternalError(f"the VAD can't be loaded: {error}") from error
 
 
 def _has_speech(prepared: Prepared) -> bool:

@@ -41,10 +41,12 @@ def _named(error: Exception) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LoadFailed:
-    """Message: the model can't be loaded. `permanent`: nor after a restart with these settings."""
+    """Message: the model can't be loaded. `permanent`: nor after a restart with these settings.
+    `self_test`: it gives wrong text."""
 
     reason: str
     permanent: bool
+    self_test: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ class Inference:
         try:
             self._engine = load(self._post)
         except LoadError as error:
-            self._post(LoadFailed(_sentence(error), permanent=True))
+            self._post(LoadFailed(_sentence(error), True, error.self_test))
         except ImportError as error:
             reason = f"{error}: `pip install 'asrd[worker]'` brings what a worker needs"
             self._post(LoadFailed(_sentence(reason), permanent=True))
@@ -148,7 +150,7 @@ class Inference:
             return Failed(key, Code.OUT_OF_MEMORY, "the worker ran out of memory for this job")
         except Poisoned as error:
             log.error("the engine can't be used any more, in job %s: %s", task.job.job_id, error)
-            return Failed(key, Code.INTERNAL, _sentence(error), fatal=True)
+            return Failed(key, Code.INTERNAL, _sentence(error), True, error.self_test)
         except Exception as error:
             log.exception("job %s failed in the engine", task.job.job_id)
             return Failed(key, Code.INTERNAL, _named(error))
@@ -221,6 +223,7 @@ def _hello(engine: Engine[Any]) -> worker_events.Hello:
         languages=engine.languages,
         translate=engine.translate,
         word_timestamps=engine.word_timestamps,
+        speech=True,
         device=engine.device,
         compute_type=engine.compute_type,
         load_seconds=round(engine.load_seconds, 3),

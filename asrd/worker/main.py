@@ -45,6 +45,7 @@ def _load_engine(settings: WorkerSettings, announce: Announce) -> "WhisperEngine
         languages=facts.languages,
         translate=facts.multilingual,
         word_timestamps=facts.word_timestamps,
+        speech=True,
     )
     announce(loading)
     # Imported in the engine's thread: it takes a tenth of a second and pulls in C extensions. Most

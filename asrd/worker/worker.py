@@ -317,7 +317,7 @@ class Worker:
         self._notifier.status(f"cannot load: {failure.reason}")
         code = EXIT_CANNOT_LOAD if failure.permanent else EXIT_BROKEN
         self._refusal = code, time.monotonic()
-        self._introduce(worker_events.CannotLoad(failure.reason))
+        self._introduce(worker_events.CannotLoad(failure.reason, failure.self_test))
 
     def _on_end(self, end: worker_events.Done | worker_events.Failed) -> None:
         del self._tasks[end.key]

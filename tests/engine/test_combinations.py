@@ -40,6 +40,11 @@ PADDING = {"vad_parameters": {"speech_pad_ms": 15_000}}
         ({"clip_timestamps": [1]}, BATCH, {"batch_size": None}),
         ({"clip_timestamps": [0, 1, 1]}, {"vad_filter": True}, {"vad_filter": False}),
         ({"task": "detect"}, {"language": "de", **BATCH}, {"language": None, "batch_size": None}),
+        (
+            {"task": "speech"},
+            {"language": "de", **BATCH},
+            {"language": None, "batch_size": None, "vad_filter": True},
+        ),
         ({}, {"vad_parameters": {"threshold": 0.2}}, {}),
         ({"vad_parameters": {}}, {"vad_filter": True}, {}),
         ({"vad_parameters": {}, **BATCH}, {}, {"vad_filter": True}),

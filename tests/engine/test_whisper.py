@@ -548,7 +548,7 @@ def test_vad_that_can_not_be_loaded_fails_only_jobs_that_use_it(
 ) -> None:
     opened = count_calls(monkeypatch, engine_module, "open_recording")
     monkeypatch.setattr(engine_module, "get_vad_model", throw(RuntimeError("no onnxruntime")))
-    with pytest.raises(InternalError, match="vad_filter: the VAD can't be loaded: no onnxruntime"):
+    with pytest.raises(InternalError, match="the VAD can't be loaded: no onnxruntime"):
         transcribe(engine, sample("en-0.wav"), vad_filter=True)
     # An open recording would live as long as the error's traceback.
     assert not opened

@@ -18,7 +18,7 @@ def test_transcript_over_the_clients_limit_is_too_large() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         connection = FrontConnection(ours)
-        connection.send(Done(7, "x" * (64 << 20), "en", 1.0, 1.0, 1.0))
+        connection.send(Done(7, "x" * (64 << 20), 1.0, 1.0))
         failed = Peer(theirs).expect(Failed.TYPE)
         connection.close()
     assert (failed["key"], failed["code"]) == (7, Code.TOO_LARGE)
@@ -30,7 +30,7 @@ def test_worker_waits_a_limited_time_for_front_that_does_not_read(reads: bool) -
     ours, theirs = socket.socketpair()
     with theirs:
         connection = FrontConnection(ours)
-        connection.send(Done(7, LONG, "en", 1.0, 1.0, 1.0))
+        connection.send(Done(7, LONG, 1.0, 1.0))
         reader = threading.Thread(target=Peer(theirs).expect, args=("done",))
         if reads:
             reader.start()
