@@ -1,13 +1,15 @@
 """A listening socket in the file system: bound where nobody listens, bound again if it is removed,
-and removed at the end unless it is another daemon's.
+and removed at the end unless it is another daemon's. Or one of TCP, for strangers.
 
 A daemon that drains may outlive the start of the next one at the same path, and two may start at
 the same moment: each looks, binds and removes only while it holds `PATH.lock`.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
+import re
 import socket
 import stat
 import time
@@ -24,6 +26,8 @@ BACKLOG = 4096
 MAIN_MODE, PUBLIC_MODE = 0o660, 0o666
 # Binding takes no longer.
 _LOCK_SECONDS = 5.0
+_HOST_PORT = re.compile(r"(?:\[(?P<v6>[^]]+)\]|(?P<host>[^:]*)):(?P<port>[0-9]{1,5})")
+_PORT_MAX = 65535
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -53,6 +57,40 @@ def unbind(path: str) -> None:
     """Removes the socket of a closed listener; another daemon's stays."""
     with contextlib.suppress(OSError, ConfigError), _locked(path):
         _remove_stale(path)
+
+
+def bind_tcp(address: str) -> socket.socket:
+    """Listens at HOST:PORT or [IPv6]:PORT; port 0: the system chooses one. Without HOST it is all
+    addresses of this machine. Raises ConfigError."""
+    match = _HOST_PORT.fullmatch(address)
+    if match is None or int(match["port"]) > _PORT_MAX:
+        raise ConfigError(f"cannot listen at {address!r}: give HOST:PORT or [IPv6]:PORT")
+    host, port = match["v6"] or match["host"], int(match["port"])
+    kind, flags = socket.SOCK_STREAM, socket.AI_PASSIVE
+    try:
+        found = socket.getaddrinfo(host or None, port, type=kind, flags=flags)
+        # The socket for all addresses of IPv6 takes clients of IPv4, too.
+        both = not host and socket.has_dualstack_ipv6()
+        family, place = (socket.AF_INET6, ("", port)) if both else (found[0][0], found[0][4])
+        return socket.create_server(place, family=family, backlog=BACKLOG, dualstack_ipv6=both)
+    except OSError as error:
+        # create_server adds the address once more.
+        reason = (error.strerror or str(error)).partition(" (while ")[0]
+        if error.errno == errno.EAFNOSUPPORT:
+            # The sandbox of asrd.service.
+            reason += "; under systemd: sudo systemctl enable asrd-wyoming.socket"
+    except ValueError as error:
+        # The host is no name at all.
+        reason = str(error)
+    raise ConfigError(f"cannot listen at {address}: {reason}")
+
+
+def shown(sock: socket.socket) -> str:
+    """Returns the address of a listener, as `127.0.0.1:10300`, `[::1]:10300` or a path."""
+    name = sock.getsockname()
+    if not isinstance(name, tuple):
+        return str(name)
+    return f"[{name[0]}]:{name[1]}" if sock.family == socket.AF_INET6 else f"{name[0]}:{name[1]}"
 
 
 class Place:

@@ -1,6 +1,8 @@
 """A listening socket in the file system."""
 
+import errno
 import fcntl
+import os
 import socket
 import threading
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asrd.errors import ConfigError
-from asrd.listener import Place, bind, unbind
+from asrd.listener import Place, bind, bind_tcp, shown, unbind
 
 
 def test_only_one_of_many_binds_at_once_succeeds(tmp_path: Path) -> None:
@@ -121,3 +123,52 @@ def test_directory_that_another_user_made_is_not_used(tmp_path: Path, kind: str)
         with pytest.raises(ConfigError, match="is no longer ours alone"):
             place.bind_again(0o600)
         assert not list(directory.iterdir())
+
+
+# --- TCP ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "start"),
+    [
+        ("127.0.0.1:0", "127.0.0.1:"),
+        ("[::1]:0", "[::1]:"),
+        (":0", "[::]:" if socket.has_dualstack_ipv6() else "0.0.0.0:"),
+    ],
+)
+def test_address_of_tcp(address: str, start: str) -> None:
+    with bind_tcp(address) as listener:
+        assert shown(listener).startswith(start)
+        _, _, port = shown(listener).rpartition(":")
+        host = "::1" if address.startswith("[") else "127.0.0.1"
+        with socket.create_connection((host, int(port))):
+            pass
+        with pytest.raises(ConfigError, match="Address already in use"):
+            bind_tcp(start + port)
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("10300", "give HOST:PORT"),
+        ("::1:10300", "give HOST:PORT"),
+        ("127.0.0.1:70000", "give HOST:PORT"),
+        ("127.0.0.1:", "give HOST:PORT"),
+        ("x" * 70 + ":1", "cannot listen at x"),
+        ("192.0.2.77:1", "Cannot assign"),
+    ],
+)
+def test_wrong_address_of_tcp(address: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        bind_tcp(address)
+
+
+def test_sandbox_of_the_unit_allows_no_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The front has only the sockets that systemd passes."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+
+    monkeypatch.setattr(socket, "create_server", refuse)
+    with pytest.raises(ConfigError, match=r"systemctl enable asrd-wyoming\.socket"):
+        bind_tcp("127.0.0.1:0")

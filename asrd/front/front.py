@@ -5,18 +5,21 @@ scheduler, and only `_perform` acts on its answers. server.py owns the sockets a
 """
 
 import logging
-import math
-import time
-from collections import Counter
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
 from asrd.errors import Code
+from asrd.front.announcements import Announcements, skills_of
 from asrd.front.discovery import WorkerDirectory
+from asrd.front.doors import doors
+from asrd.front.gateways import Gateways
 from asrd.front.reporting import log_entries
-from asrd.front.reporting.crashes import Crash, Crashes, JobRef
+from asrd.front.reporting.crashes import Crash, Crashes
 from asrd.front.reporting.log_entries import Refusals
 from asrd.front.reporting.metrics import Metrics
 from asrd.front.request import Client, Request, transcript
@@ -30,13 +33,14 @@ from asrd.front.scheduling.actions import (
     Start,
     Wake,
 )
-from asrd.front.scheduling.quota import Quota
-from asrd.front.scheduling.scheduler import Scheduler
-from asrd.front.scheduling.workers import UNKNOWN, Skills, Worker, WorkerState
-from asrd.front.transcripts import Transcripts, too_large
+from asrd.front.scheduling.scheduler import SHUTTING_DOWN, Scheduler
+from asrd.front.scheduling.workers import UNKNOWN, Worker, WorkerState
+from asrd.front.transcripts import Kept, Transcripts, too_large
+from asrd.front.unanswered import Unanswered
 from asrd.front.worker_connection import Broken, WorkerConnection
+from asrd.quota import Quota
 from asrd.settings import FrontSettings
-from asrd.wire.peer import Peer, User, named
+from asrd.wire.peer import Peer
 from asrd.wire.worker_events import (
     Done,
     Failed,
@@ -58,9 +62,6 @@ _WORKERS_CODES = frozenset(
         *(Code.OUT_OF_MEMORY, Code.INTERNAL, Code.SHUTTING_DOWN),
     }
 )
-# Seconds within which a worker's process reports what its model can do, also on a slow and busy
-# machine. Shorter than the library waits for an answer (10 s).
-_ANNOUNCED_SECONDS = 5.0
 
 
 class Front:
@@ -73,20 +74,23 @@ class Front:
         self.spool = Quota(
             settings.spool_max_bytes, settings.spool_max_bytes_per_user, "bytes of inline audio"
         )
+        self.doors = doors(settings, self.spool)
         # To the workers, by name.
         self.connections: dict[str, WorkerConnection] = {}
+        self.announcements = Announcements(self.scheduler.workers, self.connections)
         self.clients: set[Client] = set()
         self.started_at = 0.0
+        self.gateways = Gateways(settings.gateways)
         self.transcripts = Transcripts(settings.transcripts_max_bytes)
-        # Requests that were accepted and have no answer yet.
-        self._unanswered: Counter[User] = Counter()
+        self.unanswered = Unanswered(settings.jobs_max_per_user)
         self._directory = WorkerDirectory(settings.worker_dir)
         self._buffer = buffer
         self._refusals = Refusals()
         self._timer_due = 0.0
         self._timer_changed = anyio.Event()
         self._idle = anyio.Event()
-        self._known = anyio.Event()
+        self._due: deque[Action] = deque()
+        self._performing = False
         self._tasks: TaskGroup
 
     # --- the daemon's life --------------------------------------------------------------------
@@ -99,7 +103,9 @@ class Front:
         self.find_workers()
 
     async def drain(self) -> None:
-        """Accepts no more jobs, and waits until those accepted have their answers."""
+        """Accepts no more jobs, and waits until those accepted have their answers. Live streams
+        end: nobody knows how long somebody will speak."""
+        self.unanswered.fail_streams(SHUTTING_DOWN)
         self._perform(self.scheduler.drain(anyio.current_time()))
         await self._idle.wait()
 
@@ -117,9 +123,9 @@ class Front:
         if not self.scheduler.workers:
             # Right after an installation the sockets may be newer than the last look for them.
             self.find_workers()
-        limit, user = self.settings.jobs_max_per_user, request.job.user
-        if limit and self._unanswered[user] >= limit:
-            self.refuse(request, f"{limit} jobs of {named(user)} are unanswered")
+        full = None if request.step else self.unanswered.why_full(request.user)
+        if full is not None:
+            self.refuse(request, full)
             return
         self._perform(self.scheduler.submit(request.job, anyio.current_time()))
 
@@ -143,21 +149,6 @@ class Front:
         """Counts and logs a request that was not accepted."""
         self.metrics.refused[failure.code.value] += 1
         self._refusals.add(failure, peer.log_fields, anyio.current_time())
-
-    async def models_known(self) -> None:
-        """Waits until each worker that may serve has reported what its model can do, or was silent
-        for too long: right after the start of the daemon nothing is known."""
-        while (until := self._unknown_until()) > anyio.current_time():
-            with anyio.CancelScope(deadline=until):
-                await self._known.wait()
-
-    def _unknown_until(self) -> float:
-        waits = [-math.inf]
-        for worker in self.scheduler.workers.values():
-            info = self.connections[worker.name].info
-            if worker.hopeful and not info.languages and info.found_at is not None:
-                waits.append(info.found_at + _ANNOUNCED_SECONDS)
-        return max(waits)
 
     # --- workers --------------------------------------------------------------------------------
 
@@ -187,9 +178,9 @@ class Front:
             self.connections.pop(worker.name).close()
 
     def worker_loading(self, connection: WorkerConnection, loading: Loading) -> None:
-        now, skills = anyio.current_time(), _skills(loading)
+        now, skills = anyio.current_time(), skills_of(loading)
         self._perform(self.scheduler.worker_loading(connection.name, loading.model, now, skills))
-        self._something_is_known()
+        self.announcements.note()
 
     def worker_ready(self, connection: WorkerConnection, hello: Hello) -> None:
         log.info(
@@ -201,27 +192,18 @@ class Front:
                 hello.model,
                 anyio.current_time(),
                 hello.spare,
-                _skills(hello) or UNKNOWN,
+                skills_of(hello) or UNKNOWN,
                 hello.slots,
                 hello.max_audio_seconds,
             )
         )
-        self._something_is_known()
+        self.announcements.note()
 
-    def _something_is_known(self) -> None:
-        self._known.set()
-        self._known = anyio.Event()
-
-    def worker_lost(
-        self, connection: WorkerConnection, how: str, jobs: tuple[JobRef, ...], turn: int
-    ) -> None:
-        name, info, now = connection.name, connection.info, anyio.current_time()
-        crash = Crash(name, time.time(), now, how, jobs, info.pid, info.model)
-        info.last_death = crash
+    def worker_lost(self, connection: WorkerConnection, crash: Crash, turn: int) -> None:
         self.crashes.add(crash)
-        log_entries.crash(crash, f"lost: {how}", "")
-        how = f"worker {name}: {how}"
-        self._perform(self.scheduler.worker_lost(name, how, now, turn))
+        log_entries.crash(crash, f"lost: {crash.noticed}", "")
+        how = f"worker {crash.worker}: {crash.noticed}"
+        self._perform(self.scheduler.worker_lost(crash.worker, how, crash.at, turn))
 
     def worker_explained(self, connection: WorkerConnection, crash: Crash) -> None:
         """The next process has reported how the one before it ended."""
@@ -238,7 +220,7 @@ class Front:
         state = WorkerState.DOWN if down else WorkerState.FAILED
         now = anyio.current_time()
         self._perform(self.scheduler.worker_failed(connection.name, state, reason, now))
-        self._something_is_known()
+        self.announcements.note()
 
     def job_states(self, connection: WorkerConnection, states: tuple[JobState, ...]) -> None:
         now = anyio.current_time()
@@ -264,20 +246,29 @@ class Front:
         self.scheduler.job_moved(connection.name, event.key, event.checkpoint.seconds)
         request.checkpoint = event.checkpoint
         request.job.model = connection.info.model
-        self._keep(request, event)
-        failure = too_large(request.finished.size)
-        if failure is not None:
-            self.cancel(request, failure)
-        while (excess := self.transcripts.excess()) is not None:
-            self.cancel(*excess)
+        self._stream_out(request, event)
+        self.keep(request, event.text, event.segments)
 
-    def _keep(self, request: Request, event: JobWindow | Done) -> None:
-        """Keeps a finished part of a transcript. A streaming client gets it at once, and just once,
-        since no later attempt repeats it."""
+    def keep(self, kept: Kept, text: str, segments: Sequence[dict[str, Any]]) -> None:
+        """Keeps a finished part of a transcript; ends those that are too large."""
+        self.transcripts.add(kept, text, segments)
+        failure = too_large(kept.finished.size)
+        excess = (kept, failure) if failure is not None else self.transcripts.excess()
+        while excess is not None:
+            largest, failure = excess
+            if isinstance(largest, Request):
+                self.cancel(largest, failure)
+            else:
+                largest.fail(failure)
+            self.transcripts.drop(largest)
+            excess = self.transcripts.excess()
+
+    def _stream_out(self, request: Request, event: JobWindow | Done) -> None:
+        """A streaming client gets segments at once, and just once, since no later attempt repeats
+        them."""
         if request.stream:
             for index, segment in enumerate(event.segments, request.finished.count):
                 request.client.segment(request, index, segment)
-        self.transcripts.add(request, event.text, event.segments)
 
     def job_progress(self, connection: WorkerConnection, event: JobProgress) -> None:
         request = self._running(connection, event.key)
@@ -306,34 +297,51 @@ class Front:
     # --- the scheduler's actions ------------------------------------------------------------------
 
     def _perform(self, actions: list[Action]) -> None:
-        for action in actions:
-            match action:
-                case Accept(job, depth):
-                    self.metrics.accepted += 1
-                    self._unanswered[job.user] += 1
-                    job.request.client.accepted(job.request, depth)
-                case Refuse(job, failure):
-                    self.count_refusal(job.request.owner, failure)
-                    job.request.audio.close()
-                    job.request.client.failed(job.request, failure)
-                case Start():
-                    self._start(action)
-                case Finish(job, Failure() as failure):
-                    self._give_up(job.request, failure)
-                case Finish(job, done):
-                    self._deliver(job.request, done)
-                case Abandon(worker, key):
-                    self.connections[worker].cancel(key)
-                case Wake(worker):
-                    self.connections[worker].wake()
+        """One after another, also if a client's answer leads to more: that may end a job whose
+        start is still to come."""
+        self._due += actions
+        if self._performing:
+            return
+        self._performing = True
+        try:
+            while self._due:
+                self._perform_one(self._due.popleft())
+        finally:
+            self._performing = False
         if self.scheduler.next_deadline() < self._timer_due:
             self._timer_changed.set()
         if self.scheduler.draining and self.scheduler.idle:
             self._idle.set()
 
+    def _perform_one(self, action: Action) -> None:
+        match action:
+            case Accept(job, depth):
+                if job.request.step:
+                    self.metrics.live_steps += 1
+                else:
+                    self.metrics.accepted += 1
+                    self.unanswered.add(job.user)
+                job.request.client.accepted(job.request, depth)
+            case Refuse(job, failure):
+                if not job.request.step:
+                    self.count_refusal(job.request.owner, failure)
+                job.request.close()
+                job.request.client.failed(job.request, failure)
+            case Start():
+                self._start(action)
+            case Finish(job, Failure() as failure):
+                self._give_up(job.request, failure)
+            case Finish(job, done):
+                self._deliver(job.request, done)
+            case Abandon(worker, key):
+                self.connections[worker].cancel(key)
+            case Wake(worker):
+                self.connections[worker].wake()
+
     def _start(self, start: Start) -> None:
         request, connection = start.job.request, self.connections[start.worker]
         resume = request.checkpoint
+        self.metrics.resumed += resume is not None
         if resume is not None and start.job.model != connection.info.model:
             # Another model has other tokens, and perhaps other languages.
             resume = replace(resume, tokens=(), language=None, language_probability=0.0)
@@ -345,30 +353,30 @@ class Front:
             options=request.options,
             size=request.audio.size,
             stream=request.stream,
-            max_audio_seconds=self.settings.max_audio_seconds,
+            max_audio_seconds=request.max_audio_seconds,
             resume=resume,
             suspect=start.job.deaths > 0,
         )
         connection.send_job(job, request.audio.fd.fileno(), request.ran())
 
     def _give_up(self, request: Request, failure: Failure) -> None:
-        self.metrics.job_failed(failure.code, request.job.timeout is not None)
-        text = f"{failure.code}: {failure.text}"
-        log.info("failed: %s", text, extra={"fields": request.log_fields})
+        if not request.step:
+            self.metrics.job_failed(failure.code, request.job.timeout is not None)
+            text = f"{failure.code}: {failure.text}"
+            log.info("failed: %s", text, extra={"fields": request.log_fields})
         self._end(request)
         request.client.failed(request, failure)
 
     def _end(self, request: Request) -> None:
-        request.audio.close()
+        request.close()
         self.transcripts.drop(request)
-        user = request.job.user
-        self._unanswered[user] -= 1
-        if not self._unanswered[user]:
-            del self._unanswered[user]
+        if not request.step:
+            self.unanswered.remove(request.user)
 
     def _deliver(self, request: Request, done: Done) -> None:
         job, now = request.job, anyio.current_time()
-        self._keep(request, done)
+        self._stream_out(request, done)
+        self.transcripts.add(request, done.text, done.segments)
         model = self.scheduler.workers[job.worker or ""].model
         answer = transcript(request, done, model, now)
         if (failure := too_large(len(answer))) is not None:
@@ -377,20 +385,11 @@ class Front:
         # The answer comes first; the statistics can wait.
         request.client.finished(request, answer)
         self._end(request)
+        if not request.step:
+            self._count_done(request, done, now)
+
+    def _count_done(self, request: Request, done: Done, now: float) -> None:
+        job = request.job
         wait, run = job.started_at - job.arrival, now - job.started_at
         self.metrics.job_done(wait, run, done.audio_seconds, now)
-        log.info(
-            "done: %.1f s of audio, waited %.3f s, ran %.3f s on worker %s",
-            done.audio_seconds,
-            wait,
-            run,
-            job.worker,
-            extra={"fields": request.log_fields},
-        )
-
-
-def _skills(event: Loading | Hello) -> Skills | None:
-    """Returns the model's skills; None before the worker has looked at its files."""
-    if not event.languages:
-        return None
-    return Skills(frozenset(event.languages), event.translate, event.word_timestamps)
+        log_entries.done(request.log_fields, done.audio_seconds, wait, run, job.worker)

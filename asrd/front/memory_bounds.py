@@ -17,6 +17,9 @@ _CONNECTION = 32 * _KIB
 _OPTIONS = 104 * _KIB
 # The stream that is arriving, and the `transcribe` of the next one.
 _OPTIONS_OF_CONNECTION = 2 * _OPTIONS
+# Of a live stream: its state, and 200 words each that are pending and committed in its tail. The
+# audio of its steps counts as recordings, and they count as jobs.
+_LIVE = 64 * _KIB
 # The jobs that all workers have, or have given back, at once: an assumption, since that depends on
 # the workers' own settings. 32 workers with the default `slots` have so many at most.
 _RUNNING = 256
@@ -30,6 +33,8 @@ _LARGEST_ANSWER = frames.MAX_TRANSCRIPT_DATA
 _PAGE = 4 * _KIB
 # The connection itself, a recording, a payload, and those that wait for their event.
 _DESCRIPTORS_OF_CLIENT = 3 + frames.MAX_FDS
+# The same over TCP, which carries no descriptors.
+_DESCRIPTORS_OF_STRANGER = 3
 # Listeners, two for each worker, standard streams, the event loop's own.
 _DESCRIPTORS_AT_REST = 128
 
@@ -39,9 +44,14 @@ def _waiting(settings: FrontSettings) -> int:
     return 2 * settings.queue_max
 
 
+def _talking(settings: FrontSettings) -> int:
+    """Connections that may send audio."""
+    return settings.connections_max + settings.wyoming_connections_max
+
+
 def memory(settings: FrontSettings) -> int:
     """Bytes of the process, without recordings."""
-    clients = settings.connections_max * (_CONNECTION + _OPTIONS_OF_CONNECTION)
+    clients = _talking(settings) * (_CONNECTION + _OPTIONS_OF_CONNECTION + _LIVE)
     status_clients = settings.status_connections_max * _CONNECTION
     kept = _SLACK * settings.unread_max_bytes + _LARGEST_ANSWER
     jobs = _waiting(settings) * _OPTIONS + _RUNNING * (_OPTIONS + _CHECKPOINT)
@@ -52,11 +62,13 @@ def memory(settings: FrontSettings) -> int:
 
 def recordings(settings: FrontSettings) -> int:
     """Bytes of inline audio in memfds, in whole pages; they count as this service's memory."""
-    number = 2 * settings.connections_max + _waiting(settings) + _RUNNING
+    number = 2 * _talking(settings) + _waiting(settings) + _RUNNING
     return settings.spool_max_bytes + number * _PAGE
 
 
 def descriptors(settings: FrontSettings) -> int:
     clients = settings.connections_max * _DESCRIPTORS_OF_CLIENT
+    strangers = settings.wyoming_connections_max * _DESCRIPTORS_OF_STRANGER
+    strangers += settings.status_connections_max
     jobs = _waiting(settings) + _RUNNING
-    return clients + settings.status_connections_max + jobs + _DESCRIPTORS_AT_REST
+    return clients + strangers + jobs + _DESCRIPTORS_AT_REST

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from asrd.errors import BadAudio, FieldError, TooLarge
+from asrd.errors import BadAudio, Code, FieldError, JobError, TooLarge
 from asrd.front.reporting.crashes import JobRef
 from asrd.front.scheduling.actions import Failure
 from asrd.front.scheduling.job import Job, Needs
@@ -14,7 +14,7 @@ from asrd.wire.client_events import Error, Transcribe
 from asrd.wire.fds import OwnedFd
 from asrd.wire.fields import dump
 from asrd.wire.options import PROMPT_MAX, Options
-from asrd.wire.peer import Peer
+from asrd.wire.peer import Peer, User
 from asrd.wire.records import SENTENCE_MAX, AudioFormat, Checkpoint
 from asrd.wire.worker_events import Done, JobProgress, JobWindow
 
@@ -39,6 +39,15 @@ class Client(Protocol):
     def finished(self, request: "Request", transcript: bytes) -> None: ...
     def failed(self, request: "Request", failure: Failure) -> None: ...
     def cancel(self, job_id: str, failure: Failure) -> bool: ...
+
+
+class Text(Protocol):
+    """The text of a live stream (asrd.front.live.text)."""
+
+    exact: bool
+
+    def finish(self, transcript: bytes) -> Failure | None: ...
+    def close(self) -> None: ...
 
 
 class Finished:
@@ -70,6 +79,7 @@ class Request:
 
     `plain`: the request uses Wyoming's own fields only. It gets nothing but its answer, and an
     error ends the connection: some clients wait for a transcript or the end, and know no error.
+    `step`: the request is a step of a live stream, which does not count as a job.
     """
 
     client: Client
@@ -79,14 +89,28 @@ class Request:
     audio: JobAudio
     format: AudioFormat
     options: Options
+    max_audio_seconds: float
     stream: bool
     plain: bool
+    step: bool = False
+    # Of a live stream: the text of which this is the rest.
+    text: "Text | None" = None
     finished: Finished = field(default_factory=Finished)
     checkpoint: Checkpoint | None = None
+
+    def close(self) -> None:
+        """The request has its answer."""
+        self.audio.close()
+        if self.text is not None:
+            self.text.close()
 
     @property
     def owner(self) -> Peer:
         return self.client.peer
+
+    @property
+    def user(self) -> User:
+        return self.job.user
 
     def why_wrong(self, window: JobWindow) -> str | None:
         """Returns the reason why its worker must not send this window, None if it may. A retry goes
@@ -116,6 +140,8 @@ class Request:
         fields: dict[str, object] = {"ASRD_JOB_ID": self.job_id, **self.owner.log_fields}
         if self.trace_id is not None:
             fields["ASRD_TRACE_ID"] = self.trace_id
+        if self.job.user != self.owner.user:
+            fields["ASRD_USER"] = self.job.user
         return fields
 
 
@@ -127,6 +153,7 @@ def make_request(
     audio: JobAudio,
     now: float,
     max_audio_seconds: float,
+    text: "Text | None" = None,
 ) -> Request:
     """Checks the audio's length against its format and the limit. Raises BadAudio, TooLarge."""
     try:
@@ -135,8 +162,9 @@ def make_request(
         raise BadAudio(str(error)) from None
     if seconds is not None and seconds > max_audio_seconds:
         raise TooLarge(f"audio: {seconds:.0f} s are over the limit of {max_audio_seconds:.0f} s")
+    name = transcribe.user
     job = Job(
-        user=client.peer.user,
+        user=client.peer.user if name is None else client.peer.on_behalf_of(name),
         arrival=now,
         needs=Needs(
             # Some clients send an empty name for none.
@@ -145,6 +173,7 @@ def make_request(
             translate=options.task == "translate",
             word_timestamps=bool(options.word_timestamps),
             multilingual=bool(options.multilingual),
+            speech=options.task == "speech",
         ),
         size=audio.size,
         seconds=seconds or 0.0,
@@ -158,8 +187,11 @@ def make_request(
         audio=audio,
         format=format_,
         options=options,
-        stream=transcribe.stream,
+        max_audio_seconds=max_audio_seconds,
+        # Live text has come as chunks; the last job would repeat some of it.
+        stream=transcribe.stream and (text is None or text.exact),
         plain=is_plain(transcribe),
+        text=text,
     )
     job.request = request
     return request
@@ -167,7 +199,8 @@ def make_request(
 
 def is_plain(transcribe: Transcribe) -> bool:
     """Returns True if the request uses nothing but Wyoming's own fields."""
-    return transcribe.audio is None and transcribe.job_id is None and not transcribe.stream
+    asks = transcribe.stream or transcribe.live or transcribe.end_of_speech_ms is not None
+    return transcribe.audio is None and transcribe.job_id is None and not asks
 
 
 def with_hints(transcribe: Transcribe, options: Options) -> Options:
@@ -201,6 +234,14 @@ def transcript(request: Request, done: Done, model: str | None, now: float) -> b
         "warnings": dump(done.warnings),
     }
     return strict_json.dumps(data)[:-1] + b',"segments":[' + finished.segments + b"]}"
+
+
+def why_refused(kind: str, problem: FieldError | JobError) -> Failure:
+    """Returns the refusal of an event of this kind."""
+    if isinstance(problem, FieldError):
+        return Failure(Code.BAD_REQUEST, f"{kind}: {problem}")
+    text = f"{kind}: {problem.text}"
+    return Failure(problem.code, text, retry_after_ms=problem.retry_after_ms)
 
 
 def error(failure: Failure, job_id: str | None = None, trace_id: str | None = None) -> Error:

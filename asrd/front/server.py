@@ -2,12 +2,12 @@
 
 import argparse
 import contextlib
+import itertools
 import logging
 import math
 import resource
 import signal
 import socket
-from dataclasses import dataclass, replace
 
 import anyio
 from anyio.abc import TaskGroup
@@ -16,14 +16,14 @@ from asrd import systemd
 from asrd.config import config_path, load_front
 from asrd.errors import Code, ConfigError
 from asrd.front import memory_bounds
+from asrd.front.doors import MAIN, STATUS, WYOMING, Door, door_of, watch_peer
 from asrd.front.front import Front
 from asrd.front.reporting import snapshot
 from asrd.front.request import error
 from asrd.front.scheduling.actions import Failure
-from asrd.front.scheduling.quota import Quota
 from asrd.front.session import Session
 from asrd.journal import setup_logging
-from asrd.listener import MAIN_MODE, PUBLIC_MODE, Place, bind, unbind
+from asrd.listener import MAIN_MODE, PUBLIC_MODE, Place, bind, bind_tcp, shown, unbind
 from asrd.settings import FrontSettings
 from asrd.wire import frames
 from asrd.wire.client_events import Error
@@ -46,54 +46,18 @@ _MISSING_SECONDS = 1.0
 _FAREWELL_SECONDS = 2.0
 
 
-@dataclass
-class _SocketPolicy:
-    """The limits of one kind of socket: a crowd at one must not close the other."""
-
-    restricted: bool
-    limits: frames.FrameLimits
-    output_max: int
-    quota: Quota
-
-    def limits_for(self, sock: socket.socket) -> frames.FrameLimits:
-        """Only a Unix socket carries descriptors."""
-        return self.limits if sock.family == socket.AF_UNIX else replace(self.limits, fds=0)
-
-
-def _main_policy(settings: FrontSettings) -> _SocketPolicy:
-    return _SocketPolicy(
-        restricted=False,
-        limits=frames.FrameLimits(payload=settings.max_payload_bytes),
-        output_max=settings.output_max_bytes,
-        quota=Quota(settings.connections_max, settings.connections_max_per_user, "connections"),
-    )
-
-
-def _public_policy(settings: FrontSettings) -> _SocketPolicy:
-    """The limits for short questions, and a few hundred unread answers."""
-    return _SocketPolicy(
-        restricted=True,
-        limits=frames.FrameLimits(data=4096, payload=64 * 1024, fds=0),
-        output_max=min(1 << 20, settings.output_max_bytes),
-        quota=Quota(
-            settings.status_connections_max,
-            settings.status_connections_max_per_user,
-            "connections",
-        ),
-    )
-
-
 class Server:
-    """Owns the listeners: `main` for transcription, `public` for status alone."""
+    """Owns the listeners, by the names of their doors."""
 
-    def __init__(
-        self, settings: FrontSettings, main: list[socket.socket], public: list[socket.socket]
-    ) -> None:
+    def __init__(self, settings: FrontSettings, listeners: dict[str, list[socket.socket]]) -> None:
         self.settings = settings
         self._buffer = memoryview(bytearray(READ_SIZE))
         self.front = Front(settings, self._buffer)
-        self._listeners = dict.fromkeys(main, _main_policy(settings))
-        self._listeners |= dict.fromkeys(public, _public_policy(settings))
+        self._listeners = {
+            listener: self.front.doors[name]
+            for name, passed in listeners.items()
+            for listener in passed
+        }
         self._notifier = systemd.Notifier()
         self._connections: set[Connection] = set()
         self._budget = BufferBudget(settings.unread_max_bytes)
@@ -140,26 +104,24 @@ class Server:
 
     async def _keep_listening(self, listener: socket.socket, tasks: TaskGroup) -> None:
         """Accepts clients, and listens again if the socket is removed from the file system."""
-        policy, place = self._listeners[listener], Place.of(listener)
+        door, place = self._listeners[listener], Place.of(listener)
         if place is None:
-            await self._accept(listener, policy, tasks)
+            await self._accept(listener, door, tasks)
             return
         while True:
             async with anyio.create_task_group() as accepting:
-                accepting.start_soon(self._accept, listener, policy, tasks)
-                new = await _made_again(place, PUBLIC_MODE if policy.restricted else MAIN_MODE)
+                accepting.start_soon(self._accept, listener, door, tasks)
+                new = await _made_again(place, door.mode)
                 accepting.cancel_scope.cancel()
             del self._listeners[listener]
             listener.close()
             listener = new
-            self._listeners[listener] = policy
+            self._listeners[listener] = door
             # `asrd run` passes it to the next front; systemd keeps no socket of ours.
             with contextlib.suppress(OSError):
-                self._notifier.store("status" if policy.restricted else "asrd", listener.fileno())
+                self._notifier.store(door.name, listener.fileno())
 
-    async def _accept(
-        self, listener: socket.socket, policy: _SocketPolicy, tasks: TaskGroup
-    ) -> None:
+    async def _accept(self, listener: socket.socket, door: Door, tasks: TaskGroup) -> None:
         listener.setblocking(False)
         logged_at = -math.inf
         while True:
@@ -173,29 +135,25 @@ class Server:
                     logged_at = anyio.current_time()
                 await anyio.sleep(_EXHAUSTED_SECONDS)
             else:
-                tasks.start_soon(self._serve, sock, peer_of(sock, address), policy, tasks)
+                tasks.start_soon(self._serve, sock, peer_of(sock, address), door, tasks)
                 await anyio.lowlevel.checkpoint()
 
-    async def _serve(
-        self, sock: socket.socket, peer: Peer, policy: _SocketPolicy, tasks: TaskGroup
-    ) -> None:
-        if sock.family != socket.AF_UNIX:
-            # A host that lost its power sends nothing; its connection must not count forever.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        session = Session(self.front, peer, policy.restricted)
+    async def _serve(self, sock: socket.socket, peer: Peer, door: Door, tasks: TaskGroup) -> None:
+        watch_peer(sock)
+        session = Session(self.front, peer, door)
         connection = Connection(
             sock,
-            frames.Decoder(policy.limits_for(sock), session.open_sink),
+            frames.Decoder(door.limits, session.open_sink),
             tasks,
             self._buffer,
-            output_max=policy.output_max,
+            output_max=door.output_max,
             budget=self._budget,
             owner=peer.user,
             frame_timeout=self.settings.frame_timeout_seconds,
         )
-        full = policy.quota.why_full(peer.user)
+        full = door.quota.why_full(peer.user)
         self._connections.add(connection)
-        policy.quota.add(peer.user, 1)
+        door.quota.add(peer.user, 1)
         try:
             if full is None:
                 await session.run(connection)
@@ -211,7 +169,7 @@ class Server:
             log.exception("a connection failed", extra={"fields": peer.log_fields})
         finally:
             self._connections.remove(connection)
-            policy.quota.add(peer.user, -1)
+            door.quota.add(peer.user, -1)
             connection.close()
 
 
@@ -266,23 +224,40 @@ def serve(args: argparse.Namespace) -> int:
     settings = load_front(config_path(args.config), {"socket": args.socket})
     setup_logging(settings.log_level, "asrd")
     _allow_descriptors(settings)
-    passed = systemd.listen_sockets()
-    main = passed.pop("asrd", [])
-    public = passed.pop("status", [])
-    for name, sockets in passed.items():
-        log.warning("a socket named %r was passed in: it is not used", name)
-        for sock in sockets:
-            sock.close()
-    bound = [] if main else [settings.socket]
-    main = main or [bind(settings.socket)]
-    if settings.status_socket and not public:
-        public = [bind(settings.status_socket, PUBLIC_MODE)]
-        bound.append(settings.status_socket)
+    listeners, bound = _listeners(settings)
     try:
-        anyio.run(Server(settings, main, public).run)
+        anyio.run(Server(settings, listeners).run)
     finally:
-        for listener in main + public:
+        for listener in itertools.chain(*listeners.values()):
             listener.close()
         for path in bound:
             unbind(path)
     return 0
+
+
+def _listeners(settings: FrontSettings) -> tuple[dict[str, list[socket.socket]], list[str]]:
+    """Returns the listeners by the names of their doors, and the paths of those that were not
+    passed in. Raises ConfigError."""
+    found: dict[str, list[socket.socket]] = {}
+    for name, sockets in systemd.listen_sockets().items():
+        for sock in sockets:
+            door = door_of(sock, name)
+            if door is None:
+                log.warning("a socket named %r was passed in: it is not used", name)
+                sock.close()
+            else:
+                found.setdefault(door, []).append(sock)
+    # First, as another program may have the port: nothing is left behind then.
+    if settings.wyoming and WYOMING not in found:
+        found[WYOMING] = [bind_tcp(settings.wyoming)]
+    bound = []
+    for name, path, mode in (
+        (MAIN, settings.socket, MAIN_MODE),
+        (STATUS, settings.status_socket, PUBLIC_MODE),
+    ):
+        if path and name not in found:
+            found[name] = [bind(path, mode)]
+            bound.append(path)
+    for sock in found.get(WYOMING, ()):
+        log.info("Wyoming clients are served at %s, without authentication", shown(sock))
+    return found, bound

@@ -4,19 +4,30 @@ import contextlib
 import logging
 import math
 import socket
+from functools import partial
 from typing import Any
 
 import anyio
 
 from asrd.errors import BadRequest, Busy, Code, FieldError, JobError, ProtocolError
+from asrd.front.doors import Door
 from asrd.front.front import Front
+from asrd.front.live.stream import LiveStream, record, with_job_id
+from asrd.front.live.text import LiveText
 from asrd.front.reporting import snapshot
-from asrd.front.request import Request, error, is_plain, make_request, with_hints
+from asrd.front.request import Request, error, is_plain, make_request, why_refused, with_hints
 from asrd.front.scheduling.actions import Failure
 from asrd.front.spool import ClientFile, SpooledAudio
-from asrd.front.stream import DISCARD, STREAMED, Stream
+from asrd.front.stream import DISCARD, STREAMED, Recorded, Stream
 from asrd.wire import client_events, frames
-from asrd.wire.client_events import AudioChunk, Describe, Ping, StatusRequest, Transcribe
+from asrd.wire.client_events import (
+    AudioChunk,
+    Describe,
+    Ping,
+    SelectProgram,
+    StatusRequest,
+    Transcribe,
+)
 from asrd.wire.connection import Connection
 from asrd.wire.fdsocket import EXHAUSTED
 from asrd.wire.fields import dump, identifier, parse, parse_event
@@ -33,17 +44,18 @@ _LAST_ERROR_SECONDS = 1.0
 # have left altogether.
 _HALF_CLOSED_SECONDS = 0.1
 _GET_ID = identifier()
+# Fields that only asrd has: a client that uses one understands errors.
+_NOT_PLAIN = "job_id", "stream", "live", "end_of_speech_ms"
 
 
 class Session:
-    """`restricted`: on the public status socket, where transcribing and cancelling are refused."""
-
-    def __init__(self, front: Front, peer: Peer, restricted: bool) -> None:
+    def __init__(self, front: Front, peer: Peer, door: Door) -> None:
         self.peer = peer
         self._front = front
-        self._restricted = restricted
+        self._door = door
+        self.max_audio_seconds = door.max_audio_seconds
         self._requests: dict[str, Request] = {}
-        self._stream = Stream(self._new_recording)
+        self._stream = Stream(partial(record, front, self, self._new_recording))
         # Deadlines of the stream that is open: for its next chunk, and for the whole of it.
         self._pause_ends = self._stream_ends = math.inf
         self._connection: Connection | None = None
@@ -83,7 +95,7 @@ class Session:
                 with contextlib.closing(frame):
                     if frame.type == Describe.TYPE:
                         began = anyio.current_time()
-                        await self._front.models_known()
+                        await self._front.announcements.wait()
                         # This pause is ours, not the client's.
                         self._pause_ends += anyio.current_time() - began
                     self._handle(frame)
@@ -122,29 +134,27 @@ class Session:
         return await connection.receive()
 
     def _overdue(self) -> Failure:
-        settings = self._front.settings
         if anyio.current_time() >= self._stream_ends:
-            text = f"audio: the stream took longer to arrive than {settings.max_audio_seconds:g} s"
+            limit = self._door.max_audio_seconds
+            text = f"audio: the stream took longer to arrive than {limit:g} s"
             return Failure(Code.TOO_LARGE, text)
-        pause = settings.frame_timeout_seconds
+        pause = self._front.settings.frame_timeout_seconds
         text = f"no audio chunk arrived for {pause:g} s in the middle of a recording"
         return Failure(Code.BAD_REQUEST, text)
 
     def _extend_stream(self, begins: bool = False) -> None:
         """Only audio chunks reset the idle timer. The whole stream must arrive within
         `max_audio_seconds` plus one idle timeout."""
-        settings = self._front.settings
-        self._pause_ends = anyio.current_time() + settings.frame_timeout_seconds
+        self._pause_ends = anyio.current_time() + self._front.settings.frame_timeout_seconds
         if begins:
-            self._stream_ends = self._pause_ends + settings.max_audio_seconds
+            self._stream_ends = self._pause_ends + self._door.max_audio_seconds
 
     def _new_recording(self) -> SpooledAudio:
-        limit = self._front.settings.max_payload_bytes
-        return SpooledAudio(self._front.spool, self.peer.user, limit)
+        return SpooledAudio(self._door.spool, self.peer.user, self._door.limits.payload)
 
     def open_sink(self, frame: frames.Frame) -> frames.Sink:
         """Returns the sink for the payload of an event that is arriving."""
-        if not (self._restricted or self._leaving):
+        if not (self._door.public or self._leaving):
             if frame.type == Transcribe.TYPE:
                 return self._new_recording()
             if frame.type == AudioChunk.TYPE:
@@ -161,15 +171,12 @@ class Session:
             if event is None:
                 self._front.metrics.ignored_events += 1
                 return
-            if self._restricted and not isinstance(event, Describe | Ping | StatusRequest):
-                raise BadRequest("this socket answers status, ping and describe")
+            refused = self._door.why_refused(event)
+            if refused is not None:
+                raise BadRequest(refused)
             self._dispatch(event, frame)
-        except FieldError as problem:
-            self._refuse(frame, Failure(Code.BAD_REQUEST, f"{frame.type}: {problem}"))
-        except JobError as problem:
-            text = f"{frame.type}: {problem.text}"
-            failure = Failure(problem.code, text, retry_after_ms=problem.retry_after_ms)
-            self._refuse(frame, failure)
+        except (FieldError, JobError) as problem:
+            self._refuse(frame, why_refused(frame.type, problem))
 
     def _dispatch(self, event: Any, frame: frames.Frame) -> None:
         match event:
@@ -182,17 +189,18 @@ class Session:
                 self._stream.chunk(event)
                 self._extend_stream()
             case client_events.AudioStop():
-                recorded = self._stream.stop()
-                if recorded is not None:
-                    self._request(*recorded)
-                    self._stream.accepted()
+                self._request_stream(self._stream.stop())
             case client_events.Cancel(job_id):
                 failure = Failure(Code.CANCELLED, "the client cancelled the job")
                 if not self.cancel(job_id, failure):
-                    count = self._front.cancel_foreign(self.peer, job_id)
+                    alone = self._door.strangers
+                    count = 0 if alone else self._front.cancel_foreign(self.peer, job_id)
                     self._answer(client_events.CancelAnswer(job_id, count))
             case Describe():
-                self._send("info", snapshot.info(self._front))
+                self.send("info", snapshot.info(self._front))
+            case SelectProgram(name):
+                if name != snapshot.PROGRAM:
+                    raise FieldError("name", f"must be {snapshot.PROGRAM}, the only program here")
             case Ping():
                 self._answer(client_events.Pong(event.text))
             case StatusRequest():
@@ -202,12 +210,16 @@ class Session:
         answer = snapshot.snapshot(self._front, self.peer, anyio.current_time())
         if event.crashes:
             crashes = self._front.crashes
-            answer["crashes"] = [crash.as_data(self.peer, self._restricted) for crash in crashes]
-        self._send("status", answer)
+            answer["crashes"] = [crash.as_data(self.peer, self._door.public) for crash in crashes]
+        self.send("status", answer)
 
     def _transcribe(self, transcribe: Transcribe, frame: frames.Frame) -> None:
         self._knows_asrd |= not is_plain(transcribe)
+        may_speak = not self._door.strangers and self._front.gateways.may_speak(self.peer)
+        if transcribe.user is not None and not may_speak:
+            raise FieldError("user", "may be named by a gateway only (setting `gateways`)")
         options = with_hints(transcribe, parse(Options, frame.data))
+        transcribe = with_job_id(transcribe)
         if transcribe.audio is not None:
             self._request(transcribe, options, transcribe.audio, self._take_audio(frame))
         elif frame.fds or frame.payload is not None:
@@ -225,31 +237,48 @@ class Session:
                 return recording
         raise FieldError("audio", "needs either a payload or exactly one descriptor")
 
+    def _request_stream(self, recorded: Recorded | None) -> None:
+        """A stream that has ended becomes a request. Raises FieldError, JobError."""
+        if recorded is not None:
+            transcribe, options, format_, audio = recorded
+            text = None
+            if isinstance(audio, LiveStream):
+                options, audio, text = audio.stop()
+            self._request(transcribe, options, format_, audio, text)
+            self._stream.accepted()
+
     def _request(
         self,
         transcribe: Transcribe,
         options: Options,
         format_: AudioFormat,
         audio: SpooledAudio | ClientFile,
+        text: LiveText | None = None,
     ) -> None:
-        """Checks a request and submits it. Takes `audio` over. Raises FieldError, JobError."""
+        """Checks a request and submits it. Takes `audio` and `text` over. Raises FieldError,
+        JobError."""
         try:
-            if transcribe.job_id in self._requests:
-                text = f"{transcribe.job_id!r} names an unanswered job of this connection already"
-                raise FieldError("job_id", text)
+            if (job_id := transcribe.job_id) in self._requests:
+                problem = f"{job_id!r} names an unanswered job of this connection already"
+                raise FieldError("job_id", problem)
             if isinstance(audio, SpooledAudio):
                 audio.seal()
             if is_plain(transcribe) and not audio.size:
                 # As wyoming-faster-whisper does: pressing a button too briefly is no error.
                 self._answer(client_events.Transcript("", language=options.language))
                 audio.close()
+                if text is not None:
+                    text.stop()
                 return
-            limit = self._front.settings.max_audio_seconds
-            now = anyio.current_time()
-            request = make_request(self, transcribe, options, format_, audio, now, limit)
+            now, limit = anyio.current_time(), self.max_audio_seconds
+            request = make_request(self, transcribe, options, format_, audio, now, limit, text)
         except BaseException:
             audio.close()
+            if text is not None:
+                text.close()
             raise
+        if text is not None:
+            text.fail = partial(self._front.cancel, request)
         self._submit(request)
 
     def _submit(self, request: Request) -> None:
@@ -270,7 +299,7 @@ class Session:
     def segment(self, request: Request, index: int, segment: dict[str, Any]) -> None:
         # Passed on as it is: the client's library checks a segment.
         ids = {"job_id": request.job_id, "index": index, "attempt": request.job.attempts}
-        self._send(client_events.SegmentDecoded.TYPE, {**ids, "segment": segment})
+        self.send(client_events.SegmentDecoded.TYPE, {**ids, "segment": segment})
 
     def progress(self, request: Request, event: JobProgress) -> None:
         if request.stream:
@@ -279,7 +308,10 @@ class Session:
 
     def finished(self, request: Request, transcript: bytes) -> None:
         self._requests.pop(request.job_id, None)
-        self._send(client_events.Transcript.TYPE, transcript)
+        if request.text is None:
+            self.send(client_events.Transcript.TYPE, transcript)
+        elif (failure := request.text.finish(transcript)) is not None:
+            self._answer(error(failure, request.job_id, request.trace_id))
         self._leave_if_over()
 
     def failed(self, request: Request, failure: Failure) -> None:
@@ -300,19 +332,38 @@ class Session:
 
     def _refuse(self, frame: frames.Frame, failure: Failure) -> None:
         """Refuses an event. The answer names its job if the event has a valid id."""
-        if frame.type in STREAMED and not self._restricted:
+        if frame.type in STREAMED and not self._door.public:
             self._give_up_stream(frame.type, failure)
             return
         plain = False
-        if frame.type == Transcribe.TYPE and _asks_for_stream(frame) and not self._restricted:
+        if frame.type == Transcribe.TYPE and _asks_for_stream(frame) and not self._door.public:
             self._stream.refuse()
-            plain = not (frame.data.get("job_id") or frame.data.get("stream"))
+            plain = not any(frame.data.get(name) for name in _NOT_PLAIN)
         self._refused(failure, _id(frame, "job_id"), _id(frame, "trace_id"), plain)
 
     def _give_up_stream(self, kind: str, failure: Failure) -> None:
         transcribe = self._stream.give_up(kind)
         if transcribe is not None:
             self._refused(failure, transcribe.job_id, transcribe.trace_id, is_plain(transcribe))
+
+    def speech_ended(self) -> None:
+        """A live stream ends before its audio-stop."""
+        try:
+            self._request_stream(self._stream.stop())
+            self._stream.skip()
+        except (FieldError, JobError) as problem:
+            self.stream_failed(why_refused(client_events.AudioStop.TYPE, problem))
+
+    def stream_failed(self, failure: Failure) -> None:
+        """A step of a live stream failed, or the daemon stops."""
+        transcribe = self._stream.give_up(AudioChunk.TYPE)
+        if transcribe is not None:
+            self._front.metrics.stream_failed(failure.code)
+            log.info(
+                "a live stream failed: %s", failure.text, extra={"fields": self.peer.log_fields}
+            )
+            self._answer(error(failure, transcribe.job_id, transcribe.trace_id))
+            self._leave_if_over(is_plain(transcribe))
 
     def _refused(
         self, failure: Failure, job_id: str | None, trace_id: str | None, plain: bool = False
@@ -322,9 +373,9 @@ class Session:
         self._leave_if_over(plain)
 
     def _answer(self, event: client_events.AnswerEvent) -> None:
-        self._send(event.TYPE, dump(event))
+        self.send(event.TYPE, dump(event))
 
-    def _send(self, kind: str, data: dict[str, Any] | bytes) -> None:
+    def send(self, kind: str, data: dict[str, Any] | bytes) -> None:
         if self._connection is not None:
             log.debug("> %s", kind, extra={"fields": self.peer.log_fields})
             self._connection.send(kind, data)

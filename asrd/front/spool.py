@@ -8,10 +8,13 @@ import os
 import stat
 
 from asrd.errors import BadAudio, Busy, TooLarge
-from asrd.front.scheduling.quota import Quota
+from asrd.quota import Quota
 from asrd.wire import fds
 from asrd.wire.fds import OwnedFd
 from asrd.wire.peer import User
+
+# The bytes that are copied at once.
+_PIECE = 1 << 18
 
 
 class SpooledAudio:
@@ -26,6 +29,8 @@ class SpooledAudio:
         self._user = user
         self._limit = limit
         self._problem: TooLarge | Busy | None = None
+        # False when it is sealed or closed: the rest of a payload that was arriving is dropped.
+        self._grows = True
         self.size = 0
         try:
             self.fd = fds.new_memfd()
@@ -33,7 +38,7 @@ class SpooledAudio:
             self.fd, self._problem = OwnedFd(-1), _exhausted(error)
 
     def write(self, data: memoryview) -> None:
-        if self._problem is None:
+        if self._problem is None and self._grows:
             self._problem = self._refusal(len(data)) or self._append(data)
             if self._problem is not None:
                 self.close()
@@ -55,13 +60,40 @@ class SpooledAudio:
         self._spool.add(self._user, done)
         return problem
 
-    def seal(self) -> None:
-        """Makes the audio immutable. Raises TooLarge or Busy if a write failed."""
+    def check(self) -> None:
+        """Raises TooLarge or Busy if a write failed."""
         if self._problem is not None:
             raise self._problem
+
+    def seal(self) -> None:
+        """Makes the audio immutable. Raises as `check` does."""
+        self.check()
+        self._grows = False
         fds.seal(self.fd)
 
+    def cut(self, size: int) -> None:
+        """Keeps the first `size` bytes. Raises as `check` does."""
+        self.check()
+        os.ftruncate(self.fd.fileno(), size)
+        self._spool.add(self._user, size - self.size)
+        self.size = size
+
+    def copy(self, begin: int, end: int | None = None) -> "SpooledAudio":
+        """Returns the bytes from `begin` to `end` as a recording of its own. Raises as `check`."""
+        self.check()
+        end = self.size if end is None else min(end, self.size)
+        made = SpooledAudio(self._spool, self._user, self._limit)
+        while begin < end and made._problem is None:
+            piece = os.pread(self.fd.fileno(), min(_PIECE, end - begin), begin)
+            made.write(memoryview(piece))
+            begin += len(piece)
+        if made._problem is not None:
+            made.close()
+            raise made._problem
+        return made
+
     def close(self) -> None:
+        self._grows = False
         self._spool.add(self._user, -self.size)
         self.size = 0
         self.fd.close()

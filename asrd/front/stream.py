@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from asrd.errors import FieldError
+from asrd.front.live.stream import LiveStream
 from asrd.front.spool import SpooledAudio
 from asrd.wire import frames
 from asrd.wire.client_events import AudioChunk, AudioStart, AudioStop, Transcribe
@@ -26,7 +27,7 @@ class Recorded(NamedTuple):
     transcribe: Transcribe
     options: Options
     format: AudioFormat
-    audio: SpooledAudio
+    audio: SpooledAudio | LiveStream
 
 
 class _Sink:
@@ -40,12 +41,13 @@ class _Sink:
 
 
 DISCARD = _Sink(lambda data: None)
+NewRecording = Callable[[Transcribe, Options, AudioFormat], SpooledAudio | LiveStream]
 
 
 class Stream:
     """Owns the audio until `stop` returns it."""
 
-    def __init__(self, new_recording: Callable[[], SpooledAudio]) -> None:
+    def __init__(self, new_recording: NewRecording) -> None:
         self._new_recording = new_recording
         # None after a refused `transcribe`.
         self._next: tuple[Transcribe, Options] | None = _NOTHING_ANNOUNCED
@@ -72,26 +74,30 @@ class Stream:
         self._next = None
 
     def start(self, event: AudioStart) -> None:
+        """Raises what `new_recording` raises; then the stream has not begun."""
         self.drop()
-        transcribe, options = self._begin()
-        if not self._skipping:
+        opened = None
+        if self._next is not None:
             format_ = AudioFormat("pcm_s16le", event.rate, event.channels)
-            self._open = Recorded(transcribe, options, format_, self._new_recording())
+            opened = Recorded(*self._next, format_, self._new_recording(*self._next, format_))
+        self._begin()
+        self._open = opened
 
-    def _begin(self) -> tuple[Transcribe, Options]:
+    def _begin(self) -> None:
         self._skipping = self._next is None
-        self._current, options = self._next or _NOTHING_ANNOUNCED
+        self._current, _ = self._next or _NOTHING_ANNOUNCED
         self._next = _NOTHING_ANNOUNCED
-        return self._current, options
 
     def chunk(self, event: AudioChunk) -> None:
-        """Raises FieldError."""
+        """Raises FieldError, and what a live stream raises."""
         if self._open is None:
             self._refuse_or_skip("audio-chunk")
             return
         format_ = self._open.format
         if (event.rate, event.channels) != (format_.sample_rate, format_.channels):
             raise FieldError("rate", "an audio-chunk must have its audio-start's rate and channels")
+        if isinstance(self._open.audio, LiveStream):
+            self._open.audio.advance()
 
     def stop(self) -> Recorded | None:
         """Returns what was recorded, and gives its audio away; None at the end of a skipped stream.
@@ -103,6 +109,10 @@ class Stream:
             self._refuse_or_skip("audio-stop")
             self._skipping = False
         return recorded
+
+    def skip(self) -> None:
+        """Skips the rest of a stream that was stopped before its audio-stop."""
+        self._skipping = True
 
     def _refuse_or_skip(self, kind: str) -> None:
         if not self._skipping:

@@ -4,14 +4,25 @@ A job that another worker goes on with keeps what earlier attempts have finished
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from asrd.errors import Code
-from asrd.front.request import Request
+from asrd.front.request import Finished, Request
 from asrd.front.scheduling.actions import Failure
 from asrd.wire import frames
 from asrd.wire.peer import User
+
+
+class KeptText(Protocol):
+    """The text of a live stream. `fail` ends its job."""
+
+    user: User
+    finished: Finished
+    fail: Callable[[Failure], None]
+
+
+Kept = Request | KeptText
 
 
 class Transcripts:
@@ -20,33 +31,33 @@ class Transcripts:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.size = 0
-        self._requests: set[Request] = set()
+        self._kept: set[Kept] = set()
 
-    def add(self, request: Request, text: str, segments: Sequence[dict[str, Any]]) -> None:
-        before = request.finished.size
-        request.finished.add(text, segments)
-        self.size += request.finished.size - before
-        self._requests.add(request)
+    def add(self, kept: Kept, text: str, segments: Sequence[dict[str, Any]]) -> None:
+        self.drop(kept)
+        kept.finished.add(text, segments)
+        self.size += kept.finished.size
+        self._kept.add(kept)
 
-    def drop(self, request: Request) -> None:
-        """The request has its answer."""
-        if request in self._requests:
-            self._requests.remove(request)
-            self.size -= request.finished.size
+    def drop(self, kept: Kept) -> None:
+        """The client has its answer."""
+        if kept in self._kept:
+            self._kept.remove(kept)
+            self.size -= kept.finished.size
 
-    def excess(self) -> tuple[Request, Failure] | None:
+    def excess(self) -> tuple[Kept, Failure] | None:
         """Returns the job that must end because all take too much: the largest of the user with the
         most. So one user's long transcripts end no other user's job."""
         if self.size <= self.limit:
             return None
         users: Counter[User] = Counter()
-        for request in self._requests:
-            users[request.job.user] += request.finished.size
+        for kept in self._kept:
+            users[kept.user] += kept.finished.size
         ((user, _),) = users.most_common(1)
-        theirs = (request for request in self._requests if request.job.user == user)
+        theirs = (kept for kept in self._kept if kept.user == user)
         text = f"the unfinished transcripts take more than transcripts_max_bytes ({self.limit})"
         failure = Failure(Code.OUT_OF_MEMORY, f"{text}, and this job's user has the most")
-        return max(theirs, key=lambda request: request.finished.size), failure
+        return max(theirs, key=lambda kept: kept.finished.size), failure
 
 
 def too_large(size: int) -> Failure | None:

@@ -7,15 +7,17 @@ import contextlib
 import errno
 import logging
 import socket
+import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
 
-from asrd.errors import FieldError, ProtocolError
+from asrd.errors import Cause, FieldError, ProtocolError
 from asrd.front.reporting.crashes import Crash, JobRef
 from asrd.front.scheduling.scheduler import UnknownKey
 from asrd.safe_text import one_line
@@ -60,7 +62,8 @@ class WorkerInfo:
     """Facts about the process behind the socket, for `status`. `model` and `languages` outlive the
     process, because `info` needs them.
 
-    `loads`: the last attempt to load the model succeeded. `alive_seconds`: the interval between its
+    `failures`: the ends of its processes by cause, each as soon as its cause is known. `loads`: the
+    last attempt to load the model succeeded. `alive_seconds`: the interval between its
     signs of life. `ended`: why the process before ended itself, until the next one is ready. Times
     of anyio's clock: `found_at`, when its socket was found; `expected_at`, since when a process
     should be there; `heard_at`, when its last event came.
@@ -74,6 +77,7 @@ class WorkerInfo:
     load_seconds: float = 0.0
     jobs_done: int = 0
     restarts: int = 0
+    failures: Counter[Cause] = field(default_factory=Counter)
     last_death: Crash | None = None
     ended: str | None = None
     loads: bool = False
@@ -89,9 +93,7 @@ class Owner(Protocol):
 
     def worker_loading(self, connection: "WorkerConnection", loading: Loading) -> None: ...
     def worker_ready(self, connection: "WorkerConnection", hello: Hello) -> None: ...
-    def worker_lost(
-        self, connection: "WorkerConnection", how: str, jobs: tuple[JobRef, ...], turn: int
-    ) -> None: ...
+    def worker_lost(self, connection: "WorkerConnection", crash: Crash, turn: int) -> None: ...
     def worker_explained(self, connection: "WorkerConnection", crash: Crash) -> None: ...
     def worker_left(self, connection: "WorkerConnection", asleep: bool) -> None: ...
     def worker_failed(self, connection: "WorkerConnection", down: bool, reason: str) -> None: ...
@@ -113,8 +115,8 @@ class WorkerConnection:
         self._connection: Connection | None = None
         self._woken = anyio.Event()
         self._ready = self._left = self._asleep = self._unexplained = False
-        # The reason that the process gave for its end.
-        self._fatal: str | None = None
+        # The reason that the process gave for its end, and its cause.
+        self._fatal: tuple[str, Cause] | None = None
         self._delay = _RETRY_FIRST
         # The jobs that the process has not answered, by key, including cancelled ones.
         self._given: dict[int, JobRef] = {}
@@ -211,19 +213,19 @@ class WorkerConnection:
         try:
             reason = await self._read(connection)
         except (ProtocolError, FieldError, UnknownKey, Broken) as error:
-            self._lost(f"it broke the protocol: {error}")
+            self._lost(f"it broke the protocol: {error}", Cause.PROTOCOL)
         except OSError as error:
-            self._lost(self._stall() or f"its connection broke: {error.strerror}")
+            self._lost(f"its connection broke: {error.strerror}")
         except Exception:
             # Our bug: it costs this connection, but never the daemon.
             log.exception("worker %s: the front failed on its event", self.name)
-            self._lost("the front failed on its event")
+            self._lost("the front failed on its event", Cause.UNKNOWN)
         else:
             if reason is not None:
                 self.info.loads = False
                 return reason
             if not self._left:
-                self._lost(self._stall() or "its connection ended without notice")
+                self._lost("its connection ended without notice")
         finally:
             self._connection = None
             self._given.clear()
@@ -244,6 +246,9 @@ class WorkerConnection:
                 if isinstance(event, Hello) and self._turn_word is None and frame.fds:
                     self._turn_word = TurnWord.received(frame.fds.pop())
             if isinstance(event, worker_events.CannotLoad):
+                self._count_death()
+                cause = Cause.SELF_TEST if event.self_test else Cause.CANNOT_LOAD
+                self.info.failures[cause] += 1
                 return event.text
             if isinstance(event, Bye):
                 self._bye(event)
@@ -288,6 +293,12 @@ class WorkerConnection:
         if self._unexplained and crash is not None and last is not None and crash.is_of(last):
             crash.explain(last)
             self._owner.worker_explained(self, crash)
+        self._count_death()
+
+    def _count_death(self) -> None:
+        """Counts the last crash under its cause, once nothing more can be learned of it."""
+        if self._unexplained and self.info.last_death is not None:
+            self.info.failures[self.info.last_death.cause] += 1
         self._unexplained = False
 
     def _alive(self, event: Alive) -> None:
@@ -301,7 +312,8 @@ class WorkerConnection:
         self._owner.job_failed(self, event)
         # A fatal failure ends the process, and the report of its death names this job.
         if event.fatal:
-            self._fatal = f"it ended itself: {one_line(event.text)}"
+            cause = Cause.SELF_TEST if event.self_test else Cause.POISONED
+            self._fatal = f"it ended itself: {one_line(event.text)}", cause
         else:
             self._given.pop(event.key, None)
 
@@ -317,21 +329,26 @@ class WorkerConnection:
         self.info.pid, self.info.expected_at = None, anyio.current_time()
         if event.reason == "cancelled":
             self.info.ended = "it ended itself: a cancelled job did not stop"
+            self.info.failures[Cause.IGNORED_CANCEL] += 1
         self._owner.worker_left(self, self._asleep)
 
-    def _stall(self) -> str | None:
-        """Returns the reason if the watchdog has probably ended the process."""
-        seconds = self.info.stalled_seconds
-        return f"it made no progress for {seconds:.0f} s" if seconds else None
-
-    def _lost(self, how: str) -> None:
-        self.info.restarts += 1
-        self.info.expected_at, self.info.ended = anyio.current_time(), None
+    def _lost(self, how: str, cause: Cause | None = None) -> None:
+        self._count_death()
+        if self._fatal is not None:
+            how, cause = self._fatal
+        elif cause is None and (seconds := self.info.stalled_seconds):
+            # The watchdog has probably ended the process.
+            how, cause = f"it made no progress for {seconds:.0f} s", Cause.NO_PROGRESS
+        info, now = self.info, anyio.current_time()
+        info.restarts += 1
+        info.expected_at, info.ended = now, None
         turn = 0 if self._turn_word is None else self._turn_word.read()
         if turn in self._given:
             self._given[turn].in_turn = True
-        self._owner.worker_lost(self, self._fatal or how, tuple(self._given.values()), turn)
-        self.info.pid = None
+        jobs = tuple(self._given.values())
+        crash = Crash(self.name, time.time(), now, how, jobs, info.pid, info.model, seen=cause)
+        info.last_death, info.pid = crash, None
+        self._owner.worker_lost(self, crash, turn)
         self._unexplained = True
 
 

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import anyio
 
-from asrd.asrctl.snapshot import read_snapshot
 from asrd.asrctl.table import page
 from asrd.client.asyncclient import AsyncClient
 from asrd.client.attempts import JobOptions
 from asrd.demo import SAMPLES, SPEECH, SPEECH_TEXT, samples
 from asrd.errors import AsrdError
+from asrd.snapshot import read_snapshot
 from asrd.standalone import flags, private
 from asrd.standalone.model_choice import ensure_model
 from asrd.standalone.pool import worker_environment

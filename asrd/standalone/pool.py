@@ -12,7 +12,7 @@ import anyio
 
 from asrd.config import absolute
 from asrd.errors import ConfigError
-from asrd.listener import PUBLIC_MODE, bind, unbind
+from asrd.listener import PUBLIC_MODE, bind, bind_tcp, unbind
 from asrd.settings import FrontSettings
 from asrd.standalone.supervisor import Supervisor, Timeouts, Unit, program
 from asrd.worker.environment import WORKER_ENVIRONMENT
@@ -101,6 +101,8 @@ async def supervised(
         front_sockets = {"asrd": listen(front.socket)}
         if front.status_socket:
             front_sockets["status"] = listen(front.status_socket, PUBLIC_MODE)
+        if front.wyoming:
+            front_sockets["wyoming"] = stack.enter_context(bind_tcp(front.wyoming))
         shared = {"ASRD_CONFIG": str(config), "ASRD_FRONT_WORKER_DIR": str(worker_dir)}
         threads = threads_variable(pool.workers)
         # The front has no model to load.

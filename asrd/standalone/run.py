@@ -16,6 +16,7 @@ from asrd.client.connect import SOCKET_NAME, is_private, own_directories
 from asrd.config import absolute, config_path, load_front, load_worker
 from asrd.errors import AsrdError, ConfigError
 from asrd.journal import setup_logging
+from asrd.listener import shown
 from asrd.settings import DEFAULT_SOCKET, FrontSettings
 from asrd.standalone import flags
 from asrd.standalone.pool import WorkerPool, supervised, worker_environment
@@ -49,6 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="default: $ASRD_SOCKET, else the settings', else $XDG_RUNTIME_DIR/asrd/asrd.sock",
     )
+    parser.add_argument(
+        "--wyoming",
+        metavar="HOST:PORT",
+        help="listen also for Wyoming clients such as Home Assistant, at 127.0.0.1:10300 for "
+        "example; anybody who reaches it may transcribe",
+    )
     parser.add_argument("--config", metavar="FILE", help="the settings file (asrd.toml)")
     parser.add_argument(
         "--watchdog",
@@ -78,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     """Raises ConfigError."""
     expect_children()
     path = Path(absolute(str(config_path(args.config))))
-    front = _front_settings(path, args.socket or os.environ.get("ASRD_SOCKET"))
+    front = _front_settings(path, args.socket or os.environ.get("ASRD_SOCKET"), args.wyoming)
     pool = WorkerPool(
         args.workers,
         worker_environment(flags.model(args.model), args.device, args.compute_type, args.threads),
@@ -97,9 +104,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _front_settings(path: Path, socket: str | None) -> FrontSettings:
+def _front_settings(path: Path, socket: str | None, wyoming: str | None) -> FrontSettings:
     """Returns the settings with absolute paths. Raises ConfigError."""
-    settings = load_front(path, {"socket": socket}, {"socket": ""})
+    settings = load_front(path, {"socket": socket, "wyoming": wyoming}, {"socket": ""})
     return replace(
         settings,
         socket=absolute(settings.socket) if settings.socket else _own_socket(),
@@ -201,5 +208,8 @@ def _stop_signals() -> list[signal.Signals]:
 async def _announce(supervisor: Supervisor, path: str) -> None:
     await supervisor.units[0].ready.wait()
     say(f"asrd: listening at {path}")
+    door = supervisor.units[0].sockets.get("wyoming")
+    if door is not None:
+        say(f"asrd: Wyoming clients: anybody who reaches {shown(door)} may transcribe")
     if path != DEFAULT_SOCKET and os.access(DEFAULT_SOCKET, os.W_OK):
         say(f"asrd: clients use {DEFAULT_SOCKET} unless you: export ASRD_SOCKET={path}")

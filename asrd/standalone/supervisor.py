@@ -77,6 +77,7 @@ class Unit:
     refusal: str | None = None
     early_ends: int = 0
     _pinged: float = 0.0
+    _watchdog_bit: bool = False
     # Name and descriptor, like FileDescriptorStoreMax=1.
     _stored: tuple[str, OwnedFd] | None = None
     _pidfd: OwnedFd | None = None
@@ -202,6 +203,7 @@ class Supervisor:
             unit.last_exit = f"could not be started: {error.strerror}"
             return None
         unit.starts += 1
+        unit._watchdog_bit = False
         unit._pidfd = pidfd
         try:
             async with anyio.create_task_group() as tasks:
@@ -212,7 +214,8 @@ class Supervisor:
         finally:
             code = _reap(unit.pid, pidfd)
             unit.pid = unit._pidfd = None
-        unit.last_exit = _description(code)
+        # The words of systemd/restart-backoff.
+        unit.last_exit = _description(code) + " (watchdog)" * unit._watchdog_bit
         if not unit.stopping.is_set():
             log.warning("%s: %s", unit.name, unit.last_exit)
         return code
@@ -305,6 +308,7 @@ class Supervisor:
             while (due := unit._pinged + timeouts.watchdog) > anyio.current_time():
                 await anyio.sleep_until(due)
             log.error("%s: no watchdog ping for %g s: killed", unit.name, timeouts.watchdog)
+            unit._watchdog_bit = True
         unit.signal(signal.SIGABRT)
         await anyio.sleep(_ABORT_SECONDS)
         unit.signal(signal.SIGKILL)

@@ -12,7 +12,8 @@ import anyio
 import pytest
 
 from asrd.errors import Busy, ProtocolError
-from asrd.front.server import _public_policy
+from asrd.front.doors import STATUS
+from asrd.front.front import Front
 from asrd.settings import FrontSettings
 from asrd.wire import fdsocket, frames
 from asrd.wire.connection import BufferBudget, Connection
@@ -103,7 +104,7 @@ def test_public_socket_takes_no_descriptor() -> None:
         with pytest.raises(ProtocolError, match="more than 0 descriptors"):
             fdsocket.receive_into(ours, memoryview(bytearray(9)), max_fds=0)
         assert len(list(Path("/proc/self/fd").iterdir())) == before
-    decoder = frames.Decoder(_public_policy(FrontSettings()).limits)
+    decoder = frames.Decoder(Front(FrontSettings(), memoryview(b"")).doors[STATUS].limits)
     decoder.receive(b'{"type": "ping", "fds": 1}\n')
     with pytest.raises(ProtocolError, match="fds: no descriptor can be passed over this socket"):
         decoder.next_frame()

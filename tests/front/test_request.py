@@ -47,11 +47,16 @@ def test_request_has_the_job_that_the_scheduler_sees() -> None:
     }
 
 
+def test_task_speech_is_a_need() -> None:
+    needs = made(Transcribe(), options=Options(task="speech")).job.needs
+    assert needs == Needs(speech=True)
+
+
 def test_request_without_an_id_gets_a_fresh_one() -> None:
     request = made(Transcribe())
     assert re.fullmatch("[0-9a-f]{16}", request.job_id)
     assert "ASRD_TRACE_ID" not in request.log_fields
-    data = transcript(request, Done(9, "", "en", 1, 2, 1), None, 52.0)
+    data = transcript(request, Done(9, "", 2, 1, "en", 1), None, 52.0)
     assert "trace_id" not in orjson.loads(data)
     assert request.job.timeout is None
 
@@ -108,7 +113,7 @@ def test_data_of_a_transcript() -> None:
     request.finished.add(" é1 é2", segments[:2])
     request.finished.add("", ())
     request.finished.add(" é3", segments[2:])
-    done = Done(9, " é3", "en", 0.5, 2.0, 1.0, (segments[2],), (warning,))
+    done = Done(9, " é3", 2.0, 1.0, "en", 0.5, (segments[2],), (warning,))
     data = orjson.loads(transcript(request, done, "tiny", now=52.0))
     assert data == {
         "text": "é1 é2 é3",

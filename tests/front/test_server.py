@@ -1,7 +1,8 @@
 """The limits of connections and descriptors."""
 
 from asrd.front import memory_bounds
-from asrd.front.server import _main_policy
+from asrd.front.doors import MAIN
+from asrd.front.front import Front
 from asrd.settings import FrontSettings
 from tests.support.paths import ROOT
 
@@ -9,7 +10,8 @@ ALICE, BOB = 1000, 1001
 
 
 def test_connections_are_limited_in_all_and_by_user() -> None:
-    quota = _main_policy(FrontSettings(connections_max=5, connections_max_per_user=3)).quota
+    settings = FrontSettings(connections_max=5, connections_max_per_user=3)
+    quota = Front(settings, memoryview(b"")).doors[MAIN].quota
     quota.add(ALICE, 3)
     assert quota.why_full(ALICE) == "the limit for user 1000 is reached (connections: 3)"
     quota.add(BOB, 2)
@@ -20,6 +22,7 @@ def test_default_limits_leave_half_to_other_users() -> None:
     settings = FrontSettings()
     assert 2 * settings.connections_max_per_user <= settings.connections_max
     assert 2 * settings.status_connections_max_per_user <= settings.status_connections_max
+    assert 2 * settings.wyoming_connections_max_per_address <= settings.wyoming_connections_max
     assert 2 * settings.spool_max_bytes_per_user <= settings.spool_max_bytes
     assert settings.max_payload_bytes <= settings.spool_max_bytes_per_user
 

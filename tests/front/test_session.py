@@ -12,6 +12,7 @@ import pytest
 import trio.testing
 
 from asrd.errors import Code
+from asrd.front.doors import MAIN, STATUS
 from asrd.front.scheduling.workers import WorkerState
 from asrd.journal import LineFormatter
 from tests.support.users import ALICE, BOB, PCM, ROOT, START, User, Users, users
@@ -62,6 +63,26 @@ async def test_jobs_of_a_user_are_limited_over_all_connections(address: bool) ->
         await second.expect("accepted")
 
 
+async def test_users_of_a_gateway_have_quotas_of_their_own() -> None:
+    """Root may speak for others, and so may those in `gateways`; nobody else may."""
+    async with users(queue_max=10, jobs_max_per_user=1, gateways=(str(BOB),)) as made:
+        gateway, other = made.connect(BOB), made.connect(ROOT)
+        for client, user, job_id in (
+            (gateway, "ann", "a"),
+            (gateway, "tom", "b"),
+            (other, "ann", "c"),
+        ):
+            client.send("transcribe", {"job_id": job_id, "user": user, "audio": PCM}, SECOND)
+            await client.expect("accepted")
+        gateway.send("transcribe", {"job_id": "d", "user": "ann", "audio": PCM}, SECOND)
+        full = f"1 jobs of user ann of user {BOB} are unanswered"
+        assert await refused(gateway) == (Code.BUSY, full)
+        stranger = made.connect(ALICE)
+        stranger.send("transcribe", {"job_id": "a", "user": "ann", "audio": PCM}, SECOND)
+        text = "transcribe: user: may be named by a gateway only (setting `gateways`)"
+        assert await refused(stranger) == (Code.BAD_REQUEST, text)
+
+
 async def test_job_that_is_overdue_when_it_comes_is_accepted_first_and_forgotten() -> None:
     """A front that was not scheduled for a millisecond sent the error first, and kept the job."""
     async with users(queue_max=10, jobs_max_per_user=1) as made:
@@ -85,7 +106,7 @@ async def test_cancel_neither_ends_nor_reveals_another_users_job() -> None:
         for job_id in ("secret", "none"):
             bob.send("cancel", {"job_id": job_id})
             assert await bob.expect("cancelled") == {"job_id": job_id, "jobs": 0}
-        assert made.front._unanswered[ALICE] == 1
+        assert made.front.unanswered[ALICE] == 1
         root.send("cancel", {"job_id": "secret"})
         assert await root.expect("cancelled") == {"job_id": "secret", "jobs": 1}
         assert await refused(alice) == (
@@ -102,13 +123,13 @@ async def test_two_users_may_use_one_job_id() -> None:
             assert (await user.expect("accepted"))["job_id"] == "same"
         alice.send("cancel", {"job_id": "same"})
         assert (await refused(alice))[0] == Code.CANCELLED
-        assert made.front._unanswered[BOB] == 1
+        assert made.front.unanswered[BOB] == 1
 
 
-@pytest.mark.parametrize("restricted", [True, False])
-async def test_no_answer_to_a_question_names_another_users_job(restricted: bool) -> None:
+@pytest.mark.parametrize("door", [MAIN, STATUS])
+async def test_no_answer_to_a_question_names_another_users_job(door: str) -> None:
     async with users(queue_max=10) as made:
-        alice, bob = made.connect(ALICE), made.connect(BOB, restricted)
+        alice, bob = made.connect(ALICE), made.connect(BOB, door)
         private = {"job_id": "secret", "trace_id": "hidden", "initial_prompt": "private"}
         alice.send("transcribe", {**private, "audio": PCM}, SECOND)
         await alice.expect("accepted")
@@ -122,7 +143,7 @@ async def test_no_answer_to_a_question_names_another_users_job(restricted: bool)
 
 async def test_public_socket_answers_questions_and_nothing_else() -> None:
     async with users() as made:
-        stranger = made.connect(BOB, restricted=True)
+        stranger = made.connect(BOB, STATUS)
         for kind, data in (
             ("transcribe", {"audio": PCM}),
             ("transcribe", {}),
@@ -328,11 +349,11 @@ async def test_plain_client_that_leaves_leaves_nothing_behind() -> None:
         alice = made.connect(ALICE)
         record(alice)
         await alice.ping()
-        assert made.front._unanswered[ALICE] == 1
+        assert made.front.unanswered[ALICE] == 1
         alice.sock.close()
         while made.front.clients:
             await anyio.sleep(0.01)
-        assert (made.front._unanswered[ALICE], made.front.spool.used) == (0, 0)
+        assert (made.front.unanswered[ALICE], made.front.spool.used) == (0, 0)
 
 
 async def test_client_may_go_on_sending_after_the_end() -> None:

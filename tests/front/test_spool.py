@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 import pytest
 
 from asrd.errors import BadAudio, Busy, TooLarge
-from asrd.front.scheduling.quota import Quota
 from asrd.front.spool import ClientFile, SpooledAudio
+from asrd.quota import Quota
 from asrd.wire.fds import OwnedFd
 from tests.support.raw import memfd
 
@@ -62,7 +62,7 @@ def test_sealed_audio_can_be_read_and_never_changes(recording: SpooledAudio) -> 
 
 def test_recording_past_its_limit_is_too_large_whatever_follows(recording: SpooledAudio) -> None:
     write(recording, b"x" * 60)
-    recording.seal()
+    recording.check()
     write(recording, b"x")
     write(recording, b"x")
     assert recording.size == 0
@@ -233,3 +233,41 @@ def test_file_that_cannot_be_examined_is_bad_audio_and_closed(
         patch.setattr(os, "fstat", exhausted)
         ClientFile(owned, 100)
     assert repr(owned) == "<OwnedFd gone>"
+
+
+def test_copy_is_a_recording_of_its_own(spool: Quota, recording: SpooledAudio) -> None:
+    write(recording, b"0123456789")
+    with_end, rest = recording.copy(2, 5), recording.copy(4)
+    assert os.pread(with_end.fd.fileno(), 100, 0) == b"234"
+    assert os.pread(rest.fd.fileno(), 100, 0) == b"456789"
+    assert spool.used == 10 + 3 + 6
+    with_end.seal()
+    write(recording, b"more")
+    assert recording.size == 14
+    with_end.close()
+    rest.close()
+
+
+def test_copy_without_room_leaves_nothing(spool: Quota, recording: SpooledAudio) -> None:
+    write(recording, bytes(50))
+    with pytest.raises(Busy):
+        recording.copy(0)
+    assert spool.used == 50
+
+
+def test_recording_that_failed_has_no_copy(recording: SpooledAudio) -> None:
+    write(recording, bytes(61))
+    with pytest.raises(TooLarge):
+        recording.copy(0)
+
+
+def test_rest_of_a_payload_is_dropped_when_the_recording_has_ended(recording: SpooledAudio) -> None:
+    """A stream may end in the middle of a chunk: its speech has ended, or its job was cancelled."""
+    write(recording, b"abc")
+    recording.cut(2)
+    recording.seal()
+    write(recording, b"late")
+    assert recording.size == 2 and os.pread(recording.fd.fileno(), 9, 0) == b"ab"
+    recording.close()
+    write(recording, b"later")
+    assert recording.size == 0

@@ -79,7 +79,7 @@ async def front(**settings: Any) -> AsyncIterator[Users]:
     async with users(**settings) as made:
         yield made
     assert made.front.transcripts.size == 0
-    assert not made.front.transcripts._requests
+    assert not made.front.transcripts._kept
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 

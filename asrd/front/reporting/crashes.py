@@ -6,11 +6,20 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from asrd.errors import Cause
 from asrd.safe_text import one_line
 from asrd.wire.peer import Peer
 from asrd.wire.records import LastProcess
 
 KEPT = 20
+# How a service manager's report reads for each cause: systemd/restart-backoff and the supervisor
+# of `asrd run` write it.
+_REPORTS = {
+    "(oom-kill)": Cause.OUT_OF_MEMORY,
+    "(watchdog)": Cause.NO_PROGRESS,
+    "killed by": Cause.SIGNAL,
+    "exited with": Cause.EXIT,
+}
 
 
 @dataclass(eq=False, slots=True)
@@ -40,8 +49,9 @@ class JobRef:
 class Crash:
     """The end of a worker process that sent no `bye`.
 
-    `noticed` is how the front noticed it. `exit` and `stderr` come from the next process, which has
-    them from its service manager. `time` is of the wall clock, `at` of the scheduler's.
+    `noticed` is how the front noticed it, and `seen` the cause if that shows it. `exit` and
+    `stderr` come from the next process, which has them from its service manager. `time` is of the
+    wall clock, `at` of the scheduler's.
     """
 
     worker: str
@@ -53,6 +63,7 @@ class Crash:
     model: str | None = None
     exit: str | None = None
     stderr: str | None = None
+    seen: Cause | None = None
 
     def is_of(self, last: LastProcess) -> bool:
         """Returns True if `last` describes this crash."""
@@ -63,6 +74,14 @@ class Crash:
         """Adds the worker's report. The texts are a peer's, so they are made safe for a line."""
         self.exit = None if last.exit is None else one_line(last.exit)
         self.stderr = None if last.stderr is None else one_line(last.stderr)
+
+    @property
+    def cause(self) -> Cause:
+        """The cause, as far as known: by what the front saw and the service manager reported. One
+        that runs out of memory may be seen to make no progress."""
+        causes = (cause for words, cause in _REPORTS.items() if words in (self.exit or ""))
+        reported = next(causes, Cause.UNKNOWN)
+        return reported if reported is Cause.OUT_OF_MEMORY else self.seen or reported
 
     @property
     def how(self) -> str:

@@ -37,3 +37,11 @@ def crash(crash: Crash, how: str, detail: str) -> None:
         log.warning("worker %s: %s, %s", crash.worker, how, running, extra=extra)
     if not crash.jobs:
         log.warning("worker %s: %s, idle%s", crash.worker, how, detail, extra={"fields": fields})
+
+
+def done(
+    fields: Mapping[str, object], audio_seconds: float, wait: float, run: float, worker: str | None
+) -> None:
+    """All times are in seconds."""
+    text = "done: %.1f s of audio, waited %.3f s, ran %.3f s on worker %s"
+    log.info(text, audio_seconds, wait, run, worker, extra={"fields": fields})

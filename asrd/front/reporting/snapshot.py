@@ -11,6 +11,9 @@ from asrd.front.worker_connection import WorkerConnection
 from asrd.version import __version__
 from asrd.wire.peer import Peer
 
+# The name of the one program in `info`.
+PROGRAM = "asrd"
+
 
 def shown_state(worker: Worker) -> str:
     """Returns the scheduler's state, with `busy` for a ready worker that has jobs."""
@@ -30,16 +33,19 @@ def snapshot(front: Front, peer: Peer, now: float) -> dict[str, Any]:
         "uptime_s": round(now - front.started_at, 3),
         "pid": os.getpid(),
         "connections": len(front.clients),
+        "connections_max": scheduler.settings.connections_max,
         "queue": {
             "depth": len(scheduler.queue),
             "max": scheduler.settings.queue_max,
             "oldest_wait_ms": 0 if oldest is None else round((now - oldest) * 1000),
         },
-        "jobs": metrics.jobs(scheduler.retried),
+        "jobs": metrics.jobs(scheduler.retried, scheduler.given_back - scheduler.retried),
         "ignored_events": metrics.ignored_events,
+        "live_steps": metrics.live_steps,
         "audio_seconds": round(metrics.audio_seconds, 3),
         "latency_ms": metrics.latency_ms(),
         "real_time_factor": metrics.real_time_factor(),
+        "histograms": metrics.histograms(),
         "workers": [
             _worker(worker, front.connections[worker.name], peer, now)
             for _, worker in sorted(scheduler.workers.items())
@@ -62,6 +68,7 @@ def _worker(worker: Worker, connection: WorkerConnection, peer: Peer, now: float
         "jobs": [_job(job, peer, now) for job in worker.jobs.values() if not job.ended],
         "jobs_done": info.jobs_done,
         "restarts": info.restarts,
+        "failures": {cause.value: count for cause, count in info.failures.items()},
         "load_seconds": info.load_seconds,
         "last_death": info.last_death.summary(peer) if info.last_death is not None else None,
     }
@@ -98,7 +105,7 @@ def status_line(front: Front, now: float) -> str:
 def info(front: Front) -> dict[str, Any]:
     """Returns the data of Wyoming's `info`: the models that the workers have, or had at last. A
     client may ask only once, perhaps while a worker loads, sleeps or is replaced."""
-    attribution = {"name": "asrd", "url": ""}
+    attribution = {"name": PROGRAM, "url": ""}
     models = {}
     for name, worker in sorted(front.scheduler.workers.items()):
         info = front.connections[name].info
@@ -113,13 +120,17 @@ def info(front: Front) -> dict[str, Any]:
                 "languages": list(info.languages),
             }
     program = {
-        "name": "asrd",
+        "name": PROGRAM,
         "attribution": attribution,
         "installed": True,
         "description": "Faster Whisper in isolated workers",
         "version": __version__,
         "models": list(models.values()),
-        "supports_transcript_streaming": False,
+        "supports_transcript_streaming": front.settings.wyoming_live,
+        "requires_external_vad": not front.settings.wyoming_end_of_speech_ms,
+        # Whisper was trained on recordings as they are.
+        "prefers_auto_gain_enabled": False,
+        "prefers_noise_reduction_enabled": False,
     }
     others = ("tts", "handle", "intent", "wake", "mic", "snd")
     return {"asr": [program], **dict.fromkeys(others, ())}

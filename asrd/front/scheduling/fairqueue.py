@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from asrd.front.scheduling.job import Job, Needs
-from asrd.front.scheduling.quota import Quota
+from asrd.quota import Quota
 from asrd.settings import FrontSettings
 from asrd.wire.peer import User
 

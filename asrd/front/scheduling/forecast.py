@@ -35,7 +35,8 @@ class Forecast:
         windows, work = (done - job.resumed_at) / WINDOW_SECONDS, job.work - job.work_before
         # The end of a resumed recording is no command: it took time to get there.
         measured = windows > 1 or (ended and not job.resumed_at)
-        if work > 0 and measured:
+        # A search for speech takes a few milliseconds, and says nothing about the model.
+        if work > 0 and measured and not job.needs.speech:
             found, kind = work / max(1.0, windows), (worker.name, worker.model, windows > 1)
             known = self._window.setdefault(kind, found)
             self._window[kind] = known + _NEWEST * (found - known)

@@ -18,6 +18,7 @@ class Needs:
     translate: bool = False
     word_timestamps: bool = False
     multilingual: bool = False
+    speech: bool = False
 
 
 @dataclass(eq=False, slots=True)

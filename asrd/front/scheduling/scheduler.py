@@ -64,7 +64,7 @@ from asrd.front.scheduling.limits import TimeLimits
 from asrd.front.scheduling.workers import UNKNOWN, UNUSABLE, Skills, Worker, Workers, WorkerState
 from asrd.settings import FrontSettings
 
-_SHUTTING_DOWN = Failure(Code.SHUTTING_DOWN, "asrd is shutting down", retry_after_ms=1000)
+SHUTTING_DOWN = Failure(Code.SHUTTING_DOWN, "asrd is shutting down", retry_after_ms=1000)
 
 
 class UnknownKey(Exception):
@@ -79,7 +79,7 @@ class Scheduler:
         self.workers = Workers(settings.model_aliases)
         self.queue = FairQueue(settings)
         self.draining = False
-        self.retried = 0
+        self.retried = self.given_back = 0
         self._forecast = Forecast(self.workers, self.queue)
         self._limits = TimeLimits(settings)
         self._admission = Admission(settings, self.workers, self.queue, self._forecast)
@@ -119,7 +119,7 @@ class Scheduler:
     # --- jobs --------------------------------------------------------------------------------
 
     def submit(self, job: Job, now: float) -> list[Action]:
-        failure = _SHUTTING_DOWN if self.draining else self._admission.refusal(job, now)
+        failure = SHUTTING_DOWN if self.draining else self._admission.refusal(job, now)
         if failure is not None:
             self._actions.append(Refuse(job, failure))
             if failure.code is Code.BUSY:
@@ -382,6 +382,7 @@ class Scheduler:
         """These jobs wait again, in this order, before all others."""
         for job in reversed(list(jobs)):
             self.queue.give_back(job)
+            self.given_back += 1
             # Else a worker that takes jobs only to give them back would hold them forever.
             anew = job.work > job.work_before
             job.worker, job.work_before = None, job.work

@@ -52,6 +52,7 @@ class Skills:
     languages: frozenset[str] | None = None
     translate: bool = True
     word_timestamps: bool = True
+    speech: bool = True
 
     @property
     def multilingual(self) -> bool:
@@ -69,6 +70,8 @@ class Skills:
             return "word_timestamps"
         if needs.multilingual and not self.multilingual:
             return "multilingual"
+        if needs.speech and not self.speech:
+            return "speech"
         return None
 
 
@@ -311,6 +314,8 @@ def _why_unable(all_skills: list[Skills], needs: Needs) -> str:
         return "task: no worker's model can translate: English-only models can't"
     if "multilingual" in lacks:
         return "multilingual: no worker has a multilingual model"
+    if "speech" in lacks:
+        return "end_of_speech_ms, task: no worker can find speech: its asrd is too old for that"
     known = set().union(*(skills.languages or () for skills in all_skills))
     few = f" (they know {', '.join(sorted(known))})" if len(known) <= _FEW else ""
     return f"language: no worker's model knows {needs.language!r}{few}"

@@ -2,10 +2,18 @@
 
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asrd.front.reporting.metrics import Metrics, percentiles
+from asrd.front.reporting.metrics import (
+    AUDIO_BOUNDS,
+    FACTOR_BOUNDS,
+    TIME_BOUNDS,
+    Histogram,
+    Metrics,
+    percentiles,
+)
 
 
 @given(st.lists(st.integers(0, 50), min_size=1))
@@ -28,10 +36,12 @@ def test_metrics_count_jobs() -> None:
     metrics.failed["bad-audio"] += 1
     metrics.refused["busy"] += 2
     metrics.job_done(wait=0.25, run=2.0, audio_seconds=10.0, now=1.0)
-    assert metrics.jobs(retried=1) == {
+    assert metrics.jobs(retried=1, suspended=2) == {
         "accepted": 3,
         "done": 1,
         "retried": 1,
+        "suspended": 2,
+        "resumed": 0,
         "failed": {"bad-audio": 1},
         "refused": {"busy": 2},
     }
@@ -39,6 +49,39 @@ def test_metrics_count_jobs() -> None:
     assert metrics.latency_ms()["wait"]["p50"] == 250.0
     assert metrics.latency_ms()["run"]["p99"] == 2000.0
     assert metrics.real_time_factor()["p95"] == 0.2
+
+
+@given(st.floats(0, 1e6), st.sampled_from([TIME_BOUNDS, AUDIO_BOUNDS, FACTOR_BOUNDS]))
+def test_value_is_counted_in_its_bucket(value: float, bounds: tuple[float, ...]) -> None:
+    histogram = Histogram(bounds)
+    histogram.add(value)
+    found = histogram.as_data()
+    below = sum(bound < value for bound in bounds)
+    assert found["counts"] == [int(bucket == below) for bucket in range(len(bounds) + 1)]
+    assert found["sum"] == round(value, 6)
+
+
+@pytest.mark.parametrize("bounds", [TIME_BOUNDS, AUDIO_BOUNDS, FACTOR_BOUNDS])
+def test_bucket_holds_its_upper_bound(bounds: tuple[float, ...]) -> None:
+    """The bound is `le`, less or equal."""
+    histogram = Histogram(bounds)
+    for bound in bounds:
+        histogram.add(bound)
+    assert histogram.counts == [1] * len(bounds) + [0]
+
+
+def test_done_job_is_in_every_histogram() -> None:
+    metrics = Metrics()
+    metrics.job_done(wait=0.25, run=2.0, audio_seconds=10.0, now=1.0)
+    metrics.job_done(wait=0.5, run=1.0, audio_seconds=0.0, now=2.0)
+    sums = {name: (sum(of["counts"]), of["sum"]) for name, of in metrics.histograms().items()}
+    assert sums == {
+        "wait_seconds": (2, 0.75),
+        "run_seconds": (2, 3.0),
+        "audio_seconds": (2, 10.0),
+        # Audio of no length has no factor.
+        "real_time_factor": (1, 0.2),
+    }
 
 
 def test_audio_of_no_length_has_no_real_time_factor() -> None:

@@ -7,9 +7,10 @@ import pytest
 from wyoming.event import Event
 from wyoming.info import Info
 
-from asrd.asrctl.snapshot import Snapshot
+from asrd.errors import Cause
 from asrd.front.reporting import snapshot
 from asrd.front.scheduling.workers import WorkerState
+from asrd.snapshot import Snapshot
 from asrd.version import __version__
 from asrd.wire.fields import parse
 from tests.support.reporting import ALICE, BOB, ROOT, crash, front, peer, submit, worker
@@ -20,12 +21,13 @@ def each(value: float) -> dict[str, float]:
 
 
 def test_snapshot_of_a_busy_daemon() -> None:
-    made = front("0", queue_max=5)
+    made = front("0", queue_max=5, connections_max=9)
     submit(made, "running", at=101.0)
     submit(made, "waiting", at=102.5)
     submit(made, "later", at=103.0)
     made.metrics.job_done(wait=0.5, run=1.0, audio_seconds=10.0, now=102.0)
-    made.scheduler.retried = 2
+    made.scheduler.retried, made.scheduler.given_back = 2, 3
+    made.connections["0"].info.failures[Cause.SIGNAL] += 2
     assert snapshot.snapshot(made, peer(ALICE), now=103.5) == {
         "state": "ok",
         "problems": [],
@@ -33,12 +35,23 @@ def test_snapshot_of_a_busy_daemon() -> None:
         "uptime_s": 3.5,
         "pid": os.getpid(),
         "connections": 3,
+        "connections_max": 9,
         "queue": {"depth": 2, "max": 5, "oldest_wait_ms": 1000},
-        "jobs": {"accepted": 0, "done": 1, "retried": 2, "failed": {}, "refused": {}},
+        "jobs": {
+            "accepted": 0,
+            "done": 1,
+            "retried": 2,
+            "suspended": 1,
+            "resumed": 0,
+            "failed": {},
+            "refused": {},
+        },
         "ignored_events": 0,
+        "live_steps": 0,
         "audio_seconds": 10.0,
         "latency_ms": {"wait": each(500.0), "run": each(1000.0)},
         "real_time_factor": each(0.1),
+        "histograms": made.metrics.histograms(),
         "workers": [
             {
                 "name": "0",
@@ -60,6 +73,7 @@ def test_snapshot_of_a_busy_daemon() -> None:
                 ],
                 "jobs_done": 0,
                 "restarts": 0,
+                "failures": {"signal": 2},
                 "load_seconds": 0.25,
                 "last_death": None,
             }

@@ -100,6 +100,15 @@ def test_last_words_of_a_resumed_recording_are_no_measure_for_commands() -> None
     assert it.retry_after_ms(command(2), 1600.0) == 400
 
 
+def test_search_for_speech_is_no_measure_for_commands() -> None:
+    it = known(slots=1)
+    for number in range(3, 23):
+        it.submit(job(2, seconds=3.0, needs=Needs(speech=True)), 1000.0)
+        it.job_done("0", number, "text", 1000.01, 0.005, 3.0)
+    it.submit(command(2), 1001.0)
+    assert it.retry_after_ms(command(3), 1001.0) == 400
+
+
 def test_limit_of_running_jobs_counts_in_the_prediction() -> None:
     it = known(slots=4, jobs_running_max_per_user=1)
     it.submit(hour(1), 1000.0)

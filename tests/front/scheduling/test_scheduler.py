@@ -147,6 +147,15 @@ def test_rule_8_word_timestamps_need_alignment_heads() -> None:
     assert refusal(it, refused) == (Code.BAD_REQUEST, text)
 
 
+def test_rule_8_task_speech_needs_a_worker_that_knows_it() -> None:
+    it, mine = mixed(), job(needs=Needs(speech=True))
+    old = Skills(frozenset({"en", "de"}), speech=False)
+    it.worker_ready("1", "base", 0.0, skills=old)
+    assert it.submit(mine, 1.0)[0] == Start(mine, "0", 1)
+    text = "end_of_speech_ms, task: no worker can find speech: its asrd is too old for that"
+    assert refusal(it, job(needs=Needs("base", speech=True))) == (Code.BAD_REQUEST, text)
+
+
 def test_rule_8_model_is_found_by_the_name_of_its_directory() -> None:
     it = scheduler("0", queue_max=5)
     it.worker_ready("0", "/srv/models/Base/", 0.0)

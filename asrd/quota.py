@@ -6,10 +6,14 @@ from asrd.wire.peer import User, named
 
 
 class Quota:
-    """At most `limit` of `what` for all users, and `per_user` for each (0: no limit of its own)."""
+    """At most `limit` of `what` for all users, and `per_user` for each (0: no limit of its own).
 
-    def __init__(self, limit: int, per_user: int, what: str) -> None:
+    All of it counts for the quota that it is `within`, too.
+    """
+
+    def __init__(self, limit: int, per_user: int, what: str, within: "Quota | None" = None) -> None:
         self.used = 0
+        self._within = within
         self._limit, self._per_user, self._what = limit, per_user, what
         self._of_user: Counter[User] = Counter()
 
@@ -23,7 +27,7 @@ class Quota:
             return f"the limit for all clients is reached ({self._what}: {self._limit})"
         if 0 < self._per_user < self._of_user[user] + more:
             return f"the limit for {named(user)} is reached ({self._what}: {self._per_user})"
-        return None
+        return None if self._within is None else self._within.why_full(user, more)
 
     def add(self, user: User, change: int) -> None:
         """Counts what a user takes; a negative `change` gives it back."""
@@ -31,3 +35,5 @@ class Quota:
         self._of_user[user] += change
         if not self._of_user[user]:
             del self._of_user[user]
+        if self._within is not None:
+            self._within.add(user, change)
