@@ -82,6 +82,13 @@ def sockets(host: Host) -> Iterator[Finding]:
             yield ok(f"{name} listens")
     if not any(name.startswith("asr-worker@") for name in units):
         yield wrong("no worker's socket is active, so no job can run", _ENABLE_WORKER)
+    # Only if the admin wants it: strangers come in there.
+    for name, unit in host.units("asrd-wyoming.socket").items():
+        if unit["ActiveState"] == "active":
+            yield ok(f"{name} listens")
+        elif unit["UnitFileState"] == "enabled":
+            # systemd starts no socket of a service that runs.
+            yield wrong(f"{name} is enabled, but not active", "sudo systemctl restart asrd")
 
 
 def _restart(unit: str) -> str:

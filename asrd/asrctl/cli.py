@@ -10,10 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from asrd.asrctl import program, prometheus
+from asrd import prometheus
+from asrd.asrctl import program
 from asrd.asrctl.doctor import doctor
 from asrd.asrctl.progress import can_redraw
-from asrd.asrctl.snapshot import read_snapshot
 from asrd.asrctl.streams import complain, mention, show
 from asrd.asrctl.table import crash_page, health_line, page
 from asrd.asrctl.transcribing import add_arguments, transcribe
@@ -22,6 +22,7 @@ from asrd.errors import AsrdError, ConnectionLost
 from asrd.exitcodes import HEALTH, HEALTH_CODES, Exit
 from asrd.safe_text import escape, safe_json
 from asrd.settings import DEFAULT_SOCKET
+from asrd.snapshot import read_snapshot
 from asrd.version import __version__
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ def health(args: argparse.Namespace) -> int:
 
 
 def metrics(args: argparse.Namespace) -> int:
-    show(prometheus.metrics(read_snapshot(_ask(args, Client.status))))
+    show(prometheus.metrics(read_snapshot(_ask(args, Client.status)), args.openmetrics))
     return Exit.OK
 
 
@@ -162,7 +163,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help=f"report unreachable without an answer in this time (default: {_HEALTH_SECONDS:g})",
     )
-    command(metrics, "the figures of status in Prometheus' text format")
+    measured = command(metrics, "the figures of status in Prometheus' text format")
+    measured.add_argument(
+        "--openmetrics",
+        action="store_true",
+        help="in OpenMetrics 1.0, which ends with # EOF",
+    )
     watched = command(watch, "repeat status until Ctrl-C")
     watched.add_argument(
         "--interval", type=_seconds, default=2.0, metavar="SECONDS", help="default: 2"

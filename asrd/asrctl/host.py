@@ -7,12 +7,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from asrd.asrctl.snapshot import Snapshot, read_snapshot
 from asrd.client.client import Client
 from asrd.config import config_path
+from asrd.snapshot import Snapshot, read_snapshot
 
 _PROPERTIES = "Id,LoadState,ActiveState,Result,NRestarts,StatusText"
-_PROPERTIES += ",DevicePolicy,DeviceAllow,PrivateDevices"
+_PROPERTIES += ",DevicePolicy,DeviceAllow,PrivateDevices,UnitFileState"
 
 
 class Host:

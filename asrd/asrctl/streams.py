@@ -64,8 +64,13 @@ def mention(text: str) -> None:
 
 def complain(message: str) -> None:
     """Writes one line to stderr; never raises, since there is no other place for it."""
+    hint(f"{_program}: {one_line(message)}\n")
+
+
+def hint(text: str) -> None:
+    """Writes to the terminal on stderr as it is; never raises."""
     try:
-        sys.stderr.write(f"{_program}: {one_line(message)}\n")
+        sys.stderr.write(text)
         sys.stderr.flush()
     except OSError:
         stdio.silence(sys.stderr)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from asrd.asrctl.cells import cells, ljust
-from asrd.asrctl.snapshot import Counts, CrashedJob, Job, Snapshot, Worker
 from asrd.safe_text import one_line
+from asrd.snapshot import Counts, CrashedJob, Job, Snapshot, Worker
 
 _WORKER_COLUMNS = [
     *("WORKER", "STATE", "PID", "MODEL", "DEVICE", "COMPUTE"),

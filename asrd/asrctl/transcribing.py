@@ -3,21 +3,22 @@
 import argparse
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from asrd.asrctl.formats import FORMATS, LanguageWriter, Writer
 from asrd.asrctl.options import add_engine_options, listed
 from asrd.asrctl.progress import ProgressBar
 from asrd.asrctl.streams import OutputLost, check_stdout, complain, open_stdin, show
-from asrd.client.attempts import JobOptions
+from asrd.client.attempts import JobOptions, LiveOptions
 from asrd.client.client import Client, SegmentStream
 from asrd.errors import AsrdError, ConnectionLost
 from asrd.exitcodes import EXIT_CODES, Exit, exit_code
+from asrd.formats import FORMATS, LanguageWriter, Writer
 from asrd.wire.client_events import Transcript
 
-STDIN = "-"
+STDIN, MICROPHONE = "-", "microphone"
 SPLIT = "split"
 # The name of the bundled model, used by workers without a configured one.
 DEMO = "demo"
@@ -32,7 +33,7 @@ def add_arguments(
     parser.usage = "%(prog)s [OPTION ...] FILE [FILE ...]"
     parser.epilog = EXIT_CODES
     add = parser.add_argument
-    add("files", nargs="+", metavar="FILE", help="audio or video; - is stdin")
+    add("files", nargs="*", metavar="FILE", help="audio or video; - is stdin")
     add(
         "--format",
         choices=FORMATS,
@@ -109,7 +110,43 @@ def add_arguments(
     )
     parser.set_defaults(split_channels=None)
     add("--quiet", action="store_true", help="no progress bar, no notices; warnings are printed")
+    _add_live(parser)
     add_engine_options(parser)
+
+
+def _add_live(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group(
+        "live text", "The text while somebody speaks, from a pipe; Ctrl-C ends the audio."
+    ).add_argument
+    add(
+        "--live",
+        action="store_true",
+        help="FILE, or stdin without one, is 16-bit samples, raw or WAV, as from arecord or ffmpeg",
+    )
+    add(
+        "--microphone",
+        metavar="DEVICE",
+        nargs="?",
+        const="",
+        help="live text of this microphone: its number or a part of its name; requires sounddevice",
+    )
+    add(
+        "--live-step-ms",
+        type=int,
+        metavar="MS",
+        help="decode after so much new audio (default: 1000)",
+    )
+    add(
+        "--final",
+        choices=("live", "exact"),
+        help="live (default): the transcript is the live text; exact: decode everything again",
+    )
+    add(
+        "--end-of-speech-ms",
+        type=int,
+        metavar="MS",
+        help="so much silence after speech ends the audio",
+    )
 
 
 def transcribe(args: argparse.Namespace) -> int:
@@ -132,8 +169,9 @@ def transcribe_files(args: argparse.Namespace, targets: Mapping[str, Path]) -> E
     first_failure = Exit.OK
     models: set[str | None] = set()
     with Client(args.socket) as client:
+        work = _transcribe_live if args.live else partial(_transcribe, client)
         for name in args.files:
-            code = _attempt(client, name, targets.get(name), args, models)
+            code = _attempt(work, name, targets.get(name), args, models)
             first_failure = first_failure or code
             if code is Exit.UNREACHABLE:
                 break
@@ -145,7 +183,7 @@ def transcribe_files(args: argparse.Namespace, targets: Mapping[str, Path]) -> E
 
 
 def _attempt(
-    client: Client,
+    work: Callable[[str, Path | None, argparse.Namespace], Transcript],
     name: str,
     target: Path | None,
     args: argparse.Namespace,
@@ -153,7 +191,7 @@ def _attempt(
 ) -> Exit:
     """Transcribes a file, reports warnings or the error, and adds the model that was used."""
     try:
-        transcript = _transcribe(client, name, target, args)
+        transcript = work(name, target, args)
     except OutputLost as lost:
         if target is None:
             # The other files have no other place to go.
@@ -188,13 +226,42 @@ def _transcribe(
             transcript = client.transcribe(audio, **options)
         finally:
             bar.clear()
-    # Written only when the transcript is complete: a failed job leaves the file as it was.
+    _write(target, writer.whole(transcript))
+    return transcript
+
+
+def _transcribe_live(name: str, target: Path | None, args: argparse.Namespace) -> Transcript:
+    # Imported here: other commands start faster without an event loop.
+    from asrd.asrctl.live import Shown, hear
+    from asrd.asrctl.live_source import open_microphone, open_pipe
+
+    options: Any = {key: vars(args)[key] for key in LiveOptions.__annotations__ if key in args}
+    writer = FORMATS[args.format](name)
+    at_once = target is None and args.final != "exact" and args.format != "json"
+    format_ = options.pop("sample_rate"), options.pop("channels")
+    if args.microphone is None:
+        opened = open_pipe(None if name == STDIN else name, *format_)
+    else:
+        opened = open_microphone(args.microphone, *format_)
+    with opened as source:
+        shown = Shown(writer, at_once=at_once, flows=args.format == "txt", quiet=args.quiet)
+        try:
+            transcript = hear(args.socket, source, options, shown.update)
+        finally:
+            shown.end()
+    if target is None:
+        shown.finish(transcript)
+    else:
+        _write(target, writer.whole(transcript))
+    return transcript
+
+
+def _write(target: Path, text: str) -> None:
+    """Writes a complete transcript: a failed job leaves the file as it was."""
     try:
-        text = writer.whole(transcript)
         target.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise OutputLost(str(target), error) from error
-    return transcript
 
 
 def _print(stream: SegmentStream, writer: Writer, bar: ProgressBar) -> Transcript:
@@ -214,17 +281,39 @@ def _only_language(args: argparse.Namespace) -> bool:
 
 def _check_options(args: argparse.Namespace) -> None:
     """Ends the program for options that exclude each other."""
+    _check_live_options(args)
     if args.task == "detect" and args.format in ("srt", "vtt"):
         args.parser.error("--task detect: there are no subtitles; use the format txt or json")
     if args.files.count(STDIN) > 1:
         args.parser.error("FILE: standard input can be read only once")
-    raw = args.encoding not in (None, "file")
+    raw = args.live or args.encoding not in (None, "file")
     if args.channels == SPLIT:
         if raw:
             args.parser.error("--channels: must be a number for raw samples")
         args.channels, args.split_channels = None, True
     if not raw and (args.sample_rate or args.channels):
         args.parser.error("--rate and --channels N require the --encoding of raw samples")
+
+
+def _check_live_options(args: argparse.Namespace) -> None:
+    error = args.parser.error
+    args.live = args.live or args.microphone is not None
+    if not args.live:
+        if not args.files:
+            error("the following arguments are required: FILE")
+        for name in ("live_step_ms", "final", "end_of_speech_ms"):
+            if vars(args)[name] is not None:
+                error(f"--{name.replace('_', '-')} requires --live")
+        return
+    if args.microphone is not None and args.files:
+        error("--microphone: there can be no FILE as well")
+    if len(args.files) > 1:
+        error("--live takes one FILE")
+    if args.encoding not in (None, "pcm_s16le"):
+        error("--live: the samples must have 16 bits (--encoding pcm_s16le)")
+    if args.task == "detect":
+        error("--task detect is not possible with --live")
+    args.files = args.files or [STDIN if args.microphone is None else MICROPHONE]
 
 
 def _targets(args: argparse.Namespace) -> dict[str, Path]:

@@ -8,35 +8,29 @@ share.
 """
 
 import contextlib
-import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any, Unpack
 
 import anyio
-import anyio.abc
 import anyio.to_thread
 
-from asrd.client.attempts import Attempts, JobOptions, cancel_request
-from asrd.client.connect import BACKLOG_PAUSE, connect, socket_path
-from asrd.client.conversation import (
-    ANSWER_SECONDS,
-    Answer,
-    AnswerDecoder,
-    Call,
-    Conversation,
-    silent,
+from asrd.client.asyncconnection import AsyncConnection, Entered
+from asrd.client.attempts import (
+    PATIENCE_SECONDS,
+    Attempts,
+    JobOptions,
+    LiveOptions,
+    cancel_request,
 )
+from asrd.client.connect import socket_path
+from asrd.client.conversation import ANSWER_SECONDS, Answer, Call, silent
 from asrd.client.forking import OfOneProcess
 from asrd.client.jobs import Jobs
+from asrd.client.live import AsyncLiveStream, Chunks
 from asrd.client.source import Audio, Source, open_source
-from asrd.errors import AsrdError, ConnectionLost, ProtocolError
-from asrd.wire import fdsocket
+from asrd.errors import AsrdError
 from asrd.wire.client_events import Transcript
-from asrd.wire.connection import Connection
 from asrd.wire.records import Segment
-
-# Thousands of requests that the daemon has not read yet. Above it, the connection is given up.
-_OUTPUT_MAX = 4 << 20
 
 
 class AsyncClient:
@@ -51,13 +45,14 @@ class AsyncClient:
     ProtocolError if the answer is not asrd's protocol, and RuntimeError outside `async with`.
 
     Args:
-        socket: the path of the daemon's socket; see Client.
+        socket, patience: see Client.
     """
 
-    def __init__(self, socket: str | None = None) -> None:
+    def __init__(self, socket: str | None = None, *, patience: float = PATIENCE_SECONDS) -> None:
         self.socket = socket_path(socket)
-        self._entered: _Entered | None = None
+        self._entered: Entered | None = None
         self._jobs = Jobs()
+        self.patience = patience
 
     def __repr__(self) -> str:
         return f"<AsyncClient {self.socket} {self._entered and self._entered.shared!r}>"
@@ -82,6 +77,26 @@ class AsyncClient:
         Args and Raises: see `transcribe`. Wrong options raise here, all else in the iteration.
         """
         return AsyncSegmentStream(self, audio, options, stream=True)
+
+    def live(self, chunks: Chunks, **options: Unpack[LiveOptions]) -> AsyncLiveStream:
+        """Returns an asynchronous iterator of the text of audio that is still arriving.
+
+        It yields a TranscriptChunk whenever something has changed: `text` is new and final, said
+        between `start` and `end` (seconds), or empty; `pending` is the text behind it, which may
+        still change, or None. `transcript` has the whole, after the last one.
+
+        The stream has a connection of its own. It is not submitted again: its audio is gone.
+
+        Args:
+            chunks: an asynchronous or plain iterable of bytes: 16-bit little-endian samples, which
+                end when it ends. A plain one is read in a thread, since it may block.
+            options: see LiveOptions.
+
+        Raises: see Client.transcribe, at once for wrong options, all else in the iteration; also
+            BadRequest if the daemon is too old, TypeError for chunks that are not bytes, and what
+            `chunks` raises.
+        """
+        return AsyncLiveStream(self._here, chunks, options)
 
     async def status(self, *, crashes: bool = False) -> dict[str, Any]:
         """Returns the daemon's snapshot (the `status` event of docs/protocol.md).
@@ -111,7 +126,7 @@ class AsyncClient:
         return getattr(answer, "jobs", 0)
 
     async def __aenter__(self) -> "AsyncClient":
-        self._entered = _Entered(self.socket, await anyio.create_task_group().__aenter__())
+        self._entered = Entered(self.socket, await anyio.create_task_group().__aenter__())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -135,41 +150,12 @@ class AsyncClient:
         except TimeoutError:
             raise silent(self.socket, ANSWER_SECONDS) from None
 
-    def _here(self) -> "_Entered":
+    def _here(self) -> "Entered":
         if self._entered is None or self._entered.inherited:
             raise RuntimeError(
                 "AsyncClient works inside 'async with AsyncClient() as client' of the same process"
             )
         return self._entered
-
-
-class _Entered(OfOneProcess):
-    """An `async with` of a client: its tasks, and the connection that its calls share."""
-
-    def __init__(self, path: str, tasks: anyio.abc.TaskGroup) -> None:
-        self.tasks = tasks
-        self.shared: _AsyncConnection | None = None
-        self._path = path
-        self._connecting = anyio.Lock()
-        super().__init__()
-
-    def leave(self) -> None:
-        self.shared = None
-
-    async def connection(self) -> "_AsyncConnection":
-        """Returns the shared connection, a new one if it has ended."""
-        async with self._connecting:
-            if self.shared is None or self.shared.ended:
-                self.shared = await self.connect()
-            return self.shared
-
-    async def connect(self) -> "_AsyncConnection":
-        while (sock := connect(self._path)) is None:
-            # The kernel has no event for "there is room again".
-            await anyio.sleep(BACKLOG_PAUSE)
-        connection = _AsyncConnection(sock, self._path, self.tasks)
-        self.tasks.start_soon(connection.run)
-        return connection
 
 
 class AsyncSegmentStream(OfOneProcess):
@@ -184,13 +170,19 @@ class AsyncSegmentStream(OfOneProcess):
     ) -> None:
         # At most one. A list, since its `pop` can't give the same source to two threads.
         self._sources: list[Source] = []
-        self._connection: _AsyncConnection | None = None
+        self._connection: AsyncConnection | None = None
         self._call: Call | None = None
         self._closed = False
         self._woken = anyio.Event()
         self._client = client
         self._audio = audio
-        self._attempts = Attempts(options, anyio.current_time(), client._jobs, stream=stream)
+        self._attempts = Attempts(
+            options,
+            anyio.current_time(),
+            client._jobs,
+            stream=stream,
+            patience=client.patience,
+        )
         super().__init__()
 
     @property
@@ -278,63 +270,3 @@ class AsyncSegmentStream(OfOneProcess):
         if self._connection is not None and self._call is not None:
             self._connection.abandon(self._call)
         self._connection = self._call = None
-
-
-class _AsyncConnection(OfOneProcess):
-    """A connection for any number of calls, and the task that reads it. Owns the socket."""
-
-    def __init__(self, sock: socket.socket, path: str, tasks: anyio.abc.TaskGroup) -> None:
-        self._sock = sock
-        self._conversation = Conversation(path)
-        buffer = memoryview(bytearray(fdsocket.READ_SIZE))
-        self._wire = Connection(sock, AnswerDecoder(), tasks, buffer, output_max=_OUTPUT_MAX)
-        super().__init__()
-
-    def __repr__(self) -> str:
-        return repr(self._conversation)
-
-    @property
-    def ended(self) -> bool:
-        return self.inherited or self._conversation.error is not None
-
-    def open(self, kind: str, data: dict[str, Any], fds: Sequence[int] = ()) -> Call:
-        call = self._conversation.open(kind, data, len(fds))
-        self._wire.send(kind, data, fds)
-        return call
-
-    async def next_answer(self, call: Call) -> Answer:
-        """Raises JobError, ConnectionLost, ProtocolError."""
-        while (answer := call.take()) is None:
-            woken = anyio.Event()
-            call.wake = woken.set
-            await woken.wait()
-        return answer
-
-    def abandon(self, call: Call) -> None:
-        """Cancels the call's job, unless it is over."""
-        if not call.over and not self.ended:
-            self._wire.send("cancel", {"job_id": call.job_id})
-
-    def close(self) -> None:
-        self._wire.shutdown()
-
-    def leave(self) -> None:
-        # The socket first: before `Connection` closes an open one, it notifies the event loop,
-        # which is the parent's.
-        self._sock.close()
-        self._wire.close()
-
-    async def run(self) -> None:
-        """Reads until the connection ends, then ends the conversation."""
-        try:
-            while not self.ended and (frame := await self._wire.receive()) is not None:
-                self._conversation.receive(frame)
-            self._conversation.end(None)
-        except (OSError, ProtocolError) as error:
-            self._conversation.end(error)
-        finally:
-            if not self.inherited:
-                self._conversation.fail(ConnectionLost("the client was closed"))
-                # `close` alone ends nothing while a forked process has a copy of the descriptor.
-                self._wire.shutdown()
-                self._wire.close()

@@ -21,7 +21,7 @@ import secrets
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 from asrd import errors
 from asrd.client.conversation import Answer
@@ -30,6 +30,8 @@ from asrd.wire import client_events
 from asrd.wire.fields import dump, parse, unknown_keys
 from asrd.wire.options import Options
 from asrd.wire.records import AudioFormat, Segment
+
+T = TypeVar("T")
 
 # How long a call without a timeout waits for the daemon to accept its job, after the last progress.
 PATIENCE_SECONDS = 60.0
@@ -44,17 +46,16 @@ _DOUBLINGS = 6
 _LONGEST_TIMEOUT = 24 * 3600.0
 
 
-class JobOptions(TypedDict, total=False):
-    """The options of `transcribe` and `stream`; the daemon's defaults apply to absent ones.
+class CommonOptions(TypedDict, total=False):
+    """The options of all jobs; the daemon's defaults apply to absent ones.
 
     language to window: faster-whisper's options of the same names, and asrd's own: see
     asrd.wire.options, or docs/protocol.md.
     model: the name of a model that a worker has loaded.
     job_id, trace_id: names for the job in logs and in the daemon's status.
+    user: for a gateway (docs/settings.md), the user that it speaks for.
     timeout: in seconds, for all waiting, running and retrying together.
     sample_rate: in Hz, 16000 by default; channels: interleaved, 1 by default. For PCM only.
-    encoding: `file` (any container that PyAV reads; the default), `pcm_s16le` or `pcm_f32le`.
-    on_progress: called with each Progress; a job that is submitted again starts from 0.
     """
 
     language: str | None
@@ -100,11 +101,36 @@ class JobOptions(TypedDict, total=False):
     model: str | None
     job_id: str | None
     trace_id: str | None
+    user: str | None
     timeout: float | None
     sample_rate: int
     channels: int
+
+
+class JobOptions(CommonOptions, total=False):
+    """The options of `transcribe` and `stream`: CommonOptions, and the following.
+
+    encoding: `file` (any container that PyAV reads; the default), `pcm_s16le` or `pcm_f32le`.
+    on_progress: called with each Progress; a job that is submitted again starts from 0.
+    """
+
     encoding: str | None
     on_progress: Callable[[client_events.Progress], object] | None
+
+
+class LiveOptions(CommonOptions, total=False):
+    """The options of `live`: CommonOptions, and the following. `timeout` begins at the end of the
+    audio; the daemon takes at most 2 channels and 48000 Hz.
+
+    live_step_ms: the text so far is decoded again after so much new audio; 1000 by default.
+    final: `live` (the default: the transcript is the text that the stream has yielded) or `exact`
+        (the whole recording is decoded once more).
+    end_of_speech_ms: silence after speech that ends the stream; absent, only `chunks` ends it.
+    """
+
+    live_step_ms: int | None
+    final: str | None
+    end_of_speech_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +156,10 @@ class Attempts:
         jobs: Jobs,
         *,
         stream: bool,
+        patience: float = PATIENCE_SECONDS,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        given = _given(options)
+        given = _given(options, JobOptions)
         described = AudioHint.__dataclass_fields__.keys() & given.keys()
         self.hint = AudioHint(**{key: given.pop(key) for key in described})
         self._timeout = _timeout(given.pop("timeout", None))
@@ -143,6 +170,7 @@ class Attempts:
         self.pause = 0.0
         self.transcript: client_events.Transcript | None = None
         self._deadline = None if self._timeout is None else now + self._timeout
+        self._patience = patience
         self._jitter = jitter
         self._jobs = jobs
         self._job = Job()
@@ -271,7 +299,7 @@ class Attempts:
     def _wait_for_room(self, error: errors.JobError, now: float, since: float) -> None:
         self._in_flight = False
         self._jobs.leave(self._job)
-        self._wait(error, now, max(since, self._jobs.last_progress()) + PATIENCE_SECONDS)
+        self._wait(error, now, max(since, self._jobs.last_progress()) + self._patience)
         self._jobs.wait(self._job)
 
     def _lost(self, error: errors.ConnectionLost, now: float) -> None:
@@ -299,9 +327,24 @@ class Attempts:
             raise error
 
 
-def _given(options: JobOptions) -> dict[str, Any]:
+def live_request(options: LiveOptions) -> tuple[dict[str, Any], client_events.AudioStart]:
+    """Returns the data of a live stream's `transcribe`, and its audio-start.
+
+    Raises BadRequest for options out of range, TypeError for unknown ones.
+    """
+    given = _given(options, LiveOptions)
+    format_ = {"rate": given.pop("sample_rate", 16_000), "channels": given.pop("channels", 1)}
+    timeout = _timeout(given.pop("timeout", None))
+    fields = {"job_id": secrets.token_hex(8), **_checked(given), "live": True}
+    if timeout is not None:
+        fields["timeout_ms"] = max(1, int(timeout * 1000))
+    start = _check(client_events.AudioStart, {**format_, "width": 2}, rate="sample_rate")
+    return fields, start
+
+
+def _given(options: JobOptions | LiveOptions, known: type) -> dict[str, Any]:
     # A misspelt option would silently have no effect.
-    unknown = [key for key in options if key not in JobOptions.__annotations__]
+    unknown = [key for key in options if key not in known.__annotations__]
     inner = unknown_keys(Options, {"vad_parameters": options.get("vad_parameters")})
     for key in [*unknown, *inner]:
         raise TypeError(f"unexpected keyword argument {key!r}")
@@ -330,10 +373,10 @@ def cancel_request(job_id: str) -> dict[str, Any]:
     return fields
 
 
-def _check(cls: type, fields: dict[str, Any], **renamed: str) -> None:
+def _check(cls: type[T], fields: dict[str, Any], **renamed: str) -> T:
     """Raises BadRequest with the name that a caller knows: `renamed` has those that differ."""
     try:
-        parse(cls, fields)
+        return parse(cls, fields)
     except errors.FieldError as error:
         field = renamed.get(error.field, error.field)
         raise errors.BadRequest(f"{field}: {error.problem}") from None

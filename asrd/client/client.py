@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Unpack
 
-from asrd.client.attempts import Attempts, JobOptions, cancel_request
+from asrd.client.attempts import PATIENCE_SECONDS, Attempts, JobOptions, cancel_request
 from asrd.client.connect import BACKLOG_PAUSE, connect, socket_path
 from asrd.client.conversation import (
     ANSWER_SECONDS,
@@ -52,11 +52,14 @@ class Client(Closing):
     Args:
         socket: the path of the daemon's socket. Default: ASRD_SOCKET, else the system's socket if
             this user may use it, else that of the user's own `asrd run`.
+        patience: how long a call without a timeout waits for the daemon to accept its job, in
+            seconds after the last progress on another; with 0, `busy` raises at once.
     """
 
-    def __init__(self, socket: str | None = None) -> None:
+    def __init__(self, socket: str | None = None, *, patience: float = PATIENCE_SECONDS) -> None:
         self._idle: list[_BlockingConnection] = []
         self._jobs = Jobs()
+        self.patience = patience
         self._closed = False
         self.socket = socket_path(socket)
 
@@ -169,7 +172,9 @@ class SegmentStream(OfOneProcess, Closing):
         self._connection: _BlockingConnection | None = None
         self._source: Source | None = None
         self._client = client
-        self._attempts = Attempts(options, time.monotonic(), client._jobs, stream=stream)
+        self._attempts = Attempts(
+            options, time.monotonic(), client._jobs, stream=stream, patience=client.patience
+        )
         # Unlike an Event's, its `put` may be called from `__del__` and from a signal handler.
         self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._attempts.wake_by(partial(self._woken.put, None))

@@ -38,7 +38,9 @@ _LAST_ANSWERS = {
     "describe": "info",
 }
 _UNCHECKED = frozenset({"status", "info"})
-_INTERMEDIATE = frozenset({"accepted", "segment", "progress"})
+_INTERMEDIATE = frozenset(
+    {"accepted", "segment", "progress", "transcript-start", "transcript-chunk"}
+)
 # The daemon answers anything but a job within milliseconds, no matter what its workers do.
 ANSWER_SECONDS = 10.0
 
@@ -74,12 +76,12 @@ class Call:
         self.job_id = job_id
         self.over = False
         self.wake: Callable[[], object] = lambda: None
-        self._answers: deque[Answer | AsrdError] = deque()
+        self._answers: deque[Answer | Exception] = deque()
 
     def __repr__(self) -> str:
         return f"<Call {self.job_id or self.expects} untaken={len(self._answers)}>"
 
-    def put(self, answer: Answer | AsrdError, *, last: bool) -> None:
+    def put(self, answer: Answer | Exception, *, last: bool) -> None:
         self.over = last
         self._answers.append(answer)
         self.wake()
@@ -93,7 +95,7 @@ class Call:
         if not self._answers:
             return None
         answer = self._answers.popleft()
-        if isinstance(answer, AsrdError):
+        if isinstance(answer, Exception):
             raise answer
         return answer
 

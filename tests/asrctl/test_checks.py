@@ -8,9 +8,9 @@ import pytest
 from asrd.asrctl import checks, doctor
 from asrd.asrctl.checks import Finding, Verdict
 from asrd.asrctl.host import Host
-from asrd.asrctl.snapshot import Snapshot, read_snapshot
 from asrd.demo import MODEL
 from asrd.errors import ConnectionLost
+from asrd.snapshot import Snapshot, read_snapshot
 
 SOUND = {
     "LoadState": "loaded", "ActiveState": "active", "Result": "success", "NRestarts": "0",
@@ -153,6 +153,25 @@ def test_no_worker_is_enabled(host: FakeHost) -> None:
     del host.known["asr-worker@0.socket"]
     ((_, fix),) = wrongs(checks.sockets(host))
     assert fix == "sudo systemctl enable --now asr-worker@0.socket"
+
+
+@pytest.mark.parametrize(
+    ("state", "enabled", "listens", "fixes"),
+    [
+        ("inactive", "disabled", False, []),
+        ("active", "enabled", True, []),
+        ("inactive", "enabled", False, ["sudo systemctl restart asrd"]),
+        ("failed", "enabled", False, ["sudo systemctl restart asrd"]),
+    ],
+)
+def test_door_for_wyoming_clients(
+    host: FakeHost, state: str, enabled: str, listens: bool, fixes: list[str]
+) -> None:
+    door = SOUND | {"ActiveState": state, "UnitFileState": enabled}
+    host.known["asrd-wyoming.socket"] = door
+    assert [fix for _, fix in wrongs(checks.sockets(host))] == fixes
+    texts = [found.text for found in checks.sockets(host)]
+    assert ("asrd-wyoming.socket listens" in texts) == listens
 
 
 def test_user_who_may_not_connect(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:

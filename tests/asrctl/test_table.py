@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from asrd.asrctl.snapshot import Snapshot, read_snapshot
 from asrd.asrctl.table import crash_page, duration, health_line, page
+from asrd.snapshot import Snapshot, read_snapshot
 from tests.support.status import SNAPSHOT
 
 PAGE = """\

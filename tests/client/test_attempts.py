@@ -319,3 +319,18 @@ def test_no_history_continues_after_the_timeout(
             now += attempts.pause
             assert now < end
         pytest.fail("it never gave up")
+
+
+def test_without_patience_a_refusal_is_the_answer() -> None:
+    for error in (Busy("full", retry_after_ms=5), DeadlineExceeded("late", phase="queue")):
+        attempts = Attempts({"user": "alice"}, NOON, Jobs(), stream=False, patience=0)
+        assert attempts.request(AUDIO, NOON)["user"] == "alice"
+        with pytest.raises(type(error)):
+            attempts.failed(error, NOON)
+
+
+def test_timeout_is_patience_enough() -> None:
+    attempts = Attempts({"timeout": 10.0}, NOON, Jobs(), stream=False, patience=0)
+    attempts.request(AUDIO, NOON)
+    attempts.failed(Busy("full", retry_after_ms=5), NOON)
+    assert attempts.pause > 0

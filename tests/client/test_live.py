@@ -1,5 +1,7 @@
 """Both clients and asrctl against `asrd run` with the real engine and the demo model."""
 
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from asrd.errors import Busy
 from asrd.exitcodes import Exit
 from asrd.wire.client_events import Progress
 from tests.support.daemons import Daemon
+from tests.support.paths import ROOT
 from tests.support.raw import TEXTS, wait_for
 from tests.support.subprocesses import started
 
@@ -186,3 +189,31 @@ def test_asrctl_works_with_a_real_daemon(daemon: Daemon) -> None:
     code, out, _ = asrctl(daemon, "health")
     assert (code, out[:3]) == (0, "ok:")
     assert asrctl(daemon, "ping")[0] == asrctl(daemon, "describe")[0] == Exit.OK
+
+
+def example_of_live_text() -> str:
+    page = (ROOT / "docs" / "client.md").read_text()
+    examples: list[str] = re.findall(r"```python\n(.*?)```", page, re.S)
+    (example,) = [text for text in examples if "client.live(" in text]
+    return example
+
+
+def test_live_text_of_a_pipe(daemon: Daemon, tmp_path: Path) -> None:
+    """The example of docs/client.md, and asrctl: raw samples and a WAV file."""
+    pcm = samples(SHORT).tobytes()
+    example = [sys.executable, "-W", "error", "-c", example_of_live_text()]
+    asrctl = [sys.executable, "-m", "asrd.asrctl.cli", "transcribe", "--live", "--language", "en"]
+    found = [
+        subprocess.run(
+            argv,
+            input=audio,
+            env={**os.environ, "ASRD_SOCKET": daemon.socket},
+            capture_output=True,
+            check=True,
+            timeout=PATIENCE,
+        ).stdout.decode()
+        for argv, audio in ((example, pcm), (asrctl, pcm), (asrctl, SHORT.read_bytes()))
+    ]
+    text = TEXTS[SHORT.name]
+    assert found[0] == f"{text}\n{round(len(pcm) / 32)} ms\n"
+    assert [" ".join(each.split()) for each in found[1:]] == [text, text]

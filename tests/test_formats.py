@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asrd.asrctl.formats import FORMATS
+from asrd.formats import FORMATS
 from asrd.wire.client_events import Transcript
 from asrd.wire.records import JobWarning, Segment, Word
 

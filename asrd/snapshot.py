@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
+from asrd.errors import FieldError
 from asrd.wire.fields import field, flag, integer, mapping, nested, number, parse, sequence, string
 
 # Numbers by error code.
@@ -31,6 +33,8 @@ class _Jobs:
     accepted: int = field(_COUNT, 0)
     done: int = field(_COUNT, 0)
     retried: int = field(_COUNT, 0)
+    suspended: int = field(_COUNT, 0)
+    resumed: int = field(_COUNT, 0)
     failed: Counts = field(_counts, ())
     refused: Counts = field(_counts, ())
 
@@ -46,6 +50,36 @@ class Percentiles:
 class _Latency:
     wait: Percentiles = field(nested(Percentiles), Percentiles())
     run: Percentiles = field(nested(Percentiles), Percentiles())
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Numbers of values: `counts[i]` are above `bounds[i - 1]` and not above `bounds[i]`; the last
+    one counts those above all bounds."""
+
+    bounds: tuple[float, ...] = field(sequence(_NUMBER, 100), ())
+    counts: tuple[int, ...] = field(sequence(_COUNT, 101), (0,))
+    sum: float = field(_NUMBER, 0.0)
+
+
+_get_histogram = nested(Histogram)
+
+
+def _histogram(key: str, raw: object) -> Histogram:
+    found: Histogram = _get_histogram(key, raw)
+    if any(low >= high for low, high in pairwise(found.bounds)):
+        raise FieldError(f"{key}.bounds", "must rise")
+    if len(found.counts) != len(found.bounds) + 1:
+        raise FieldError(f"{key}.counts", "must be one more than bounds")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Histograms:
+    wait_seconds: Histogram = field(_histogram, Histogram())
+    run_seconds: Histogram = field(_histogram, Histogram())
+    audio_seconds: Histogram = field(_histogram, Histogram())
+    real_time_factor: Histogram = field(_histogram, Histogram())
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +103,7 @@ class Worker:
     jobs: tuple[Job, ...] = field(sequence(nested(Job), 1000), ())
     jobs_done: int = field(_COUNT, 0)
     restarts: int = field(_COUNT, 0)
+    failures: Counts = field(_counts, ())
     load_seconds: float = field(_NUMBER, 0.0)
     last_death: str | None = field(_TEXT, None)
 
@@ -106,11 +141,15 @@ class Snapshot:
     pid: int | None = field(_COUNT, None)
     problems: tuple[str, ...] = field(sequence(_TEXT, 1000), ())
     connections: int = field(_COUNT, 0)
+    connections_max: int = field(_COUNT, 0)
     queue: _Queue = field(nested(_Queue), _Queue())
     jobs: _Jobs = field(nested(_Jobs), _Jobs())
+    ignored_events: int = field(_COUNT, 0)
+    live_steps: int = field(_COUNT, 0)
     audio_seconds: float = field(_NUMBER, 0.0)
     latency_ms: _Latency = field(nested(_Latency), _Latency())
     real_time_factor: Percentiles = field(nested(Percentiles), Percentiles())
+    histograms: _Histograms = field(nested(_Histograms), _Histograms())
     workers: tuple[Worker, ...] = field(sequence(nested(Worker), 10_000), ())
     crashes: tuple[_Crash, ...] = field(sequence(nested(_Crash), 1000), ())
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from asrd.asrctl.snapshot import read_snapshot
 from asrd.errors import FieldError
+from asrd.snapshot import read_snapshot
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,17 @@ from asrd.errors import FieldError
         (
             {"state": "ok", "latency_ms": {"wait": {"p50": float("nan")}}},
             "status.latency_ms.wait.p50: must be",
+        ),
+        (
+            {
+                "state": "ok",
+                "histograms": {"wait_seconds": {"bounds": [1, 1], "counts": [0, 0, 0]}},
+            },
+            "status.histograms.wait_seconds.bounds: must rise",
+        ),
+        (
+            {"state": "ok", "histograms": {"run_seconds": {"bounds": [1], "counts": [0]}}},
+            "status.histograms.run_seconds.counts: must be one more than bounds",
         ),
     ],
 )
