@@ -1,0 +1,99 @@
+"""`/healthz`, `/readyz`, `/status`, `/metrics` and the list of models."""
+
+import time
+from typing import Any
+
+import anyio
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from asrd.errors import AsrdError
+from asrd.http.errors import HttpError
+from asrd.http.service import Service
+from asrd.prometheus import OPENMETRICS_TYPE, TEXT_TYPE, metrics, wants_openmetrics
+from asrd.snapshot import Snapshot, read_snapshot
+
+# A load balancer waits no longer for an answer.
+_ANSWER_SECONDS = 2.0
+_SERVING = {"ready", "busy", "asleep"}
+
+
+class Monitor:
+    """The questions about the daemon's state; each asks the daemon."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._started = int(time.time())
+
+    async def healthz(self, request: Request) -> Response:
+        """200 while the daemon answers."""
+        try:
+            with anyio.fail_after(_ANSWER_SECONDS):
+                async with self._service.client() as client:
+                    await client.ping()
+        except (AsrdError, TimeoutError) as error:
+            return PlainTextResponse(f"{error or 'the daemon does not answer'}\n", 503)
+        return PlainTextResponse("ok\n")
+
+    async def readyz(self, request: Request) -> Response:
+        """200 while one more request would be served now."""
+        try:
+            with anyio.fail_after(_ANSWER_SECONDS):
+                why = self._why_not_ready(read_snapshot(await self._snapshot()))
+        except (AsrdError, TimeoutError) as error:
+            why = str(error) or "the daemon does not answer"
+        return PlainTextResponse(f"{why or 'ready'}\n", 200 if why is None else 503)
+
+    def _why_not_ready(self, snapshot: Snapshot) -> str | None:
+        if self._service.draining:
+            return "asrd-http is stopping"
+        if self._service.full:
+            return "asrd-http has as many requests as it takes"
+        if not any(worker.state in _SERVING for worker in snapshot.workers):
+            return "no worker is ready"
+        if snapshot.queue.depth >= snapshot.queue.max:
+            return "the queue is full"
+        return None
+
+    async def status(self, request: Request) -> Response:
+        """The daemon's snapshot, without what concerns single jobs."""
+        found = await self._snapshot()
+        for worker in found.get("workers", ()):
+            worker["last_death"] = None
+            for job in worker.get("jobs", ()):
+                job |= {"job_id": None, "audio_seconds": None, "audio_seconds_done": None}
+        return JSONResponse(found)
+
+    async def metrics(self, request: Request) -> Response:
+        """All metrics, in the format that the client accepts."""
+        openmetrics = wants_openmetrics(", ".join(request.headers.getlist("accept")))
+        text = metrics(read_snapshot(await self._snapshot()), openmetrics)
+        kind = OPENMETRICS_TYPE if openmetrics else TEXT_TYPE
+        return Response(text, headers={"Content-Type": kind, "Vary": "Accept"})
+
+    async def models(self, request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": await self._models()})
+
+    async def model(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        for model in await self._models():
+            if model["id"] == name:
+                return JSONResponse(model)
+        text = f"the model {name[:256]!r} does not exist"
+        raise HttpError(404, text, code="model_not_found", param="model")
+
+    async def _snapshot(self) -> dict[str, Any]:
+        async with self._service.client() as client:
+            return await client.status()
+
+    async def _models(self) -> list[dict[str, Any]]:
+        """The models that workers have, and their other names."""
+        async with self._service.client() as client:
+            info = await client.describe()
+        own = [model["name"] for program in info["asr"] for model in program["models"]]
+        aliases = self._service.settings.model_aliases
+        others = [alias for alias, name in aliases.items() if (not name and own) or name in own]
+        return [
+            {"id": name, "object": "model", "created": self._started, "owned_by": "asrd"}
+            for name in dict.fromkeys(own + others)
+        ]

@@ -1,0 +1,304 @@
+"""The program: its flags, keys, time limits, and its end."""
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from asrd.http.main import build_parser, main
+from asrd.http.server import OTHERS_MAX
+from tests.support.daemons import descriptors, environment
+from tests.support.fake_daemon import STATUS, FakeDaemon, answer, never
+from tests.support.http import FORM, HttpProgram, ask, field, file, form, official, unix_socket
+from tests.support.raw import PATIENCE, wait_for
+
+READY: Any = {
+    "status": lambda peer, data: peer.send(
+        "status", **{**STATUS, "workers": [{"name": "0", "state": "ready"}], "queue": {"max": 1}}
+    )
+}
+
+
+def run(tmp: Path, *arguments: str, settings: str = "") -> subprocess.CompletedProcess[str]:
+    (tmp / "http.toml").write_text(settings)
+    return subprocess.run(
+        [sys.executable, "-m", "asrd.http.main", "--config", str(tmp / "http.toml"), *arguments],
+        env=environment(tmp),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "problem"),
+    [
+        (["--listen", "8000"], "", "must be unix:PATH, HOST:PORT"),
+        (["--listen", "localhost:99999"], "", "must be unix:PATH, HOST:PORT"),
+        (["--listen", "192.0.2.1:8000"], "", "cannot listen at 192.0.2.1:8000"),
+        (["--listen", "unix:/nowhere/http.sock"], "", "cannot listen at /nowhere/http.sock"),
+        ([], "[http]\napi_keys = '/nowhere/keys'", "http.api_keys: /nowhere/keys: cannot be read"),
+        ([], "[http]\nkeys = 1", "unknown key 'keys'"),
+    ],
+)
+def test_wrong_settings_end_it_with_their_name(
+    tmp_path: Path, arguments: list[str], settings: str, problem: str
+) -> None:
+    done = run(tmp_path, *arguments, settings=settings)
+    assert done.returncode == 78
+    assert done.stderr.startswith("asrd-http: ") and problem in done.stderr
+
+
+def test_missing_libraries_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "starlette.applications", None)
+    monkeypatch.delitem(sys.modules, "asrd.http.app", raising=False)
+    monkeypatch.setenv("ASRD_CONFIG", str(tmp_path / "none.toml"))
+    assert main([]) == 78
+    assert "pip install 'asrd[http]'" in capsys.readouterr().err
+
+
+def test_help_has_every_option() -> None:
+    assert "--socket PATH" in build_parser().format_help()
+
+
+@pytest.mark.parametrize("where", ["unix", "tcp"])
+def test_it_listens_where_it_is_told(tmp_path: Path, where: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    path = tmp_path / "own.sock"
+    listen = f"unix:{path}" if where == "unix" else f"127.0.0.1:{port}"
+    (tmp_path / "http.toml").write_text("[http]\ndrain_seconds = 0")
+    with FakeDaemon(tmp_path / "asrd.sock", others=READY) as daemon:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "asrd.http.main", "--socket", daemon.path),
+                *("--listen", listen, "--config", str(tmp_path / "http.toml")),
+            ],
+            env=environment(tmp_path),
+            stderr=subprocess.PIPE,
+        )
+
+        def connect() -> socket.socket:
+            if where == "tcp":
+                return socket.create_connection(("127.0.0.1", port))
+            return unix_socket(str(path))
+
+        def ready() -> bool:
+            try:
+                return ask(connect(), "/readyz", "GET", b"").status == 200
+            except OSError:
+                return False
+
+        try:
+            wait_for("asrd-http to answer", ready)
+            assert where == "tcp" or path.stat().st_mode & 0o777 == 0o660
+        finally:
+            process.terminate()
+            _, log = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert not path.exists()
+    assert (b"everybody who can connect may transcribe" in log) is (where == "tcp")
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+KEY = "sk-0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def with_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpProgram]:
+    tmp = tmp_path_factory.mktemp("h")
+    keys = tmp / "keys"
+    keys.write_text(f"alice {KEY}\n")
+    keys.chmod(0o600)
+    settings = f"api_keys = '{keys}'\ndrain_seconds = 0\nhosts = ['asr.example']"
+    with HttpProgram(tmp, str(tmp / "asrd.sock"), settings) as program:
+        yield program
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+def test_key_is_the_user_of_the_job(with_keys: HttpProgram, tcp: bool) -> None:
+    with FakeDaemon(with_keys.tmp / "asrd.sock", [answer("yes")]) as fake:
+        with official(with_keys, tcp=tcp, key=KEY) as client:
+            client.audio.transcriptions.create(model="whisper-1", file=b"a")
+        assert fake.jobs[0].data["user"] == "alice"
+
+
+def test_wrong_key_is_refused_before_the_upload(with_keys: HttpProgram) -> None:
+    with official(with_keys, key="sk-wrong") as client:
+        with pytest.raises(openai.AuthenticationError) as caught:
+            client.audio.transcriptions.create(model="whisper-1", file=b"a")
+    assert caught.value.code == "invalid_api_key"
+    assert caught.value.response.headers["www-authenticate"] == "Bearer"
+
+
+def test_only_the_page_and_health_need_no_key(with_keys: HttpProgram) -> None:
+    with FakeDaemon(with_keys.tmp / "asrd.sock", others=READY):
+        for path in ("/", "/healthz", "/readyz"):
+            assert with_keys.get(path).status == 200
+        for path in ("/status", "/metrics", "/v1/models", "/nowhere"):
+            assert with_keys.get(path).status == 401
+            assert with_keys.get(path, authorization=f"bearer {KEY}").status in (200, 404)
+
+
+def test_name_of_the_settings_is_a_name_of_the_host(with_keys: HttpProgram) -> None:
+    assert with_keys.get_tcp("/", host="ASR.example:8000").status == 200
+    assert with_keys.get_tcp("/", host="evil.example").status == 403
+
+
+# --- time limits ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpProgram]:
+    tmp = tmp_path_factory.mktemp("h")
+    program = HttpProgram(
+        tmp, str(tmp / "asrd.sock"), "drain_seconds = 0", module="tests.support.impatient"
+    )
+    with program:
+        yield program
+
+
+def test_upload_that_stops_is_given_up(impatient: HttpProgram) -> None:
+    with impatient.connect() as sock:
+        sock.sendall(
+            f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: a\r\nContent-Type: {FORM}\r\n"
+            "Content-Length: 1000\r\n\r\n".encode()
+        )
+        sock.sendall(form(file())[:50])
+        assert sock.recv(12) == b"HTTP/1.1 408"
+
+
+@pytest.mark.parametrize("start", [b"", b"GET /healthz HTT", b"GET /healthz HTTP/1.1\r\nA: "])
+def test_connection_without_a_request_is_closed(impatient: HttpProgram, start: bytes) -> None:
+    with impatient.connect() as sock:
+        sock.sendall(start)
+        assert sock.recv(100) == b""
+
+
+def test_rest_of_a_refused_upload_has_no_time_without_end(impatient: HttpProgram) -> None:
+    with impatient.connect() as sock:
+        sock.sendall(
+            f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: a\r\nContent-Type: {FORM}\r\n"
+            f"Content-Length: {1 << 50}\r\n\r\n".encode()
+        )
+        assert sock.recv(4096).startswith(b"HTTP/1.1 413")
+        with pytest.raises(OSError):
+            while True:
+                sock.sendall(bytes(1 << 16))
+
+
+def test_client_that_does_not_read_is_cut_off(impatient: HttpProgram) -> None:
+    words = ["word " * 2000] * 500
+    before = descriptors(impatient.process.pid)
+    with FakeDaemon(impatient.tmp / "asrd.sock", [answer(*words)]) as fake:
+        body = form(file(), field("stream", "true"))
+        with impatient.connect() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.sendall(
+                f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: a\r\nContent-Type: {FORM}\r\n"
+                f"Content-Length: {len(body)}\r\n\r\n".encode()
+                + body
+            )
+            fake.wait_for_hang_up()
+            wait_for("the log entry", lambda: "does not read its answer" in impatient.log)
+            wait_for("no descriptor", lambda: descriptors(impatient.process.pid) <= before)
+
+
+def test_connections_are_limited(tmp_path: Path) -> None:
+    settings = "drain_seconds = 0\nrequests_max = 1"
+    with HttpProgram(tmp_path, str(tmp_path / "asrd.sock"), settings) as program:
+        with ExitStack() as stack:
+            for _ in range(OTHERS_MAX + 1):
+                stack.enter_context(program.connect())
+            wait_for("the limit", lambda: program.get("/nowhere").status == 503)
+        wait_for("room", lambda: program.get("/nowhere").status == 404)
+
+
+def test_answer_that_is_not_read_is_dropped(impatient: HttpProgram) -> None:
+    before = descriptors(impatient.process.pid)
+    with FakeDaemon(impatient.tmp / "asrd.sock", [answer("word " * 1_000_000)]):
+        body = form(file())
+        with impatient.connect() as sock:
+            sock.sendall(
+                f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: a\r\nContent-Type: {FORM}\r\n"
+                f"Content-Length: {len(body)}\r\n\r\n".encode()
+                + body
+            )
+            wait_for("the answer", lambda: "answered 200" in impatient.log)
+            wait_for("no descriptor", lambda: descriptors(impatient.process.pid) <= before)
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+
+def test_stop_is_seen_before_it_happens_and_requests_finish(tmp_path: Path) -> None:
+    running: list[Any] = []
+
+    def late(*job: Any) -> None:
+        running.append(job)
+
+    with (
+        FakeDaemon(tmp_path / "asrd.sock", [late], others=READY) as fake,
+        HttpProgram(tmp_path, fake.path, "drain_seconds = 1") as program,
+    ):
+        assert program.get("/readyz").status == 200
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = program.connect()
+        connection.request("POST", "/v1/audio/transcriptions", form(file()), {"content-type": FORM})
+        fake.wait_for("transcribe")
+        program.terminate()
+        wait_for("it to be unready", lambda: program.get("/readyz").status == 503)
+        assert b"stopping" in program.get("/readyz").body
+        assert program.get("/healthz").status == 200
+        wait_for("it to stop listening", lambda: not _listens(program))
+        assert program.process.poll() is None
+        answer("yes")(*running[0])
+        assert b"yes" in connection.getresponse().read()
+        connection.close()
+        assert program.process.wait(PATIENCE) == 0
+
+
+def _listens(program: HttpProgram) -> bool:
+    try:
+        program.connect().close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_further_signals_end_it_at_once(tmp_path: Path) -> None:
+    with (
+        FakeDaemon(tmp_path / "asrd.sock", [never]) as fake,
+        HttpProgram(tmp_path, fake.path, "drain_seconds = 3600") as program,
+    ):
+        body = form(file())
+        with program.connect() as sock:
+            sock.sendall(
+                f"POST /audio/transcriptions HTTP/1.1\r\nHost: a\r\nContent-Type: {FORM}\r\n"
+                f"Content-Length: {len(body)}\r\n\r\n".encode()
+                + body
+            )
+            fake.wait_for("transcribe")
+            program.terminate()
+            wait_for("the first signal", lambda: b"stopping" in program.get("/readyz").body)
+            program.terminate()
+            wait_for("the second signal", lambda: not _listens(program))
+            os.kill(program.process.pid, signal.SIGINT)
+            assert program.process.wait(PATIENCE) == 0
+
+
+def test_manager_is_told_when_it_is_ready(tmp_path: Path, manager: socket.socket) -> None:
+    with HttpProgram(tmp_path, str(tmp_path / "asrd.sock"), "drain_seconds = 0"):
+        assert manager.recv(100) == b"READY=1"

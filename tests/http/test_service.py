@@ -1,0 +1,49 @@
+"""The bounds of what all requests, and those of one user, may take."""
+
+from contextlib import ExitStack
+
+import pytest
+
+from asrd.http.errors import HttpError
+from asrd.http.service import Service
+from asrd.settings import HttpSettings
+
+KIB = 1 << 10
+
+
+def test_one_user_has_half_of_the_requests() -> None:
+    service = Service(HttpSettings(requests_max=4))
+    with ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(service.request("alice"))
+        with pytest.raises(HttpError) as caught, service.request("alice"):
+            pass
+        assert (caught.value.status, caught.value.code) == (429, "rate_limit_exceeded")
+        for _ in range(2):
+            stack.enter_context(service.request("bob"))
+        assert service.full
+        with pytest.raises(HttpError) as caught, service.request("carol"):
+            pass
+        assert (caught.value.status, caught.value.code) == (503, "busy")
+    with service.request("carol"):
+        assert not service.full
+
+
+def test_one_user_has_half_of_the_memory_and_at_least_one_recording() -> None:
+    settings = HttpSettings(max_upload_bytes=64 * KIB, uploads_max_bytes=96 * KIB)
+    service = Service(settings)
+    with service.request("alice") as one, service.request("alice") as two:
+        one.take(64 * KIB)
+        with pytest.raises(HttpError) as caught:
+            one.take(1)
+        assert caught.value.status == 413
+        with pytest.raises(HttpError) as caught:
+            two.take(1)
+        assert caught.value.status == 429
+        with service.request("bob") as three:
+            three.take(32 * KIB)
+            with pytest.raises(HttpError) as caught:
+                three.take(1)
+            assert caught.value.status == 503
+    with service.request("alice") as one:
+        one.take(64 * KIB)
