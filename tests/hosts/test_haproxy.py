@@ -1,0 +1,147 @@
+"""HAProxy in front of three hosts (docs/scaling.md) that live on: its choice and its bounds."""
+
+import contextlib
+import json
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from tests.support.hosts import BACKENDS, CONFIG, NAMES, Balancer, Host
+from tests.support.hosts_load import Background, http_client, speak, transcribe
+from tests.support.http import FORM, file, form
+from tests.support.raw import PATIENCE, Peer, wait_for
+from tests.support.real.speech import Clip
+
+pytestmark = pytest.mark.hosts
+
+SPOKEN = "spk1_snt1.wav"
+
+
+def test_crowd_waits_in_haproxy_and_no_host_is_busy(
+    tmp_path: Path, hosts: dict[str, Host], clips: dict[str, Clip]
+) -> None:
+    path = clips[SPOKEN].path
+    bounds = dict.fromkeys(("ASRD_HTTP_MAXCONN", "ASRD_WYOMING_MAXCONN"), "2")
+    bounds["ASRD_USER_MAXCONN"] = "60"
+    with Balancer(tmp_path, hosts, **bounds) as balancer, http_client(balancer.http) as client:
+        crowd = [Background(transcribe, client, path) for _ in range(40)]
+        crowd += [Background(speak, balancer.wyoming, path) for _ in range(20)]
+        (text,) = {request.result() for request in crowd}
+        assert isinstance(text, str) and len(text.split()) > 3
+        servers = balancer.servers()
+        for backend in BACKENDS:
+            assert int(servers[backend, "BACKEND"]["qmax"]) > 0
+            assert all(int(servers[backend, name]["smax"]) <= 2 for name in NAMES)
+    assert all(host.daemon.status()["jobs"]["refused"] == {} for host in hosts.values())
+
+
+def test_user_has_a_bound(tmp_path: Path, hosts: dict[str, Host], long: Path) -> None:
+    """Another user gets through meanwhile, and a place comes back with each answer."""
+    with (
+        Balancer(tmp_path, hosts, ASRD_USER_MAXCONN="2") as balancer,
+        http_client(balancer.http, key="alice") as alice,
+        http_client(balancer.http, key="bob") as bob,
+    ):
+        running = [Background(transcribe, alice, long) for _ in range(2)]
+        wait_for("both", lambda: len(balancer.serving("asrd_http")) == 2)
+        with pytest.raises(openai.RateLimitError) as caught:
+            alice.models.list()
+        assert caught.value.response.headers["retry-after"] == "1"
+        assert bob.models.list().data
+        assert all(isinstance(each.result(), str) for each in running)
+        assert alice.models.list().data
+        with speaker(balancer), speaker(balancer):
+            refused = socket.create_connection(("127.0.0.1", balancer.wyoming), PATIENCE)
+            with Peer(refused) as third:
+                assert third.at_end()
+
+
+@contextlib.contextmanager
+def speaker(balancer: Balancer) -> Iterator[None]:
+    """A Wyoming client that is connected to a host."""
+    with Peer(socket.create_connection(("127.0.0.1", balancer.wyoming), PATIENCE)) as peer:
+        peer.send("ping")
+        peer.expect("pong")
+        yield
+
+
+def test_configuration_goes_with_debians(tmp_path: Path) -> None:
+    both = tmp_path / "haproxy.cfg"
+    both.write_text(Path("/etc/haproxy/haproxy.cfg").read_text() + CONFIG.read_text())
+    done = subprocess.run(
+        ["haproxy", "-c", "-f", str(both)], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert (done.returncode, done.stdout) == (0, "Configuration file is valid\n"), done.stderr
+
+
+def test_requests_go_to_the_host_with_the_fewest(balancer: Balancer, long: Path) -> None:
+    with http_client(balancer.http) as client:
+        requests = [Background(transcribe, client, long) for _ in NAMES]
+        wait_for("one at each host", lambda: balancer.serving("asrd_http") == list(NAMES))
+        assert len({request.result() for request in requests}) == 1
+
+
+def test_client_that_hangs_up_cancels_its_job(
+    balancer: Balancer, hosts: dict[str, Host], long: Path
+) -> None:
+    def cancelled() -> int:
+        failed = [host.daemon.status()["jobs"]["failed"] for host in hosts.values()]
+        return sum(each.get("cancelled", 0) for each in failed)
+
+    before = cancelled()
+    body = form(file(long.read_bytes()))
+    head = (
+        "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: {FORM}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", balancer.http), PATIENCE) as sock:
+        sock.sendall(head.encode() + body)
+        wait_for("the job", lambda: any(host.works() for host in hosts.values()))
+    wait_for("the end of the job", lambda: cancelled() == before + 1)
+    with Peer(socket.create_connection(("127.0.0.1", balancer.wyoming), PATIENCE)) as peer:
+        peer.ask("a", long.read_bytes()[44:])
+        wait_for("the job", lambda: any(host.works() for host in hosts.values()))
+    wait_for("the end of the job", lambda: cancelled() == before + 2)
+
+
+def get(balancer: Balancer, path: str) -> tuple[int, Any, bytes]:
+    url = f"http://127.0.0.1:{balancer.http}{path}"
+    try:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            return answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers, error.read()
+
+
+def test_without_hosts_the_answer_has_the_form_of_openai(balancer: Balancer) -> None:
+    assert get(balancer, "/readyz")[0] == 200
+    assert get(balancer, "/metrics")[0] == 404
+    for backend in BACKENDS:
+        for name in NAMES:
+            balancer.ask(f"set server {backend}/{name} state maint")
+    assert get(balancer, "/readyz")[0] == 503
+    status, headers, body = get(balancer, "/v1/models")
+    assert (status, headers["retry-after"]) == (503, "1")
+    assert json.loads(body)["error"]["code"] == "busy"
+    with Peer(socket.create_connection(("127.0.0.1", balancer.wyoming), PATIENCE)) as peer:
+        assert peer.at_end()
+
+
+def test_check_sees_a_host_whose_worker_does_not_load(
+    balancer: Balancer, hosts: dict[str, Host]
+) -> None:
+    """asrd-http answers all the time."""
+    host = hosts["host1"]
+    with host.without_workers():
+        down = ("DOWN", "host1")
+        wait_for(f"{down}", lambda: balancer.are(*down, backends=BACKENDS[:1]))
+        assert get(balancer, "/v1/models")[0] == 200
+    balancer.wait_until("UP", "host1")
