@@ -66,12 +66,23 @@ def test_lintian_has_no_hints(debs: Path) -> None:
     assert (lintian.returncode, hints) == (0, []), lintian.stderr
 
 
+def test_package_has_the_examples_for_monitoring(debs: Path) -> None:
+    (deb,) = debs.glob("asrd_*.deb")
+    argv = ["dpkg-deb", "--contents", str(deb)]
+    listed = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    for example in (ROOT / "packaging" / "monitoring").iterdir():
+        assert f" ./usr/share/doc/asrd/examples/monitoring/{example.name}\n" in listed
+
+
 def test_member_gets_transcript_after_installation(fresh_machine: Machine, debs: Path) -> None:
     install(fresh_machine, *debs.glob("*.deb"))
     service = Service(fresh_machine)
     service.add_users()
     for socket in ("asrd.socket", "asrd-status.socket", "asr-worker@0.socket"):
         assert fresh_machine.show(socket, "ActiveState") == "active"
+    # Strangers are let in by the admin alone.
+    assert fresh_machine.show("asrd-wyoming.socket", "ActiveState") == "inactive"
+    assert fresh_machine.show("asrd-wyoming.socket", "UnitFileState") == "disabled"
     done = fresh_machine.run("asrctl", "transcribe", SAMPLE, user=INSIDER)
     assert done.stdout.strip() == TEXT
     assert "the demo model, which knows about 80 words" in done.stderr
@@ -122,6 +133,8 @@ def test_remove_keeps_settings_and_models_and_purge_leaves_nothing(
     install(machine, *debs.glob("*.deb"))
     assert machine.output("asrctl", "transcribe", SAMPLE, user=INSIDER) == TEXT
     service.systemctl("enable", "--now", "asr-worker@1.socket")
+    service.systemctl("enable", "asrd-wyoming.socket")
+    service.systemctl("restart", "asrd.service")
     wait_for("the start of worker 1", lambda: service.worker("1").get("pid"))
     machine.write("/etc/asrd/worker-1.toml", "beam_size = 1\n")
     machine.write("/var/lib/asrd/models/mine/model.bin", "weights")
