@@ -16,7 +16,7 @@ from tests.benchmarks.measure import machine, parser, version
 
 NAMES = (
     *("user", "short", "latency", "turns", "recovery", "selftest", "overload", "startup", "long"),
-    *("batched", "growth", "real_size"),
+    *("live", "batched", "http", "growth", "real_size"),
 )
 # The arguments of --quick.
 _QUICK = {
@@ -29,7 +29,9 @@ _QUICK = {
     "overload": "--seconds 60 --clients 8 200 --peer-clients 8 200",
     "startup": "--seconds 20 --rounds 3",
     "long": "--seconds 75 --minutes 1 60 --encoded-minutes 1",
+    "live": "",
     "batched": "",
+    "http": "--seconds 60 --starts 3",
     "growth": "--seconds 20 --waiting 0 10000 --connected 0 2000",
 }
 _PACKAGES = ("faster-whisper", "ctranslate2", "onnxruntime", "numpy", "anyio", "wyoming")
