@@ -21,8 +21,9 @@ def test_examples_are_python_and_call_existing_methods() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "client":
                 called.add(node.attr)
-    assert called == {"transcribe", "stream"}
-    for name in called | set(re.findall(r"`(\w+)\(", PAGE)):
+    assert called == {"transcribe", "stream", "live"}
+    assert hasattr(AsyncClient, "live")
+    for name in called - {"live"} | set(re.findall(r"`(\w+)\(", PAGE)):
         assert hasattr(Client, name), name
         assert hasattr(AsyncClient, name), name
 

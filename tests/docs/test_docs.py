@@ -54,7 +54,7 @@ def test_protocol_page_states_every_limit_of_the_codec() -> None:
     assert cells[values] == f"{frames.MAX_VALUES:,}"
     assert cells["one transcript"] == f"{frames.MAX_TRANSCRIPT_DATA:,} bytes"
     fds = cells["`fds` of one event, and waiting for theirs"]
-    assert fds == f"{frames.MAX_FDS}; on the status socket and over TCP none"
+    assert fds == f"{frames.MAX_FDS}; on the status socket and the Wyoming socket none"
 
 
 def test_protocol_page_lists_every_setting_that_bounds_clients() -> None:
@@ -62,8 +62,10 @@ def test_protocol_page_lists_every_setting_that_bounds_clients() -> None:
     named = set(re.findall(r"`(\w+)`", limits)) & FrontSettings.__dataclass_fields__.keys()
     bounds = {name for name in FrontSettings.__dataclass_fields__ if re.search("_max|max_", name)}
     for_jobs = {"max_wait_seconds", "max_load_seconds", "max_run_seconds", "max_attempts"}
-    for_strangers = {"status_connections_max", "status_connections_max_per_user"}
+    for_strangers = {name for name in bounds if name.startswith(("status_", "wyoming_"))}
     assert named == bounds - for_jobs - for_strangers | {"frame_timeout_seconds"}
+    differing = set(re.findall(r"`(\w+)`", section(PROTOCOL, "## The Wyoming socket")))
+    assert {name for name in for_strangers if name.startswith("wyoming_")} <= differing
 
 
 def test_status_example_has_every_promised_key() -> None:
@@ -77,10 +79,12 @@ def test_status_example_has_every_promised_key() -> None:
 
 
 def shape(value: Any) -> Any:
-    """The keys of nested objects, without what they hold."""
+    """The keys of nested objects, without what they hold. Lists count only as far as they hold
+    objects."""
     if isinstance(value, dict):
         return {key: shape(item) for key, item in value.items()}
-    return [shape(item) for item in value] if isinstance(value, list) else None
+    items = [shape(item) for item in value] if isinstance(value, list) else []
+    return items if any(items) else None
 
 
 def test_examples_by_hand_are_what_the_codec_sends() -> None:

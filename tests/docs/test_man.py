@@ -4,6 +4,7 @@ import argparse
 import re
 
 from asrd.asrctl.cli import build_parser
+from asrd.http.main import build_parser as http_parser
 from tests.support.paths import ROOT
 
 PAGES = ROOT / "docs" / "man"
@@ -16,9 +17,10 @@ def commands() -> dict[str, argparse.ArgumentParser]:
     return dict(found.choices)
 
 
-def test_the_five_pages_are_there() -> None:
+def test_the_pages_are_there() -> None:
     names = {path.name for path in PAGES.iterdir()}
-    assert names == {"asrctl.1", "asrd.toml.5", "asrd-protocol.7", "asrd.8", "asr-worker@.8"}
+    daemons = {"asrd.8", "asrd-http.8", "asr-worker@.8"}
+    assert names == {"asrctl.1", "asrd.toml.5", "asrd-protocol.7", *daemons}
 
 
 def test_every_command_of_asrctl_has_its_paragraph() -> None:
@@ -32,3 +34,10 @@ def test_page_of_asrctl_explains_every_option_and_no_other() -> None:
     options = {option for action in actions for option in action.option_strings}
     section = ASRCTL.partition(".SH OPTIONS")[2].partition(".SH EXIT")[0]
     assert set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", section)) == options - {"-h", "--help"}
+
+
+def test_page_of_asrd_http_explains_every_option() -> None:
+    page = (PAGES / "asrd-http.8").read_text().replace("\\-", "-")
+    options = {option for action in http_parser()._actions for option in action.option_strings}
+    section = page.partition(".SH OPTIONS")[2].partition(".SH")[0]
+    assert set(re.findall(r"(?<![\w-])--[a-z]+", section)) == options - {"-h", "--help"}

@@ -13,7 +13,10 @@ from tests.support.sources import TREES, names
 PAGE = (ROOT / "docs" / "security.md").read_text()
 NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", PAGE)))
 # Settings that bound nothing that a client can cost.
-_NO_BOUNDS = {"socket", "status_socket", "worker_dir", "log_level", "max_attempts", "model_aliases"}
+_NO_BOUNDS = {
+    *("socket", "status_socket", "wyoming", "worker_dir", "log_level", "max_attempts"),
+    *("model_aliases", "gateways", "wyoming_live", "wyoming_end_of_speech_ms"),
+}
 
 
 def test_every_test_that_the_page_names_exists() -> None:

@@ -66,6 +66,7 @@ def test_a_segfault_in_the_middle_of_a_job(daemon: Daemon) -> None:
     stderr = crash.pop("stderr")
     assert stderr.startswith('Fatal Python error: Segmentation fault / File "')
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", crash.pop("time"))
+    assert daemon.workers()["0"]["failures"] == {"signal": 1}
     (job,) = crash.pop("jobs")
     assert crash == {
         "worker": "0",
@@ -125,6 +126,8 @@ def test_hang_is_told_to_all_and_its_place_is_named(tmp_path: Path) -> None:
         crash = explained(daemon)
         place = r"no progress in .*, hanging\.py:\d+ _generate, .* wait"
         assert crash["noticed"].startswith("it made no progress for")
+        assert crash["exit"] == "killed by SIGABRT (watchdog)"
+        assert daemon.workers()["0"]["failures"] == {"no-progress": 1}
         # The thread that the watchdog's signal hit is another one.
         assert re.match(place + " / Fatal Python error: Aborted / ", crash["stderr"])
         assert "it made no progress for" in daemon.workers()["0"]["last_death"]

@@ -21,6 +21,9 @@ from tests.support.daemons import Front, descriptors, resident_kib
 from tests.support.raw import HELLO, PCM, SECOND, Peer, done, memfd, wait_for, window
 from tests.support.users import START
 
+# The example of the W3C's Trace Context.
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
 
 @pytest.fixture
 def front(tmp_path: Path) -> Iterator[Front]:
@@ -30,12 +33,13 @@ def front(tmp_path: Path) -> Iterator[Front]:
 
 def test_one_job_from_hello_to_transcript(front: Front) -> None:
     with front.ready() as worker, front.connect() as client:
-        client.ask(stream=True, trace_id="t1", language="en", beam_size=3)
+        client.ask(stream=True, trace_id=TRACEPARENT, language="en", beam_size=3)
         assert client.expect("accepted") == {"job_id": "a", "queue_depth": 0}
         job, fd = worker.take_job()
         with fd:
             assert os.pread(fd.fileno(), 1 << 20, 0) == SECOND
         assert job["audio"] == PCM
+        assert job["trace_id"] == TRACEPARENT
         assert job["options"] == {"language": "en", "task": "transcribe", "beam_size": 3}
         finished = window(job["key"], " hello")
         (segment,) = finished["segments"]
@@ -49,7 +53,9 @@ def test_one_job_from_hello_to_transcript(front: Front) -> None:
         assert client.expect("progress")["audio_seconds_done"] == 1.0
         transcript = client.expect("transcript")
         assert transcript["text"] == "hello there"
-        assert transcript["trace_id"] == "t1"
+        assert transcript["trace_id"] == TRACEPARENT
+        wait_for("the log", lambda: "done: 1.0 s of audio" in front.log)
+        assert f"trace_id={TRACEPARENT}" in front.log
         assert transcript["segments"] == [segment]
         assert (transcript["worker"], transcript["attempts"]) == ("0", 1)
 

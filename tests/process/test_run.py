@@ -24,7 +24,8 @@ from tests.support.raw import SHORT, TEXTS, wait_for
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
     config = "[front]\nqueue_max = 8\n[worker]\ncpu_threads = 1\nbeam_size = 1\n"
-    with Daemon(tmp_path, "--watchdog", "2", config=config) as running:
+    arguments = ("--watchdog", "2", "--wyoming", "127.0.0.1:0")
+    with Daemon(tmp_path, *arguments, config=config) as running:
         running.wait_until_ready()
         yield running
 
@@ -249,9 +250,17 @@ def test_ten_crashes_in_a_row_and_still_serving(daemon: Daemon) -> None:
     assert daemon.workers()["0"]["restarts"] == 10
 
 
-def test_wyoming_client_transcribes_unchanged(daemon: Daemon) -> None:
+@pytest.mark.parametrize("door", ["unix", "tcp"])
+def test_wyoming_client_transcribes_unchanged(daemon: Daemon, door: str) -> None:
+    uri = f"unix://{daemon.socket}"
+    if door == "tcp":
+        port = daemon.log.split("anybody who reaches 127.0.0.1:")[1].split()[0]
+        uri = f"tcp://127.0.0.1:{port}"
+        # The door stays open when the front dies.
+        os.kill(daemon.front_pid(), signal.SIGKILL)
+
     async def converse() -> tuple[str, str]:
-        async with AsyncClient.from_uri(f"unix://{daemon.socket}") as client:
+        async with AsyncClient.from_uri(uri) as client:
             await client.write_event(Describe().event())
             event = await client.read_event()
             assert event is not None

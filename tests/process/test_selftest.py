@@ -39,6 +39,7 @@ def test_damaged_model_never_becomes_ready(tmp_path: Path, damaged: Path) -> Non
         daemon.kill()
         wait_for("the worker to fail", lambda: daemon.workers()["0"]["state"] == "failed")
         assert daemon.workers()["0"]["reason"].startswith(REASON)
+        assert daemon.workers()["0"]["failures"]["self-test"] >= 1
         client.ask_file("a")
         error = client.answer("a").data
         assert error["code"] == Code.UNAVAILABLE
@@ -74,6 +75,7 @@ def test_job_of_a_worker_that_fell_silent_is_answered_by_another(tmp_path: Path)
         assert crash["noticed"].startswith(f"it ended itself: {REASON}")
         assert [job["job_id"] for job in crash["jobs"]] == ["b"]
         daemon.wait_until_ready("0", "1")
+        assert daemon.workers()[crash["worker"]]["failures"] == {"self-test": 1}
 
 
 def test_silence_of_all_workers_is_an_error(tmp_path: Path) -> None:

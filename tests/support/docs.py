@@ -221,7 +221,7 @@ def _man_argument(action: argparse.Action) -> str:
     """`.OP --format txt|json`, `.OP --[no-]vad-filter` or `.I FILE ...`."""
     value = str(action.metavar or "|".join(action.choices or ()))
     if not action.option_strings:
-        return f".I {value}" + " ..." * (action.nargs == "+")
+        return f".I {value}" + " ..." * (action.nargs in ("+", "*"))
     option = _roff(action.option_strings[0])
     if isinstance(action, argparse.BooleanOptionalAction):
         option = option.replace("\\-\\-", "\\-\\-[no\\-]", 1)

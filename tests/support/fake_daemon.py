@@ -18,9 +18,19 @@ from asrd.wire import fdsocket, frames
 
 # Long enough for a loaded machine; a test that passes never waits this long.
 PATIENCE = 20.0
+PAYLOAD_MAX = 1 << 20
 
 STATUS: dict[str, Any] = {"state": "ok", "version": "1", "workers": []}
 INFO: dict[str, Any] = {"asr": [{"name": "asrd", "models": [{"name": "demo"}]}]}
+
+
+class Payload:
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.write = self.data.extend
+
+    def close(self) -> None:
+        pass
 
 
 @dataclass
@@ -214,7 +224,7 @@ class FakeDaemon:
             self._start(self._serve, peer)
 
     def _serve(self, peer: Peer) -> None:
-        decoder = frames.Decoder(frames.FrameLimits())
+        decoder = frames.Decoder(frames.FrameLimits(payload=PAYLOAD_MAX), lambda frame: Payload())
         buffer = memoryview(bytearray(fdsocket.READ_SIZE))
         with peer.sock:
             while True:
@@ -233,7 +243,7 @@ class FakeDaemon:
             self._changed.notify_all()
 
     def _handle(self, peer: Peer, event: frames.Frame) -> None:
-        audio = None
+        audio = bytes(event.payload.data) if isinstance(event.payload, Payload) else None
         if event.fds:
             fd = event.fds[0].fileno()
             audio = os.pread(fd, os.fstat(fd).st_size, 0)

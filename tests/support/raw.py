@@ -196,6 +196,7 @@ HELLO = {
     "device": "cpu",
     "compute_type": "int8",
     "load_seconds": 0.1,
+    "speech": True,
 }
 
 

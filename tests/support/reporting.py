@@ -17,8 +17,10 @@ ALICE, BOB, CAROL, ROOT = 1000, 1001, 1002, 0
 
 def front(*ready: str, **limits: Any) -> Any:
     """A front with workers of those names, ready."""
+    settings = FrontSettings(**limits)
     made = SimpleNamespace(
-        scheduler=Scheduler(FrontSettings(**limits)),
+        settings=settings,
+        scheduler=Scheduler(settings),
         metrics=Metrics(),
         crashes=Crashes(),
         connections={},

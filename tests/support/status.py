@@ -15,15 +15,24 @@ SNAPSHOT: dict[str, Any] = {
         "accepted": 20,
         "done": 12,
         "retried": 2,
+        "suspended": 3,
+        "resumed": 4,
         "failed": {"bad-audio": 2, "worker-crashed": 1},
         "refused": {"busy": 7},
     },
+    "live_steps": 17,
     "audio_seconds": 15120.0,
     "latency_ms": {
         "wait": {"p50": 1.0, "p95": 12.4, "p99": 300.0},
         "run": {"p50": 310, "p95": 1200, "p99": 125000},
     },
     "real_time_factor": {"p50": 0.0312, "p95": 0.05, "p99": 1.0},
+    "histograms": {
+        "wait_seconds": {"bounds": [0.5, 1], "counts": [7, 0, 5], "sum": 31.5},
+        "run_seconds": {"bounds": [1, 5], "counts": [10, 1, 1], "sum": 130.25},
+        "audio_seconds": {"bounds": [30], "counts": [2, 10], "sum": 15120.0},
+        "real_time_factor": {"bounds": [0.1, 1], "counts": [11, 1, 0], "sum": 1.4},
+    },
     "workers": [
         {
             "name": "0",
@@ -40,6 +49,7 @@ SNAPSHOT: dict[str, Any] = {
             ],
             "jobs_done": 12,
             "restarts": 1,
+            "failures": {"signal": 1},
             "load_seconds": 0.31,
             "last_death": "signal 11, running job x",
         },

@@ -10,6 +10,7 @@ from typing import Any, cast
 import anyio
 from anyio.abc import TaskGroup
 
+from asrd.front.doors import MAIN, WYOMING
 from asrd.front.front import Front
 from asrd.front.session import Session
 from asrd.front.worker_connection import WorkerConnection, WorkerInfo
@@ -129,17 +130,17 @@ class Users:
         self._users.append(User(theirs))
         return self._users[-1]
 
-    def connect(self, uid: int, restricted: bool = False) -> User:
-        return self._serve(Peer(pid=7, uid=uid, gid=uid), restricted)
+    def connect(self, uid: int, door: str = MAIN) -> User:
+        return self._serve(Peer(pid=7, uid=uid, gid=uid), door)
 
-    def connect_from(self, address: str) -> User:
+    def connect_from(self, address: str, door: str = WYOMING) -> User:
         """A peer without credentials."""
-        return self._serve(Peer(None, None, None, address))
+        return self._serve(Peer(None, None, None, address), door)
 
-    def _serve(self, peer: Peer, restricted: bool = False) -> User:
+    def _serve(self, peer: Peer, door: str) -> User:
         ours, theirs = socket.socketpair()
-        session = Session(self.front, peer, restricted)
-        limits = frames.FrameLimits(payload=self.settings.max_payload_bytes)
+        session = Session(self.front, peer, self.front.doors[door])
+        limits = self.front.doors[door].limits
         channel = Connection(
             ours,
             frames.Decoder(limits, session.open_sink),

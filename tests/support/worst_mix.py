@@ -8,6 +8,7 @@ PAYLOAD = 256 * 1024
 SETTINGS: dict[str, Any] = {
     "connections_max": CLIENTS,
     "connections_max_per_user": CLIENTS,
+    "wyoming_connections_max": 1,
     "queue_max": QUEUED,
     "queue_max_per_user": QUEUED,
     "jobs_max_per_connection": 10,

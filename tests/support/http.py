@@ -1,0 +1,176 @@
+"""The program asrd-http as a process of its own, at a Unix socket and a port of the loopback, and
+the official client for both."""
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.message import Message
+from pathlib import Path
+from typing import Any, Self
+
+import httpx2
+import openai
+
+from asrd.demo import SAMPLES
+from tests.support.daemons import environment, started_with
+from tests.support.raw import PATIENCE, SHORT, wait_for
+
+BOUNDARY = b"a-boundary"
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: Message
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.json["error"]
+        return found
+
+
+class HttpProgram:
+    """asrd-http with both sockets passed as systemd would pass them. `settings` are lines of
+    [http]."""
+
+    def __init__(
+        self, tmp: Path, daemon: str, settings: str = "", module: str = "asrd.http.main"
+    ) -> None:
+        self.tmp = tmp
+        self.path = str(tmp / "http.sock")
+        (tmp / "http.toml").write_text(f"[http]\nsocket = '{daemon}'\n{settings}\n")
+        unix = socket.socket(socket.AF_UNIX)
+        unix.bind(self.path)
+        tcp = socket.create_server(("127.0.0.1", 0))
+        self.port: int = tcp.getsockname()[1]
+        self._log = open(tmp / "http-log", "wb")  # noqa: SIM115
+        with unix, tcp:
+            unix.listen(64)
+            numbers = [unix.fileno(), tcp.fileno()]
+            self.process = subprocess.Popen(
+                [
+                    *started_with(numbers),
+                    *("-m", module, "--config", str(tmp / "http.toml")),
+                ],
+                env=environment(tmp),
+                pass_fds=numbers,
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+            )
+
+    @property
+    def log(self) -> str:
+        return (self.tmp / "http-log").read_text(errors="replace")
+
+    def connect(self) -> socket.socket:
+        return unix_socket(self.path)
+
+    def get(self, path: str, method: str = "GET", body: bytes = b"", **headers: str) -> Answer:
+        """One request over the Unix socket; `_` in the names of headers stands for `-`."""
+        return ask(self.connect(), path, method, body, **headers)
+
+    def get_tcp(self, path: str, method: str = "GET", body: bytes = b"", **headers: str) -> Answer:
+        sock = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+        return ask(sock, path, method, body, **headers)
+
+    def post(self, *parts: bytes, path: str = "/v1/audio/transcriptions", **more: str) -> Answer:
+        return self.get(path, "POST", form(*parts), content_type=FORM, **more)
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def __enter__(self) -> Self:
+        # The sockets listen already: the answer comes when the program is there.
+        assert self.get("/nowhere").status in (401, 404), self.log
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.terminate()
+        try:
+            self.process.wait(PATIENCE)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self._log.close()
+        for word in ("ResourceWarning", "Traceback", "never retrieved"):
+            assert word not in self.log, self.log
+
+
+def unix_socket(path: str) -> socket.socket:
+    """Raises OSError."""
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.settimeout(PATIENCE)
+        sock.connect(path)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def ask(sock: socket.socket, path: str, method: str, body: bytes, **headers: str) -> Answer:
+    connection = http.client.HTTPConnection("localhost", timeout=PATIENCE)
+    connection.sock = sock
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    try:
+        connection.request(method, path, body or None, names)
+        found = connection.getresponse()
+        return Answer(found.status, found.headers, found.read())
+    finally:
+        connection.close()
+
+
+FORM = f"multipart/form-data; boundary={BOUNDARY.decode()}"
+
+
+def field(name: str, value: str | bytes) -> bytes:
+    text = value.encode() if isinstance(value, str) else value
+    return b'Content-Disposition: form-data; name="%b"\r\n\r\n%b' % (name.encode(), text)
+
+
+def file(content: bytes = b"audio", name: str = "file") -> bytes:
+    head = f'Content-Disposition: form-data; name="{name}"; filename="a.wav"\r\n\r\n'
+    return head.encode() + content
+
+
+def form(*parts: bytes) -> bytes:
+    return b"".join(b"--%b\r\n%b\r\n" % (BOUNDARY, p) for p in parts) + b"--%b--\r\n" % BOUNDARY
+
+
+def sample(name: str = SHORT) -> bytes:
+    return (SAMPLES / name).read_bytes()
+
+
+@contextmanager
+def official(
+    program: HttpProgram, *, tcp: bool = False, key: str = "unused", retries: int = 0
+) -> Iterator[openai.OpenAI]:
+    """The official client, over the Unix socket or over TCP."""
+    transport = httpx2.HTTPTransport() if tcp else httpx2.HTTPTransport(uds=program.path)
+    where = f"127.0.0.1:{program.port}" if tcp else "asrd"
+    with (
+        httpx2.Client(transport=transport, timeout=PATIENCE) as http_client,
+        openai.OpenAI(
+            base_url=f"http://{where}/v1",
+            api_key=key,
+            http_client=http_client,
+            max_retries=retries,
+        ) as client,
+    ):
+        yield client
+
+
+def wait_until_ready(program: HttpProgram) -> None:
+    wait_for("asrd-http to be ready", lambda: program.get("/readyz").status == 200)
