@@ -592,6 +592,20 @@ async def test_setting_ends_the_stream_of_a_plain_client() -> None:
         assert alice.kinds == ["transcript"]
 
 
+async def test_plain_client_needs_no_search_for_speech() -> None:
+    """Its worker is of an older asrd; the stream ends with its audio-stop."""
+    async with front(wyoming_end_of_speech_ms=300) as made:
+        worker, alice = Recognizer(made, speech=False), Speaker(made, ALICE)
+        async with serving(worker):
+            await ready(made)
+            alice.user.send("audio-start", START)
+            await speak(alice, speech("one two") + silence(2), 0.1)
+            assert not alice.kinds
+            alice.user.send("audio-stop")
+            assert (await alice.hear("transcript", "error"))["text"] == "one two"
+        assert [job["options"].get("task", "transcribe") for job in worker.jobs] == ["transcribe"]
+
+
 async def test_button_that_was_pressed_too_briefly_is_no_error() -> None:
     async with front(wyoming_live=True) as made:
         alice = Speaker(made, ALICE)
