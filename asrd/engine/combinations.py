@@ -67,7 +67,9 @@ def settle(asked: Options, merged: Options) -> Options:
 
 def _settle_speech(asked: Options, merged: Options) -> Options:
     for spec in fields(Options):
-        if spec.name not in _OF_SPEECH and getattr(asked, spec.name) not in (None, ""):
+        value = getattr(asked, spec.name)
+        # An explicit false asks for nothing.
+        if spec.name not in _OF_SPEECH and value not in (None, "") and value is not False:
             raise BadRequest(f"{spec.name}: has no effect with task speech")
     if asked.vad_filter is False:
         raise BadRequest("vad_filter: false: is not possible with task speech")

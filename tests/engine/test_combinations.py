@@ -45,6 +45,7 @@ PADDING = {"vad_parameters": {"speech_pad_ms": 15_000}}
             {"language": "de", **BATCH},
             {"language": None, "batch_size": None, "vad_filter": True},
         ),
+        ({"task": "speech", "word_timestamps": False}, {"vad_filter": True}, {}),
         ({}, {"vad_parameters": {"threshold": 0.2}}, {}),
         ({"vad_parameters": {}}, {"vad_filter": True}, {}),
         ({"vad_parameters": {}, **BATCH}, {}, {"vad_filter": True}),

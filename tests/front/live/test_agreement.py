@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asrd.front.live import agreement as agreement_module
 from asrd.front.live.agreement import CUT_SECONDS, Agreement, Step
 from asrd.wire.records import WINDOW_SECONDS, Segment, Word
 
@@ -207,3 +208,34 @@ def test_any_worker_moves_times_forward_and_the_tail_stays_short(
         assert end - agreement.begin < WINDOW_SECONDS
     times = [time for word in committed for time in (word.start, word.end)]
     assert times == sorted(times)
+
+
+def test_full_window_is_known_in_spite_of_rounding() -> None:
+    begin = next(i / 1000 for i in range(1, 9999) if i / 1000 + 30 - i / 1000 < 30)
+    agreement = Agreement()
+    agreement.begin = begin
+    committed, _ = hear(agreement, said("one two", begin), begin + WINDOW_SECONDS)
+    assert text(committed) == "one two"
+
+
+def test_one_empty_hypothesis_does_not_drop_pending_words() -> None:
+    agreement = Agreement()
+    hear(agreement, said("one", 2.0), 16.0)
+    hear(agreement, [], 17.0)
+    assert agreement.begin == 0.0
+    hear(agreement, [], 18.0)
+    assert agreement.begin == 13.0
+
+
+def test_search_for_repeated_words_looks_only_at_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long last answer must not take the square of its length."""
+    lengths: list[int] = []
+    same = agreement_module._common_end
+
+    def counted(known: list[str], heard: list[str]) -> int:
+        lengths.append(len(heard))
+        return same(known, heard)
+
+    monkeypatch.setattr(agreement_module, "_common_end", counted)
+    hear(Agreement(), said("one " * 50), 25.0, last=True)
+    assert max(lengths) == 5

@@ -153,6 +153,20 @@ async def test_exact_transcript_is_that_of_the_whole_recording() -> None:
         assert worker.jobs[-1]["size"] == len(speech(f"{TEXT} " * 4))
 
 
+@pytest.mark.parametrize("final", ["live", "exact"])
+async def test_last_job_streams_only_the_whole_text(final: str) -> None:
+    async with front() as made:
+        worker, alice = Recognizer(made), Speaker(made, ALICE)
+        async with serving(worker):
+            alice.begin(final=final, stream=True)
+            await speak(alice, speech(TEXT))
+            kept = made.front.transcripts.size
+            await alice.end()
+        assert ("segment" in alice.kinds) == (final == "exact")
+        # What the last job repeats is not kept.
+        assert (kept == 0) == (final == "exact")
+
+
 async def test_audio_that_comes_faster_than_speech_is_decoded_window_by_window() -> None:
     text = " ".join(VOCABULARY * 20)
     async with front() as made:
@@ -504,25 +518,41 @@ async def test_end_of_speech_is_searched_in_audio_that_comes_fast() -> None:
         assert all(job["size"] <= 30 * 32_000 for job in worker.jobs[:-1])
 
 
-async def test_speech_that_ends_in_the_middle_of_a_chunk() -> None:
-    """Even of a sample: what arrived before it is decoded, and the rest of the chunk is skipped."""
+async def test_speech_ends_within_a_chunk_and_a_frame() -> None:
+    """The rest of the chunk hurts nobody, also if the job has to start once more."""
     async with front() as made:
         worker, alice = Recognizer(made), Speaker(made, ALICE)
-        alice.begin(live=False, end_of_speech_ms=700)
+        alice.begin(live=False, end_of_speech_ms=300)
         await alice.say(speech("one two") + silence(1))
-        rest = silence(0.5)
-        alice.user.send_raw(frames.encode("audio-chunk", START, len(rest)) + rest[:8001])
-        async with serving(worker):
-            await anyio.wait_all_tasks_blocked()
-            alice.user.send_raw(rest[8001:])
-            assert (await alice.hear("transcript"))["text"] == "one two"
-            await alice.ping()
-            alice.user.send("audio-stop")
-            alice.user.send("audio-start", START)
-            await alice.say(speech("five"))
-            alice.user.send("audio-stop")
-            assert (await alice.hear("transcript"))["text"] == "five"
-        assert not list(made.front.crashes)
+        chunk = frames.encode("audio-chunk", START, 3200) + silence(0.1)
+        alice.user.send_raw(chunk[:-1001])
+        while made.front.spool.used % 2 == 0:
+            await anyio.sleep(0)
+        while (found := await worker.take()) is not None:
+            if found[0]["options"].get("task") != "speech":
+                break
+            worker.done(*found)
+        alice.user.send_raw(chunk[-1001:])
+        await alice.ping()
+        await worker.die()
+        async with serving(Recognizer(made)):
+            assert (await alice.hear("transcript", "error")).get("text") == "one two"
+        await alice.ping()
+
+
+async def test_cancelled_stream_may_end_within_a_chunk() -> None:
+    async with front() as made:
+        alice, other = Speaker(made, ALICE), made.connect(ALICE)
+        alice.begin(live=False, job_id="a", end_of_speech_ms=300)
+        chunk = frames.encode("audio-chunk", START, 3200) + silence(0.1)
+        alice.user.send_raw(chunk[:-1001])
+        while not made.front.spool.used:
+            await anyio.sleep(0)
+        other.send("cancel", {"job_id": "a"})
+        await other.expect("cancelled")
+        await alice.failed()
+        alice.user.send_raw(chunk[-1001:])
+        await alice.ping()
 
 
 async def test_speech_that_ends_in_a_stream_that_can_be_no_job() -> None:
@@ -580,6 +610,22 @@ async def test_plain_client_gets_its_transcript_if_live_text_is_impossible() -> 
             transcript = await alice.hear("transcript")
         assert transcript["text"].split() == TEXT.split() * 7
         assert (len(worker.jobs), jobs(made)["live_steps"]) == (1, 0)
+
+
+async def test_plain_client_gets_its_transcript_if_the_search_for_its_end_fails() -> None:
+    async with front(wyoming_end_of_speech_ms=300) as made:
+        worker, alice = Recognizer(made), Speaker(made, ALICE)
+        alice.user.send("audio-start", START)
+        await alice.say(speech("one two"))
+        found = await worker.take()
+        assert found is not None
+        found[0]["answered"] = True
+        failed = {"key": found[0]["key"], "code": "internal", "text": "no VAD"}
+        worker.peer.send("failed", failed)
+        async with serving(worker):
+            await settle(alice)
+            alice.user.send("audio-stop")
+            assert (await alice.hear("transcript", "error")).get("text") == "one two"
 
 
 async def test_setting_ends_the_stream_of_a_plain_client() -> None:
