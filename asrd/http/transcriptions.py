@@ -156,12 +156,12 @@ class _Exchange:
             await answer(self.request.scope, self.request.receive, self._send)
 
     async def stream(self, segments: AsyncSegmentStream, made: answers.Events) -> None:
-        """Sends the events. Nothing is sent before the first segment or the end, so that a refusal
-        is still a status."""
+        """Sends the events. Nothing is sent before the first text or the end, so that a
+        refusal is still a status."""
         events = sse.EventStream(self._send, self._headers)
         async for segment in segments:
-            self._events = events
             for event in made.add(segment):
+                self._events = events
                 await events.send(event)
         self._events = events
         await events.send(made.done(segments.transcript))

@@ -172,6 +172,16 @@ def test_refusal_before_the_first_event_is_a_status(program: HttpProgram, daemon
     assert caught.value.status_code == 503
 
 
+def test_failure_behind_a_segment_without_text_is_a_status(
+    program: HttpProgram, daemon: Path
+) -> None:
+    """No event was sent yet, so the status says whether to try again."""
+    behaviour = two(begin(" "), fail("worker-crashed", "it died"))
+    with FakeDaemon(daemon, [behaviour]), official(program) as client:
+        with pytest.raises(openai.UnprocessableEntityError, match="it died"):
+            events(client)
+
+
 def test_error_after_the_first_event_is_raised_by_the_client(
     program: HttpProgram, daemon: Path
 ) -> None:
