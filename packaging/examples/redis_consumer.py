@@ -46,7 +46,8 @@ def serve(queue: Any, client: Client, name: str, number: str, job: dict[str, str
 
 
 def main(address: str, name: str) -> None:
-    queue = redis.Redis.from_url(address, decode_responses=True)
+    # Longer than next_jobs waits for a job.
+    queue = redis.Redis.from_url(address, decode_responses=True, socket_timeout=30)
     with contextlib.suppress(redis.ResponseError):  # the group exists
         queue.xgroup_create(JOBS, GROUP, id="0", mkstream=True)
     with Client(patience=0) as client:
