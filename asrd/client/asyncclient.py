@@ -16,7 +16,7 @@ import anyio.to_thread
 
 from asrd.client.asyncconnection import AsyncConnection, Entered
 from asrd.client.attempts import (
-    PATIENCE_SECONDS,
+    BUSY_TIMEOUT_SECONDS,
     Attempts,
     JobOptions,
     LiveOptions,
@@ -45,14 +45,16 @@ class AsyncClient:
     ProtocolError if the answer is not asrd's protocol, and RuntimeError outside `async with`.
 
     Args:
-        socket, patience: see Client.
+        socket, busy_timeout: see Client.
     """
 
-    def __init__(self, socket: str | None = None, *, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self, socket: str | None = None, *, busy_timeout: float = BUSY_TIMEOUT_SECONDS
+    ) -> None:
         self.socket = socket_path(socket)
         self._entered: Entered | None = None
         self._jobs = Jobs()
-        self.patience = patience
+        self.busy_timeout = busy_timeout
 
     def __repr__(self) -> str:
         return f"<AsyncClient {self.socket} {self._entered and self._entered.shared!r}>"
@@ -181,7 +183,7 @@ class AsyncSegmentStream(OfOneProcess):
             anyio.current_time(),
             client._jobs,
             stream=stream,
-            patience=client.patience,
+            busy_timeout=client.busy_timeout,
         )
         super().__init__()
 
