@@ -8,13 +8,12 @@ share.
 """
 
 import contextlib
-from collections.abc import AsyncIterator
 from typing import Any, Unpack
 
 import anyio
 import anyio.to_thread
 
-from asrd.client.asyncconnection import AsyncConnection, Entered
+from asrd.client.asyncconnection import AsyncConnection, AsyncStream, Entered
 from asrd.client.attempts import (
     BUSY_TIMEOUT_SECONDS,
     Attempts,
@@ -24,7 +23,6 @@ from asrd.client.attempts import (
 )
 from asrd.client.connect import socket_path
 from asrd.client.conversation import ANSWER_SECONDS, Answer, Call, silent
-from asrd.client.forking import OfOneProcess
 from asrd.client.jobs import Jobs
 from asrd.client.live import AsyncLiveStream, Chunks
 from asrd.client.source import Audio, Source, open_source
@@ -160,7 +158,7 @@ class AsyncClient:
         return self._entered
 
 
-class AsyncSegmentStream(OfOneProcess):
+class AsyncSegmentStream(AsyncStream):
     """An asynchronous iterator of one job's segments.
 
     Closing the stream early, or dropping it, cancels the job. A stream belongs to the process that
@@ -208,12 +206,6 @@ class AsyncSegmentStream(OfOneProcess):
             self._sources.pop().fd.close()
             self._attempts.leave()
 
-    async def aclose(self) -> None:
-        self.close()
-
-    def __aiter__(self) -> AsyncIterator[Segment]:
-        return self
-
     async def __anext__(self) -> Segment:
         try:
             while True:
@@ -226,15 +218,6 @@ class AsyncSegmentStream(OfOneProcess):
         except BaseException:
             self.close()
             raise
-
-    async def __aenter__(self) -> "AsyncSegmentStream":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self.close()
 
     async def _step(self) -> None:
         """Begins the next attempt if there is none under way, and waits for one answer."""
