@@ -67,9 +67,7 @@ def test_user_has_a_bound(tmp_path: Path, hosts: dict[str, Host], long: Path) ->
         assert all(isinstance(each.result(), str) for each in running)
         assert alice.models.list().data
         with speaker(balancer), speaker(balancer):
-            refused = socket.create_connection(("127.0.0.1", balancer.wyoming), PATIENCE)
-            with Peer(refused) as third:
-                assert third.at_end()
+            assert is_cut_off(balancer)
 
 
 def check_form(status: int, body: Any, code: str) -> None:
@@ -92,6 +90,17 @@ def test_key_is_no_user_where_hosts_have_none(
         with pytest.raises(openai.RateLimitError):
             two.models.list()
         assert isinstance(running.result(), str)
+
+
+def is_cut_off(balancer: Balancer) -> bool:
+    """True if a Wyoming client loses its connection at once, perhaps before it knows that it is
+    connected."""
+    try:
+        sock = socket.create_connection(("127.0.0.1", balancer.wyoming), PATIENCE)
+    except ConnectionResetError:
+        return True
+    with Peer(sock) as peer:
+        return peer.at_end()
 
 
 @contextlib.contextmanager
@@ -164,8 +173,7 @@ def test_without_hosts_the_answer_has_the_form_of_openai(balancer: Balancer) -> 
     status, headers, body = get(balancer, "/v1/models")
     assert (status, headers["retry-after"]) == (503, "1")
     check_form(503, json.loads(body), "busy")
-    with Peer(socket.create_connection(("127.0.0.1", balancer.wyoming), PATIENCE)) as peer:
-        assert peer.at_end()
+    assert is_cut_off(balancer)
 
 
 def test_check_sees_a_host_whose_worker_does_not_load(
