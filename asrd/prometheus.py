@@ -131,6 +131,12 @@ def _jobs(snapshot: Snapshot) -> list[_Family]:
         _one("counter", "jobs_accepted", "Accepted requests.", jobs.accepted),
         _family("counter", "jobs_ended", "Answered jobs, by error code; ok: transcribed.", ended),
         _family("counter", "jobs_refused", "Requests that were not accepted.", refused),
+        _one(
+            "counter",
+            "jobs_daemon_failures",
+            "Jobs that failed through the daemon's fault.",
+            jobs.daemon_failures,
+        ),
         _one("counter", "jobs_retried", "Restarts of jobs after a worker's death.", jobs.retried),
         _one("counter", "jobs_suspended", "Jobs that a worker gave back.", jobs.suspended),
         _one("counter", "jobs_resumed", "Starts in the middle of a recording.", jobs.resumed),

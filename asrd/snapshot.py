@@ -37,6 +37,7 @@ class _Jobs:
     resumed: int = field(_COUNT, 0)
     failed: Counts = field(_counts, ())
     refused: Counts = field(_counts, ())
+    daemon_failures: int = field(_COUNT, 0)
 
 
 @dataclass(frozen=True, slots=True)

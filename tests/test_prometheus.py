@@ -63,6 +63,7 @@ def test_metrics_have_the_figures_of_the_snapshot(in_openmetrics: bool) -> None:
     assert samples["asrd_queue_oldest_wait_seconds{}"] == 1.5
     assert samples["asrd_jobs_ended_total{code=ok}"] == 12
     assert samples["asrd_jobs_ended_total{code=worker-crashed}"] == 1
+    assert samples["asrd_jobs_daemon_failures_total{}"] == 1
     assert samples["asrd_jobs_refused_total{code=busy}"] == 7
     assert samples["asrd_jobs_suspended_total{}"] == 3
     assert samples["asrd_jobs_resumed_total{}"] == 4

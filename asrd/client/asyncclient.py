@@ -8,15 +8,14 @@ share.
 """
 
 import contextlib
-from collections.abc import AsyncIterator
 from typing import Any, Unpack
 
 import anyio
 import anyio.to_thread
 
-from asrd.client.asyncconnection import AsyncConnection, Entered
+from asrd.client.asyncconnection import AsyncConnection, AsyncStream, Entered
 from asrd.client.attempts import (
-    PATIENCE_SECONDS,
+    BUSY_TIMEOUT_SECONDS,
     Attempts,
     JobOptions,
     LiveOptions,
@@ -24,7 +23,6 @@ from asrd.client.attempts import (
 )
 from asrd.client.connect import socket_path
 from asrd.client.conversation import ANSWER_SECONDS, Answer, Call, silent
-from asrd.client.forking import OfOneProcess
 from asrd.client.jobs import Jobs
 from asrd.client.live import AsyncLiveStream, Chunks
 from asrd.client.source import Audio, Source, open_source
@@ -45,14 +43,16 @@ class AsyncClient:
     ProtocolError if the answer is not asrd's protocol, and RuntimeError outside `async with`.
 
     Args:
-        socket, patience: see Client.
+        socket, busy_timeout: see Client.
     """
 
-    def __init__(self, socket: str | None = None, *, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self, socket: str | None = None, *, busy_timeout: float = BUSY_TIMEOUT_SECONDS
+    ) -> None:
         self.socket = socket_path(socket)
         self._entered: Entered | None = None
         self._jobs = Jobs()
-        self.patience = patience
+        self.busy_timeout = busy_timeout
 
     def __repr__(self) -> str:
         return f"<AsyncClient {self.socket} {self._entered and self._entered.shared!r}>"
@@ -158,7 +158,7 @@ class AsyncClient:
         return self._entered
 
 
-class AsyncSegmentStream(OfOneProcess):
+class AsyncSegmentStream(AsyncStream):
     """An asynchronous iterator of one job's segments.
 
     Closing the stream early, or dropping it, cancels the job. A stream belongs to the process that
@@ -181,7 +181,7 @@ class AsyncSegmentStream(OfOneProcess):
             anyio.current_time(),
             client._jobs,
             stream=stream,
-            patience=client.patience,
+            busy_timeout=client.busy_timeout,
         )
         super().__init__()
 
@@ -206,12 +206,6 @@ class AsyncSegmentStream(OfOneProcess):
             self._sources.pop().fd.close()
             self._attempts.leave()
 
-    async def aclose(self) -> None:
-        self.close()
-
-    def __aiter__(self) -> AsyncIterator[Segment]:
-        return self
-
     async def __anext__(self) -> Segment:
         try:
             while True:
@@ -224,15 +218,6 @@ class AsyncSegmentStream(OfOneProcess):
         except BaseException:
             self.close()
             raise
-
-    async def __aenter__(self) -> "AsyncSegmentStream":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self.close()
 
     async def _step(self) -> None:
         """Begins the next attempt if there is none under way, and waits for one answer."""

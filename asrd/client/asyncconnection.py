@@ -2,8 +2,9 @@
 
 import copy
 import socket
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import anyio.abc
@@ -53,6 +54,28 @@ class Entered(OfOneProcess):
         connection = AsyncConnection(sock, self.path, self.tasks)
         self.tasks.start_soon(connection.run)
         return connection
+
+
+class AsyncStream(OfOneProcess):
+    """A base class of iterators: leaving the `async with`, or dropping the stream, closes it."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    async def aclose(self) -> None:
+        self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class AsyncConnection(OfOneProcess):

@@ -9,7 +9,7 @@
 
 All attempts together end within the caller's timeout. Without a timeout, a run may take as long as
 the daemon allows, and refusals are waited out while the daemon makes progress on other jobs of the
-client, and for PATIENCE_SECONDS more (asrd.client.jobs).
+client, and for BUSY_TIMEOUT_SECONDS more (asrd.client.jobs).
 
 A job that is submitted again begins anew. A stream drops the segments that it has yielded already.
 If one of them is different now, it ends with ConnectionLost: it never mixes two transcripts.
@@ -34,7 +34,7 @@ from asrd.wire.records import AudioFormat, Segment
 T = TypeVar("T")
 
 # How long a call without a timeout waits for the daemon to accept its job, after the last progress.
-PATIENCE_SECONDS = 60.0
+BUSY_TIMEOUT_SECONDS = 60.0
 # How long a call waits for a daemon that was there before.
 RETURN_SECONDS = 10.0
 RESUBMISSIONS = 2
@@ -156,7 +156,7 @@ class Attempts:
         jobs: Jobs,
         *,
         stream: bool,
-        patience: float = PATIENCE_SECONDS,
+        busy_timeout: float = BUSY_TIMEOUT_SECONDS,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         given = _given(options, JobOptions)
@@ -170,7 +170,7 @@ class Attempts:
         self.pause = 0.0
         self.transcript: client_events.Transcript | None = None
         self._deadline = None if self._timeout is None else now + self._timeout
-        self._patience = patience
+        self._busy_timeout = busy_timeout
         self._jitter = jitter
         self._jobs = jobs
         self._job = Job()
@@ -299,7 +299,7 @@ class Attempts:
     def _wait_for_room(self, error: errors.JobError, now: float, since: float) -> None:
         self._in_flight = False
         self._jobs.leave(self._job)
-        self._wait(error, now, max(since, self._jobs.last_progress()) + self._patience)
+        self._wait(error, now, max(since, self._jobs.last_progress()) + self._busy_timeout)
         self._jobs.wait(self._job)
 
     def _lost(self, error: errors.ConnectionLost, now: float) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Unpack
 
-from asrd.client.attempts import PATIENCE_SECONDS, Attempts, JobOptions, cancel_request
+from asrd.client.attempts import BUSY_TIMEOUT_SECONDS, Attempts, JobOptions, cancel_request
 from asrd.client.connect import BACKLOG_PAUSE, connect, socket_path
 from asrd.client.conversation import (
     ANSWER_SECONDS,
@@ -52,14 +52,16 @@ class Client(Closing):
     Args:
         socket: the path of the daemon's socket. Default: ASRD_SOCKET, else the system's socket if
             this user may use it, else that of the user's own `asrd run`.
-        patience: how long a call without a timeout waits for the daemon to accept its job, in
+        busy_timeout: how long a call without a timeout waits for the daemon to accept its job, in
             seconds after the last progress on another; with 0, `busy` raises at once.
     """
 
-    def __init__(self, socket: str | None = None, *, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self, socket: str | None = None, *, busy_timeout: float = BUSY_TIMEOUT_SECONDS
+    ) -> None:
         self._idle: list[_BlockingConnection] = []
         self._jobs = Jobs()
-        self.patience = patience
+        self.busy_timeout = busy_timeout
         self._closed = False
         self.socket = socket_path(socket)
 
@@ -128,8 +130,10 @@ class Client(Closing):
             self._idle.pop().close()
 
     def __del__(self) -> None:
-        # Nobody closes a copy that was passed to another process.
-        self.close()
+        # Nobody closes a copy that was passed to another process. Without `_idle`, the arguments
+        # were wrong.
+        if hasattr(self, "_idle"):
+            self.close()
 
     def _ask(self, kind: str, data: dict[str, Any], timeout: float) -> Any:
         until = time.monotonic() + timeout
@@ -173,7 +177,7 @@ class SegmentStream(OfOneProcess, Closing):
         self._source: Source | None = None
         self._client = client
         self._attempts = Attempts(
-            options, time.monotonic(), client._jobs, stream=stream, patience=client.patience
+            options, time.monotonic(), client._jobs, stream=stream, busy_timeout=client.busy_timeout
         )
         # Unlike an Event's, its `put` may be called from `__del__` and from a signal handler.
         self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()

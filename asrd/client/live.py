@@ -5,16 +5,15 @@ closing that cancels the job. The daemon answers in order: if its `pong` comes b
 `transcript-start`, it does not know live text.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import aclosing
 from typing import Any
 
 import anyio
 
-from asrd.client.asyncconnection import AsyncConnection, Entered
+from asrd.client.asyncconnection import AsyncConnection, AsyncStream, Entered
 from asrd.client.attempts import GRACE_SECONDS, LiveOptions, live_request
 from asrd.client.conversation import ANSWER_SECONDS, Call, silent
-from asrd.client.forking import OfOneProcess
 from asrd.client.threads import read_in_thread
 from asrd.errors import BadRequest, DeadlineExceeded
 from asrd.wire.client_events import (
@@ -35,7 +34,7 @@ Chunks = AsyncIterable[bytes] | Iterable[bytes]
 _PIECE_FRAMES = 1 << 14
 
 
-class AsyncLiveStream(OfOneProcess):
+class AsyncLiveStream(AsyncStream):
     """An asynchronous iterator of one live stream's TranscriptChunk; see AsyncClient.live.
 
     Closing the stream early, or dropping it, cancels the job. A stream belongs to the process that
@@ -77,12 +76,6 @@ class AsyncLiveStream(OfOneProcess):
     def leave(self) -> None:
         """The connection closes its own descriptor."""
 
-    async def aclose(self) -> None:
-        self.close()
-
-    def __aiter__(self) -> AsyncIterator[TranscriptChunk]:
-        return self
-
     async def __anext__(self) -> TranscriptChunk:
         self.refuse_if_inherited()
         try:
@@ -97,15 +90,6 @@ class AsyncLiveStream(OfOneProcess):
             self.close()
             raise
         raise StopAsyncIteration
-
-    async def __aenter__(self) -> "AsyncLiveStream":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self.close()
 
     async def _next_answer(self) -> Any:
         if self._connection is None or self._call is None:

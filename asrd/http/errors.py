@@ -126,5 +126,8 @@ def _answer(
 
 def body(status: int, message: str, code: str, param: str | None = None) -> dict[str, str | None]:
     """Returns the object under `error`."""
-    kind = "server_error" if status >= 500 else "invalid_request_error"
+    if status == 429:
+        kind = "requests"
+    else:
+        kind = "server_error" if status >= 500 else "invalid_request_error"
     return {"message": message, "type": kind, "param": param, "code": code}

@@ -28,7 +28,7 @@ class Service:
 
     def client(self) -> AsyncClient:
         """Returns a client for one request. `busy` is the caller's answer: it is not waited out."""
-        return AsyncClient(self.settings.socket, patience=0)
+        return AsyncClient(self.settings.socket, busy_timeout=0)
 
     @contextmanager
     def request(self, user: str) -> Iterator[UploadMemory]:

@@ -50,7 +50,7 @@ def main(address: str, name: str) -> None:
     queue = redis.Redis.from_url(address, decode_responses=True, socket_timeout=30)
     with contextlib.suppress(redis.ResponseError):  # the group exists
         queue.xgroup_create(JOBS, GROUP, id="0", mkstream=True)
-    with Client(patience=0) as client:
+    with Client(busy_timeout=0) as client:
         while True:
             for number, job in next_jobs(queue, name):
                 serve(queue, client, name, number, job)

@@ -1,5 +1,6 @@
 """One job over all its attempts, with the tests' own clock."""
 
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, get_args, get_origin
 
@@ -7,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asrd import AsyncClient, Client
 from asrd.client.attempts import (
+    BUSY_TIMEOUT_SECONDS,
     GRACE_SECONDS,
-    PATIENCE_SECONDS,
     RETURN_SECONDS,
     Attempts,
     AudioHint,
@@ -229,7 +231,7 @@ def test_pause_without_advice_grows_exponentially() -> None:
 
 
 @pytest.mark.parametrize(
-    ("timeout", "last"), [(10.0, NOON + 10.0), (None, NOON + PATIENCE_SECONDS)]
+    ("timeout", "last"), [(10.0, NOON + 10.0), (None, NOON + BUSY_TIMEOUT_SECONDS)]
 )
 def test_refusal_is_raised_if_the_next_attempt_is_too_late(
     timeout: float | None, last: float
@@ -241,7 +243,7 @@ def test_refusal_is_raised_if_the_next_attempt_is_too_late(
         attempts.failed(Busy("full", retry_after_ms=1000), last - 0.9)
 
 
-def test_accepted_job_resets_the_patience() -> None:
+def test_accepted_job_resets_the_busy_timeout() -> None:
     attempts = submitted()
     attempts.failed(Busy("full", retry_after_ms=1000), NOON)
     attempts.request(AUDIO, NOON + 1)
@@ -309,7 +311,7 @@ def test_no_history_continues_after_the_timeout(
     history: list[tuple[AsrdError, bool]], timeout: float | None, jitter: float
 ) -> None:
     attempts = begun({"timeout": timeout}, jitter)
-    now, end = NOON, NOON + (timeout or PATIENCE_SECONDS + 2 * RETURN_SECONDS)
+    now, end = NOON, NOON + (timeout or BUSY_TIMEOUT_SECONDS + 2 * RETURN_SECONDS)
     with pytest.raises((Busy, ShuttingDown, ConnectionLost)):
         for error, connects in history * 1000:
             if connects or not isinstance(error, ConnectionLost):
@@ -321,16 +323,24 @@ def test_no_history_continues_after_the_timeout(
         pytest.fail("it never gave up")
 
 
-def test_without_patience_a_refusal_is_the_answer() -> None:
+def test_without_a_busy_timeout_a_refusal_is_the_answer() -> None:
     for error in (Busy("full", retry_after_ms=5), DeadlineExceeded("late", phase="queue")):
-        attempts = Attempts({"user": "alice"}, NOON, Jobs(), stream=False, patience=0)
+        attempts = Attempts({"user": "alice"}, NOON, Jobs(), stream=False, busy_timeout=0)
         assert attempts.request(AUDIO, NOON)["user"] == "alice"
         with pytest.raises(type(error)):
             attempts.failed(error, NOON)
 
 
-def test_timeout_is_patience_enough() -> None:
-    attempts = Attempts({"timeout": 10.0}, NOON, Jobs(), stream=False, patience=0)
+def test_timeout_takes_precedence_over_the_busy_timeout() -> None:
+    attempts = Attempts({"timeout": 10.0}, NOON, Jobs(), stream=False, busy_timeout=0)
     attempts.request(AUDIO, NOON)
     attempts.failed(Busy("full", retry_after_ms=5), NOON)
     assert attempts.pause > 0
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_busy_timeout_has_no_second_name(client: Callable[..., object]) -> None:
+    """`patience` is Whisper's option of a job."""
+    with pytest.raises(TypeError, match="unexpected keyword argument 'patience'"):
+        client(patience=0)
+    assert begun({"patience": 1.5}).request(AUDIO, NOON)["patience"] == 1.5

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from asrd.client.attempts import PATIENCE_SECONDS, Attempts, JobOptions
+from asrd.client.attempts import BUSY_TIMEOUT_SECONDS, Attempts, JobOptions
 from asrd.client.jobs import Jobs
 from asrd.errors import AsrdError, Busy, DeadlineExceeded
 from asrd.wire.client_events import Accepted, Progress, SegmentDecoded, Transcript
@@ -149,7 +149,7 @@ def test_daemon_that_runs_nothing_is_given_up(many: int, retry_after: float) -> 
     world.play()
     assert len(callers) == many
     assert {type(caller.outcome) for caller in callers} <= {Busy, DeadlineExceeded}
-    assert max(caller.ended_at for caller in callers) < many * MAX_WAIT + PATIENCE_SECONDS
+    assert max(caller.ended_at for caller in callers) < many * MAX_WAIT + BUSY_TIMEOUT_SECONDS
 
 
 @pytest.mark.parametrize("retry_after", [1.0, HOUR])
@@ -158,7 +158,7 @@ def test_daemon_that_refuses_for_good_is_given_up(retry_after: float) -> None:
     callers = [Caller(world) for _ in range(20)]
     world.play()
     assert {type(caller.outcome) for caller in callers} == {Busy}
-    assert max(caller.ended_at for caller in callers) <= PATIENCE_SECONDS
+    assert max(caller.ended_at for caller in callers) <= BUSY_TIMEOUT_SECONDS
 
 
 def test_job_with_a_timeout_waits_no_longer() -> None:
@@ -184,16 +184,16 @@ def submitted(jobs: Jobs, now: float = 0.0) -> Attempts:
         Transcript("a"),
     ],
 )
-def test_patience_counts_from_the_last_sign_of_progress(sign: Any) -> None:
+def test_busy_timeout_counts_from_the_last_sign_of_progress(sign: Any) -> None:
     jobs = Jobs()
     other, refused = submitted(jobs), submitted(jobs)
     busy = Busy("full", retry_after_ms=1000)
     refused.failed(busy, 0.0)
     other.take(sign, HOUR)
     other.failed(DeadlineExceeded("waited", phase="queue"), HOUR)
-    refused.failed(busy, HOUR + PATIENCE_SECONDS - 1.1)
+    refused.failed(busy, HOUR + BUSY_TIMEOUT_SECONDS - 1.1)
     with pytest.raises(Busy):
-        refused.failed(busy, HOUR + PATIENCE_SECONDS - 0.9)
+        refused.failed(busy, HOUR + BUSY_TIMEOUT_SECONDS - 0.9)
 
 
 def waiting(jobs: Jobs, woken: list[str], name: str) -> Attempts:

@@ -34,13 +34,28 @@ def test_settings_of_the_hosts_exist() -> None:
 
 def test_hosts_take_all_that_haproxy_gives_them() -> None:
     """HAProxy is one user and one address for asrd."""
-    front, http = FrontSettings(), HttpSettings()
+    tables = tomllib.loads(block("toml", "[front]", PAGE))
+    front, http = FrontSettings(**tables["front"]), HttpSettings(**tables["http"])
     requests, speakers = preset("ASRD_HTTP_MAXCONN"), preset("ASRD_WYOMING_MAXCONN")
     assert requests + speakers < front.queue_max
-    assert f"`queue_max` ({front.queue_max})" in PAGE
     assert requests <= http.requests_max // 2
+    assert requests * http.max_upload_bytes <= http.uploads_max_bytes // 2
     # One connection more for the check.
     assert speakers + 1 <= front.wyoming_connections_max_per_address
+    # 20 minutes of 16-bit audio at 16 kHz.
+    assert speakers * 20 * 60 * 32_000 <= front.spool_max_bytes_per_user
+    shown = {
+        "queue_max": f"{front.queue_max}",
+        "queue_max_per_user": f"{front.queue_max_per_user}",
+        "requests_max": f"{http.requests_max}",
+        "uploads_max_bytes": f"{http.uploads_max_bytes >> 30} GiB",
+        "wyoming_connections_max_per_address": f"{front.wyoming_connections_max_per_address}",
+        "spool_max_bytes_per_user": f"{front.spool_max_bytes_per_user >> 30} GiB",
+        "max_wait_seconds": f"{front.max_wait_seconds}",
+    }
+    for name, value in shown.items():
+        assert ROWS[f"`{name}`"].startswith(f"{value} | "), name
+    assert f"`ASRD_HTTP_MAXCONN` ({requests}) and `ASRD_WYOMING_MAXCONN` ({speakers})" in PAGE
     assert f"has {preset('ASRD_USER_MAXCONN')} requests at once" in PAGE
     # HAProxy notices that a host drains while that still serves.
     assert http.drain_seconds == 5 and f"`drain_seconds` ({http.drain_seconds:g})" in PAGE

@@ -1,6 +1,7 @@
 """HAProxy in front of three hosts (docs/scaling.md) that live on: its choice and its bounds."""
 
 import contextlib
+import hashlib
 import json
 import socket
 import subprocess
@@ -13,10 +14,13 @@ from typing import Any
 import openai
 import pytest
 
+from asrd.demo import SAMPLES
+from asrd.http import errors
+from tests.support.browser import Browser
 from tests.support.hosts import BACKENDS, CONFIG, NAMES, Balancer, Host
 from tests.support.hosts_load import Background, http_client, speak, transcribe
 from tests.support.http import FORM, file, form
-from tests.support.raw import PATIENCE, Peer, wait_for
+from tests.support.raw import PATIENCE, SHORT, Peer, wait_for
 from tests.support.real.speech import Clip
 
 pytestmark = pytest.mark.hosts
@@ -45,7 +49,7 @@ def test_crowd_waits_in_haproxy_and_no_host_is_busy(
 def test_user_has_a_bound(tmp_path: Path, hosts: dict[str, Host], long: Path) -> None:
     """Another user gets through meanwhile, and a place comes back with each answer."""
     with (
-        Balancer(tmp_path, hosts, ASRD_USER_MAXCONN="2") as balancer,
+        Balancer(tmp_path, hosts, ASRD_USER_MAXCONN="2", ASRD_API_KEYS="yes") as balancer,
         http_client(balancer.http, key="alice") as alice,
         http_client(balancer.http, key="bob") as bob,
     ):
@@ -53,14 +57,50 @@ def test_user_has_a_bound(tmp_path: Path, hosts: dict[str, Host], long: Path) ->
         wait_for("both", lambda: len(balancer.serving("asrd_http")) == 2)
         with pytest.raises(openai.RateLimitError) as caught:
             alice.models.list()
-        assert caught.value.response.headers["retry-after"] == "1"
+        headers = caught.value.response.headers
+        assert headers["retry-after-ms"] == "1000" and headers["x-should-retry"] == "true"
+        check_form(429, caught.value.response.json(), "rate_limit_exceeded")
+        # The key itself is nowhere.
+        table = balancer.ask("show table asrd_users")
+        assert hashlib.sha256(b"alice").hexdigest().upper() in table and "alice" not in table
         assert bob.models.list().data
         assert all(isinstance(each.result(), str) for each in running)
         assert alice.models.list().data
         with speaker(balancer), speaker(balancer):
-            refused = socket.create_connection(("127.0.0.1", balancer.wyoming), PATIENCE)
-            with Peer(refused) as third:
-                assert third.at_end()
+            assert is_cut_off(balancer)
+
+
+def check_form(status: int, body: Any, code: str) -> None:
+    """The error has the form that asrd-http gives it."""
+    found = body["error"]
+    assert list(body) == ["error"] and found == errors.body(status, found["message"], code)
+
+
+def test_key_is_no_user_where_hosts_have_none(
+    tmp_path: Path, hosts: dict[str, Host], long: Path
+) -> None:
+    """Anybody could make up one for each request."""
+    with (
+        Balancer(tmp_path, hosts, ASRD_USER_MAXCONN="1") as balancer,
+        http_client(balancer.http, key="one") as one,
+        http_client(balancer.http, key="two") as two,
+    ):
+        running = Background(transcribe, one, long)
+        wait_for("it", lambda: balancer.serving("asrd_http"))
+        with pytest.raises(openai.RateLimitError):
+            two.models.list()
+        assert isinstance(running.result(), str)
+
+
+def is_cut_off(balancer: Balancer) -> bool:
+    """True if a Wyoming client loses its connection at once, perhaps before it knows that it is
+    connected."""
+    try:
+        sock = socket.create_connection(("127.0.0.1", balancer.wyoming), PATIENCE)
+    except ConnectionResetError:
+        return True
+    with Peer(sock) as peer:
+        return peer.at_end()
 
 
 @contextlib.contextmanager
@@ -123,16 +163,17 @@ def get(balancer: Balancer, path: str) -> tuple[int, Any, bytes]:
 
 def test_without_hosts_the_answer_has_the_form_of_openai(balancer: Balancer) -> None:
     assert get(balancer, "/readyz")[0] == 200
-    assert get(balancer, "/metrics")[0] == 404
+    for path in ("/metrics", "/status", "/healthz"):
+        status, _, body = get(balancer, path)
+        check_form(status, json.loads(body), "not_found")
     for backend in BACKENDS:
         for name in NAMES:
             balancer.ask(f"set server {backend}/{name} state maint")
     assert get(balancer, "/readyz")[0] == 503
     status, headers, body = get(balancer, "/v1/models")
     assert (status, headers["retry-after"]) == (503, "1")
-    assert json.loads(body)["error"]["code"] == "busy"
-    with Peer(socket.create_connection(("127.0.0.1", balancer.wyoming), PATIENCE)) as peer:
-        assert peer.at_end()
+    check_form(503, json.loads(body), "busy")
+    assert is_cut_off(balancer)
 
 
 def test_check_sees_a_host_whose_worker_does_not_load(
@@ -145,3 +186,16 @@ def test_check_sees_a_host_whose_worker_does_not_load(
         wait_for(f"{down}", lambda: balancer.are(*down, backends=BACKENDS[:1]))
         assert get(balancer, "/v1/models")[0] == 200
     balancer.wait_until("UP", "host1")
+
+
+def test_web_page_works_without_the_status_of_a_host(tmp_path: Path, balancer: Balancer) -> None:
+    """HAProxy hides it: each host has its own."""
+    with Browser(tmp_path, SAMPLES / SHORT) as browser:
+        browser.open(f"http://127.0.0.1:{balancer.http}/")
+        browser.wait_for_text("Ready", "#server")
+        assert not browser.one("#machine").is_displayed()
+        browser.drop(SAMPLES / SHORT)
+        browser.wait_for_text("Done", "article .state")
+        for name in NAMES:
+            balancer.ask(f"set server asrd_http/{name} state maint")
+        browser.wait_for_text("Not ready", "#server")

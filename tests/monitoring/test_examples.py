@@ -37,18 +37,18 @@ def test_page_has_every_metric_with_its_type_and_labels() -> None:
         assert re.findall(r"`(\w+)`", named) == found, name
 
 
-def test_page_has_the_buckets() -> None:
+def test_page_has_the_buckets_as_they_are_printed() -> None:
     bounds = {
-        name: [float(bound) for bound in row[1].split(", ")]
+        name: row[1].split(", ")
         for row in rows("Every metric")
         if len(row) == 2
         for name in re.findall(r"`(\w+)`", row[0])
     }
     assert bounds == {
-        "asrd_job_wait_seconds": list(TIME_BOUNDS),
-        "asrd_job_run_seconds": list(TIME_BOUNDS),
-        "asrd_job_audio_seconds": list(AUDIO_BOUNDS),
-        "asrd_job_real_time_factor": list(FACTOR_BOUNDS),
+        "asrd_job_wait_seconds": list(map(str, TIME_BOUNDS)),
+        "asrd_job_run_seconds": list(map(str, TIME_BOUNDS)),
+        "asrd_job_audio_seconds": list(map(str, AUDIO_BOUNDS)),
+        "asrd_job_real_time_factor": list(map(str, FACTOR_BOUNDS)),
     }
 
 
@@ -56,6 +56,14 @@ def test_page_explains_every_cause_and_alert() -> None:
     assert [row[0].strip("`") for row in rows("Causes of a worker's end")] == list(Cause)
     alerts = re.findall(r"- alert: (\w+)", RULES)
     assert [row[0].strip("`") for row in rows("Alerts")] == alerts
+
+
+def test_each_alert_has_a_test_in_which_it_fires() -> None:
+    """promtool runs them (test_prometheus.py)."""
+    tests = (ROOT / "tests" / "monitoring" / "asrd.rules.test.yml").read_text()
+    assert set(re.findall(r"- alert: (\w+)", RULES)) == set(
+        re.findall(r"alertname: (\w+)\n +exp_alerts:", tests)
+    )
 
 
 @pytest.mark.parametrize("text", [RULES, "\n".join(DASHBOARD), PAGE])

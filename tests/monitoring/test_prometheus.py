@@ -120,7 +120,7 @@ def program(daemon: Daemon, tmp_path: Path) -> Iterator[HttpProgram]:
 def test_promtool_accepts_the_rules_and_their_tests() -> None:
     """`--lint-fatal`: also what promtool only advises against."""
     rules = str(EXAMPLES / "asrd.rules.yml")
-    assert "11 rules found" in promtool("check", "rules", "--lint=all", "--lint-fatal", rules)
+    assert "12 rules found" in promtool("check", "rules", "--lint=all", "--lint-fatal", rules)
     tests = str(ROOT / "tests" / "monitoring" / "asrd.rules.test.yml")
     assert "SUCCESS" in promtool("test", "rules", tests)
 

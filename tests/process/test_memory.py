@@ -1,6 +1,7 @@
 """The worst mix of clients, against the sum that docs/security.md states."""
 
 import contextlib
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -69,10 +70,38 @@ def _jobs(client: socket.socket) -> None:
         client.sendall(frames.encode("transcribe", asked, 2) + b"xx")
 
 
-# How many do what.
+def _live_text(client: socket.socket) -> None:
+    """The front has the stream, a step's copy of it that waits, and the options of both."""
+    asked = {name: OPTIONS[name] for name in ("initial_prompt", "hotwords", "suppress_tokens")}
+    chunk = b"x" * 100_000
+    client.sendall(
+        frames.encode("transcribe", {**asked, "live": True, "live_step_ms": 250})
+        + frames.encode("audio-start", START)
+        + frames.encode("audio-chunk", START, len(chunk))
+        + chunk
+    )
+    assert b"transcript-start" in client.recv(1 << 12)
+
+
+def _an_upload(client: socket.socket) -> None:
+    """A request as asrd-http makes it of an upload."""
+    fd = os.memfd_create("upload")
+    try:
+        os.write(fd, b"x" * 1000)
+        asked = {"audio": {"encoding": "file"}, "stream": True, **OPTIONS}
+        event = frames.encode("transcribe", asked, fds=1)
+        client.sendall(event[fdsocket.send(client, [event], [fd]) :])
+    finally:
+        os.close(fd)
+    assert b"accepted" in client.recv(1 << 12)
+
+
+# How many do what; first those that need a place in the queue.
 MIX: list[tuple[int, Callable[[socket.socket], None]]] = [
-    (40, _half_a_header),
-    (40, _most_of_the_largest_data),
+    (10, _live_text),
+    (10, _an_upload),
+    (30, _half_a_header),
+    (30, _most_of_the_largest_data),
     (30, _data_without_its_payload),
     (20, _unread_answers),
     (40, _a_recording_and_the_next_one),

@@ -136,12 +136,8 @@ class Balancer:
             env=os.environ | addresses | more,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
-            stderr=self._log,
+            stderr=subprocess.STDOUT,
         )
-
-    @property
-    def log(self) -> str:
-        return (self.directory / "log").read_text(errors="replace")
 
     def ask(self, command: str) -> str:
         with socket.socket(socket.AF_UNIX) as sock:
@@ -186,7 +182,7 @@ class Balancer:
 
     def _is_checking(self) -> bool:
         """True after the first checks: until then every server is UP."""
-        assert self.process.poll() is None, self.log
+        assert self.process.poll() is None, (self.directory / "log").read_text()
         return self.admin.exists() and all(
             row["check_status"] not in ("", "INI")
             for row in self.servers().values()
@@ -194,13 +190,9 @@ class Balancer:
         )
 
     def __exit__(self, *_: object) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(PATIENCE)
-        finally:
-            self.process.kill()
-            self.process.wait()
-            self._log.close()
+        self.process.kill()
+        self.process.wait()
+        self._log.close()
 
 
 @contextmanager

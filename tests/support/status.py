@@ -19,6 +19,7 @@ SNAPSHOT: dict[str, Any] = {
         "resumed": 4,
         "failed": {"bad-audio": 2, "worker-crashed": 1},
         "refused": {"busy": 7},
+        "daemon_failures": 1,
     },
     "live_steps": 17,
     "audio_seconds": 15120.0,

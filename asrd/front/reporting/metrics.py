@@ -92,6 +92,7 @@ class Metrics:
         self.live_steps = 0
         self.ignored_events = 0
         self.audio_seconds = 0.0
+        self.daemon_failures = 0
         # In seconds of the scheduler's clock, and the daemon's failures since then.
         self.last_success: float | None = None
         self.failures_in_a_row = 0
@@ -122,7 +123,9 @@ class Metrics:
         """`own_timeout`: the client set the deadline itself."""
         self.failed[code.value] += 1
         hasty = code is Code.DEADLINE_EXCEEDED and own_timeout
-        self.failures_in_a_row += code in _OURS and not hasty
+        ours = code in _OURS and not hasty
+        self.daemon_failures += ours
+        self.failures_in_a_row += ours
 
     def stream_failed(self, code: Code) -> None:
         """A live stream failed before it became a job."""
@@ -138,6 +141,7 @@ class Metrics:
             "resumed": self.resumed,
             "failed": dict(self.failed),
             "refused": dict(self.refused),
+            "daemon_failures": self.daemon_failures,
         }
 
     def latency_ms(self) -> dict[str, dict[str, float]]:

@@ -148,6 +148,7 @@ def test_failures_in_a_row_are_a_problem_until_a_job_succeeds() -> None:
     assert report(made) == ("degraded", ["no job has succeeded yet, 3 failed"])
     made.metrics.job_done(0.0, 1.0, 1.0, now=131.0)
     assert report(made, 132.0) == ("ok", [])
+    assert made.metrics.daemon_failures == 3
     for _ in range(3):
         made.metrics.job_failed(Code.DEADLINE_EXCEEDED, own_timeout=False)
     assert report(made, 161.0) == ("degraded", ["no job has succeeded for 30 s, 3 failed"])
@@ -162,3 +163,4 @@ def test_failures_of_clients_are_no_problem(code: Code, own_timeout: bool) -> No
         made.metrics.job_failed(code, own_timeout)
     assert report(made) == ("ok", [])
     assert made.metrics.failed[code] == 9
+    assert made.metrics.daemon_failures == 0

@@ -44,6 +44,7 @@ def test_metrics_count_jobs() -> None:
         "resumed": 0,
         "failed": {"bad-audio": 1},
         "refused": {"busy": 2},
+        "daemon_failures": 0,
     }
     assert metrics.audio_seconds == 10.0
     assert metrics.latency_ms()["wait"]["p50"] == 250.0

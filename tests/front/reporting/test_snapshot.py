@@ -45,6 +45,7 @@ def test_snapshot_of_a_busy_daemon() -> None:
             "resumed": 0,
             "failed": {},
             "refused": {},
+            "daemon_failures": 0,
         },
         "ignored_events": 0,
         "live_steps": 0,
