@@ -88,9 +88,9 @@ def _make_server(settings: HttpSettings) -> "Server":
     except ModuleNotFoundError as error:
         text = f"{error.name} is not installed: pip install 'asrd[http]'"
         raise ConfigError(text) from None
-    keys = Keys.read(settings.api_keys) if settings.api_keys else None
+    keys = Keys(settings.api_keys) if settings.api_keys else None
     service = Service(settings)
-    return Server(service, make_app(service, keys))
+    return Server(service, make_app(service, keys), keys)
 
 
 def _listen(where: str) -> socket.socket:

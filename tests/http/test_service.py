@@ -5,7 +5,7 @@ from contextlib import ExitStack
 import pytest
 
 from asrd.http.errors import HttpError
-from asrd.http.service import Service
+from asrd.http.service import OTHERS_MAX, REFUSED_MAX, Service
 from asrd.settings import HttpSettings
 
 KIB = 1 << 10
@@ -27,6 +27,28 @@ def test_one_user_has_half_of_the_requests() -> None:
         assert (caught.value.status, caught.value.code) == (503, "busy")
     with service.request("carol"):
         assert not service.full
+
+
+def test_one_peer_has_half_of_the_connections() -> None:
+    service = Service(HttpSettings(requests_max=1))
+    half = 1 + OTHERS_MAX // 2
+
+    def fill(peer: int) -> HttpError | None:
+        for _ in range(half):
+            place, error = service.place(peer)
+            assert place is not None and error is None
+            place.add(peer, 1)
+        return service.place(peer)[1]
+
+    refused = fill(1000)
+    assert refused is not None and (refused.status, refused.code) == (429, "rate_limit_exceeded")
+    refused = fill(1001)
+    assert refused is not None and (refused.status, refused.code) == (503, "busy")
+    for _ in range(REFUSED_MAX):
+        place, refused = service.place(1002)
+        assert place is not None and refused is not None
+        place.add(1002, 1)
+    assert service.place(1002)[0] is None
 
 
 def test_one_user_has_half_of_the_memory_and_at_least_one_recording() -> None:

@@ -2,12 +2,13 @@
 the official client for both."""
 
 import http.client
+import io
 import json
 import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
@@ -76,13 +77,15 @@ class HttpProgram:
     def connect(self) -> socket.socket:
         return unix_socket(self.path)
 
+    def connect_tcp(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+
     def get(self, path: str, method: str = "GET", body: bytes = b"", **headers: str) -> Answer:
         """One request over the Unix socket; `_` in the names of headers stands for `-`."""
         return ask(self.connect(), path, method, body, **headers)
 
     def get_tcp(self, path: str, method: str = "GET", body: bytes = b"", **headers: str) -> Answer:
-        sock = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
-        return ask(sock, path, method, body, **headers)
+        return ask(self.connect_tcp(), path, method, body, **headers)
 
     def post(self, *parts: bytes, path: str = "/v1/audio/transcriptions", **more: str) -> Answer:
         return self.get(path, "POST", form(*parts), content_type=FORM, **more)
@@ -120,6 +123,24 @@ def unix_socket(path: str) -> socket.socket:
     return sock
 
 
+def read(sock: socket.socket) -> bytes:
+    """All that comes until the connection ends."""
+    sock.settimeout(PATIENCE)
+    found = b""
+    with suppress(ConnectionResetError):
+        while data := sock.recv(1 << 16):
+            found += data
+    return found
+
+
+def parsed(answer: bytes) -> Answer:
+    """An answer that came with `read`."""
+    start, _, rest = answer.partition(b"\r\n")
+    with io.BytesIO(rest) as file:
+        headers = http.client.parse_headers(file)
+        return Answer(int(start.split()[1]), headers, file.read())
+
+
 def ask(sock: socket.socket, path: str, method: str, body: bytes, **headers: str) -> Answer:
     connection = http.client.HTTPConnection("localhost", timeout=PATIENCE)
     connection.sock = sock
@@ -143,6 +164,19 @@ def field(name: str, value: str | bytes) -> bytes:
 def file(content: bytes = b"audio", name: str = "file") -> bytes:
     head = f'Content-Disposition: form-data; name="{name}"; filename="a.wav"\r\n\r\n'
     return head.encode() + content
+
+
+def head(length: int | None, *more: str, version: str = "1.1") -> bytes:
+    """The head of a request for a transcript, with None of a chunked one; `more` are lines."""
+    size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+    lines = [f"POST /v1/audio/transcriptions HTTP/{version}", "Host: localhost"]
+    return "\r\n".join([*lines, f"Content-Type: {FORM}", size, *more, "", ""]).encode()
+
+
+def whole(*parts: bytes, version: str = "1.1") -> bytes:
+    """A request for a transcript as its bytes."""
+    body = form(*parts)
+    return head(len(body), version=version) + body
 
 
 def form(*parts: bytes) -> bytes:
