@@ -301,7 +301,7 @@ class HttpSettings:
         integer(_KIB, 1 << 45), 4 * _GIB, help="Memory for all recordings that are uploaded."
     )
     upload_max_seconds: float = field(
-        number(1, 24 * 3600), 3600.0, help="Time for one upload, however fast it is."
+        number(0.1, 24 * 3600), 3600.0, help="Time for one upload, however fast it is."
     )
     requests_max: int = field(
         integer(1, 100_000), 256, help="Requests for a transcript at once; one more is busy."

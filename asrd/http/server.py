@@ -70,8 +70,6 @@ class Protocol(H11Protocol):
                 self.transport.abort()
             return
         super().data_received(data)
-        if self._is_answering() and not self.cycle.more_body:
-            self.flow.resume_reading()
         self._watch()
 
     def on_response_complete(self) -> None:

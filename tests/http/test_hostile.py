@@ -45,6 +45,26 @@ def test_hang_up_behind_more_bytes_cancels_the_job(
         fake.wait_for_hang_up()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_bytes_behind_a_request_do_not_change_its_answer(
+    program: HttpProgram, daemon: Path, kind: str
+) -> None:
+    jobs: list[Any] = []
+    with (
+        FakeDaemon(daemon, [lambda *job: jobs.append(job)]) as fake,
+        program.connect() as sock,
+    ):
+        sock.sendall(KINDS[kind])
+        fake.wait_for("transcribe")
+        sock.sendall(b"nonsense\r\n\r\n")
+        assert program.get("/nowhere").status == 404
+        answer("yes")(*jobs[0])
+        found = read(sock)
+    assert found.startswith(b"HTTP/1.1 200") and b'"yes"' in found
+    # What follows is the next request, unless this was the last one.
+    assert found.count(b"HTTP/1.1 400") == (kind == "keep-alive")
+
+
 def test_half_closed_connection_is_a_client_that_left(program: HttpProgram, daemon: Path) -> None:
     with FakeDaemon(daemon, [never]) as fake, program.connect() as sock:
         sock.sendall(whole(file()))

@@ -21,6 +21,8 @@ from tests.support.http import (
     form,
     head,
     official,
+    parsed,
+    read,
     unix_socket,
     whole,
 )
@@ -204,6 +206,16 @@ def test_upload_that_stops_is_given_up(impatient: HttpProgram) -> None:
         sock.sendall(head(1000))
         sock.sendall(form(file())[:50])
         assert sock.recv(12) == b"HTTP/1.1 408"
+
+
+def test_upload_has_a_time_in_all(tmp_path: Path) -> None:
+    settings = "drain_seconds = 0\nupload_max_seconds = 0.2"
+    with HttpProgram(tmp_path, str(tmp_path / "asrd.sock"), settings) as program:
+        with program.connect() as sock:
+            sock.sendall(head(1000, "Connection: close") + form(file())[:50])
+            found = parsed(read(sock))
+    assert (found.status, found.error["message"]) == (408, "the upload took more than 0.2 s")
+    assert found.headers["x-should-retry"] == "false"
 
 
 @pytest.mark.parametrize("start", [b"", b"GET /healthz HTT", b"GET /healthz HTTP/1.1\r\nA: "])
