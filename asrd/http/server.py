@@ -29,6 +29,26 @@ HEAD_SECONDS, KEEP_ALIVE_SECONDS = 30.0, 15
 REFUSED_SECONDS = 2.0
 # Bytes behind a request, the start of the next one, that may arrive before it is answered.
 BEHIND_MAX = 16 << 10
+# The smallest mean size of a body's chunks, once there are some. Each takes as long as 100 KiB of
+# data: sixty clients with chunks of one byte would keep all others waiting for half a minute.
+CHUNK_MIN, CHUNKS_FREE = 32, 1024
+# Bytes that are read, and parsed, before it is another connection's turn.
+READ_SIZE = 32 << 10
+
+
+class _Parser(h11.Connection):
+    """h11, which refuses bodies in tiny chunks."""
+
+    _chunks = _size = 0
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, h11.Data):
+            self._chunks += event.chunk_end
+            self._size += len(event.data)
+            if self._chunks > CHUNKS_FREE and self._size < CHUNK_MIN * self._chunks:
+                raise h11.RemoteProtocolError(f"chunks of less than {CHUNK_MIN} bytes")
+        return event
 
 
 class Protocol(H11Protocol):
@@ -41,11 +61,13 @@ class Protocol(H11Protocol):
 
     def __init__(self, service: Service, **more: Any) -> None:
         super().__init__(**more)
+        self.conn = _Parser(h11.SERVER)
         self._service = service
         self._behind = bytearray()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.max_size = READ_SIZE  # type: ignore[attr-defined]
         sock = transport.get_extra_info("socket")
         self._peer: Peer = peer_of(sock, transport.get_extra_info("peername"))
         self._place, self._refusal = self._service.place(self._peer.user)

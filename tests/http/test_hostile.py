@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from asrd.http.server import BEHIND_MAX
+from asrd.http.server import BEHIND_MAX, CHUNK_MIN, CHUNKS_FREE
 from asrd.http.service import OTHERS_MAX, REFUSED_MAX
 from tests.support.fake_daemon import FakeDaemon, answer, never
 from tests.support.http import HttpProgram, ask, file, form, head, parsed, read, whole
@@ -130,6 +130,20 @@ def test_garbage_has_an_error_of_the_api_and_costs_only_itself(
     assert (found.status, found.error["code"]) == (status, "bad-request")
     assert found.error.keys() == {"message", "type", "param", "code"}
     assert program.post(file()).status == 200
+
+
+@pytest.mark.parametrize(("size", "status"), [(1, 400), (CHUNK_MIN, 200)])
+def test_tiny_chunks_are_refused_once_there_are_many(
+    program: HttpProgram, fake: FakeDaemon, size: int, status: int
+) -> None:
+    body = form(file(bytes(2 * size * CHUNKS_FREE)))
+    pieces = [body[start : start + size] for start in range(0, len(body), size)]
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    with program.connect() as sock:
+        sock.sendall(head(None, "Connection: close") + chunks + b"0\r\n\r\n")
+        found = parsed(read(sock))
+    assert found.status == status
+    assert status == 200 or "chunks of less than" in found.error["message"]
 
 
 def test_garbage_behind_a_begun_answer_ends_the_connection(
