@@ -29,7 +29,7 @@ HEAD_SECONDS, KEEP_ALIVE_SECONDS = 30.0, 15
 REFUSED_SECONDS = 2.0
 # Bytes behind a request, the start of the next one, that may arrive before it is answered.
 BEHIND_MAX = 16 << 10
-# The smallest mean size of a body's chunks, once there are some. Each takes as long as 100 KiB of
+# The smallest mean size of a body's chunks, behind the first ones. Each takes as long as 100 KiB of
 # data: sixty clients with chunks of one byte would keep all others waiting for half a minute.
 CHUNK_MIN, CHUNKS_FREE = 32, 1024
 # Bytes that are read, and parsed, before it is another connection's turn.
@@ -46,7 +46,7 @@ class _Parser(h11.Connection):
         if isinstance(event, h11.Data):
             self._chunks += event.chunk_end
             self._size += len(event.data)
-            if self._chunks > CHUNKS_FREE and self._size < CHUNK_MIN * self._chunks:
+            if self._size < CHUNK_MIN * (self._chunks - CHUNKS_FREE):
                 raise h11.RemoteProtocolError(f"chunks of less than {CHUNK_MIN} bytes")
         return event
 
