@@ -17,7 +17,7 @@ WORKER_STATES = ("starting", "loading", "ready", "busy", "asleep", "failed", "do
 # The `code` of jobs that ended with a transcript, beside those of Code.
 DONE = "ok"
 # The statuses that asrd-http answers with.
-HTTP_STATUSES = (200, 400, 401, 403, 404, 405, 408, 409, 413, 422, 429, 500, 502, 503, 504)
+HTTP_STATUSES = (200, 400, 401, 403, 404, 405, 408, 409, 413, 422, 429, 431, *range(500, 505))
 
 _Labels = Mapping[str, str]
 

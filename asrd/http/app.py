@@ -69,4 +69,4 @@ async def _failed(request: Request, error: Exception) -> Response:
 async def _broken(request: Request, error: Exception) -> Response:
     """A bug; the server logs the traceback."""
     text = "a bug in asrd-http; its log has the traceback"
-    return JSONResponse({"error": errors.body(500, text, Code.INTERNAL)}, 500)
+    return errors.response(errors.HttpError(500, text, code=Code.INTERNAL, retry=False))

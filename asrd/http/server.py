@@ -15,6 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from asrd.errors import Code
 from asrd.http import errors
 from asrd.http.keys import Keys
 from asrd.http.service import Service
@@ -112,7 +113,7 @@ class Protocol(H11Protocol):
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()
             return
-        error = errors.HttpError(status, f"HTTP: {found}", code="bad-request")
+        error = errors.HttpError(status, f"HTTP: {found}", code=Code.BAD_REQUEST, retry=False)
         answer = errors.response(error)
         self._service.responses.count(status)
         headers = [*answer.raw_headers, (b"connection", b"close")]

@@ -128,6 +128,7 @@ def test_garbage_has_an_error_of_the_api_and_costs_only_itself(
         sock.sendall(garbage)
         found = parsed(read(sock))
     assert (found.status, found.error["code"]) == (status, "bad-request")
+    assert found.headers["x-should-retry"] == "false"
     assert found.error.keys() == {"message", "type", "param", "code"}
     assert program.post(file()).status == 200
 

@@ -18,6 +18,8 @@ import pytest
 
 from asrd.demo import SAMPLES
 from asrd.engine.audio.reader import RATE
+from asrd.http.errors import _STATUS
+from asrd.prometheus import HTTP_STATUSES
 from tests.support.daemons import Daemon, crashing_model
 from tests.support.http import HttpProgram, field, file, official, sample, wait_until_ready
 from tests.support.paths import ROOT
@@ -281,8 +283,7 @@ def test_python_of_the_page(program: HttpProgram, here: Path) -> None:
     assert run([sys.executable, "-c", code], here).strip() == TEXT
 
 
-def test_page_names_every_status_that_errors_have() -> None:
-    from asrd.http import errors
-
+def test_page_and_metrics_name_every_status_that_errors_have() -> None:
     named = {int(status) for status in re.findall(r"^\| (\d{3}) \|", PAGE, re.M)}
-    assert set(errors._STATUS.values()) - {500} <= named
+    assert named | {200} == set(HTTP_STATUSES)
+    assert set(_STATUS.values()) <= named
