@@ -143,7 +143,7 @@ def test_7_vad_and_its_parameters_and_hotwords(client: openai.OpenAI) -> None:
     assert found.text == TEXT and found.segments[0].start > 4
     with pytest.raises(openai.BadRequestError) as caught:
         transcribe(client, extra_body={"vad_parameters": {"threshold": 7}})
-    assert caught.value.param == "vad_parameters"
+    assert caught.value.param == "vad_parameters[threshold]"
     assert transcribe(client, keywords=["server", "lights"]).text == TEXT
     chosen = {"type": "server_vad", "threshold": 0.4}
     assert transcribe(client, chunking_strategy=chosen).text == TEXT
