@@ -23,10 +23,9 @@ from tests.support.http import (
     official,
     parsed,
     read,
-    unix_socket,
     whole,
 )
-from tests.support.raw import PATIENCE, wait_for
+from tests.support.raw import PATIENCE, unix_socket, wait_for
 
 
 def run(tmp: Path, *arguments: str, settings: str = "") -> subprocess.CompletedProcess[str]:

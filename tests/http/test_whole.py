@@ -21,7 +21,7 @@ from asrd.engine.audio.reader import RATE
 from asrd.http.errors import _STATUS
 from asrd.prometheus import HTTP_STATUSES
 from tests.support.daemons import Daemon, crashing_model
-from tests.support.http import HttpProgram, field, file, official, sample, wait_until_ready
+from tests.support.http import HttpProgram, field, file, official, sample, serving
 from tests.support.paths import ROOT
 from tests.support.raw import LONG, PATIENCE, SHORT, TEXTS, wait_for
 from tests.support.sounds import encoded
@@ -39,9 +39,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 @pytest.fixture(scope="module")
 def program(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpProgram]:
-    directory = tmp_path_factory.mktemp("h")
-    with HttpProgram(directory, daemon.socket, "drain_seconds = 0") as running:
-        wait_until_ready(running)
+    with serving(tmp_path_factory.mktemp("h"), daemon.socket) as running:
         yield running
 
 
@@ -232,18 +230,19 @@ def test_recording_that_kills_workers_is_422_and_never_tried_again(tmp_path: Pat
     config = f"[worker]\nmodel = '{crashing_model(tmp_path)}'\ncheck_model = false\n"
     directory = tmp_path / "d"
     directory.mkdir()
-    with Daemon(directory, config=config) as daemon:
-        with HttpProgram(tmp_path, daemon.socket, "drain_seconds = 0") as program:
-            wait_until_ready(program)
-            with official(program, retries=2) as client:
-                with pytest.raises(openai.UnprocessableEntityError) as caught:
-                    transcribe(
-                        client,
-                        response_format="verbose_json",
-                        timestamp_granularities=["word"],
-                    )
-            assert caught.value.code == "worker-crashed"
-            assert daemon.status()["jobs"]["accepted"] == 1
+    with (
+        Daemon(directory, config=config) as daemon,
+        serving(tmp_path, daemon.socket) as program,
+        official(program, retries=2) as client,
+    ):
+        with pytest.raises(openai.UnprocessableEntityError) as caught:
+            transcribe(
+                client,
+                response_format="verbose_json",
+                timestamp_granularities=["word"],
+            )
+        assert caught.value.code == "worker-crashed"
+        assert daemon.status()["jobs"]["accepted"] == 1
 
 
 # --- docs/http.md ---------------------------------------------------------------------------------

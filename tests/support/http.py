@@ -4,9 +4,7 @@ the official client for both."""
 import http.client
 import io
 import json
-import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,7 +17,8 @@ import openai
 
 from asrd.demo import SAMPLES
 from tests.support.daemons import environment, started_with
-from tests.support.raw import PATIENCE, SHORT, wait_for
+from tests.support.raw import PATIENCE, SHORT, unix_socket, wait_for
+from tests.support.subprocesses import LoggedProgram
 
 BOUNDARY = b"a-boundary"
 
@@ -40,7 +39,7 @@ class Answer:
         return found
 
 
-class HttpProgram:
+class HttpProgram(LoggedProgram):
     """asrd-http with both sockets passed as systemd would pass them. `settings` are lines of
     [http]."""
 
@@ -54,25 +53,11 @@ class HttpProgram:
         unix.bind(self.path)
         tcp = socket.create_server(("127.0.0.1", 0))
         self.port: int = tcp.getsockname()[1]
-        self._log = open(tmp / "http-log", "wb")  # noqa: SIM115
         with unix, tcp:
             unix.listen(64)
             numbers = [unix.fileno(), tcp.fileno()]
-            self.process = subprocess.Popen(
-                [
-                    *started_with(numbers),
-                    *("-m", module, "--config", str(tmp / "http.toml")),
-                ],
-                env=environment(tmp),
-                pass_fds=numbers,
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-            )
-
-    @property
-    def log(self) -> str:
-        return (self.tmp / "http-log").read_text(errors="replace")
+            command = [*started_with(numbers), "-m", module, "--config", str(tmp / "http.toml")]
+            super().__init__(command, tmp / "http-log", env=environment(tmp), pass_fds=numbers)
 
     def connect(self) -> socket.socket:
         return unix_socket(self.path)
@@ -90,37 +75,15 @@ class HttpProgram:
     def post(self, *parts: bytes, path: str = "/v1/audio/transcriptions", **more: str) -> Answer:
         return self.get(path, "POST", form(*parts), content_type=FORM, **more)
 
-    def terminate(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-
     def __enter__(self) -> Self:
         # The sockets listen already: the answer comes when the program is there.
         assert self.get("/nowhere").status in (401, 404), self.log
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.terminate()
-        try:
-            self.process.wait(PATIENCE)
-        finally:
-            self.process.kill()
-            self.process.wait()
-            self._log.close()
+        super().__exit__()
         for word in ("ResourceWarning", "Traceback", "never retrieved"):
             assert word not in self.log, self.log
-
-
-def unix_socket(path: str) -> socket.socket:
-    """Raises OSError."""
-    sock = socket.socket(socket.AF_UNIX)
-    try:
-        sock.settimeout(PATIENCE)
-        sock.connect(path)
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 def read(sock: socket.socket) -> bytes:
@@ -208,3 +171,11 @@ def official(
 
 def wait_until_ready(program: HttpProgram) -> None:
     wait_for("asrd-http to be ready", lambda: program.get("/readyz").status == 200)
+
+
+@contextmanager
+def serving(directory: Path, daemon: str, *settings: str) -> Iterator[HttpProgram]:
+    """asrd-http in front of a real daemon, once it would serve a request."""
+    with HttpProgram(directory, daemon, "\n".join(["drain_seconds = 0", *settings])) as program:
+        wait_until_ready(program)
+        yield program
