@@ -108,7 +108,7 @@ class Protocol(H11Protocol):
         status = getattr(found, "error_status_hint", 400)
         if self._is_answering():
             # The request ends in its middle; the task that serves it sees a client that left.
-            self.cycle.disconnected = True
+            self.cycle.disconnected = self.cycle.response_complete = True
             self.cycle.message_event.set()
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()
