@@ -21,6 +21,12 @@ OTHERS_MAX = 256
 REFUSED_MAX = 64
 
 
+def descriptors(settings: HttpSettings) -> int:
+    """Returns how many descriptors clients may need: for each request its recording twice and the
+    daemon, and all connections; some are the program's own."""
+    return 5 * settings.requests_max + OTHERS_MAX + REFUSED_MAX + 32
+
+
 class Service:
     """`draining`: the program will end, and takes no part in what a load balancer hands out.
 

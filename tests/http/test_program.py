@@ -1,5 +1,6 @@
 """The program: its flags, keys, time limits, and its end."""
 
+import resource
 import socket
 import subprocess
 import sys
@@ -9,8 +10,11 @@ from pathlib import Path
 import openai
 import pytest
 
-from asrd.http.main import build_parser, main
-from tests.support.daemons import descriptors, environment
+from asrd.http.main import _allow_descriptors, build_parser, main
+from asrd.http.service import descriptors
+from asrd.settings import HttpSettings
+from tests.support.daemons import descriptors as open_descriptors
+from tests.support.daemons import environment
 from tests.support.fake_daemon import READY, FakeDaemon, answer
 from tests.support.http import (
     FORM,
@@ -66,6 +70,17 @@ def test_missing_libraries_are_named(
     monkeypatch.setenv("ASRD_CONFIG", str(tmp_path / "none.toml"))
     assert main([]) == 78
     assert "pip install 'asrd[http]'" in capsys.readouterr().err
+
+
+def test_too_few_descriptors_are_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (1024, 1024))
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: None)
+    _allow_descriptors(1024)
+    assert not caplog.records
+    _allow_descriptors(descriptors(HttpSettings()))
+    assert "at most 1024 descriptors can be open" in caplog.text
 
 
 def test_help_has_every_option() -> None:
@@ -238,20 +253,20 @@ def test_rest_of_a_refused_upload_has_no_time_without_end(impatient: HttpProgram
 
 def test_client_that_does_not_read_is_cut_off(impatient: HttpProgram) -> None:
     words = ["word " * 2000] * 500
-    before = descriptors(impatient.process.pid)
+    before = open_descriptors(impatient.process.pid)
     with FakeDaemon(impatient.tmp / "asrd.sock", [answer(*words)]) as fake:
         with impatient.connect() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sock.sendall(whole(file(), field("stream", "true")))
             fake.wait_for_hang_up()
             wait_for("the log entry", lambda: "does not read its answer" in impatient.log)
-            wait_for("no descriptor", lambda: descriptors(impatient.process.pid) <= before)
+            wait_for("no descriptor", lambda: open_descriptors(impatient.process.pid) <= before)
 
 
 def test_answer_that_is_not_read_is_dropped(impatient: HttpProgram) -> None:
-    before = descriptors(impatient.process.pid)
+    before = open_descriptors(impatient.process.pid)
     with FakeDaemon(impatient.tmp / "asrd.sock", [answer("word " * 1_000_000)]):
         with impatient.connect() as sock:
             sock.sendall(whole(file()))
             wait_for("the answer", lambda: "answered 200" in impatient.log)
-            wait_for("no descriptor", lambda: descriptors(impatient.process.pid) <= before)
+            wait_for("no descriptor", lambda: open_descriptors(impatient.process.pid) <= before)
