@@ -26,8 +26,6 @@ from asrd.wire.peer import Peer
 
 # Seconds for the head of a request to arrive, and for the next one on the same connection to begin.
 HEAD_SECONDS, KEEP_ALIVE_SECONDS = 30.0, 15
-# The same for a connection that will be refused.
-REFUSED_SECONDS = 2.0
 # Bytes behind a request, the start of the next one, that may arrive before it is answered.
 BEHIND_MAX = 16 << 10
 # The smallest mean size of a body's chunks, behind the first ones. Each takes as long as 100 KiB of
@@ -71,7 +69,7 @@ class Protocol(H11Protocol):
         transport.max_size = READ_SIZE  # type: ignore[attr-defined]
         sock = transport.get_extra_info("socket")
         self._peer: Peer = peer_of(sock, transport.get_extra_info("peername"))
-        self._place, self._refusal = self._service.place(self._peer.user)
+        self._place, refusal = self._service.place(self._peer.user)
         if self._place is None:
             transport.abort()
             return
@@ -80,7 +78,7 @@ class Protocol(H11Protocol):
             **self.app_state,
             "peer": self._peer,
             "abort": transport.abort,
-            "refusal": self._refusal,
+            "refusal": refusal,
         }
         self._watch()
 
@@ -144,8 +142,7 @@ class Protocol(H11Protocol):
                 self._deadline = None
         elif self._deadline is None:
             self._unread = math.inf
-            seconds = HEAD_SECONDS if self._refusal is None else REFUSED_SECONDS
-            self._deadline = self.loop.call_later(seconds, self._expire)
+            self._deadline = self.loop.call_later(HEAD_SECONDS, self._expire)
 
     def _expire(self) -> None:
         """Closes the connection, unless the client is still reading a long answer."""
