@@ -16,6 +16,8 @@ STATES = ("ok", "degraded", "unavailable")
 WORKER_STATES = ("starting", "loading", "ready", "busy", "asleep", "failed", "down")
 # The `code` of jobs that ended with a transcript, beside those of Code.
 DONE = "ok"
+# The statuses that asrd-http answers with.
+HTTP_STATUSES = (200, 400, 401, 403, 404, 405, 408, 409, 413, 422, 429, 431, *range(500, 505))
 
 _Labels = Mapping[str, str]
 
@@ -30,9 +32,15 @@ class _Family:
     samples: tuple[tuple[str, _Labels, float], ...]
 
 
-def metrics(snapshot: Snapshot, openmetrics: bool = False) -> str:
-    """Returns all metrics in one of the formats."""
+def metrics(
+    snapshot: Snapshot, openmetrics: bool = False, responses: Mapping[int, int] | None = None
+) -> str:
+    """Returns all metrics in one of the formats, with the answers of asrd-http by their status."""
     families = [*_daemon(snapshot), *_jobs(snapshot), *_timings(snapshot), *_workers(snapshot)]
+    if responses is not None:
+        counts = ((str(status), count) for status, count in sorted(responses.items()))
+        found = _each(map(str, HTTP_STATUSES), tuple(counts), "code")
+        families.append(_family("counter", "http_responses", "Answers over HTTP.", found))
     lines = [line for family in families for line in _lines(family, openmetrics)]
     return "\n".join([*lines, "# EOF"] if openmetrics else lines) + "\n"
 

@@ -300,6 +300,9 @@ class HttpSettings:
     uploads_max_bytes: int = field(
         integer(_KIB, 1 << 45), 4 * _GIB, help="Memory for all recordings that are uploaded."
     )
+    upload_max_seconds: float = field(
+        number(0.1, 24 * 3600), 3600.0, help="Time for one upload, however fast it is."
+    )
     requests_max: int = field(
         integer(1, 100_000), 256, help="Requests for a transcript at once; one more is busy."
     )
@@ -308,6 +311,12 @@ class HttpSettings:
         5.0,
         help="Time between SIGTERM, when /readyz fails, and the end of listening: a load balancer "
         "has to notice. Running requests finish after it.",
+    )
+    stop_seconds: float = field(
+        number(0, 3600),
+        300.0,
+        help="Time after that for running requests. Those that take longer get 503, and clients "
+        "repeat them: meanwhile nobody else is served.",
     )
     model_aliases: Table = field(
         table(identifier(), string(NAME_MAX), 1000),

@@ -2,6 +2,7 @@
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -37,6 +38,7 @@ def make_app(service: Service, keys: Keys | None) -> ASGIApp:
             routes.append(Route(f"{prefix}/audio/{path}", endpoint, methods=["POST"]))
     app = Starlette(
         routes=routes,
+        middleware=[Middleware(Guard, keys=keys, hosts=service.settings.hosts)],
         exception_handlers={
             HTTPException: _refused,
             AsrdError: _failed,
@@ -45,15 +47,17 @@ def make_app(service: Service, keys: Keys | None) -> ASGIApp:
     )
     # It would name http:// and this host, whatever a proxy in front of it is called.
     app.router.redirect_slashes = False
-    return Guard(app, keys, service.settings.hosts)
+    return service.responses.of(app)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """A path or a method that there is not."""
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    headers = error.headers if isinstance(error, HTTPException) else None
-    text = f"{request.method} {request.scope['path'][:256]}: {getattr(error, 'detail', error)}"
-    return JSONResponse({"error": errors.body(status, text, "not_found")}, status, headers)
+    """A path or a method that there is not; the codes are OpenAI's."""
+    if not isinstance(error, HTTPException):
+        raise error
+    status = error.status_code
+    text = f"{request.method} {request.scope['path'][:256]}: {error.detail}"
+    code = "method_not_supported" if status == 405 else "unknown_url"
+    return JSONResponse({"error": errors.body(status, text, code)}, status, error.headers)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
@@ -65,4 +69,4 @@ async def _failed(request: Request, error: Exception) -> Response:
 async def _broken(request: Request, error: Exception) -> Response:
     """A bug; the server logs the traceback."""
     text = "a bug in asrd-http; its log has the traceback"
-    return JSONResponse({"error": errors.body(500, text, Code.INTERNAL)}, 500)
+    return errors.response(errors.HttpError(500, text, code=Code.INTERNAL, retry=False))

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse
 
 from asrd import errors
 from asrd.errors import AsrdError, Code, JobError
+from asrd.http.names import Names
 
 _STATUS = {
     Code.BUSY: 503,
@@ -29,14 +30,13 @@ _STATUS = {
 # Codes for which OpenAI has a name of its own.
 _NAMES = {Code.MODEL_NOT_FOUND: "model_not_found"}
 # The field of a request that an error text begins with (`asrd.errors.FieldError`).
-_FIELD = re.compile(r"([a-z_]+)[\w.\[\]]*: ")
-# The fields that have another name in a request.
-_PARAMS = {"initial_prompt": "prompt", "name": "model", "audio": "file"}
+_FIELD = re.compile(r"([a-z_]+(?:\.[a-z_]+)?)[\w.\[\]]*: ")
 _ABOUT_THE_FILE = {Code.BAD_AUDIO, Code.TOO_LARGE, Code.WORKER_CRASHED}
 
 
 class HttpError(AsrdError):
-    """A refusal by asrd-http itself: `status` and the parts of the body."""
+    """A refusal by asrd-http itself: `status` and the parts of the body. `retry` is False where the
+    same request can't succeed later, though its status says so."""
 
     def __init__(
         self,
@@ -45,12 +45,14 @@ class HttpError(AsrdError):
         *,
         code: str,
         param: str | None = None,
+        retry: bool | None = None,
         retry_after_ms: int | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.param = param
+        self.retry = retry
         self.retry_after_ms = retry_after_ms
 
 
@@ -61,47 +63,55 @@ def bad_request(param: str | None, problem: str) -> HttpError:
 
 
 def busy(text: str, user: str) -> HttpError:
-    """Returns the error for a full bound, by the text of `asrd.quota`, which names its user."""
+    """Returns the error for a full bound, by the text of `asrd.quota`, which names its user as
+    `user` does (`user alice`, `address 192.0.2.1`)."""
     status, code = _busy(text, user)
-    return HttpError(status, text, code=code, retry_after_ms=1000)
+    return HttpError(status, text, code=code, retry=True, retry_after_ms=1000)
 
 
 def _busy(text: str, user: str) -> tuple[int, str]:
-    return (429, "rate_limit_exceeded") if f"user {user} " in text else (503, Code.BUSY)
+    return (429, "rate_limit_exceeded") if f"{user} " in text else (503, Code.BUSY)
 
 
-def response(error: AsrdError, user: str = "") -> JSONResponse:
+def unready(text: str, code: Code = Code.BUSY) -> HttpError:
+    """Returns the error for what this machine can't do just now."""
+    return HttpError(503, text, code=code, retry=True, retry_after_ms=1000)
+
+
+def response(error: AsrdError, user: str = "", names: Names | None = None) -> JSONResponse:
     """Returns the answer; a bound of the user itself is 429, one of the machine 503."""
+    names = names or Names()
     match error:
         case HttpError():
+            param = error.param and names.sent(error.param)
             return _answer(
-                error.status, str(error), error.code, error.param, None, error.retry_after_ms
+                error.status, str(error), error.code, param, error.retry, error.retry_after_ms
             )
         case JobError():
-            return _of_job(error, user)
+            return _of_job(error, user, names)
         case errors.ConnectionLost():
             return _answer(503, str(error), Code.UNAVAILABLE, None, True, 1000)
         case _:
             return _answer(502, str(error), Code.INTERNAL, None, False, None)
 
 
-def _of_job(error: JobError, user: str) -> JSONResponse:
+def _of_job(error: JobError, user: str, names: Names) -> JSONResponse:
     status, retry = _STATUS[error.code], error.retryable
     code: str = _NAMES.get(error.code, error.code)
     if error.code is Code.BUSY:
-        status, code = _busy(error.text, user)
+        status, code = _busy(error.text, f"user {user}")
     if error.phase == "run":
         status, retry = 504, False
-    return _answer(status, error.text, code, _param(error), retry, error.retry_after_ms)
+    return _answer(status, error.text, code, _param(error, names), retry, error.retry_after_ms)
 
 
-def _param(error: JobError) -> str | None:
+def _param(error: JobError, names: Names) -> str | None:
     if error.code in _ABOUT_THE_FILE:
-        return "file"
+        return names.sent("file")
     if error.code is Code.MODEL_NOT_FOUND:
-        return "model"
+        return names.sent("model")
     field = _FIELD.match(error.text) if error.code is Code.BAD_REQUEST else None
-    return None if field is None else _PARAMS.get(field[1], field[1])
+    return None if field is None else names.sent(field[1])
 
 
 def _answer(

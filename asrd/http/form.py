@@ -6,7 +6,6 @@ A list may be written `languages[]=de`, `languages=de`, both repeated, `language
 """
 
 import json
-import re
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -17,6 +16,7 @@ from asrd.config import from_text
 from asrd.errors import FieldError
 from asrd.formats import FORMATS as FILES
 from asrd.http.errors import bad_request
+from asrd.http.names import NAME
 from asrd.wire.fields import number
 from asrd.wire.options import Options, VadParameters
 
@@ -27,7 +27,6 @@ _OWN: dict[str, Any] = {spec.name: spec.type for spec in fields(Options)}
 _OWN |= {"timeout": float, "encoding": str, "sample_rate": int, "channels": int}
 _VAD: dict[str, Any] = {spec.name: spec.type for spec in fields(VadParameters)}
 _seconds = number(0.001, 24 * 3600)
-_NAME = re.compile(r"([^\[\]]+)(?:\[([^\[\]]*)\])?")
 # The fields of OpenAI's for what no model here does.
 _UNSUPPORTED = {
     "include": "log probabilities of tokens are not available",
@@ -143,7 +142,7 @@ class _Fields:
         self._fields: dict[str, _Field] = {}
         self._known: set[str] = set()
         for name, text in pairs:
-            parts = _NAME.fullmatch(name)
+            parts = NAME.fullmatch(name)
             if parts is None:
                 raise bad_request(name[:100], "is no name of a field")
             of = self._fields.setdefault(parts[1], _Field())

@@ -35,6 +35,8 @@ class Guard:
         request = Request(scope)
         peer: Peer = scope["state"]["peer"]
         try:
+            if scope["state"]["refusal"] is not None:
+                raise scope["state"]["refusal"]
             # No browser can reach a Unix socket by itself, and a proxy passes any name on.
             if peer.uid is None:
                 self._check_host(request)
@@ -42,7 +44,10 @@ class Guard:
                 _check_origin(request)
             scope[USER] = self._user(request, peer)
         except HttpError as error:
-            await response(error)(scope, receive, send)
+            answer = response(error)
+            if error is scope["state"]["refusal"]:
+                answer.headers["connection"] = "close"
+            await answer(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 

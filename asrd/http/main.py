@@ -59,9 +59,6 @@ def _serve(args: argparse.Namespace) -> int:
     # Their other entries are about single connections.
     for library in ("uvicorn.error", "python_multipart"):
         logging.getLogger(library).setLevel(logging.ERROR)
-    # Shells start with 1,024, for select(2).
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     server = _make_server(settings)
     passed = [sock for found in systemd.listen_sockets().values() for sock in found]
     sockets = passed or [_listen(settings.listen)]
@@ -84,13 +81,23 @@ def _make_server(settings: HttpSettings) -> "Server":
         from asrd.http.app import make_app
         from asrd.http.keys import Keys
         from asrd.http.server import Server
-        from asrd.http.service import Service
+        from asrd.http.service import Service, descriptors
     except ModuleNotFoundError as error:
         text = f"{error.name} is not installed: pip install 'asrd[http]'"
         raise ConfigError(text) from None
-    keys = Keys.read(settings.api_keys) if settings.api_keys else None
+    keys = Keys(settings.api_keys) if settings.api_keys else None
+    _allow_descriptors(descriptors(settings))
     service = Service(settings)
-    return Server(service, make_app(service, keys))
+    return Server(service, make_app(service, keys), keys)
+
+
+def _allow_descriptors(needed: int) -> None:
+    """Raises the limit of open files to its maximum: shells start with 1,024, for select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if needed > hard:
+        text = "at most %d descriptors can be open, and clients may need %d: some may have to wait"
+        log.warning(text, hard, needed)
 
 
 def _listen(where: str) -> socket.socket:

@@ -1,21 +1,27 @@
 """`/healthz`, `/readyz`, `/status`, `/metrics` and the list of models."""
 
 import time
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import anyio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from asrd.errors import AsrdError
-from asrd.http.errors import HttpError
+from asrd.client.asyncclient import AsyncClient
+from asrd.errors import AsrdError, Code
+from asrd.http.errors import HttpError, unready
 from asrd.http.service import Service
 from asrd.prometheus import OPENMETRICS_TYPE, TEXT_TYPE, metrics, wants_openmetrics
 from asrd.snapshot import Snapshot, read_snapshot
 
 # A load balancer waits no longer for an answer.
 _ANSWER_SECONDS = 2.0
+# The daemon itself waits for a worker that only just connects.
+_DESCRIBE_SECONDS = 10.0
 _SERVING = {"ready", "busy", "asleep"}
+
+_T = TypeVar("_T")
 
 
 class Monitor:
@@ -28,20 +34,17 @@ class Monitor:
     async def healthz(self, request: Request) -> Response:
         """200 while the daemon answers."""
         try:
-            with anyio.fail_after(_ANSWER_SECONDS):
-                async with self._service.client() as client:
-                    await client.ping()
-        except (AsrdError, TimeoutError) as error:
-            return PlainTextResponse(f"{error or 'the daemon does not answer'}\n", 503)
+            await self._ask(AsyncClient.ping)
+        except AsrdError as error:
+            return PlainTextResponse(f"{error}\n", 503)
         return PlainTextResponse("ok\n")
 
     async def readyz(self, request: Request) -> Response:
         """200 while one more request would be served now."""
         try:
-            with anyio.fail_after(_ANSWER_SECONDS):
-                why = self._why_not_ready(read_snapshot(await self._snapshot()))
-        except (AsrdError, TimeoutError) as error:
-            why = str(error) or "the daemon does not answer"
+            why = self._why_not_ready(read_snapshot(await self._ask(AsyncClient.status)))
+        except AsrdError as error:
+            why = str(error)
         return PlainTextResponse(f"{why or 'ready'}\n", 200 if why is None else 503)
 
     def _why_not_ready(self, snapshot: Snapshot) -> str | None:
@@ -57,7 +60,7 @@ class Monitor:
 
     async def status(self, request: Request) -> Response:
         """The daemon's snapshot, without what concerns single jobs."""
-        found = await self._snapshot()
+        found = await self._ask(AsyncClient.status)
         for worker in found.get("workers", ()):
             worker["last_death"] = None
             for job in worker.get("jobs", ()):
@@ -67,7 +70,8 @@ class Monitor:
     async def metrics(self, request: Request) -> Response:
         """All metrics, in the format that the client accepts."""
         openmetrics = wants_openmetrics(", ".join(request.headers.getlist("accept")))
-        text = metrics(read_snapshot(await self._snapshot()), openmetrics)
+        snapshot = read_snapshot(await self._ask(AsyncClient.status))
+        text = metrics(snapshot, openmetrics, self._service.responses.counts)
         kind = OPENMETRICS_TYPE if openmetrics else TEXT_TYPE
         return Response(text, headers={"Content-Type": kind, "Vary": "Accept"})
 
@@ -82,14 +86,20 @@ class Monitor:
         text = f"the model {name[:256]!r} does not exist"
         raise HttpError(404, text, code="model_not_found", param="model")
 
-    async def _snapshot(self) -> dict[str, Any]:
-        async with self._service.client() as client:
-            return await client.status()
+    async def _ask(
+        self, ask: Callable[[AsyncClient], Awaitable[_T]], seconds: float = _ANSWER_SECONDS
+    ) -> _T:
+        """Raises AsrdError, also if no answer comes in time."""
+        try:
+            with anyio.fail_after(seconds):
+                async with self._service.client() as client:
+                    return await ask(client)
+        except TimeoutError:
+            raise unready("the daemon does not answer", Code.UNAVAILABLE) from None
 
     async def _models(self) -> list[dict[str, Any]]:
         """The models that workers have, and their other names."""
-        async with self._service.client() as client:
-            info = await client.describe()
+        info = await self._ask(AsyncClient.describe, _DESCRIBE_SECONDS)
         own = [model["name"] for program in info["asr"] for model in program["models"]]
         aliases = self._service.settings.model_aliases
         others = [alias for alias, name in aliases.items() if (not name and own) or name in own]

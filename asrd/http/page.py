@@ -6,11 +6,16 @@ gets into the page, by the name of a file or the text of a transcript, is not ru
 
 import base64
 import hashlib
+import json
 import re
 from importlib.resources import files
 
 from starlette.responses import HTMLResponse
 
+from asrd.wire.languages import NAMES
+
+# The list in the script that is filled in here.
+_LANGUAGES = "const LANGUAGES = {};"
 # Each element is alone on its lines and has no attributes.
 _ELEMENTS = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
@@ -18,6 +23,8 @@ _ELEMENTS = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 def page() -> HTMLResponse:
     """Returns the answer to all requests for the page."""
     html = files("asrd.http").joinpath("page.html").read_text(encoding="utf-8")
+    languages = json.dumps({code: name.title() for code, name in NAMES.items()})
+    html = html.replace(_LANGUAGES, _LANGUAGES.replace("{}", languages))
     return HTMLResponse(html, headers=_headers(html))
 
 

@@ -45,6 +45,7 @@ class EventStream:
             "x-accel-buffering": "no",
             **self._headers,
         }
-        self._headers = None
         pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": 200, "headers": pairs})
+        # Not before: an error may have to begin the answer, if this was cancelled.
+        self._headers = None

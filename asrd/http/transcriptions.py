@@ -18,11 +18,12 @@ from starlette.types import Receive, Scope, Send
 from asrd.client.asyncclient import AsyncSegmentStream
 from asrd.errors import AsrdError
 from asrd.http import answers, sse, tracing
-from asrd.http.errors import busy, response
+from asrd.http.errors import response, unready
 from asrd.http.form import Wanted, read_form
 from asrd.http.guard import USER
+from asrd.http.names import Names
 from asrd.http.service import Service
-from asrd.http.upload import Upload, read_upload
+from asrd.http.upload import Upload, UploadMemory, read_upload
 from asrd.safe_text import escape
 
 log = logging.getLogger(__name__)
@@ -58,20 +59,29 @@ class Transcriptions:
         try:
             with (
                 self._service.request(exchange.user) as memory,
-                await read_upload(exchange.request, memory) as upload,
+                await self._upload(exchange, memory) as upload,
             ):
+                exchange.names = Names(name for name, _ in upload.fields)
                 aliases = self._service.settings.model_aliases
                 wanted = read_form(upload.fields, self._task, aliases)
                 exchange.ignored(wanted)
-                await exchange.finish(
-                    await _unless_gone(receive, partial(self._answer, exchange, upload, wanted))
-                )
+                with self._service.answers.running():
+                    answer = await _unless_gone(
+                        receive, partial(self._answer, exchange, upload, wanted)
+                    )
+                await exchange.finish(answer)
         except TimeoutError:
             raise
         except OSError as error:
-            await exchange.fail(busy(f"out of resources: {error.strerror}", ""))
+            await exchange.fail(unready(f"out of resources: {error.strerror}"))
         except AsrdError as error:
             await exchange.fail(error)
+
+    async def _upload(self, exchange: "_Exchange", memory: UploadMemory) -> Upload:
+        """Raises HttpError, ClientDisconnect."""
+        with self._service.uploads.running():
+            seconds = self._service.settings.upload_max_seconds
+            return await read_upload(exchange.request, memory, seconds)
 
     async def _answer(
         self, exchange: "_Exchange", upload: Upload, wanted: Wanted
@@ -126,6 +136,7 @@ class _Exchange:
     def __init__(self, request: Request, send: Send) -> None:
         self.user: str = request.scope[USER]
         self.request = request
+        self.names = Names()
         self._send = send
         self._events: sse.EventStream | None = None
         trace_id, traceparent = tracing.read(request.headers.get("traceparent", ""))
@@ -167,7 +178,7 @@ class _Exchange:
         await events.send(made.done(segments.transcript))
 
     async def fail(self, error: AsrdError) -> None:
-        answer = response(error, self.user)
+        answer = response(error, self.user, self.names)
         if self._events is None:
             await self.send(answer)
             return

@@ -13,7 +13,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from asrd.errors import Code
-from asrd.http.errors import HttpError, bad_request, busy
+from asrd.http.errors import HttpError, bad_request, busy, unready
 from asrd.quota import Quota
 from asrd.wire.fds import Closing, OwnedFd, new_memfd, seal
 
@@ -50,7 +50,7 @@ class UploadMemory:
             raise too_large(self.limit)
         full = self._quota.why_full(f"user {self._user}", size)
         if full is not None:
-            raise busy(full, self._user)
+            raise busy(full, f"user {self._user}")
         self._quota.add(f"user {self._user}", size)
         self._taken += size
 
@@ -66,8 +66,8 @@ def too_large(limit: int) -> HttpError:
     return HttpError(413, text, code=Code.TOO_LARGE, param=FILE)
 
 
-async def read_upload(request: Request, memory: UploadMemory) -> Upload:
-    """Reads the whole body. The caller closes what it returns.
+async def read_upload(request: Request, memory: UploadMemory, seconds: float) -> Upload:
+    """Reads the whole body, for `seconds` at most. The caller closes what it returns.
 
     Raises HttpError for a body that is none, too large, too slow, or has no recording or several;
     starlette's ClientDisconnect.
@@ -76,7 +76,11 @@ async def read_upload(request: Request, memory: UploadMemory) -> Upload:
     if claimed.isdecimal() and int(claimed) > memory.limit + FIELDS_MAX + (PARTS_MAX << 10):
         raise too_large(memory.limit)
     with _Form(_boundary(request), memory) as form:
-        await _feed(form, request)
+        with anyio.move_on_after(seconds) as limit:
+            await _feed(form, request)
+        if limit.cancelled_caught:
+            text = f"the upload took more than {seconds:g} s"
+            raise HttpError(408, text, code="timeout", retry=False)
         return form.finish()
 
 
@@ -141,8 +145,7 @@ class _Form(Closing):
             raise bad_request(None, f"multipart: {error}") from None
         except OSError as error:
             # No memory is left for a memfd, or no descriptor.
-            text = f"no room for the recording: {error.strerror}"
-            raise HttpError(503, text, code=Code.BUSY, retry_after_ms=1000) from None
+            raise unready(f"no room for the recording: {error.strerror}") from None
 
     def finish(self) -> Upload:
         if not self._ended:

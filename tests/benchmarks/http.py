@@ -27,7 +27,8 @@ from typing import Any
 
 from asrd import Client
 from tests.benchmarks import measure
-from tests.support.http import FORM, field, file, form, unix_socket
+from tests.support.http import FORM, field, file, form
+from tests.support.raw import unix_socket
 from tests.support.sounds import wav
 
 _BASE, _SOCKET = "in process", "asrd, socket (bytes)"

@@ -1,5 +1,6 @@
 """The checks before a request: keys, names of the host, other sites' pages, traces."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,11 @@ import pytest
 from asrd import errors
 from asrd.errors import ConfigError
 from asrd.http import tracing
-from asrd.http.errors import response
+from asrd.http.errors import HttpError, response
 from asrd.http.guard import _is_local, _name
 from asrd.http.keys import Keys
+from asrd.http.names import Names
+from asrd.http.responses import Responses
 
 KEY, OTHER = "k" * 16, "o" * 16
 
@@ -18,7 +21,7 @@ def keys(tmp_path: Path, text: str, mode: int = 0o640) -> Keys:
     path = tmp_path / "keys"
     path.write_text(text)
     path.chmod(mode)
-    return Keys.read(str(path))
+    return Keys(str(path))
 
 
 def test_key_names_its_user(tmp_path: Path) -> None:
@@ -42,6 +45,9 @@ def test_key_names_its_user(tmp_path: Path) -> None:
         ("alice short", 0o600, "fewer than 16 characters"),
         (f"{'a' * 65} {KEY}", 0o600, "NAME: "),
         ("# nobody\n", 0o600, "has no key"),
+        (f"alice {KEY}\nbob {KEY}", 0o600, "keys:2: the key of bob is that of alice, too"),
+        (f"\nalice {KEY}ü", 0o600, "keys:2: the key has characters"),
+        (f"alice {KEY}\x01", 0o600, "keys:1: the key has characters"),
     ],
 )
 def test_wrong_file_of_keys_is_refused(tmp_path: Path, text: str, mode: int, problem: str) -> None:
@@ -51,7 +57,36 @@ def test_wrong_file_of_keys_is_refused(tmp_path: Path, text: str, mode: int, pro
 
 def test_missing_file_of_keys_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
-        Keys.read(str(tmp_path / "none"))
+        Keys(str(tmp_path / "none"))
+
+
+def test_changed_file_of_keys_is_read_again(tmp_path: Path) -> None:
+    found, path = keys(tmp_path, f"alice {KEY}\n"), tmp_path / "keys"
+    path.write_text(f"alice {KEY}\nbob {OTHER}\n")
+    found.refresh()
+    assert found.user(OTHER) == "bob"
+    other = tmp_path / "new"
+    other.write_text(f"carol {OTHER}\n")
+    other.chmod(0o600)
+    other.rename(path)
+    found.refresh()
+    assert (found.user(OTHER), found.user(KEY)) == ("carol", None)
+
+
+def test_wrong_new_file_of_keys_leaves_the_old_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found, path = keys(tmp_path, f"alice {KEY}\n"), tmp_path / "keys"
+    path.write_text(f"alice {KEY}\nbob short\n")
+    for _ in range(3):
+        found.refresh()
+    path.unlink()
+    for _ in range(3):
+        found.refresh()
+    assert found.user(KEY) == "alice"
+    texts = [record.message for record in caplog.records]
+    assert len(texts) == 2 and all("the keys from before stay valid" in text for text in texts)
+    assert "keys:2: the key has fewer than 16 characters" in texts[0]
 
 
 @pytest.mark.parametrize(
@@ -139,16 +174,41 @@ def test_every_code_has_a_status() -> None:
         assert response(errors.job_error_type(code)("x")).status_code >= 400
 
 
+def test_entries_about_strangers_are_few_and_count_the_rest() -> None:
+    responses = Responses()
+    assert [responses.may_log(now / 10) for now in range(30)] == [True] * 10 + [False] * 20
+    assert responses.left_out == 20
+    assert responses.may_log(60.0)
+
+
 @pytest.mark.parametrize(
-    ("text", "param"),
+    ("text", "sent", "param"),
     [
-        ("beam_size: must be between 1 and 32", "beam_size"),
-        ("initial_prompt: is too long", "prompt"),
-        ("vad_parameters.threshold: must be a number", "vad_parameters"),
-        ("suppress_tokens[0]: must be an integer", "suppress_tokens"),
-        ("something else", None),
+        ("beam_size: must be between 1 and 32", "beam_size", "beam_size"),
+        ("initial_prompt: is too long", "initial_prompt", "initial_prompt"),
+        ("initial_prompt: is too long", "prompt", "prompt"),
+        ("hotwords: is too long", "keywords[]", "keywords[]"),
+        ("languages: is no list", "languages[0]", "languages[0]"),
+        ("vad_parameters.threshold: no", "vad_parameters", "vad_parameters"),
+        ("vad_parameters.threshold: no", "vad_parameters[threshold]", "vad_parameters[threshold]"),
+        ("vad_parameters.threshold: no", "chunking_strategy", "chunking_strategy"),
+        ("audio.encoding: no", "encoding", "encoding"),
+        ("audio.encoding: no", "channels", "file"),
+        ("suppress_tokens[0]: must be an integer", "suppress_tokens[]", "suppress_tokens[]"),
+        ("something else", "prompt", None),
     ],
 )
-def test_wrong_field_is_the_param(text: str, param: str | None) -> None:
-    body = bytes(response(errors.BadRequest(text)).body).decode()
-    assert f'"param":{"null" if param is None else chr(34) + param + chr(34)}' in body
+def test_wrong_field_is_the_param_as_the_client_wrote_it(
+    text: str, sent: str, param: str | None
+) -> None:
+    answer = response(errors.BadRequest(text), names=Names([sent]))
+    assert json.loads(bytes(answer.body))["error"]["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, "invalid_request_error"), (429, "requests"), (500, "server_error")],
+)
+def test_type_of_an_error_is_that_of_openai(status: int, kind: str) -> None:
+    answer = response(HttpError(status, "x", code="x"))
+    assert json.loads(bytes(answer.body))["error"]["type"] == kind

@@ -1,5 +1,6 @@
 """The page as it is served; test_browser.py uses it."""
 
+import json
 import re
 
 import pytest
@@ -30,9 +31,10 @@ def test_page_has_no_resources_and_no_markup_from_texts() -> None:
 
 
 def test_page_offers_the_languages_of_the_models() -> None:
-    (listed,) = re.findall(r"LANGUAGES = .*?`\n(.*?)`", HTML, re.DOTALL)
-    found = dict(pair.replace("_", " ").lower().split("=") for pair in listed.split())
-    assert found == NAMES
+    (listed,) = re.findall(r"const LANGUAGES = (.*);\n", HTML)
+    found = json.loads(listed)
+    assert found.keys() == NAMES.keys()
+    assert (found["en"], found["ht"]) == ("English", "Haitian Creole")
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

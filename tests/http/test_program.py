@@ -1,31 +1,35 @@
 """The program: its flags, keys, time limits, and its end."""
 
-import http.client
-import os
-import signal
+import resource
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import openai
 import pytest
 
-from asrd.http.main import build_parser, main
-from asrd.http.server import OTHERS_MAX
-from tests.support.daemons import descriptors, environment
-from tests.support.fake_daemon import STATUS, FakeDaemon, answer, never
-from tests.support.http import FORM, HttpProgram, ask, field, file, form, official, unix_socket
-from tests.support.raw import PATIENCE, wait_for
-
-READY: Any = {
-    "status": lambda peer, data: peer.send(
-        "status", **{**STATUS, "workers": [{"name": "0", "state": "ready"}], "queue": {"max": 1}}
-    )
-}
+from asrd.http.main import _allow_descriptors, build_parser, main
+from asrd.http.service import descriptors
+from asrd.settings import HttpSettings
+from tests.support.daemons import descriptors as open_descriptors
+from tests.support.daemons import environment
+from tests.support.fake_daemon import READY, FakeDaemon, answer
+from tests.support.http import (
+    FORM,
+    HttpProgram,
+    ask,
+    field,
+    file,
+    form,
+    head,
+    official,
+    parsed,
+    read,
+    whole,
+)
+from tests.support.raw import PATIENCE, unix_socket, wait_for
 
 
 def run(tmp: Path, *arguments: str, settings: str = "") -> subprocess.CompletedProcess[str]:
@@ -66,6 +70,17 @@ def test_missing_libraries_are_named(
     monkeypatch.setenv("ASRD_CONFIG", str(tmp_path / "none.toml"))
     assert main([]) == 78
     assert "pip install 'asrd[http]'" in capsys.readouterr().err
+
+
+def test_too_few_descriptors_are_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (1024, 1024))
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: None)
+    _allow_descriptors(1024)
+    assert not caplog.records
+    _allow_descriptors(descriptors(HttpSettings()))
+    assert "at most 1024 descriptors can be open" in caplog.text
 
 
 def test_help_has_every_option() -> None:
@@ -113,7 +128,7 @@ def test_it_listens_where_it_is_told(tmp_path: Path, where: str) -> None:
 
 # --- keys -----------------------------------------------------------------------------------------
 
-KEY = "sk-0123456789abcdef"
+KEY, NEW = "sk-0123456789abcdef", "sk-fedcba9876543210"
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +167,36 @@ def test_only_the_page_and_health_need_no_key(with_keys: HttpProgram) -> None:
             assert with_keys.get(path, authorization=f"bearer {KEY}").status in (200, 404)
 
 
+def test_new_key_is_valid_without_a_restart(with_keys: HttpProgram) -> None:
+    keys = with_keys.tmp / "keys"
+    before = keys.read_text()
+    assert with_keys.get("/nowhere", authorization=f"Bearer {NEW}").status == 401
+    keys.write_text(f"{before}bob {NEW}\n")
+    try:
+        wait_for(
+            "the new key",
+            lambda: with_keys.get("/nowhere", authorization=f"Bearer {NEW}").status == 404,
+        )
+        assert with_keys.get("/nowhere", authorization=f"Bearer {KEY}").status == 404
+    finally:
+        keys.write_text(before)
+    wait_for(
+        "the end of the key",
+        lambda: with_keys.get("/nowhere", authorization=f"Bearer {NEW}").status == 401,
+    )
+
+
+def test_strangers_are_in_the_log_and_in_the_metrics(tmp_path: Path) -> None:
+    with (
+        FakeDaemon(tmp_path / "asrd.sock", others=READY) as fake,
+        HttpProgram(tmp_path, fake.path, "drain_seconds = 0") as program,
+    ):
+        for _ in range(3):
+            assert program.get_tcp("/v1/models", host="evil.example").status == 403
+        assert b'asrd_http_responses_total{code="403"} 3\n' in program.get("/metrics").body
+        assert "answered 403 to address 127.0.0.1: GET /v1/models" in program.log
+
+
 def test_name_of_the_settings_is_a_name_of_the_host(with_keys: HttpProgram) -> None:
     assert with_keys.get_tcp("/", host="ASR.example:8000").status == 200
     assert with_keys.get_tcp("/", host="evil.example").status == 403
@@ -172,12 +217,19 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpProgram]
 
 def test_upload_that_stops_is_given_up(impatient: HttpProgram) -> None:
     with impatient.connect() as sock:
-        sock.sendall(
-            f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: a\r\nContent-Type: {FORM}\r\n"
-            "Content-Length: 1000\r\n\r\n".encode()
-        )
+        sock.sendall(head(1000))
         sock.sendall(form(file())[:50])
         assert sock.recv(12) == b"HTTP/1.1 408"
+
+
+def test_upload_has_a_time_in_all(tmp_path: Path) -> None:
+    settings = "drain_seconds = 0\nupload_max_seconds = 0.2"
+    with HttpProgram(tmp_path, str(tmp_path / "asrd.sock"), settings) as program:
+        with program.connect() as sock:
+            sock.sendall(head(1000, "Connection: close") + form(file())[:50])
+            found = parsed(read(sock))
+    assert (found.status, found.error["message"]) == (408, "the upload took more than 0.2 s")
+    assert found.headers["x-should-retry"] == "false"
 
 
 @pytest.mark.parametrize("start", [b"", b"GET /healthz HTT", b"GET /healthz HTTP/1.1\r\nA: "])
@@ -201,104 +253,20 @@ def test_rest_of_a_refused_upload_has_no_time_without_end(impatient: HttpProgram
 
 def test_client_that_does_not_read_is_cut_off(impatient: HttpProgram) -> None:
     words = ["word " * 2000] * 500
-    before = descriptors(impatient.process.pid)
+    before = open_descriptors(impatient.process.pid)
     with FakeDaemon(impatient.tmp / "asrd.sock", [answer(*words)]) as fake:
-        body = form(file(), field("stream", "true"))
         with impatient.connect() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            sock.sendall(
-                f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: a\r\nContent-Type: {FORM}\r\n"
-                f"Content-Length: {len(body)}\r\n\r\n".encode()
-                + body
-            )
+            sock.sendall(whole(file(), field("stream", "true")))
             fake.wait_for_hang_up()
             wait_for("the log entry", lambda: "does not read its answer" in impatient.log)
-            wait_for("no descriptor", lambda: descriptors(impatient.process.pid) <= before)
-
-
-def test_connections_are_limited(tmp_path: Path) -> None:
-    settings = "drain_seconds = 0\nrequests_max = 1"
-    with HttpProgram(tmp_path, str(tmp_path / "asrd.sock"), settings) as program:
-        with ExitStack() as stack:
-            for _ in range(OTHERS_MAX + 1):
-                stack.enter_context(program.connect())
-            wait_for("the limit", lambda: program.get("/nowhere").status == 503)
-        wait_for("room", lambda: program.get("/nowhere").status == 404)
+            wait_for("no descriptor", lambda: open_descriptors(impatient.process.pid) <= before)
 
 
 def test_answer_that_is_not_read_is_dropped(impatient: HttpProgram) -> None:
-    before = descriptors(impatient.process.pid)
+    before = open_descriptors(impatient.process.pid)
     with FakeDaemon(impatient.tmp / "asrd.sock", [answer("word " * 1_000_000)]):
-        body = form(file())
         with impatient.connect() as sock:
-            sock.sendall(
-                f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: a\r\nContent-Type: {FORM}\r\n"
-                f"Content-Length: {len(body)}\r\n\r\n".encode()
-                + body
-            )
+            sock.sendall(whole(file()))
             wait_for("the answer", lambda: "answered 200" in impatient.log)
-            wait_for("no descriptor", lambda: descriptors(impatient.process.pid) <= before)
-
-
-# --- the end --------------------------------------------------------------------------------------
-
-
-def test_stop_is_seen_before_it_happens_and_requests_finish(tmp_path: Path) -> None:
-    running: list[Any] = []
-
-    def late(*job: Any) -> None:
-        running.append(job)
-
-    with (
-        FakeDaemon(tmp_path / "asrd.sock", [late], others=READY) as fake,
-        HttpProgram(tmp_path, fake.path, "drain_seconds = 1") as program,
-    ):
-        assert program.get("/readyz").status == 200
-        connection = http.client.HTTPConnection("localhost")
-        connection.sock = program.connect()
-        connection.request("POST", "/v1/audio/transcriptions", form(file()), {"content-type": FORM})
-        fake.wait_for("transcribe")
-        program.terminate()
-        wait_for("it to be unready", lambda: program.get("/readyz").status == 503)
-        assert b"stopping" in program.get("/readyz").body
-        assert program.get("/healthz").status == 200
-        wait_for("it to stop listening", lambda: not _listens(program))
-        assert program.process.poll() is None
-        answer("yes")(*running[0])
-        assert b"yes" in connection.getresponse().read()
-        connection.close()
-        assert program.process.wait(PATIENCE) == 0
-
-
-def _listens(program: HttpProgram) -> bool:
-    try:
-        program.connect().close()
-    except ConnectionRefusedError:
-        return False
-    return True
-
-
-def test_further_signals_end_it_at_once(tmp_path: Path) -> None:
-    with (
-        FakeDaemon(tmp_path / "asrd.sock", [never]) as fake,
-        HttpProgram(tmp_path, fake.path, "drain_seconds = 3600") as program,
-    ):
-        body = form(file())
-        with program.connect() as sock:
-            sock.sendall(
-                f"POST /audio/transcriptions HTTP/1.1\r\nHost: a\r\nContent-Type: {FORM}\r\n"
-                f"Content-Length: {len(body)}\r\n\r\n".encode()
-                + body
-            )
-            fake.wait_for("transcribe")
-            program.terminate()
-            wait_for("the first signal", lambda: b"stopping" in program.get("/readyz").body)
-            program.terminate()
-            wait_for("the second signal", lambda: not _listens(program))
-            os.kill(program.process.pid, signal.SIGINT)
-            assert program.process.wait(PATIENCE) == 0
-
-
-def test_manager_is_told_when_it_is_ready(tmp_path: Path, manager: socket.socket) -> None:
-    with HttpProgram(tmp_path, str(tmp_path / "asrd.sock"), "drain_seconds = 0"):
-        assert manager.recv(100) == b"READY=1"
+            wait_for("no descriptor", lambda: open_descriptors(impatient.process.pid) <= before)

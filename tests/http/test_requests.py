@@ -16,16 +16,13 @@ from tests.support.http import (
     field,
     file,
     form,
+    head,
     official,
+    whole,
 )
 from tests.support.raw import wait_for
 
 MIB = 1 << 20
-HEAD = (
-    "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: asrd\r\nContent-Type: "
-    + FORM
-    + "\r\nContent-Length: {}\r\n\r\n"
-)
 
 
 @pytest.fixture
@@ -92,7 +89,7 @@ def test_unknown_fields_are_named_in_a_header(program: HttpProgram, fake: FakeDa
         ([b"Content-Type: text/plain\r\n\r\nx"], 400, None, "has no name"),
         ([b"X: " + b"y" * 10_000 + b"\r\n\r\nx"], 400, None, "multipart: "),
         ([file(), field("beam_size", "0")], 400, "beam_size", "between 1 and 32"),
-        ([file(), field("vad_parameters[threshold]", "2")], 400, "vad_parameters", "between"),
+        ([file(), field("vad_parameters[threshold]", "2")], 400, "vad_parameters[threshold]", ""),
         ([file(bytes(MIB + 1))], 413, "file", "larger than 1048576 bytes"),
     ],
 )
@@ -132,7 +129,7 @@ def test_body_that_is_no_form_is_refused(
 
 def test_too_long_upload_is_refused_before_it_is_sent(program: HttpProgram) -> None:
     with program.connect() as sock:
-        sock.sendall(HEAD.format(1 << 40).encode())
+        sock.sendall(head(1 << 40))
         assert sock.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
@@ -141,7 +138,7 @@ def test_body_that_is_shorter_than_promised_starts_no_job(
 ) -> None:
     before = descriptors(program.process.pid)
     with program.connect() as sock:
-        sock.sendall(HEAD.format(10_000).encode() + form(file())[:-10])
+        sock.sendall(head(10_000) + form(file())[:-10])
     wait_for("the upload to be dropped", lambda: descriptors(program.process.pid) <= before)
     assert not fake.jobs
 
@@ -149,8 +146,7 @@ def test_body_that_is_shorter_than_promised_starts_no_job(
 def test_upload_of_unknown_length(program: HttpProgram, fake: FakeDaemon) -> None:
     body = form(file(b"abc" * 10_000))
     with program.connect() as sock:
-        head = HEAD.replace("Content-Length: {}", "Transfer-Encoding: chunked")
-        sock.sendall(head.encode())
+        sock.sendall(head(None))
         for start in range(0, len(body), 999):
             piece = body[start : start + 999]
             sock.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
@@ -162,13 +158,13 @@ def test_upload_of_unknown_length(program: HttpProgram, fake: FakeDaemon) -> Non
 def test_client_that_waits_for_permission_is_refused_before_it_sends(
     program: HttpProgram, fake: FakeDaemon
 ) -> None:
-    expecting = HEAD.replace("Host: asrd", "Host: asrd\r\nExpect: 100-continue")
+    expecting = "Expect: 100-continue"
     with program.connect() as sock:
-        sock.sendall(expecting.format(1 << 40).encode())
+        sock.sendall(head(1 << 40, expecting))
         assert sock.recv(12) == b"HTTP/1.1 413"
     body = form(file())
     with program.connect() as sock:
-        sock.sendall(expecting.format(len(body)).encode())
+        sock.sendall(head(len(body), expecting))
         assert sock.recv(100).startswith(b"HTTP/1.1 100")
         sock.sendall(body)
         assert sock.recv(100).startswith(b"HTTP/1.1 200")
@@ -181,7 +177,7 @@ def test_memory_for_all_uploads_is_bounded_and_comes_back(
     waiting = [program.connect() for _ in range(2)]
     for sock in waiting:
         # More follows, and never comes.
-        sock.sendall(HEAD.format(len(start) + 1000).encode() + start)
+        sock.sendall(head(len(start) + 1000) + start)
     wait_for("the third to be refused", lambda: program.post(file(bytes(200_000))).status >= 429)
     refused = program.post(file(bytes(200_000)))
     # One user may have half of the memory, and at least one upload of the largest size.
@@ -199,9 +195,8 @@ def test_client_that_hangs_up_cancels_its_job(
     program: HttpProgram, daemon: Path, stream: str
 ) -> None:
     with FakeDaemon(daemon, [never]) as fake:
-        body = form(file(), field("stream", stream))
         with program.connect() as sock:
-            sock.sendall(HEAD.format(len(body)).encode() + body)
+            sock.sendall(whole(file(), field("stream", stream)))
             fake.wait_for("transcribe")
         fake.wait_for_hang_up()
     wait_for("the log entry", lambda: "the client hung up" in program.log)
@@ -271,6 +266,7 @@ def test_metrics_are_those_of_asrctl(program: HttpProgram, fake: FakeDaemon) -> 
     found = program.get("/metrics")
     assert (found.headers["content-type"], found.headers["vary"]) == (TEXT_TYPE, "Accept")
     assert b'asrd_state{state="ok"} 1' in found.body
+    assert b'asrd_http_responses_total{code="500"} 0' in found.body
     assert b"# EOF" not in found.body
     found = program.get("/metrics", accept="application/openmetrics-text;q=0.9, text/plain;q=0.5")
     assert found.headers["content-type"] == OPENMETRICS_TYPE
@@ -278,14 +274,20 @@ def test_metrics_are_those_of_asrctl(program: HttpProgram, fake: FakeDaemon) -> 
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"),
-    [("GET", "/nowhere", 404), ("GET", "/v1/audio/transcriptions", 405), ("POST", "/status", 405)],
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "unknown_url"),
+        ("GET", "/v1/audio/transcriptions", 405, "method_not_supported"),
+        ("POST", "/status", 405, "method_not_supported"),
+    ],
 )
 def test_wrong_path_or_method_is_an_error_of_the_api(
-    program: HttpProgram, method: str, path: str, status: int
+    program: HttpProgram, method: str, path: str, status: int, code: str
 ) -> None:
     found = program.get(path, method)
-    assert found.status == status and path in found.error["message"]
+    assert (found.status, found.error["code"]) == (status, code)
+    assert path in found.error["message"]
+    assert status == 404 or found.headers["allow"]
 
 
 # --- browsers and other hosts ---------------------------------------------------------------------
@@ -325,23 +327,10 @@ def test_any_name_is_good_on_a_unix_socket(program: HttpProgram, name: str) -> N
 
 def test_many_requests_at_once_get_an_answer_each(program: HttpProgram, fake: FakeDaemon) -> None:
     socks = [program.connect() for _ in range(60)]
-    body = form(file())
     for sock in socks:
-        sock.sendall(HEAD.format(len(body)).encode() + body)
+        sock.sendall(whole(file()))
     statuses = {sock.recv(12) for sock in socks}
     for sock in socks:
         sock.close()
     assert statuses == {b"HTTP/1.1 200"}
     assert len(fake.jobs) == 60
-
-
-def test_garbage_costs_only_its_own_connection(program: HttpProgram, fake: FakeDaemon) -> None:
-    for garbage in (
-        b"\0" * 1000,
-        b"GET / SMTP/1.1\r\n\r\n",
-        b"POST / HTTP/1.1\r\nA" + b"a" * 99_999,
-    ):
-        with program.connect() as sock:
-            sock.sendall(garbage)
-            assert sock.recv(12) == b"HTTP/1.1 400"
-    assert program.post(file()).status == 200

@@ -62,6 +62,12 @@ class Peer:
 
 
 Behaviour = Callable[[Peer, dict[str, Any]], None]
+# The `others` of a daemon that would serve a request.
+READY: dict[str, Behaviour] = {
+    "status": lambda peer, data: peer.send(
+        "status", **{**STATUS, "workers": [{"name": "0", "state": "ready"}], "queue": {"max": 1}}
+    )
+}
 
 
 def segment(index: int, text: str) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 the official client for both."""
 
 import http.client
+import io
 import json
-import signal
 import socket
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
@@ -18,7 +17,8 @@ import openai
 
 from asrd.demo import SAMPLES
 from tests.support.daemons import environment, started_with
-from tests.support.raw import PATIENCE, SHORT, wait_for
+from tests.support.raw import PATIENCE, SHORT, unix_socket, wait_for
+from tests.support.subprocesses import LoggedProgram
 
 BOUNDARY = b"a-boundary"
 
@@ -39,7 +39,7 @@ class Answer:
         return found
 
 
-class HttpProgram:
+class HttpProgram(LoggedProgram):
     """asrd-http with both sockets passed as systemd would pass them. `settings` are lines of
     [http]."""
 
@@ -53,42 +53,27 @@ class HttpProgram:
         unix.bind(self.path)
         tcp = socket.create_server(("127.0.0.1", 0))
         self.port: int = tcp.getsockname()[1]
-        self._log = open(tmp / "http-log", "wb")  # noqa: SIM115
         with unix, tcp:
             unix.listen(64)
             numbers = [unix.fileno(), tcp.fileno()]
-            self.process = subprocess.Popen(
-                [
-                    *started_with(numbers),
-                    *("-m", module, "--config", str(tmp / "http.toml")),
-                ],
-                env=environment(tmp),
-                pass_fds=numbers,
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-            )
-
-    @property
-    def log(self) -> str:
-        return (self.tmp / "http-log").read_text(errors="replace")
+            command = [*started_with(numbers), "-m", module, "--config", str(tmp / "http.toml")]
+            super().__init__(command, tmp / "http-log", env=environment(tmp), pass_fds=numbers)
 
     def connect(self) -> socket.socket:
         return unix_socket(self.path)
+
+    def connect_tcp(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), PATIENCE)
 
     def get(self, path: str, method: str = "GET", body: bytes = b"", **headers: str) -> Answer:
         """One request over the Unix socket; `_` in the names of headers stands for `-`."""
         return ask(self.connect(), path, method, body, **headers)
 
     def get_tcp(self, path: str, method: str = "GET", body: bytes = b"", **headers: str) -> Answer:
-        sock = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
-        return ask(sock, path, method, body, **headers)
+        return ask(self.connect_tcp(), path, method, body, **headers)
 
     def post(self, *parts: bytes, path: str = "/v1/audio/transcriptions", **more: str) -> Answer:
         return self.get(path, "POST", form(*parts), content_type=FORM, **more)
-
-    def terminate(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
 
     def __enter__(self) -> Self:
         # The sockets listen already: the answer comes when the program is there.
@@ -96,28 +81,27 @@ class HttpProgram:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.terminate()
-        try:
-            self.process.wait(PATIENCE)
-        finally:
-            self.process.kill()
-            self.process.wait()
-            self._log.close()
+        super().__exit__()
         for word in ("ResourceWarning", "Traceback", "never retrieved"):
             assert word not in self.log, self.log
 
 
-def unix_socket(path: str) -> socket.socket:
-    """Raises OSError."""
-    sock = socket.socket(socket.AF_UNIX)
-    try:
-        sock.settimeout(PATIENCE)
-        sock.connect(path)
-    except OSError:
-        sock.close()
-        raise
-    return sock
+def read(sock: socket.socket) -> bytes:
+    """All that comes until the connection ends."""
+    sock.settimeout(PATIENCE)
+    found = b""
+    with suppress(ConnectionResetError):
+        while data := sock.recv(1 << 16):
+            found += data
+    return found
+
+
+def parsed(answer: bytes) -> Answer:
+    """An answer that came with `read`."""
+    start, _, rest = answer.partition(b"\r\n")
+    with io.BytesIO(rest) as file:
+        headers = http.client.parse_headers(file)
+        return Answer(int(start.split()[1]), headers, file.read())
 
 
 def ask(sock: socket.socket, path: str, method: str, body: bytes, **headers: str) -> Answer:
@@ -143,6 +127,19 @@ def field(name: str, value: str | bytes) -> bytes:
 def file(content: bytes = b"audio", name: str = "file") -> bytes:
     head = f'Content-Disposition: form-data; name="{name}"; filename="a.wav"\r\n\r\n'
     return head.encode() + content
+
+
+def head(length: int | None, *more: str, version: str = "1.1") -> bytes:
+    """The head of a request for a transcript, with None of a chunked one; `more` are lines."""
+    size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+    lines = [f"POST /v1/audio/transcriptions HTTP/{version}", "Host: localhost"]
+    return "\r\n".join([*lines, f"Content-Type: {FORM}", size, *more, "", ""]).encode()
+
+
+def whole(*parts: bytes, version: str = "1.1") -> bytes:
+    """A request for a transcript as its bytes."""
+    body = form(*parts)
+    return head(len(body), version=version) + body
 
 
 def form(*parts: bytes) -> bytes:
@@ -174,3 +171,11 @@ def official(
 
 def wait_until_ready(program: HttpProgram) -> None:
     wait_for("asrd-http to be ready", lambda: program.get("/readyz").status == 200)
+
+
+@contextmanager
+def serving(directory: Path, daemon: str, *settings: str) -> Iterator[HttpProgram]:
+    """asrd-http in front of a real daemon, once it would serve a request."""
+    with HttpProgram(directory, daemon, "\n".join(["drain_seconds = 0", *settings])) as program:
+        wait_until_ready(program)
+        yield program

@@ -25,6 +25,18 @@ SHORT = "en-4.wav"
 LONG = next(name for name in TEXTS if name.startswith("en-minute"))
 
 
+def unix_socket(path: str) -> socket.socket:
+    """Raises OSError."""
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.settimeout(PATIENCE)
+        sock.connect(path)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
 class Peer:
     """One end of a connection; events that arrive before the awaited one are kept."""
 
@@ -38,14 +50,7 @@ class Peer:
 
     @classmethod
     def connect(cls, path: str) -> "Peer":
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.settimeout(PATIENCE)
-            sock.connect(path)
-        except OSError:
-            sock.close()
-            raise
-        return cls(sock)
+        return cls(unix_socket(path))
 
     def send(
         self,

@@ -1,12 +1,45 @@
 """Programs that tests run."""
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
 
-from tests.support.fake_daemon import PATIENCE
+from tests.support.raw import PATIENCE
+
+
+class LoggedProgram:
+    """A process whose output goes to a file, and that ends with the `with`."""
+
+    def __init__(self, command: Sequence[str], log: Path, **more: Any) -> None:
+        self._log_path = log
+        self._log = log.open("wb")
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, **more
+        )
+
+    @property
+    def log(self) -> str:
+        return self._log_path.read_text(errors="replace")
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.terminate()
+        try:
+            self.process.wait(PATIENCE)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self._log.close()
 
 
 def run_python(code: str, **env: str) -> subprocess.CompletedProcess[str]:

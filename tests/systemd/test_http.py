@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from asrd.http.service import descriptors
 from asrd.settings import HttpSettings
 from tests.support.paths import ROOT
 from tests.support.raw import wait_for
@@ -88,4 +89,4 @@ def test_killed_service_is_back_at_once(http: Service) -> None:
 def test_unit_allows_the_descriptors_of_the_default_settings() -> None:
     unit = (ROOT / "systemd" / "asrd-http.service").read_text()
     (line,) = [line for line in unit.splitlines() if line.startswith("LimitNOFILE=")]
-    assert int(line.partition("=")[2]) > 4 * HttpSettings().requests_max + 512
+    assert int(line.partition("=")[2]) > descriptors(HttpSettings())
