@@ -33,7 +33,7 @@ def snapshot(front: Front, peer: Peer, now: float) -> dict[str, Any]:
         "uptime_s": round(now - front.started_at, 3),
         "pid": os.getpid(),
         "connections": len(front.clients),
-        "connections_max": scheduler.settings.connections_max,
+        "connections_max": sum(door.quota.limit for door in front.doors.values()),
         "queue": {
             "depth": len(scheduler.queue),
             "max": scheduler.settings.queue_max,
