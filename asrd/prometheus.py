@@ -111,7 +111,7 @@ def _daemon(snapshot: Snapshot) -> list[_Family]:
         _family("gauge", "state", "The daemon's state: 1 for the current one.", states),
         _one("gauge", "uptime_seconds", "Time since its start.", snapshot.uptime_s),
         _one("gauge", "connections", "Clients at all sockets.", snapshot.connections),
-        _one("gauge", "connections_limit", "The most clients at all sockets.", snapshot.connections_max),
+        _one("gauge", "connections_limit", "Clients at most.", snapshot.connections_max),
         _one("gauge", "queue_jobs", "Jobs that wait.", queue.depth),
         _one("gauge", "queue_limit", "Waiting jobs at most.", queue.max),
         _one(

@@ -1,7 +1,8 @@
-"""The steps of a live stream: short jobs that the front submits for its client, one at a time.
+"""The steps of a live stream: short jobs of the front's own, one at a time. They decode the end of
+the stream's audio, or look for the end of speech in it.
 
-A step is an ordinary job. If its worker dies, the scheduler repeats it, and nothing else is lost:
-the audio and the committed text are in the front.
+If the worker dies, the scheduler repeats the step, and nothing else is lost: the audio and the
+committed text are in the front. For the limits and the numbers it is no job.
 """
 
 import math
