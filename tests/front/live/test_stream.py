@@ -587,10 +587,15 @@ async def test_speech_ends_within_a_chunk_and_a_frame() -> None:
         alice.user.send_raw(chunk[:-1001])
         while made.front.spool.used % 2 == 0:
             await anyio.sleep(0)
-        while (found := await worker.take()) is not None:
-            if found[0]["options"].get("task") != "speech":
-                break
-            worker.done(*found)
+
+        async def search() -> None:
+            while (found := await worker.take()) and found[0]["options"].get("task") == "speech":
+                worker.done(*found)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(search)
+            answer = await alice.hear("accepted", "error")
+            assert alice.kinds[-1] == "accepted", answer
         alice.user.send_raw(chunk[-1001:])
         await alice.ping()
         await worker.die()
