@@ -118,7 +118,7 @@ def _daemon(snapshot: Snapshot) -> list[_Family]:
         _family("info", "build", "The daemon's version.", [({"version": snapshot.version}, 1)]),
         _family("gauge", "state", "The daemon's state: 1 for the current one.", states),
         _one("gauge", "uptime_seconds", "Time since its start.", snapshot.uptime_s),
-        _one("gauge", "connections", "Connected clients.", snapshot.connections),
+        _one("gauge", "connections", "Clients at all sockets.", snapshot.connections),
         _one("gauge", "connections_limit", "Clients at most.", snapshot.connections_max),
         _one("gauge", "queue_jobs", "Jobs that wait.", queue.depth),
         _one("gauge", "queue_limit", "Waiting jobs at most.", queue.max),

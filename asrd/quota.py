@@ -14,7 +14,7 @@ class Quota:
     def __init__(self, limit: int, per_user: int, what: str, within: "Quota | None" = None) -> None:
         self.used = 0
         self._within = within
-        self._limit, self._per_user, self._what = limit, per_user, what
+        self.limit, self._per_user, self._what = limit, per_user, what
         self._of_user: Counter[User] = Counter()
 
     def __contains__(self, user: User) -> bool:
@@ -23,8 +23,8 @@ class Quota:
 
     def why_full(self, user: User, more: int = 1) -> str | None:
         """Returns one sentence if `user` may not take `more`, None if there is room."""
-        if self.used + more > self._limit:
-            return f"the limit for all clients is reached ({self._what}: {self._limit})"
+        if self.used + more > self.limit:
+            return f"the limit for all clients is reached ({self._what}: {self.limit})"
         if 0 < self._per_user < self._of_user[user] + more:
             return f"the limit for {named(user)} is reached ({self._what}: {self._per_user})"
         return None if self._within is None else self._within.why_full(user, more)

@@ -126,13 +126,14 @@ class FrontSettings:
     wyoming_live: bool = field(
         flag,
         False,
-        help="Send text while the audio arrives also to clients that know only Wyoming.",
+        help="Send text while the audio arrives also to clients that know only Wyoming, at any "
+        "socket.",
     )
     wyoming_end_of_speech_ms: int = field(
         integer(0, 60_000),
         0,
-        help="Silence after speech that ends a recording of a client that knows only Wyoming; 0: "
-        "the client ends it.",
+        help="Silence after speech that ends a recording of a client that knows only Wyoming, at "
+        "any socket; 0: the client ends it.",
     )
     gateways: tuple[str, ...] = field(
         sequence(string(64), 100),

@@ -22,7 +22,7 @@ from asrd.front.reporting import log_entries
 from asrd.front.reporting.crashes import Crash, Crashes
 from asrd.front.reporting.log_entries import Refusals
 from asrd.front.reporting.metrics import Metrics
-from asrd.front.request import Client, Request, transcript
+from asrd.front.request import Client, Request
 from asrd.front.scheduling.actions import (
     Abandon,
     Accept,
@@ -35,7 +35,7 @@ from asrd.front.scheduling.actions import (
 )
 from asrd.front.scheduling.scheduler import SHUTTING_DOWN, Scheduler
 from asrd.front.scheduling.workers import UNKNOWN, Worker, WorkerState
-from asrd.front.transcripts import Kept, Transcripts, too_large
+from asrd.front.transcripts import Kept, Transcripts, answer_of, too_large
 from asrd.front.unanswered import Unanswered
 from asrd.front.worker_connection import Broken, WorkerConnection
 from asrd.quota import Quota
@@ -123,7 +123,7 @@ class Front:
         if not self.scheduler.workers:
             # Right after an installation the sockets may be newer than the last look for them.
             self.find_workers()
-        full = None if request.step else self.unanswered.why_full(request.user)
+        full = None if request.job.step else self.unanswered.why_full(request.user)
         if full is not None:
             self.refuse(request, full)
             return
@@ -131,7 +131,7 @@ class Front:
 
     def refuse(self, request: Request, full: str) -> None:
         """Refuses a request that the scheduler never sees: its user or client has too many."""
-        later = self.scheduler.retry_after_ms(request.job, anyio.current_time())
+        later = self.scheduler.admission.retry_after_ms(request.job, anyio.current_time())
         failure = Failure(Code.BUSY, full, retry_after_ms=later)
         self._perform([Refuse(request.job, failure)])
 
@@ -278,6 +278,9 @@ class Front:
     def job_done(self, connection: WorkerConnection, event: Done) -> None:
         now, work, length = anyio.current_time(), event.run_seconds, event.audio_seconds
         name, key = connection.name, event.key
+        request = self._running(connection, key)
+        if request is not None and event.language is None and not request.job.needs.speech:
+            raise Broken("done: language: is missing")
         self._perform(self.scheduler.job_done(name, key, event, now, work, length))
 
     def job_failed(self, connection: WorkerConnection, event: Failed) -> None:
@@ -316,14 +319,14 @@ class Front:
     def _perform_one(self, action: Action) -> None:
         match action:
             case Accept(job, depth):
-                if job.request.step:
+                if job.step:
                     self.metrics.live_steps += 1
                 else:
                     self.metrics.accepted += 1
                     self.unanswered.add(job.user)
                 job.request.client.accepted(job.request, depth)
             case Refuse(job, failure):
-                if not job.request.step:
+                if not job.step:
                     self.count_refusal(job.request.owner, failure)
                 job.request.close()
                 job.request.client.failed(job.request, failure)
@@ -341,7 +344,7 @@ class Front:
     def _start(self, start: Start) -> None:
         request, connection = start.job.request, self.connections[start.worker]
         resume = request.checkpoint
-        self.metrics.resumed += resume is not None
+        self.metrics.resumed += resume is not None and not start.job.step
         if resume is not None and start.job.model != connection.info.model:
             # Another model has other tokens, and perhaps other languages.
             resume = replace(resume, tokens=(), language=None, language_probability=0.0)
@@ -360,7 +363,7 @@ class Front:
         connection.send_job(job, request.audio.fd.fileno(), request.ran())
 
     def _give_up(self, request: Request, failure: Failure) -> None:
-        if not request.step:
+        if not request.job.step:
             self.metrics.job_failed(failure.code, request.job.timeout is not None)
             text = f"{failure.code}: {failure.text}"
             log.info("failed: %s", text, extra={"fields": request.log_fields})
@@ -370,7 +373,7 @@ class Front:
     def _end(self, request: Request) -> None:
         request.close()
         self.transcripts.drop(request)
-        if not request.step:
+        if not request.job.step:
             self.unanswered.remove(request.user)
 
     def _deliver(self, request: Request, done: Done) -> None:
@@ -378,18 +381,20 @@ class Front:
         self._stream_out(request, done)
         self.transcripts.add(request, done.text, done.segments)
         model = self.scheduler.workers[job.worker or ""].model
-        answer = transcript(request, done, model, now)
-        if (failure := too_large(len(answer))) is not None:
-            self._give_up(request, failure)
+        answer = answer_of(request, done, model, now)
+        if isinstance(answer, Failure):
+            self._give_up(request, answer)
             return
         # The answer comes first; the statistics can wait.
         request.client.finished(request, answer)
         self._end(request)
-        if not request.step:
-            self._count_done(request, done, now)
+        if not job.step:
+            self._count_done(request, done.audio_seconds, now)
 
-    def _count_done(self, request: Request, done: Done, now: float) -> None:
+    def _count_done(self, request: Request, seconds: float, now: float) -> None:
         job = request.job
         wait, run = job.started_at - job.arrival, now - job.started_at
-        self.metrics.job_done(wait, run, done.audio_seconds, now)
-        log_entries.done(request.log_fields, done.audio_seconds, wait, run, job.worker)
+        before = 0.0 if request.text is None else request.text.rest
+        self.metrics.job_done(wait, run, seconds, now, before)
+        self.connections[job.worker or ""].info.jobs_done += 1
+        log_entries.done(request.log_fields, before + seconds, wait, run, job.worker)

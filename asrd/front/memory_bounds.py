@@ -17,9 +17,10 @@ _CONNECTION = 32 * _KIB
 _OPTIONS = 104 * _KIB
 # The stream that is arriving, and the `transcribe` of the next one.
 _OPTIONS_OF_CONNECTION = 2 * _OPTIONS
-# Of a live stream: its state, and 200 words each that are pending and committed in its tail. The
-# audio of its steps counts as recordings, and they count as jobs.
-_LIVE = 64 * _KIB
+# Of a live stream: its state, 200 words each that are pending and committed in its tail, with 2,000
+# letters of up to four bytes, and two steps, of which one has a prompt of its own.
+_LIVE = 128 * _KIB
+_STEPS = 2
 # The jobs that all workers have, or have given back, at once: an assumption, since that depends on
 # the workers' own settings. 32 workers with the default `slots` have so many at most.
 _RUNNING = 256
@@ -31,10 +32,11 @@ _SLACK = 2
 # One answer of any size may always wait.
 _LARGEST_ANSWER = frames.MAX_TRANSCRIPT_DATA
 _PAGE = 4 * _KIB
-# The connection itself, a recording, a payload, and those that wait for their event.
-_DESCRIPTORS_OF_CLIENT = 3 + frames.MAX_FDS
+# The connection itself, a recording, a payload, the audio of its steps, and those that wait for
+# their event.
+_DESCRIPTORS_OF_CLIENT = 3 + _STEPS + frames.MAX_FDS
 # The same over TCP, which carries no descriptors.
-_DESCRIPTORS_OF_STRANGER = 3
+_DESCRIPTORS_OF_STRANGER = 3 + _STEPS
 # Listeners, two for each worker, standard streams, the event loop's own.
 _DESCRIPTORS_AT_REST = 128
 
@@ -62,7 +64,7 @@ def memory(settings: FrontSettings) -> int:
 
 def recordings(settings: FrontSettings) -> int:
     """Bytes of inline audio in memfds, in whole pages; they count as this service's memory."""
-    number = 2 * _talking(settings) + _waiting(settings) + _RUNNING
+    number = (2 + _STEPS) * _talking(settings) + _waiting(settings) + _RUNNING
     return settings.spool_max_bytes + number * _PAGE
 
 

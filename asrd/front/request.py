@@ -45,8 +45,10 @@ class Text(Protocol):
     """The text of a live stream (asrd.front.live.text)."""
 
     exact: bool
+    rest: float
 
-    def finish(self, transcript: bytes) -> Failure | None: ...
+    def whole(self, rest: bytes) -> bytes | Failure: ...
+    def stop(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -79,7 +81,6 @@ class Request:
 
     `plain`: the request uses Wyoming's own fields only. It gets nothing but its answer, and an
     error ends the connection: some clients wait for a transcript or the end, and know no error.
-    `step`: the request is a step of a live stream, which does not count as a job.
     """
 
     client: Client
@@ -92,9 +93,8 @@ class Request:
     max_audio_seconds: float
     stream: bool
     plain: bool
-    step: bool = False
     # Of a live stream: the text of which this is the rest.
-    text: "Text | None" = None
+    text: Text | None = None
     finished: Finished = field(default_factory=Finished)
     checkpoint: Checkpoint | None = None
 
@@ -153,7 +153,8 @@ def make_request(
     audio: JobAudio,
     now: float,
     max_audio_seconds: float,
-    text: "Text | None" = None,
+    text: Text | None = None,
+    step: bool = False,
 ) -> Request:
     """Checks the audio's length against its format and the limit. Raises BadAudio, TooLarge."""
     try:
@@ -178,6 +179,8 @@ def make_request(
         size=audio.size,
         seconds=seconds or 0.0,
         timeout=None if transcribe.timeout_ms is None else transcribe.timeout_ms / 1000,
+        step=step,
+        stranger=client.peer.uid is None,
     )
     request = Request(
         client=client,

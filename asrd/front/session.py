@@ -85,9 +85,10 @@ class Session:
         finally:
             self._connection = None
             self._front.clients.discard(self)
-            self._stream.drop()
+            left = Failure(Code.CANCELLED, "the client disconnected")
+            self._stream.drop(left)
             for request in list(self._requests.values()):
-                self._front.cancel(request, Failure(Code.CANCELLED, "the client disconnected"))
+                self._front.cancel(request, left)
 
     async def _converse(self, connection: Connection) -> None:
         with anyio.CancelScope() as self._conversation:
@@ -308,10 +309,9 @@ class Session:
 
     def finished(self, request: Request, transcript: bytes) -> None:
         self._requests.pop(request.job_id, None)
-        if request.text is None:
-            self.send(client_events.Transcript.TYPE, transcript)
-        elif (failure := request.text.finish(transcript)) is not None:
-            self._answer(error(failure, request.job_id, request.trace_id))
+        self.send(client_events.Transcript.TYPE, transcript)
+        if request.text is not None:
+            request.text.stop()
         self._leave_if_over()
 
     def failed(self, request: Request, failure: Failure) -> None:
@@ -325,9 +325,11 @@ class Session:
         if job_id in self._requests:
             self._front.cancel(self._requests[job_id], failure)
             return True
-        transcribe = self._stream.cancel(job_id)
+        live = self._stream.is_live
+        transcribe = self._stream.cancel(job_id, failure)
         if transcribe is not None:
-            self._refused(failure, transcribe.job_id, transcribe.trace_id)
+            counted = live and not self._stream.is_live
+            self._refused(failure, transcribe.job_id, transcribe.trace_id, counted=counted)
         return transcribe is not None
 
     def _refuse(self, frame: frames.Frame, failure: Failure) -> None:
@@ -342,9 +344,11 @@ class Session:
         self._refused(failure, _id(frame, "job_id"), _id(frame, "trace_id"), plain)
 
     def _give_up_stream(self, kind: str, failure: Failure) -> None:
-        transcribe = self._stream.give_up(kind)
+        live = self._stream.is_live
+        transcribe = self._stream.give_up(kind, failure)
         if transcribe is not None:
-            self._refused(failure, transcribe.job_id, transcribe.trace_id, is_plain(transcribe))
+            ids = transcribe.job_id, transcribe.trace_id
+            self._refused(failure, *ids, is_plain(transcribe), counted=live)
 
     def speech_ended(self) -> None:
         """A live stream ends before its audio-stop."""
@@ -356,19 +360,19 @@ class Session:
 
     def stream_failed(self, failure: Failure) -> None:
         """A step of a live stream failed, or the daemon stops."""
-        transcribe = self._stream.give_up(AudioChunk.TYPE)
-        if transcribe is not None:
-            self._front.metrics.stream_failed(failure.code)
-            log.info(
-                "a live stream failed: %s", failure.text, extra={"fields": self.peer.log_fields}
-            )
-            self._answer(error(failure, transcribe.job_id, transcribe.trace_id))
-            self._leave_if_over(is_plain(transcribe))
+        self._give_up_stream(AudioChunk.TYPE, failure)
 
     def _refused(
-        self, failure: Failure, job_id: str | None, trace_id: str | None, plain: bool = False
+        self,
+        failure: Failure,
+        job_id: str | None,
+        trace_id: str | None,
+        plain: bool = False,
+        counted: bool = False,
     ) -> None:
-        self._front.count_refusal(self.peer, failure)
+        """`counted`: as a live stream that failed."""
+        if not counted:
+            self._front.count_refusal(self.peer, failure)
         self._answer(error(failure, job_id, trace_id))
         self._leave_if_over(plain)
 

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from asrd.errors import FieldError
+from asrd.errors import Code, FieldError
 from asrd.front.live.stream import LiveStream
+from asrd.front.scheduling.actions import Failure
 from asrd.front.spool import SpooledAudio
 from asrd.wire import frames
 from asrd.wire.client_events import AudioChunk, AudioStart, AudioStop, Transcribe
@@ -20,6 +21,7 @@ from asrd.wire.records import AudioFormat
 
 STREAMED = frozenset({AudioStart.TYPE, AudioChunk.TYPE, AudioStop.TYPE})
 
+_REPLACED = Failure(Code.CANCELLED, "another stream has begun")
 _NOTHING_ANNOUNCED = Transcribe(), Options()
 
 
@@ -60,6 +62,10 @@ class Stream:
     def is_open(self) -> bool:
         return self._open is not None
 
+    @property
+    def is_live(self) -> bool:
+        return self._open is not None and isinstance(self._open.audio, LiveStream)
+
     def sink(self) -> frames.Sink:
         """Returns the sink for a chunk's payload."""
         return DISCARD if self._open is None else _Sink(self._open.audio.write)
@@ -75,7 +81,7 @@ class Stream:
 
     def start(self, event: AudioStart) -> None:
         """Raises what `new_recording` raises; then the stream has not begun."""
-        self.drop()
+        self.drop(_REPLACED)
         opened = None
         if self._next is not None:
             format_ = AudioFormat("pcm_s16le", event.rate, event.channels)
@@ -122,27 +128,31 @@ class Stream:
         """The stream that was stopped has become a request, which gets its own answer."""
         self._current = Transcribe()
 
-    def give_up(self, kind: str) -> Transcribe | None:
+    def give_up(self, kind: str, failure: Failure) -> Transcribe | None:
         """Ends the stream because an event of this kind was refused. Returns the request to be
         answered; None if the stream has had its answer."""
         if kind == AudioStart.TYPE:
             self._begin()
         transcribe, self._current = self._current, Transcribe()
-        self.drop()
+        self.drop(failure)
         answered, self._skipping = self._skipping, kind != AudioStop.TYPE
         return None if answered else transcribe
 
-    def cancel(self, job_id: str) -> Transcribe | None:
+    def cancel(self, job_id: str, failure: Failure) -> Transcribe | None:
         """Gives up the stream with this id, begun or only announced. Returns its request."""
         if self._open is not None and self._open.transcribe.job_id == job_id:
-            return self.give_up(AudioChunk.TYPE)
+            return self.give_up(AudioChunk.TYPE, failure)
         if self._next is not None and self._next[0].job_id == job_id:
             transcribe, _ = self._next
             self.refuse()
             return transcribe
         return None
 
-    def drop(self) -> None:
-        if self._open is not None:
-            self._open.audio.close()
-            self._open = None
+    def drop(self, failure: Failure) -> None:
+        recorded, self._open = self._open, None
+        if recorded is None:
+            return
+        if isinstance(recorded.audio, LiveStream):
+            recorded.audio.give_up(failure)
+        else:
+            recorded.audio.close()

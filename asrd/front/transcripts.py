@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from asrd.errors import Code
-from asrd.front.request import Finished, Request
+from asrd.front.request import Finished, Request, transcript
 from asrd.front.scheduling.actions import Failure
 from asrd.wire import frames
 from asrd.wire.peer import User
+from asrd.wire.worker_events import Done
 
 
 class KeptText(Protocol):
@@ -58,6 +59,15 @@ class Transcripts:
         text = f"the unfinished transcripts take more than transcripts_max_bytes ({self.limit})"
         failure = Failure(Code.OUT_OF_MEMORY, f"{text}, and this job's user has the most")
         return max(theirs, key=lambda kept: kept.finished.size), failure
+
+
+def answer_of(request: Request, done: Done, model: str | None, now: float) -> bytes | Failure:
+    """Returns the data of the `transcript` event of a job that has ended, or why there is none."""
+    answer = transcript(request, done, model, now)
+    failure = too_large(len(answer))
+    if failure is not None:
+        return failure
+    return answer if request.text is None else request.text.whole(answer)
 
 
 def too_large(size: int) -> Failure | None:

@@ -320,7 +320,6 @@ class WorkerConnection:
     def _done(self, event: Done) -> None:
         self._owner.job_done(self, event)
         self._given.pop(event.key, None)
-        self.info.jobs_done += 1
         self._delay = _RETRY_FIRST
 
     def _bye(self, event: Bye) -> None:

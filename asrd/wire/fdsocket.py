@@ -53,10 +53,13 @@ def _shown(address: object) -> str:
         found = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return "unknown"
+    if isinstance(found, ipaddress.IPv6Address):
+        found = found.ipv4_mapped or found
+    if found.is_loopback:
+        # Every program here may have any of them.
+        return "127.0.0.1"
     if isinstance(found, ipaddress.IPv4Address):
         return str(found)
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
     return str(ipaddress.ip_network((found, _IPV6_PREFIX), strict=False))
 
 

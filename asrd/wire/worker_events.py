@@ -157,8 +157,8 @@ class JobProgress:
 @dataclass(frozen=True, slots=True)
 class Done:
     """The end of a job. `text` and `segments` are those that no JobWindow had; the text is joined
-    as in those. `run_seconds` is the time of the job's own turns in this attempt. The task `speech`
-    finds no `language`."""
+    as in those. `run_seconds` is the time of the job's own turns in this attempt. Only the task
+    `speech` finds no `language`."""
 
     TYPE: ClassVar = "done"
     key: int = field(integer(0, 1 << 53))

@@ -63,6 +63,39 @@ async def test_jobs_of_a_user_are_limited_over_all_connections(address: bool) ->
         await second.expect("accepted")
 
 
+async def test_recordings_of_strangers_take_half_of_the_memory() -> None:
+    """However many addresses they have."""
+    limits = {"spool_max_bytes": 160_000, "spool_max_bytes_per_user": 160_000}
+    async with users(queue_max=10, **limits) as made:
+        strangers = [made.connect_from(f"192.0.2.{number}") for number in range(3)]
+        for stranger in strangers:
+            stranger.send("audio-start", START)
+            stranger.send("audio-chunk", START, SECOND)
+            await stranger.ping()
+        strangers[2].send("audio-stop")
+        text = "the limit for all clients is reached (bytes of inline audio over Wyoming: 80000)"
+        assert await refused(strangers[2]) == (Code.BUSY, f"audio-stop: {text}")
+        member = made.connect(ALICE)
+        ask(member, "mine", SECOND * 2)
+        await member.expect("accepted")
+
+
+async def test_strangers_fill_half_of_the_queue_and_no_place_of_others() -> None:
+    """However many addresses they have: one for each job here."""
+    async with users(queue_max=4) as made:
+        strangers = [made.connect_from(f"192.0.2.{number}") for number in range(3)]
+        for stranger in strangers[:2]:
+            ask(stranger, "a")
+            await stranger.expect("accepted")
+        ask(strangers[2], "a")
+        text = "the limit for all clients is reached (waiting jobs over Wyoming: 2)"
+        assert await refused(strangers[2]) == (Code.BUSY, text)
+        member = made.connect(ALICE)
+        for job_id in ("a", "b"):
+            ask(member, job_id)
+            await member.expect("accepted")
+
+
 async def test_users_of_a_gateway_have_quotas_of_their_own() -> None:
     """Root may speak for others, and so may those in `gateways`; nobody else may."""
     async with users(queue_max=10, jobs_max_per_user=1, gateways=(str(BOB),)) as made:

@@ -188,8 +188,8 @@ async def test_memory_of_a_transcript_is_free_after_any_end(how: str) -> None:
             await worker.peer.expect("cancel")
             worker.window(key, 2, " two")
             worker.done(key)
-            connection = made.front.connections["0"]
-            await until(lambda: connection.info.jobs_done)
+            await until(lambda: not made.front.scheduler.workers["0"].jobs)
+            assert not made.front.transcripts.size
 
 
 async def test_too_much_in_all_ends_the_largest_job_of_the_user_with_the_most() -> None:

@@ -97,6 +97,7 @@ MISBEHAVIOURS: dict[str, Callable[[Peer, int], object]] = {
     "another's key": lambda worker, key: worker.send("done", done(key + 1000)),
     "a window of another's key": lambda worker, key: worker.send("window", window(key + 1000, "")),
     "no text": lambda worker, key: worker.send("done", {"key": key}),
+    "no language": lambda worker, key: worker.send("done", {**done(key), "language": None}),
     "a payload": lambda worker, key: worker.send_raw(
         b'{"type": "done", "payload_length": 9999999}\n'
     ),

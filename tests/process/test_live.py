@@ -1,5 +1,11 @@
 """Live text with real processes and the demo model: a killed worker costs a step and no word."""
 
+import fcntl
+import os
+import signal
+import socket
+import struct
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +16,12 @@ from wyoming.audio import AudioChunk, AudioStart
 from wyoming.client import AsyncClient
 
 from asrd.errors import Code
+from asrd.wire import frames
 from tests.support.daemons import Daemon
 from tests.support.live import live_text
-from tests.support.raw import LONG, SHORT, TEXTS
+from tests.support.raw import LONG, SHORT, TEXTS, wait_for
 from tests.support.sounds import s16, sample, silence
+from tests.support.users import START
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +50,43 @@ def test_speech_ends_before_the_audio_does(daemon: Daemon) -> None:
     found = live_text(daemon, padded, live=False, end_of_speech_ms=800, language="en")
     assert found.text == TEXTS[SHORT]
     assert found.transcript["duration_ms"] < len(padded) / 32 - 1000
+
+
+def test_speech_ends_in_the_middle_of_a_chunk(daemon: Daemon) -> None:
+    """The rest of the chunk hurts nobody, also if the job has to start once more."""
+    daemon.wait_until_ready()
+    audio = s16(sample(SHORT)).tobytes() + bytes(2 * 32_000)
+    with daemon.connect() as client:
+        # Stopped, so that the end is found when half of the second chunk has arrived.
+        pid = daemon.pid_of()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            asked = {"job_id": "a", "end_of_speech_ms": 800, "language": "en"}
+            client.send("transcribe", asked)
+            client.send("audio-start", START)
+            client.send("audio-chunk", START, audio)
+            chunk = frames.encode("audio-chunk", START, 3200) + bytes(3200)
+            client.send_raw(chunk[:-1001])
+            wait_for("the front to have read it", lambda: not _unread(client.sock))
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        client.expect("accepted")
+        os.kill(pid, signal.SIGKILL)
+        client.send_raw(chunk[-1001:])
+        client.send("audio-stop")
+        client.send("ping")
+        answers = {
+            event.type: event.data for event in (client.receive(), client.receive()) if event
+        }
+    assert answers.keys() == {"pong", "transcript"}
+    assert answers["transcript"]["text"] == TEXTS[SHORT]
+    assert answers["transcript"]["duration_ms"] < len(audio) / 32 + 100
+
+
+def _unread(sock: socket.socket) -> int:
+    """Bytes that the peer has not read (SIOCOUTQ, unix(7))."""
+    (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
+    return int(count)
 
 
 def test_silence_has_no_text(daemon: Daemon) -> None:

@@ -216,8 +216,8 @@ class Found:
 
 
 def _idle(status: dict[str, Any]) -> bool:
-    waits = status["queue"]["depth"]
-    return not waits and not any(worker["jobs"] for worker in status["workers"])
+    """Steps are not among the jobs, but keep their worker busy; none waits for one that is not."""
+    return all(worker["state"] == "ready" for worker in status["workers"])
 
 
 def live_text(

@@ -3,12 +3,14 @@
 from types import SimpleNamespace
 from typing import Any
 
+from asrd.front.doors import doors
 from asrd.front.reporting import snapshot
 from asrd.front.reporting.crashes import Crash, Crashes, JobRef
 from asrd.front.reporting.metrics import Metrics
 from asrd.front.scheduling.job import Job
 from asrd.front.scheduling.scheduler import Scheduler
 from asrd.front.worker_connection import WorkerInfo
+from asrd.quota import Quota
 from asrd.settings import FrontSettings
 from asrd.wire.peer import Peer
 
@@ -23,6 +25,7 @@ def front(*ready: str, **limits: Any) -> Any:
         scheduler=Scheduler(settings),
         metrics=Metrics(),
         crashes=Crashes(),
+        doors=doors(settings, Quota(1, 1, "bytes")),
         connections={},
         started_at=100.0,
         clients={1, 2, 3},

@@ -147,11 +147,12 @@ class World:
         timeout: float | None = None,
         size: int = 1,
         seconds: float = 1.0,
+        step: bool = False,
     ) -> None:
         self.submitted += 1
-        job = Job(uid, self.now, needs, size, seconds, timeout, request=self.submitted)
-        expected, depth = self._expected_refusal(job), len(self._waiting())
-        predicted = expected is None and not self._has_place(job)
+        job = Job(uid, self.now, needs, size, seconds, timeout, request=self.submitted, step=step)
+        expected, depth = self._expected_refusal(job), self._depth()
+        predicted = expected is None and not step and not self._has_place(job)
         found = self.scheduler.submit(job, self.now)
         refusal = next((one for one in found if isinstance(one, Refuse)), None)
         if refusal is not None and predicted:
@@ -379,6 +380,9 @@ class World:
     def _waiting(self) -> list[int]:
         return [number for number, booked in self.jobs.items() if booked.waiting]
 
+    def _depth(self) -> int:
+        return sum(not self.jobs[number].job.step for number in self._waiting())
+
     def _expected_refusal(self, job: Job) -> Code | None:
         """Returns the code of a refusal that needs no prediction."""
         if self.draining:
@@ -388,9 +392,9 @@ class World:
             return self._hopeless_code(job)
         if job.needs.model is not None and len({worker.model for worker in best} - {None}) > 1:
             return Code.BAD_REQUEST
-        if self._has_place(job):
+        if job.step or self._has_place(job):
             return None
-        waiting = [b.job for b in self.jobs.values() if b.state == "waiting"]
+        waiting = [b.job for b in self.jobs.values() if b.state == "waiting" and not b.job.step]
         return Code.BUSY if self._over_a_limit(waiting, job) else None
 
     def _over_a_limit(self, waiting: list[Job], job: Job) -> bool:
@@ -458,7 +462,7 @@ class World:
         self._put_back(jobs)
 
     def _put_back(self, numbers: list[int]) -> None:
-        self.returned = numbers + self.returned
+        self.returned = [n for n in numbers if not self.jobs[n].job.step] + self.returned
         for number in numbers:
             booked = self.jobs[number]
             booked.state, booked.where = "retrying", None
@@ -524,10 +528,11 @@ class World:
         began, numbers = self.began[user]
         return began + sum(self.jobs[number].work for number in numbers)
 
-    def _rank(self, number: int) -> tuple[float, int]:
-        user = self.jobs[number].job.user
+    def _rank(self, number: int) -> tuple[float, bool, int]:
+        user, step = self.jobs[number].job.user, self.jobs[number].job.step
         planned = (b.planned for b in self.jobs.values() if b.job.user == user)
-        return round(self._cost(user) + sum(planned), 6), number
+        # The steps of a user have no order: one that was given back is before others.
+        return round(self._cost(user) + sum(planned), 6), step, 0 if step else number
 
     def _take_estimates(self) -> None:
         for booked in self.jobs.values():
@@ -596,7 +601,9 @@ class World:
         for other, free in self.workers.items():
             if self._load(other) < self._load(name):
                 assert not any(self._could_start(n, free) for n in self._waiting()), "less to do"
-        assert job.request == self._whose_turn(worker), "it was not its turn"
+        next_one = self._whose_turn(worker)
+        steps = job.step and self._rank(job.request) == self._rank(next_one)
+        assert steps or job.request == next_one, "it was not its turn"
         self.keys.add(key)
         if job.request in self.returned:
             self.returned.remove(job.request)
@@ -632,7 +639,7 @@ class World:
     def _check_state(self) -> None:
         scheduler = self.scheduler
         assert {job.request for job in scheduler.queue} == set(self._waiting())
-        assert len(scheduler.queue) == len(self._waiting())
+        assert len(scheduler.queue) == self._depth()
         for number in self._waiting():
             free = [name for name, w in self.workers.items() if self._could_start(number, w)]
             assert not free, f"{self.jobs[number].job} waits though {free} could run it"
@@ -683,7 +690,7 @@ class World:
             assert booked.job.deaths == booked.deaths
             if booked.state == "running":
                 assert ran == pytest.approx(booked.reported, abs=1e-6)
-        waiting = [b.job for b in alive if b.state == "waiting"]
+        waiting = [b.job for b in alive if b.state == "waiting" and not b.job.step]
         queue = self.scheduler.queue
         assert (queue._waiting.used, queue._bytes) == (len(waiting), sum(j.size for j in waiting))
         assert abs(queue._seconds - sum(job.seconds for job in waiting)) < 1e-6

@@ -18,7 +18,7 @@ All times are in seconds from the start of the stream.
 import string
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from typing import NamedTuple
 
 from asrd.wire.records import WINDOW_SECONDS, Segment, Word
@@ -34,8 +34,8 @@ _KEPT_SECONDS = 5.0
 _REPEATED_WORDS, _MOVED_SECONDS = 5, 1.0
 # The text before the tail that prompts the model; text of the tail itself would make it skip that.
 _SAID_MAX = 200
-# Nobody says more within a window.
-_WORDS_MAX = 200
+# Nobody says more within a window, in words and in letters.
+_WORDS_MAX, _LETTERS_MAX = 200, 2000
 # More than times lose by rounding.
 _ROUNDING_SECONDS = 0.001
 _MARKS = string.punctuation + "…“”„«»‘’¿¡。，、！？：；「」"  # noqa: RUF001
@@ -74,11 +74,11 @@ class Agreement:
             count = count if full else _agreeing(self._pending, new)
             certain = end - (_UNCERTAIN_ALONE_SECONDS if full else _UNCERTAIN_SECONDS)
             count = min(count, len(list(takewhile(lambda word: word.end <= certain, new))))
-        committed, pending = self._in_order(new[:count]), new[count:]
-        self._committed += committed
+        committed, pending = self._in_order(new[:count]), _first(new[count:])
+        self._committed = _first((self._committed + committed)[::-1])[::-1]
         # Both hypotheses must have heard silence to drop it.
         heard = bool(pending or self._pending)
-        self._pending = pending[:_WORDS_MAX]
+        self._pending = pending
         ends = [segment.end for segment in segments]
         place = self._place_of_cut(ends, heard, end)
         # No word is so long: a full window always makes room.
@@ -131,6 +131,13 @@ class Agreement:
             _, _, whole = said[-_SAID_MAX:].partition(" ")
             said = whole or said[-_SAID_MAX:]
         self.said = said
+
+
+def _first(words: Sequence[Word]) -> list[Word]:
+    """Returns the first words, no more than somebody can say: a worker's answer may have any."""
+    letters = accumulate(len(word.word) for word in words)
+    pairs = zip(words[:_WORDS_MAX], letters, strict=False)
+    return [word for word, count in pairs if count <= _LETTERS_MAX]
 
 
 def _normal(word: Word) -> str:

@@ -1,7 +1,8 @@
-"""The steps of a live stream: short jobs that the front submits for its client, one at a time.
+"""The steps of a live stream: short jobs of the front's own, one at a time. They decode the end of
+the stream's audio, or look for the end of speech in it.
 
-A step is an ordinary job. If its worker dies, the scheduler repeats it, and nothing else is lost:
-the audio and the committed text are in the front.
+If the worker dies, the scheduler repeats the step, and nothing else is lost: the audio and the
+committed text are in the front. For the limits and the numbers it is no job.
 """
 
 import math
@@ -26,10 +27,8 @@ from asrd.wire.worker_events import JobProgress
 
 # The largest answer for a window. 30 s of speech have at most 448 tokens.
 _ANSWER_MAX = 128 * 1024
-# Seconds until the next step after one that was too late.
+# Seconds until the next step after one that was skipped.
 _LATER = 1.0
-# Failures that cost a step, but not the stream.
-_PASSING = {Code.BUSY, Code.DEADLINE_EXCEEDED}
 
 
 class Steps:
@@ -63,21 +62,20 @@ class Steps:
         now = anyio.current_time()
         try:
             audio.seal()
+            limit = WINDOW_SECONDS + 1
             request = make_request(
-                self, self._transcribe, options, self._format, audio, now, WINDOW_SECONDS + 1
+                *(self, self._transcribe, options, self._format, audio, now, limit), step=True
             )
         except BaseException:
             audio.close()
             raise
-        request.step = True
         request.job.model = self._model
         self._request = request
         self._front.submit(request)
 
-    def wait(self, retry_after_ms: int | None) -> None:
-        """Makes the next step wait: there was no room for this one."""
-        seconds = _LATER if retry_after_ms is None else retry_after_ms / 1000
-        self._not_before = anyio.current_time() + seconds
+    def wait(self) -> None:
+        """Makes the next step wait: there was no room for this one, or no time."""
+        self._not_before = anyio.current_time() + _LATER
 
     def close(self) -> None:
         """Ends the step that runs; nothing is reported any more."""
@@ -103,8 +101,8 @@ class Steps:
         if request is not self._request:
             return
         self._request = None
-        if failure.code in _PASSING:
-            self.wait(failure.retry_after_ms)
+        if failure.code is Code.DEADLINE_EXCEEDED:
+            self.wait()
         else:
             self._failed(failure)
 

@@ -4,6 +4,7 @@ It stands in the place of the recording, and counts as one job of its user. Its 
 chunk has arrived or a step has ended, whichever is later.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ from asrd.wire.client_events import AudioChunk, Transcribe, Transcript
 from asrd.wire.options import Options
 from asrd.wire.peer import Peer
 from asrd.wire.records import WINDOW_SECONDS, AudioFormat
+
+log = logging.getLogger(__name__)
 
 # A step's audio is copied, so that of a studio would cost much. Microphones have no more.
 _RATE_MAX, _CHANNELS_MAX = 48_000, 2
@@ -149,13 +152,15 @@ class LiveStream:
     def write(self, data: memoryview) -> None:
         self._audio.write(data)
 
-    def close(self) -> None:
-        """The stream ends without a job."""
-        if not self._closed:
-            self._end()
-            self._audio.close()
-            if self._text is not None:
-                self._text.close()
+    def give_up(self, failure: Failure) -> None:
+        """The stream ends without a job of its own: it is one that failed."""
+        self._end()
+        self._audio.close()
+        if self._text is not None:
+            self._text.close()
+        self._front.metrics.stream_failed(failure.code)
+        text, fields = f"{failure.code}: {failure.text}", self._owner.peer.log_fields
+        log.info("a live stream failed: %s", text, extra={"fields": fields})
 
     def stop(self) -> tuple[Options, SpooledAudio, LiveText | None]:
         """Returns the audio and the options of the stream's job, and the text of which that is the
@@ -206,8 +211,8 @@ class LiveStream:
     def _run(self, steps: Steps, begin: float, end: float, options: Options) -> None:
         try:
             audio = self._audio.copy(self._place(begin) - self._base, self._place(end) - self._base)
-        except Busy as problem:
-            steps.wait(problem.retry_after_ms)
+        except Busy:
+            steps.wait()
         else:
             steps.run(audio, options)
 
@@ -268,8 +273,7 @@ class LiveStream:
             return
         self._audio.close()
         self._audio = kept
-        before, self._base = self._base_seconds, place
-        self._front.metrics.audio_seconds += self._base_seconds - before
+        self._base = place
 
     @property
     def _base_seconds(self) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
-from asrd.errors import FieldError, TooLarge
+from asrd.errors import FieldError
 from asrd.front.front import Front
 from asrd.front.live.agreement import Agreement, Step
 from asrd.front.live.steps import checked, wrong_answer
@@ -126,44 +126,34 @@ class LiveText:
         if segment is not None and not self.exact:
             self._front.keep(self, segment.text, [dump(segment)])
 
-    def finish(self, transcript: bytes) -> Failure | None:
-        """Sends the whole text, given the answer to the job over the rest of the stream. Returns
-        the failure if that is not possible."""
+    def whole(self, rest: bytes) -> bytes | Failure:
+        """Returns the transcript of the whole stream, given the answer to its job; sends the last
+        words as a chunk."""
         # It is sent at once.
         self.close()
+        if self.exact:
+            return rest
         try:
-            if not self.exact:
-                transcript = self._with_rest(transcript)
+            answer = checked(rest, self.length - self.rest)
+            moved = _moved(answer.segments, self.rest, self.length)
         except FieldError as problem:
             return wrong_answer(problem)
-        except TooLarge as problem:
-            return Failure(problem.code, problem.text)
-        self._send(Transcript.TYPE, transcript)
-        self.stop()
-        return None
-
-    def _with_rest(self, transcript: bytes) -> bytes:
-        answer = checked(transcript, self.length - self.rest)
-        moved = _moved(answer.segments, self.rest, self.length)
         segment = self._commit(self._agreement.hear(moved, self.length, last=True))
         if segment is not None:
             self.finished.add(segment.text, [dump(segment)])
-        return self._whole(strict_json.loads(transcript))
+        return self._joined(strict_json.loads(rest))
 
     def stop(self) -> None:
         """Sends the last event."""
         self.close()
         self._answer(TranscriptStop(self._job_id))
 
-    def _whole(self, data: dict[str, Any]) -> bytes:
+    def _joined(self, data: dict[str, Any]) -> bytes | Failure:
         data["text"] = self.finished.text.decode().strip()
         data["duration_ms"] = round(self.length * 1000)
         del data["segments"]
         whole = strict_json.dumps(data)[:-1] + b',"segments":[' + self.finished.segments + b"]}"
-        failure = too_large(len(whole))
-        if failure is not None:
-            raise TooLarge(failure.text)
-        return whole
+        return too_large(len(whole)) or whole
 
     def _commit(self, step: Step) -> Segment | None:
         """Sends what has changed. Returns the segment of the words that were committed."""

@@ -88,7 +88,7 @@ class Metrics:
         self.failed: Counter[str] = Counter()
         # Starts of jobs that go on after a window that an earlier attempt has done.
         self.resumed = 0
-        # Decoded pieces of live streams, which are no jobs of a client.
+        # Of live streams; they are no jobs of a client.
         self.live_steps = 0
         self.ignored_events = 0
         self.audio_seconds = 0.0
@@ -105,16 +105,18 @@ class Metrics:
             "real_time_factor": Histogram(FACTOR_BOUNDS),
         }
 
-    def job_done(self, wait: float, run: float, audio_seconds: float, now: float) -> None:
-        """All arguments are in seconds."""
+    def job_done(
+        self, wait: float, run: float, audio_seconds: float, now: float, before: float = 0.0
+    ) -> None:
+        """All arguments are in seconds; `before`: of a live stream that its steps have finished."""
         self.done += 1
         self.last_success, self.failures_in_a_row = now, 0
-        self.audio_seconds += audio_seconds
+        self.audio_seconds += before + audio_seconds
         self._waits.add(wait)
         self._runs.add(run)
         self._histograms["wait_seconds"].add(wait)
         self._histograms["run_seconds"].add(run)
-        self._histograms["audio_seconds"].add(audio_seconds)
+        self._histograms["audio_seconds"].add(before + audio_seconds)
         if audio_seconds > 0:
             self._factors.add(run / audio_seconds)
             self._histograms["real_time_factor"].add(run / audio_seconds)

@@ -33,7 +33,7 @@ def snapshot(front: Front, peer: Peer, now: float) -> dict[str, Any]:
         "uptime_s": round(now - front.started_at, 3),
         "pid": os.getpid(),
         "connections": len(front.clients),
-        "connections_max": scheduler.settings.connections_max,
+        "connections_max": sum(door.quota.limit for door in front.doors.values()),
         "queue": {
             "depth": len(scheduler.queue),
             "max": scheduler.settings.queue_max,
@@ -55,6 +55,7 @@ def snapshot(front: Front, peer: Peer, now: float) -> dict[str, Any]:
 
 def _worker(worker: Worker, connection: WorkerConnection, peer: Peer, now: float) -> dict[str, Any]:
     info = connection.info
+    running = (job for job in worker.jobs.values() if not (job.ended or job.step))
     return {
         "name": worker.name,
         "state": shown_state(worker),
@@ -65,7 +66,7 @@ def _worker(worker: Worker, connection: WorkerConnection, peer: Peer, now: float
         "model": info.model,
         "device": info.device,
         "compute_type": info.compute_type,
-        "jobs": [_job(job, peer, now) for job in worker.jobs.values() if not job.ended],
+        "jobs": [_job(job, peer, now) for job in running],
         "jobs_done": info.jobs_done,
         "restarts": info.restarts,
         "failures": {cause.value: count for cause, count in info.failures.items()},

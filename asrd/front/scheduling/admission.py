@@ -20,7 +20,7 @@ class Admission:
 
     def refusal(self, job: Job, now: float) -> Failure | None:
         failure = self._workers.why_hopeless(job) or self._workers.why_ambiguous(job)
-        if failure is not None or self._has_place(job):
+        if failure is not None or job.step or self._has_place(job):
             return failure
         full = self._queue.why_full(job)
         if full is not None:

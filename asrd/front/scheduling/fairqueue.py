@@ -19,7 +19,7 @@ from asrd.wire.peer import User
 # Less than a client waits for a command.
 _CREDIT_SECONDS = 10.0
 
-Lane = tuple[Needs, bool]
+Lane = tuple[Needs, bool, bool]
 
 
 @dataclass(slots=True)
@@ -40,25 +40,33 @@ class Account:
 
 class FairQueue:
     """Jobs in order of arrival for each user. Those that a worker gave back stand at the head, and
-    count against no limit."""
+    count against no limit.
+
+    Nor do steps, which stand behind the jobs of their user. There are two for each live stream at
+    most, and one stream for each connection; the spool bounds their audio.
+    """
 
     def __init__(self, settings: FrontSettings) -> None:
         self._settings = settings
         self._returned: deque[Job] = deque()
-        # By needs and length, and by user, so that finding the next job does not look at all that
-        # wait, and no long job holds up a short one.
+        # By needs, length and kind, and by user, so that finding the next job does not look at all
+        # that wait, and no long job holds up a short one, nor a step a job.
         self._lanes: dict[Lane, dict[User, deque[Job]]] = {}
-        # All but those given back.
+        # All but steps and those given back.
         self._waiting = Quota(settings.queue_max, settings.queue_max_per_user, "waiting jobs")
+        # Half of the places stay for others, whatever the number of addresses.
+        self._strangers = Quota(-(-settings.queue_max // 2), 0, "waiting jobs over Wyoming")
         self._bytes, self._seconds = 0, 0.0
         self._arrivals = 0
         self._accounts: dict[User, Account] = {}
 
     def __len__(self) -> int:
+        """Returns the number of jobs, without steps."""
         return self._waiting.used + len(self._returned)
 
     def __iter__(self) -> Iterator[Job]:
-        """Yields the jobs given back, then those of the user with the least work, and so on."""
+        """Yields the jobs given back, then those of the user with the least work, and so on; the
+        steps of each user last."""
         yield from self._returned
         lanes = self._lanes.values()
         jobs = (job for lane in lanes for queue in lane.values() for job in queue)
@@ -66,7 +74,8 @@ class FairQueue:
 
     def oldest_arrival(self) -> float | None:
         """Returns the time at which the oldest job arrived."""
-        heads = (jobs[0] for lane in self._lanes.values() for jobs in lane.values())
+        lanes = (users for (*_, step), users in self._lanes.items() if not step)
+        heads = (jobs[0] for users in lanes for jobs in users.values())
         return min((job.arrival for job in (*self._returned, *heads)), default=None)
 
     def why_full(self, job: Job) -> str | None:
@@ -75,6 +84,10 @@ class FairQueue:
         A user for whom nothing waits always gets a place: however many of one user wait, another
         one's job is only delayed.
         """
+        if job.step:
+            return None
+        if job.stranger and (full := self._strangers.why_full(job.user)) is not None:
+            return full
         limits, waiting = self._settings, self._waiting.used
         most = limits.queue_max if job.user in self._waiting else 2 * limits.queue_max
         if waiting >= most:
@@ -99,7 +112,7 @@ class FairQueue:
         account = self._accounts.setdefault(job.user, Account(work=min(costs)))
         account.work = max(account.work, max(costs) - _CREDIT_SECONDS)
         account.jobs += 1
-        self._lanes.setdefault(_lane(job), {}).setdefault(job.user, deque()).append(job)
+        self._in_lane(job).append(job)
         self._count(job, 1)
 
     def first(
@@ -114,18 +127,19 @@ class FairQueue:
         for job in self._returned:
             if self.may_start(job.user) and suits(job):
                 return job
-        lanes = (users for (_, long), users in self._lanes.items() if has_room(long))
+        lanes = (users for (_, long, _), users in self._lanes.items() if has_room(long))
         queues = (queue for users in lanes for queue in users.values())
         heads = (job for queue in queues for job in (queue if deep else (queue[0],)))
         ready = sorted((job for job in heads if self.may_start(job.user)), key=self._rank)
         return next(filter(suits, ready), None)
 
     def work_ahead(self, job: Job, work: Callable[[Job], float]) -> float:
-        """Returns the work of those that would start before `job` if it waited, too."""
+        """Returns the work of the jobs that would start before `job` if it waited, too. Steps count
+        as none: they are short, and cost their users turns."""
         costs = {user: account.rank for user, account in self._accounts.items()}
         least = min((account.work for account in self._accounts.values()), default=0.0)
         mine, ahead = costs.pop(job.user, least), 0.0
-        waiting = [(other, work(other)) for other in self]
+        waiting = [(other, work(other)) for other in self if not other.step]
         mine += sum(cost for other, cost in waiting if other.user == job.user)
         for place, (other, cost) in enumerate(waiting):
             before = other.user == job.user or place < len(self._returned)
@@ -149,9 +163,9 @@ class FairQueue:
         job.work, job.planned = work, planned
 
     def give_back(self, job: Job) -> None:
-        """A running job waits again, at the head."""
+        """A running job waits again, at the head; a step before its user's others."""
         self._stop(job)
-        self._returned.appendleft(job)
+        (self._in_lane(job) if job.step else self._returned).appendleft(job)
 
     def end(self, job: Job) -> None:
         """A job ends, waiting or running."""
@@ -180,14 +194,20 @@ class FairQueue:
         if not lane:
             del self._lanes[_lane(job)]
 
-    def _rank(self, job: Job) -> tuple[float, int]:
-        return self._accounts[job.user].rank, job.order
+    def _in_lane(self, job: Job) -> deque[Job]:
+        return self._lanes.setdefault(_lane(job), {}).setdefault(job.user, deque())
+
+    def _rank(self, job: Job) -> tuple[float, bool, int]:
+        return self._accounts[job.user].rank, job.step, job.order
 
     def _count(self, job: Job, sign: int) -> None:
+        if job.step:
+            return
         self._waiting.add(job.user, sign)
+        self._strangers.add(job.user, sign * job.stranger)
         self._bytes += sign * job.size
         self._seconds += sign * job.seconds
 
 
 def _lane(job: Job) -> Lane:
-    return job.needs, job.long
+    return job.needs, job.long, job.step

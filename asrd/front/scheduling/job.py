@@ -33,6 +33,9 @@ class Job:
     its turn since then. In seconds of audio: `kept` is the place of the last checkpoint,
     `resumed_at` where this attempt began, `done` what its worker reported last.
 
+    `step`: a step of a live stream, which is no job of its user's (rule 12). `stranger`: its user
+    is an address, and one host may have many.
+
     `work` is the time of its own turns in all attempts, `work_before` that of earlier ones, and
     `planned` an estimate of the next window's. `request` is the caller's own record.
     """
@@ -62,6 +65,8 @@ class Job:
     work_before: float = 0.0
     planned: float = 0.0
     ended: bool = False
+    step: bool = False
+    stranger: bool = False
     request: Any = None
 
     @property

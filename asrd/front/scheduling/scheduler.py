@@ -20,7 +20,8 @@ Rules:
    A job is long if more than one window of it is left. Long jobs never take all places of a worker,
    nor does one user: a short job always finds a place (Worker.has_room, has_place).
 3. The queue is bounded in jobs, bytes and seconds, and for each user; but a user for whom nothing
-   waits gets a place. A job that would wait longer than its client has patience is refused at once.
+   waits gets a place, and strangers have half of all places at most. A job that would wait longer
+   than its client has patience is refused at once.
 4. Each Start has a key that is never used again. An answer with any other key is a breach.
 5. Finish ends a job at once. A worker that still has it must drop it (Abandon), and it keeps its
    place until the worker has answered or died.
@@ -38,11 +39,14 @@ Rules:
    `max_load_seconds` at most. It runs for `max_run_seconds` of its own turns at most.
 11. A worker's reports are not trusted: no job has had more turns than there was time, and a place
    that it was resumed from is no progress.
+12. A step of a live stream costs its user turns like a job, but is none: it counts in no limit of
+   the queue and no number, is never `busy`, and waits behind all jobs of its user.
 """
 
 import math
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from asrd.errors import Code
@@ -82,7 +86,7 @@ class Scheduler:
         self.retried = self.given_back = 0
         self._forecast = Forecast(self.workers, self.queue)
         self._limits = TimeLimits(settings)
-        self._admission = Admission(settings, self.workers, self.queue, self._forecast)
+        self.admission = Admission(settings, self.workers, self.queue, self._forecast)
         self._last_key = 0
         self._actions: list[Action] = []
 
@@ -95,16 +99,12 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """True if every accepted job has ended."""
-        return not len(self.queue) and next(self.running(), None) is None
+        return next(chain(self.queue, self.running()), None) is None
 
     def next_deadline(self) -> float:
         """Returns the time of the next `tick`; infinity if there is nothing to wait for."""
         job = self._limits.deadlines.first()
         return math.inf if job is None else job.deadline
-
-    def retry_after_ms(self, job: Job, now: float) -> int:
-        """Returns the delay after which the client of a refused job should try again."""
-        return self._admission.retry_after_ms(job, now)
 
     def running_on(self, name: str, key: int) -> Job | None:
         """Returns the job that a worker has under this key, None if it has ended.
@@ -119,7 +119,7 @@ class Scheduler:
     # --- jobs --------------------------------------------------------------------------------
 
     def submit(self, job: Job, now: float) -> list[Action]:
-        failure = SHUTTING_DOWN if self.draining else self._admission.refusal(job, now)
+        failure = SHUTTING_DOWN if self.draining else self.admission.refusal(job, now)
         if failure is not None:
             self._actions.append(Refuse(job, failure))
             if failure.code is Code.BUSY:
@@ -324,7 +324,7 @@ class Scheduler:
     def _dispatch(self, now: float) -> None:
         while self._start_next(now):
             pass
-        self._admission.places_are_left()
+        self.admission.places_are_left()
 
     def _start_next(self, now: float) -> bool:
         for worker in sorted(self.workers.serving(), key=lambda each: each.load):
@@ -374,19 +374,19 @@ class Scheduler:
                 text = f"the worker died in each of {job.deaths} attempts; the last time: {how}"
                 self._finish(job, Failure(Code.WORKER_CRASHED, text), now)
         left = [job for job in jobs.values() if not job.ended]
-        self.retried += len(left)
+        self.retried += sum(not job.step for job in left)
         self._give_back(sorted(left, key=lambda job: job not in suspects), now)
         return self._workers_changed(now)
 
     def _give_back(self, jobs: Iterable[Job], now: float) -> None:
         """These jobs wait again, in this order, before all others."""
         for job in reversed(list(jobs)):
-            self.queue.give_back(job)
-            self.given_back += 1
+            self.given_back += not job.step
             # Else a worker that takes jobs only to give them back would hold them forever.
             anew = job.work > job.work_before
             job.worker, job.work_before = None, job.work
             job.done = job.resumed_at = job.kept
+            self.queue.give_back(job)
             self._begin_wait(job, now, anew)
 
     def _workers_changed(self, now: float) -> list[Action]:

@@ -142,9 +142,14 @@ def test_prompt_is_cut_between_words() -> None:
 
 
 def test_lying_worker_fills_no_memory() -> None:
-    agreement = Agreement()
-    hear(agreement, said("a " * 5000, 0, 0.001), 6.0)
-    assert len(agreement._pending) == 200
+    for word, most in (("a", 200), ("a" * 30, 64)):
+        agreement = Agreement()
+        words = said(f"{word} " * 5000, 0, 0.001)
+        assert len(hear(agreement, words, 6.0).pending) == most
+        assert len(agreement._pending) == most
+        for _ in range(100):
+            hear(agreement, words, 6.0)
+        assert len(agreement._committed) == most
 
 
 @given(

@@ -57,7 +57,7 @@ async def settle(speaker: Speaker) -> None:
     """Waits until the front has handled all that was sent, and the worker, too."""
     await speaker.ping()
     scheduler = speaker.made.front.scheduler
-    while len(scheduler.queue) or any(job.request.step for job in scheduler.running()):
+    while any(job.step for job in (*scheduler.queue, *scheduler.running())):
         await anyio.sleep(0)
     await speaker.ping()
 
@@ -67,9 +67,12 @@ async def ready(made: Users) -> None:
         await anyio.sleep(0)
 
 
+def state(made: Users) -> dict[str, Any]:
+    return snapshot.snapshot(made.front, Peer(None, 0, 0), anyio.current_time())
+
+
 def jobs(made: Users) -> dict[str, Any]:
-    peer = Peer(None, 0, 0)
-    found: dict[str, Any] = snapshot.snapshot(made.front, peer, anyio.current_time())
+    found = state(made)
     return {"live_steps": found["live_steps"], **found["jobs"]}
 
 
@@ -101,6 +104,7 @@ async def test_text_comes_while_the_audio_arrives(step: int) -> None:
         counts = jobs(made)
         assert (counts["accepted"], counts["done"], counts["failed"]) == (1, 1, {})
         assert counts["live_steps"] == len(worker.jobs) - 1 > 0
+        assert state(made)["workers"][0]["jobs_done"] == 1
 
 
 async def test_steps_are_short_jobs_with_words_and_without_surprises() -> None:
@@ -218,7 +222,8 @@ async def test_worker_that_dies_costs_a_step_and_no_word(at: int) -> None:
             transcript = await alice.end()
             tasks.cancel_scope.cancel()
         assert transcript["text"] == alice.text == TEXT
-        assert jobs(made)["retried"] == 1
+        # A step is no job.
+        assert jobs(made)["retried"] == transcript["attempts"] - 1
 
 
 async def test_step_that_kills_its_workers_ends_the_stream() -> None:
@@ -245,11 +250,36 @@ async def test_step_that_kills_its_workers_ends_the_stream() -> None:
             assert (await alice.end())["text"] == TEXT
 
 
-async def test_busy_daemon_skips_steps_and_loses_no_word() -> None:
+async def test_steps_take_no_place_of_the_queue_and_wait_behind_jobs() -> None:
+    async with front(queue_max=1) as made:
+        queue = made.front.scheduler.queue
+        speakers = [Speaker(made, ALICE) for _ in range(3)]
+        for number, speaker in enumerate(speakers):
+            speaker.begin(job_id=str(number), end_of_speech_ms=9000)
+            await speaker.say(speech(TEXT))
+        assert (len(list(queue)), len(queue), queue.oldest_arrival()) == (6, 0, None)
+        final = made.connect(ALICE)
+        for job_id in ("final", "late"):
+            final.send("transcribe", {"audio": PCM, "job_id": job_id}, SECOND)
+        assert await final.expect("accepted") == {"job_id": "final", "queue_depth": 0}
+        error = await final.expect("error")
+        assert (error["job_id"], error["code"]) == ("late", Code.BUSY)
+        for _ in range(2):
+            worker = Recognizer(made)
+            assert [(await worker.take() or ({},))[0]["job_id"] for _ in range(2)] == ["final", "0"]
+            (shown,) = state(made)["workers"]
+            assert [each["audio_seconds"] for each in shown["jobs"]] == [1.0]
+            if worker.jobs[0]["key"] == 1:
+                # The final job was in its turn; the step was not.
+                await worker.die()
+        assert {"retried": 1, "suspended": 0}.items() <= jobs(made).items()
+
+
+async def test_steps_of_a_full_queue_lose_no_word() -> None:
     async with front(queue_max=0) as made:
         alice = Speaker(made, ALICE)
         alice.begin()
-        await speak(alice, speech(TEXT))
+        await alice.say(speech(TEXT))
         assert jobs(made)["refused"] == {} and not alice.chunks
         async with serving(Recognizer(made)):
             await ready(made)
@@ -270,9 +300,25 @@ async def test_late_step_is_skipped() -> None:
             assert (await alice.end())["text"] == TEXT
 
 
-@pytest.mark.parametrize("way", ["cancel", "foreign", "disconnect", "drain", "quiet", "wrong"])
-async def test_stream_that_ends_early_leaves_nothing(way: str) -> None:
-    async with front(frame_timeout_seconds=0.2 if way == "quiet" else 30) as made:
+@pytest.mark.parametrize(
+    ("way", "code"),
+    [
+        ("cancel", Code.CANCELLED),
+        ("foreign", Code.CANCELLED),
+        ("disconnect", Code.CANCELLED),
+        ("another", Code.CANCELLED),
+        ("drain", Code.SHUTTING_DOWN),
+        ("quiet", Code.BAD_REQUEST),
+        ("wrong", Code.BAD_REQUEST),
+        ("large", Code.TOO_LARGE),
+    ],
+)
+async def test_stream_that_ends_early_leaves_nothing_and_counts_once(way: str, code: Code) -> None:
+    limits: dict[str, dict[str, Any]] = {
+        "quiet": {"frame_timeout_seconds": 0.2},
+        "large": {"max_audio_seconds": 2},
+    }
+    async with front(**limits.get(way, {})) as made:
         alice, worker = Speaker(made, ALICE), Recognizer(made)
         alice.begin(job_id="a", end_of_speech_ms=1000)
         await alice.say(speech("one two three"))
@@ -283,6 +329,12 @@ async def test_stream_that_ends_early_leaves_nothing(way: str) -> None:
             alice.user.close()
             while len(made.front.unanswered):
                 await anyio.sleep(0)
+            assert _outcomes(made) == (1, {code: 1}, {})
+            return
+        if way == "another":
+            alice.user.send("audio-start", START)
+            await alice.ping()
+            assert _outcomes(made) == (1, {code: 1}, {})
             return
         if way == "cancel":
             alice.user.send("cancel", {"job_id": "a"})
@@ -295,14 +347,17 @@ async def test_stream_that_ends_early_leaves_nothing(way: str) -> None:
                 await made.front.drain()
         elif way == "wrong":
             alice.user.send("audio-chunk", {**START, "rate": 8000}, SECOND)
+        elif way == "large":
+            alice.user.send("audio-chunk", START, SECOND)
         error = await alice.failed()
-        assert error["code"] == {
-            "drain": Code.SHUTTING_DOWN,
-            "quiet": Code.BAD_REQUEST,
-            "wrong": Code.BAD_REQUEST,
-        }.get(way, Code.CANCELLED)
-        assert error["job_id"] == "a"
+        assert (error["code"], error["job_id"]) == (code, "a")
         assert not len(made.front.unanswered)
+        assert _outcomes(made) == (1, {code: 1}, {})
+
+
+def _outcomes(made: Users) -> tuple[int, dict[str, int], dict[str, int]]:
+    counts = jobs(made)
+    return counts["accepted"], counts["failed"], counts["refused"]
 
 
 async def test_last_job_of_a_stream_is_cancelled_as_any_other() -> None:
@@ -361,6 +416,8 @@ async def test_wrong_answer_of_a_worker_ends_the_stream(
                 answer = await alice.failed()
             assert answer["code"] == Code.INTERNAL
             assert "the answer of its worker is wrong: segments" in answer["text"]
+        assert _outcomes(made) == (1, {Code.INTERNAL: 1}, {})
+        assert jobs(made)["done"] == 0
 
 
 async def test_text_counts_among_the_transcripts() -> None:
@@ -415,6 +472,8 @@ async def test_twenty_minutes_take_the_room_of_half_a_minute() -> None:
         assert worker.seconds < 20 and most < 64_000 * 20
         assert transcript["duration_ms"] == 1_200_000
         assert made.front.metrics.audio_seconds == pytest.approx(1200, abs=0.01)
+        lengths = state(made)["histograms"]["audio_seconds"]
+        assert lengths["sum"] == pytest.approx(1200, abs=0.01) and sum(lengths["counts"]) == 1
 
 
 async def test_full_spool_delays_only_the_release_of_memory(
@@ -528,10 +587,15 @@ async def test_speech_ends_within_a_chunk_and_a_frame() -> None:
         alice.user.send_raw(chunk[:-1001])
         while made.front.spool.used % 2 == 0:
             await anyio.sleep(0)
-        while (found := await worker.take()) is not None:
-            if found[0]["options"].get("task") != "speech":
-                break
-            worker.done(*found)
+
+        async def search() -> None:
+            while (found := await worker.take()) and found[0]["options"].get("task") == "speech":
+                worker.done(*found)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(search)
+            answer = await alice.hear("accepted", "error")
+            assert alice.kinds[-1] == "accepted", answer
         alice.user.send_raw(chunk[-1001:])
         await alice.ping()
         await worker.die()

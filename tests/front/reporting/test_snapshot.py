@@ -35,7 +35,7 @@ def test_snapshot_of_a_busy_daemon() -> None:
         "uptime_s": 3.5,
         "pid": os.getpid(),
         "connections": 3,
-        "connections_max": 9,
+        "connections_max": 9 + 2 * 256,
         "queue": {"depth": 2, "max": 5, "oldest_wait_ms": 1000},
         "jobs": {
             "accepted": 0,

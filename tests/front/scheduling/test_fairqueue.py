@@ -8,6 +8,7 @@ import pytest
 from asrd.front.scheduling.fairqueue import FairQueue
 from asrd.front.scheduling.job import Job, Needs
 from asrd.settings import FrontSettings
+from asrd.wire.peer import User
 from tests.support.counting import calls_of
 
 
@@ -18,7 +19,7 @@ def queue(*jobs: Job, **limits: Any) -> FairQueue:
     return made
 
 
-def job(name: str, uid: int = 1, **fields: Any) -> Job:
+def job(name: str, uid: User = 1, **fields: Any) -> Job:
     return Job(uid, fields.pop("arrival", 0.0), request=name, **fields)
 
 
@@ -214,6 +215,46 @@ def test_user_with_nothing_waiting_gets_a_place() -> None:
     waiting = queue(job("a 1", size=1024, seconds=10.0), job("a 2"), **limits)
     assert waiting.why_full(job("a 3")) == "the queue is full (2 of 2 jobs wait)"
     assert waiting.why_full(job("b", uid=2, size=1024, seconds=10.0)) is None
+
+
+def test_steps_count_in_no_limit_and_wait_behind_the_jobs_of_their_user() -> None:
+    limits = {"queue_max": 1, "queue_max_per_user": 1, "queue_max_bytes": 1024}
+    steps = [job(f"step {n}", size=1024, seconds=30.0, step=True) for n in range(3)]
+    waiting = queue(*steps, **limits, queue_max_audio_seconds=1.0)
+    assert waiting.why_full(steps[0]) is None
+    assert (len(waiting), waiting.oldest_arrival()) == (0, None)
+    mine, other = job("mine", arrival=7.0), job("other", uid=2)
+    for one in (mine, other):
+        assert waiting.why_full(one) is None
+        waiting.append(one)
+    assert waiting.why_full(job("more")) == "the queue is full (2 of 1 jobs wait)"
+    assert waiting.work_ahead(job("more"), lambda one: 1.0) == 2.0
+    assert len(waiting) == 2
+    assert serve_all(waiting) == ["mine", "other", "step 0", "step 1", "step 2"]
+
+
+def test_step_that_was_given_back_is_before_other_steps_and_behind_jobs() -> None:
+    waiting = queue()
+    give_back(waiting, job("again", step=True))
+    give_back(waiting, job("retry"))
+    for one in (job("step", step=True), job("mine")):
+        waiting.append(one)
+    assert len(waiting) == 2
+    assert serve_all(waiting) == ["retry", "mine", "again", "step"]
+
+
+def test_strangers_leave_half_of_the_places_to_others() -> None:
+    for places, theirs in ((0, 0), (1, 1), (5, 3)):
+        waiting = queue(queue_max=places)
+        strangers = [job(f"{n}", f"address 192.0.2.{n}", stranger=True) for n in range(theirs + 1)]
+        for one in strangers[:-1]:
+            assert waiting.why_full(one) is None
+            waiting.append(one)
+        text = f"the limit for all clients is reached (waiting jobs over Wyoming: {theirs})"
+        assert waiting.why_full(strangers[-1]) == text
+        assert waiting.why_full(job("local")) is None or not places
+        serve_all(waiting)
+        assert not waiting._strangers._of_user
 
 
 def test_served_users_are_forgotten() -> None:

@@ -39,7 +39,7 @@ def test_command_beside_recordings_is_never_refused_for_them() -> None:
         it.submit(hour(uid, timeout=5000.0), 1000.0)
     for uid in (4, 5, 6):
         assert kinds(it.submit(command(uid), 1000.0))[-1] == "Accept"
-    assert it.retry_after_ms(command(7), 1000.0) <= 400
+    assert it.admission.retry_after_ms(command(7), 1000.0) <= 400
 
 
 def test_first_recording_of_a_worker_is_measured_while_it_runs() -> None:
@@ -48,7 +48,7 @@ def test_first_recording_of_a_worker_is_measured_while_it_runs() -> None:
     assert kinds(it.submit(command(), 1.0)) == ["Accept"]
     it.job_state("0", 1, 10.0, 60.0, None, 10.0)
     # 18 windows of 5 s each.
-    assert it.retry_after_ms(command(3), 10.0) == 90_000
+    assert it.admission.retry_after_ms(command(3), 10.0) == 90_000
     assert kinds(it.submit(command(3), 10.0)) == ["Refuse busy"]
 
 
@@ -84,7 +84,7 @@ def test_commands_of_unknown_length_are_expected_to_be_commands() -> None:
     it = known(slots=4)
     for _ in range(3):
         it.submit(job(1, size=5_000_000), 1000.0)
-    assert it.retry_after_ms(command(2), 1000.0) == 400
+    assert it.admission.retry_after_ms(command(2), 1000.0) == 400
     assert kinds(it.submit(command(2, timeout=1001.0), 1000.0)) == ["Accept"]
 
 
@@ -97,7 +97,7 @@ def test_last_words_of_a_resumed_recording_are_no_measure_for_commands() -> None
     it.job_done("0", resumed.key, "text", 1600.0, 60.0, 3600.0)
     for _ in range(2):
         it.submit(command(1), 1600.0)
-    assert it.retry_after_ms(command(2), 1600.0) == 400
+    assert it.admission.retry_after_ms(command(2), 1600.0) == 400
 
 
 def test_search_for_speech_is_no_measure_for_commands() -> None:
@@ -106,7 +106,7 @@ def test_search_for_speech_is_no_measure_for_commands() -> None:
         it.submit(job(2, seconds=3.0, needs=Needs(speech=True)), 1000.0)
         it.job_done("0", number, "text", 1000.01, 0.005, 3.0)
     it.submit(command(2), 1001.0)
-    assert it.retry_after_ms(command(3), 1001.0) == 400
+    assert it.admission.retry_after_ms(command(3), 1001.0) == 400
 
 
 def test_limit_of_running_jobs_counts_in_the_prediction() -> None:

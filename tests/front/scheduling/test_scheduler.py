@@ -352,9 +352,9 @@ def test_retry_after_follows_recent_runs_and_ready_workers() -> None:
     for number in range(1, 40):
         it.submit(job(), 10.0 * number)
         it.job_done("0", number, "text", 10.0 * number + 4.0, 4.0, 3.0)
-    assert it.retry_after_ms(refused, 500.0) == pytest.approx(4000, rel=0.01)
+    assert it.admission.retry_after_ms(refused, 500.0) == pytest.approx(4000, rel=0.01)
     it.worker_lost("0", "it died", 501.0)
-    assert it.retry_after_ms(job(uid=2), 501.0) == 1000
+    assert it.admission.retry_after_ms(job(uid=2), 501.0) == 1000
 
 
 def test_idle_worker_with_another_model_shortens_no_delay() -> None:

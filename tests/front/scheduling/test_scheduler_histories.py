@@ -83,6 +83,10 @@ class SchedulerHistory(RuleBasedStateMachine):
     ) -> None:
         self.world.submit(uid, needs, timeout, *audio)
 
+    @rule(uid=st.integers(1, 3), needs=st.sampled_from(NEEDS), seconds=st.sampled_from([0.5, 30.0]))
+    def step(self, uid: int, needs: Needs, seconds: float) -> None:
+        self.world.submit(uid, needs, None, 2**20, seconds, step=True)
+
     @rule(uid=st.integers(1, 2), count=st.integers(2, 5), audio=st.sampled_from(AUDIO))
     def burst(self, uid: int, count: int, audio: tuple[int, float]) -> None:
         """Reaches the limits."""
