@@ -172,10 +172,16 @@ class FrontSettings:
         help="Bytes of unread answers and incomplete events of all clients together. Above it, "
         "the user with the most loses a connection.",
     )
+    default_model: str = field(
+        string(NAME_MAX),
+        "",
+        help="The model of requests that name none, if it can do what they ask for; empty: that of "
+        "the worker with the lowest number, a multilingual one if no language is named.",
+    )
     model_aliases: Table = field(
         table(identifier(), string(NAME_MAX), 1000),
         Table(),
-        help="Other names that clients may give for models; an empty model means any.",
+        help="Other names that clients may give for models; an empty model means the default one.",
     )
     log_level: str = field(_LEVEL, "info", help="debug, info, warning or error.")
 
@@ -312,7 +318,7 @@ class HttpSettings:
     model_aliases: Table = field(
         table(identifier(), string(NAME_MAX), 1000),
         Table(dict.fromkeys(_OPENAI_MODELS, "")),
-        help="Other names that clients may give for models; an empty model means any.",
+        help="Other names that clients may give for models; an empty model means the default one.",
     )
     log_level: str = field(_LEVEL, "info", help="debug, info, warning or error.")
 

@@ -76,7 +76,7 @@ class Scheduler:
 
     def __init__(self, settings: FrontSettings) -> None:
         self.settings = settings
-        self.workers = Workers(settings.model_aliases)
+        self.workers = Workers(settings.model_aliases, settings.default_model)
         self.queue = FairQueue(settings)
         self.draining = False
         self.retried = self.given_back = 0
