@@ -196,7 +196,8 @@ class WorkerSettings(EngineOptions):
         string(256),
         "",
         path=True,
-        help="A directory, a name in the local cache, or `demo`; empty: `demo`.",
+        help="A directory, the name of a model that was added, packaged or fetched (found in this "
+        "order), or `demo`; empty: `demo`.",
     )
     device: str = field(
         choice("auto", "cpu", "cuda"), "auto", help="auto: a GPU if one can be used, else the CPU."

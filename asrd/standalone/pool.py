@@ -23,6 +23,8 @@ _FRONT_START_SECONDS = 30.0
 _FRONT_TRIES = 5
 # CTranslate2's own limit.
 _THREADS_MAX = 4
+# Directories of models.
+_HOMES = ("ASRD_MODELS", "HF_HOME", "HF_HUB_CACHE")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def worker_environment(
 ) -> dict[str, str]:
     """Returns the flags as the worker's variables, and defaults for variables of its libraries."""
     # The workers run in another working directory.
-    homes = {name: os.environ.get(name, "/") for name in ("HF_HOME", "HF_HUB_CACHE")}
+    homes = {name: os.environ.get(name, "/") for name in _HOMES}
     moved = {name: absolute(path) for name, path in homes.items() if not path.startswith("/")}
     flags = {"MODEL": model, "DEVICE": device, "COMPUTE_TYPE": compute_type}
     settings = {f"ASRD_WORKER_{key}": value for key, value in flags.items() if value}
