@@ -61,12 +61,23 @@ def worker_environment(
 
 
 @contextmanager
-def private_directory() -> Iterator[Path]:
-    """Makes a directory that is removed at the end. Raises ConfigError."""
-    try:
-        made = tempfile.TemporaryDirectory(prefix="asrd-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise ConfigError(f"can't make a private directory: {error}") from None
+def private_directory(otherwise: Path | None = None) -> Iterator[Path]:
+    """Makes a directory that is removed at the end: among the temporary files, or `otherwise` in
+    this one. Raises ConfigError."""
+    problems = []
+    for place in (None, otherwise):
+        try:
+            made = tempfile.TemporaryDirectory(
+                prefix="asrd-", dir=place, ignore_cleanup_errors=True
+            )
+            break
+        except OSError as error:
+            problems.append(str(error).partition("] ")[2] or str(error))
+    else:
+        raise ConfigError(
+            f"no directory for temporary files can be written ({problems[0]}): mount one at /tmp, "
+            "or name one by the variable TMPDIR"
+        )
     with made as directory:
         yield Path(directory)
 
@@ -91,7 +102,7 @@ async def supervised(
     Raises ConfigError if a socket or the private directory can't be made.
     """
     with ExitStack() as stack:
-        directory = stack.enter_context(private_directory())
+        directory = stack.enter_context(private_directory(Path(front.socket).parent))
         worker_dir = directory / "worker"
         worker_dir.mkdir(mode=0o700)
 
