@@ -41,8 +41,8 @@ def resolve(name: str) -> Path:
             return path
         if path.is_file():
             raise explain_file(path)
-        if (added := _added(name)) is not None:
-            return added
+        if (found := added(name)) is not None:
+            return found
     except OSError as error:
         raise LoadError(f"the model {name!r} can't be read: {error.strerror}") from None
     repository = repository_of(name)
@@ -58,7 +58,7 @@ def resolve(name: str) -> Path:
         ) from None
 
 
-def _added(name: str) -> Path | None:
+def added(name: str) -> Path | None:
     """Returns the directory of a model that was added by this name or its official one."""
     names = dict.fromkeys((name, official(name) or name))
     places = (each / name for each in directories() for name in names if is_name(name))
