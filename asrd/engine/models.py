@@ -75,8 +75,9 @@ def short_name(model: str) -> str:
     it."""
     path = Path(model)
     try:
-        found = path.is_absolute() and resolve(path.name) == path
-    except LoadError:
+        # The second comparison is for a name that also means something else, such as `demo`.
+        found = path.is_absolute() and added(path.name) == path == resolve(path.name)
+    except (LoadError, OSError):
         found = False
     return path.name if found else model
 

@@ -35,7 +35,7 @@ _DESCRIPTORS, _DESCRIPTORS_PER_WORKER = 24, 6
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--model", metavar="DIR-OR-NAME", help="a directory, a cached name, or `demo`"
+        "--model", metavar="DIR-OR-NAME", help="a directory, a model's name, or `demo`"
     )
     flags.add_engine_arguments(parser)
     parser.add_argument("--workers", type=flags.count(1), default=1, metavar="N", help="default: 1")

@@ -28,7 +28,7 @@ def test_requests_without_a_name_get_one_model_also_all_at_once(
         assert {worker["model"] for worker in daemon.workers().values()} == {"demo", "words"}
         with Client(daemon.socket) as client, ThreadPoolExecutor(6) as threads:
 
-            def transcribe(name: str | None) -> tuple[str, str]:
+            def transcribe(name: str | None) -> tuple[str, str | None]:
                 transcript = client.transcribe(SAMPLES / CLIP, model=name)
                 return transcript.text, transcript.model
 

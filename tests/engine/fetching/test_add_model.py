@@ -129,10 +129,12 @@ def test_added_model_comes_before_a_packaged_one_and_both_before_the_cache(
 
 def test_directory_of_an_added_model_is_shown_by_its_name(added: Path, tmp_path: Path) -> None:
     (added / "tiny.en").mkdir(parents=True)
+    (added / "demo").mkdir()
     (tmp_path / "elsewhere").mkdir()
     shown = {
         f"{added}/tiny.en": "tiny.en",
         f"{added}/tiny.en/": "tiny.en",
+        f"{added}/demo": f"{added}/demo",
         f"{added}/gone": f"{added}/gone",
         f"{tmp_path}/elsewhere": f"{tmp_path}/elsewhere",
         "": "",
