@@ -1,4 +1,4 @@
-"""The `asrd` program: serve, run, transcribe, demo, fetch-model."""
+"""The `asrd` program: serve, run, transcribe, demo, fetch-model, add-model."""
 
 import argparse
 import importlib
@@ -21,6 +21,7 @@ _COMMANDS = {
     ),
     "demo": ("asrd.standalone.demonstration", "demo", "crash a worker, and lose no request"),
     "fetch-model": ("asrd.engine.fetch_model", "fetch", "download a model into the local cache"),
+    "add-model": ("asrd.engine.add_model", "add", "install a model from a directory or archive"),
 }
 
 

@@ -173,10 +173,16 @@ class FrontSettings:
         help="Bytes of unread answers and incomplete events of all clients together. Above it, "
         "the user with the most loses a connection.",
     )
+    default_model: str = field(
+        string(NAME_MAX),
+        "",
+        help="The model of requests that name none, if it can do what they ask for; empty: that of "
+        "the worker with the lowest number, a multilingual one if no language is named.",
+    )
     model_aliases: Table = field(
         table(identifier(), string(NAME_MAX), 1000),
         Table(),
-        help="Other names that clients may give for models; an empty model means any.",
+        help="Other names that clients may give for models; an empty model means the default one.",
     )
     log_level: str = field(_LEVEL, "info", help="debug, info, warning or error.")
 
@@ -191,7 +197,8 @@ class WorkerSettings(EngineOptions):
         string(256),
         "",
         path=True,
-        help="A directory, a name in the local cache, or `demo`; empty: `demo`.",
+        help="A directory, the name of a model that was added, packaged or fetched (found in this "
+        "order), or `demo`; empty: `demo`.",
     )
     device: str = field(
         choice("auto", "cpu", "cuda"), "auto", help="auto: a GPU if one can be used, else the CPU."
@@ -322,7 +329,7 @@ class HttpSettings:
     model_aliases: Table = field(
         table(identifier(), string(NAME_MAX), 1000),
         Table(dict.fromkeys(_OPENAI_MODELS, "")),
-        help="Other names that clients may give for models; an empty model means any.",
+        help="Other names that clients may give for models; an empty model means the default one.",
     )
     log_level: str = field(_LEVEL, "info", help="debug, info, warning or error.")
 

@@ -31,6 +31,7 @@ OTHERS: dict[str, Any] = {
     "model": "tiny",
     "language": "en",
     "log_level": "debug",
+    "default_model": "base",
     "model_aliases": Table({"whisper-1": "base"}),
     "patience": 1.5,
     "best_of": 3,

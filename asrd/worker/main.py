@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
@@ -109,6 +110,7 @@ def _configure(args: argparse.Namespace) -> tuple[WorkerSettings, _Load]:
             raise LoadError(reason)
 
         return WorkerSettings(), refuse
+    settings = replace(settings, model=models.short_name(settings.model))
     return settings, partial(_load_engine, settings)
 
 

@@ -52,10 +52,13 @@ def test_model_that_is_not_here_is_named_with_the_command(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("ASRD_MODELS", str(tmp_path))
     with pytest.raises(LoadError) as caught:
         resolve(name)
-    text = f"the model {name!r} is not on this machine; `asrd fetch-model {name}` fetches it"
-    assert str(caught.value) == text
+    text = f"the model {name!r} is not on this machine; `asrd fetch-model {name}` fetches it, "
+    assert (
+        str(caught.value) == text + "and without a network `asrd add-model DIR` adds a copy of it"
+    )
 
 
 @pytest.mark.parametrize(

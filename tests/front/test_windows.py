@@ -143,18 +143,19 @@ async def test_plain_client_gets_the_whole_text_and_nothing_else() -> None:
 async def test_only_the_same_model_goes_on(decoded: bool) -> None:
     """Another one has other tokens and languages: the text would be a mixture of two models."""
     async with front() as made:
-        first, alice = Worker(made), made.connect(ALICE)
+        # Worker 0 comes first for a job that names no model.
+        first, alice = Worker(made, "1"), made.connect(ALICE)
         await asked(alice, stream=True)
         key = (await first.job())["key"]
         if decoded:
             first.window(key, 1, " one")
             await alice.expect("segment")
-        other = Worker(made, "1", model="other")
-        await until(lambda: made.front.scheduler.workers["1"].ready)
+        other = Worker(made, "0", model="other")
+        await until(lambda: made.front.scheduler.workers["0"].ready)
         await first.die()
         if decoded:
-            await until(lambda: not made.front.scheduler.workers["0"].ready)
-            other = Worker(made)
+            await until(lambda: not made.front.scheduler.workers["1"].ready)
+            other = Worker(made, "1")
         other.done((await other.job())["key"])
         if not decoded:
             assert (await alice.expect("transcript"))["model"] == "other"

@@ -2,13 +2,14 @@
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from asrd.errors import ConfigError
 from asrd.standalone import child, flags, run
-from asrd.standalone.pool import worker_environment
+from asrd.standalone.pool import private_directory, worker_environment
 from asrd.standalone.supervisor import import_path, program
 
 
@@ -82,3 +83,24 @@ def test_children_run_this_interpreter_in_isolation() -> None:
     command = program("asrd.main", "serve")
     assert command[:3] == [sys.executable, "-E", "-P"]
     assert command[-3:] == [os.fspath(Path(child.__file__)), "asrd.main", "serve"]
+
+
+def test_directory_of_a_named_socket_is_made_or_explained(tmp_path: Path) -> None:
+    assert run._named_socket(f"{tmp_path}/run/asrd.sock") == f"{tmp_path}/run/asrd.sock"
+    assert (tmp_path / "run").is_dir()
+    (tmp_path / "file").touch()
+    for missing in (f"{tmp_path}/no/such/asrd.sock", f"{tmp_path}/file/asrd.sock"):
+        with pytest.raises(ConfigError, match=r"can't make .* for the socket: .*--socket PATH"):
+            run._named_socket(missing)
+
+
+def test_private_directory_is_beside_the_socket_if_no_temporary_one_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with private_directory(tmp_path) as directory:
+        assert directory.parent == tmp_path
+    assert not list(tmp_path.iterdir())
+    text = r"no directory for temporary files can be written \(No .*name one by the variable TMPDIR"
+    with pytest.raises(ConfigError, match=text), private_directory():
+        pass

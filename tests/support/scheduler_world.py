@@ -9,7 +9,7 @@ they are, and its predictions within bounds.
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -75,9 +75,8 @@ class BookedWorker:
         )
         return self.is_named(needs.model) and enough
 
-    def fits(self, job: Job) -> bool:
-        short_enough = self.longest in (0, max(self.longest, job.seconds))
-        return self.hopeful and self.able(job.needs) and short_enough
+    def could(self, job: Job, needs: Needs) -> bool:
+        return self.able(needs) and self.longest in (0, max(self.longest, job.seconds))
 
     def beats(self, other: "BookedWorker", needs: Needs) -> bool:
         """Returns True if this one is preferred, of two that could run it."""
@@ -390,7 +389,8 @@ class World:
         best = self._best(job)
         if not best:
             return self._hopeless_code(job)
-        if job.needs.model is not None and len({worker.model for worker in best} - {None}) > 1:
+        models = {worker.model for worker in best} - {None}
+        if self._needs(job).model is not None and len(models) > 1:
             return Code.BAD_REQUEST
         if job.step or self._has_place(job):
             return None
@@ -421,22 +421,42 @@ class World:
 
     def _best(self, job: Job) -> list[BookedWorker]:
         """Returns the workers that it may run on: none that could is preferred to them."""
-        fit = [worker for worker in self.workers.values() if worker.fits(job)]
-        return [w for w in fit if not any(other.beats(w, job.needs) for other in fit)]
+        needs = self._needs(job)
+        hopeful = {name: w for name, w in self.workers.items() if w.hopeful}
+        fit = {name: worker for name, worker in hopeful.items() if worker.could(job, needs)}
+        known = {name: worker for name, worker in fit.items() if worker.model is not None}
+        if needs.model is None and known:
+            english = needs.language is None
+            ranks = {n: (english and not w.multilingual, w.spare, n) for n, w in known.items()}
+            model = known[min(ranks, key=lambda name: ranks[name])].model
+            fit = {name: worker for name, worker in known.items() if worker.model == model}
+        there = fit.values()
+        return [w for w in there if not any(other.beats(w, needs) for other in there)]
+
+    def _needs(self, job: Job) -> Needs:
+        """Returns its needs, with the default model if it names none and that model can do them."""
+        needs, default = job.needs, self.settings.default_model
+        if needs.model is not None or not default:
+            return needs
+        named = replace(needs, model=default)
+        there = [w for w in self.workers.values() if w.model and not w.retired]
+        holders = [worker for worker in there if worker.is_named(default)]
+        unable = holders and not any(worker.could(job, named) for worker in holders)
+        return needs if unable else named
 
     def _suits(self, worker: BookedWorker, job: Job) -> bool:
         return any(worker is best for best in self._best(job))
 
     def _hopeless_code(self, job: Job) -> Code:
-        workers = self.workers.values()
+        workers, needs = self.workers.values(), self._needs(job)
         hopeful = [worker for worker in workers if worker.hopeful]
         enough = [w for w in workers if w.longest == 0 or job.seconds <= w.longest]
         gone = [worker for worker in enough if not worker.hopeful]
-        if not hopeful or any(w.model is not None and w.able(job.needs) for w in gone):
+        if not hopeful or any(w.model is not None and w.able(needs) for w in gone):
             return Code.UNAVAILABLE
-        if any(worker.able(job.needs) for worker in hopeful):
+        if any(worker.able(needs) for worker in hopeful):
             return Code.TOO_LARGE
-        if any(worker.is_named(job.needs.model) for worker in hopeful):
+        if any(worker.is_named(needs.model) for worker in hopeful):
             return Code.BAD_REQUEST
         return Code.UNAVAILABLE if job.kept else Code.MODEL_NOT_FOUND
 

@@ -28,9 +28,9 @@ Rules:
 6. A worker that is FAILED or DOWN stays so until it is ready: no job waits for it.
 7. A spare worker gets jobs only while no other ready worker has its model, and takes recordings
    that are as long.
-8. A worker suits a job if its model is the one that the job asks for, and can do what the job needs
-   (asrd.front.scheduling.workers). A job that no worker suits is refused, and the answer names the
-   field.
+8. A worker suits a job if its model is the one that the job asks for, or else the default one, and
+   can do what the job needs (asrd.front.scheduling.workers). A job that no worker suits is refused,
+   and the answer names the field.
 9. A worker's death is the fault of the job that had the turn; if that is unknown, of all that the
    worker had. After `max_attempts` deaths at the same place, without a window done in between, a
    job ends. All other jobs return to the head of the queue, and count against no limit.
@@ -80,7 +80,7 @@ class Scheduler:
 
     def __init__(self, settings: FrontSettings) -> None:
         self.settings = settings
-        self.workers = Workers(settings.model_aliases)
+        self.workers = Workers(settings.model_aliases, settings.default_model)
         self.queue = FairQueue(settings)
         self.draining = False
         self.retried = self.given_back = 0

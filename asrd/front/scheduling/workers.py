@@ -1,15 +1,21 @@
 """The workers as the scheduler knows them, and the jobs that suit each. Pure.
 
-A worker suits a job if its model has the name that the job asks for (if any), knows the job's
-language (if any) and can do its task, and if it takes recordings of that length. An alias of the
-settings counts as the model's own name, unless a model has exactly that name. A worker whose model
-has exactly the name (or another name of the same official model) is preferred to one whose
-directory has it. For a job without a language, a multilingual model is preferred, since an
-English-only one turns German into invented English. A job that was begun prefers the model that it
-was begun with: only an admin who replaces the model puts another one there. A job waits for a
-preferred worker that is busy, asleep or loading, and goes to another only if no preferred one can
-be expected. The last report of a worker's model counts, also while it loads. A worker that never
-reported may suit any job, but is not preferred.
+A worker suits a job if its model has the name that the job asks for, knows the job's language (if
+any) and can do its task, and if it takes recordings of that length. An alias of the settings counts
+as the model's own name, unless a model has exactly that name. A worker whose model has exactly the
+name (or another name of the same official model) is preferred to one whose directory has it.
+
+A job without a name is for one model, however busy its workers are, so that nobody gets another
+model because somebody else works: `default_model` of the settings, or else the first worker's that
+can do what the job needs. The first is the one with the lowest number, and spares come last. For a
+job without a language, a multilingual model comes first, since an English-only one turns German
+into invented English. Where the default model can't do what a job needs, that rule decides, too.
+
+A job that was begun prefers the model that it was begun with: only an admin who replaces the model
+puts another one there. A job waits for a preferred worker that is busy, asleep or loading, and goes
+to another only if no preferred one can be expected; never if `default_model` is preferred. The last
+report of a worker's model counts, also while it loads. A worker that never reported may suit any
+job, but is not preferred.
 """
 
 import math
@@ -112,6 +118,12 @@ class Worker:
         return not self.retired and self.state not in UNUSABLE
 
     @property
+    def order(self) -> tuple[bool, bool, int, str]:
+        """A key by which the worker whose model is the default is the first."""
+        numbered = self.name.isdecimal()
+        return self.spare, not numbered, int(self.name) if numbered else 0, self.name
+
+    @property
     def load(self) -> tuple[int, int, str]:
         """A key by which the worker with the least to do is the first: long jobs weigh most."""
         return sum(job.long for job in self.jobs.values()), len(self.jobs), self.name
@@ -174,10 +186,12 @@ class Worker:
 
 
 class Workers(dict[str, Worker]):
-    """All workers, by name. `aliases` are the admin's names for models, in lower case."""
+    """All workers, by name. `aliases` are the admin's names for models, `default` the model of jobs
+    without one (empty: that of the first worker)."""
 
-    def __init__(self, aliases: Mapping[str, str] | None = None) -> None:
+    def __init__(self, aliases: Mapping[str, str] | None = None, default: str = "") -> None:
         super().__init__()
+        self._default = default
         self._aliases = {name.casefold(): model for name, model in (aliases or {}).items()}
 
     def serving(self) -> Iterator[Worker]:
@@ -196,9 +210,11 @@ class Workers(dict[str, Worker]):
 
     def suitable(self, job: Job) -> list[Worker]:
         """Returns the workers that a job may wait for (rule 8)."""
-        needs = self._without_alias(job.needs)
+        needs = self._named(job)
         able = [w for w in self.values() if w.hopeful and w.could_run(needs) and w.takes(job)]
-        if needs.model is not None:
+        if needs.model is None:
+            able = _of_first_model(able, job)
+        else:
             exact = [w for w in able if w.model and match(w.model, needs.model) is Match.EXACT]
             able = exact or able
         if needs.language is None:
@@ -244,10 +260,10 @@ class Workers(dict[str, Worker]):
     def why_ambiguous(self, job: Job) -> Failure | None:
         """Returns the refusal of a model's name that fits several models, None if it does not."""
         models = {identity(w.model): w.model for w in self.suitable(job) if w.model is not None}
-        if self._without_alias(job.needs).model is None or len(models) < 2:
+        if self._named(job).model is None or len(models) < 2:
             return None
         names = " or ".join(sorted(models.values()))
-        text = f"name: {job.needs.model!r} may be {names}: give the whole name"
+        text = f"name: {self._written(job)} may be {names}: give the whole name"
         return Failure(Code.BAD_REQUEST, text)
 
     def why_hopeless(self, job: Job) -> Failure | None:
@@ -256,7 +272,7 @@ class Workers(dict[str, Worker]):
             return Failure(Code.UNAVAILABLE, "no worker is configured")
         if self.suitable(job):
             return None
-        written, needs = job.needs.model, self._without_alias(job.needs)
+        needs = self._named(job)
         hopeful = [worker for worker in self.values() if worker.hopeful]
         gone = [worker for worker in self.values() if not worker.hopeful]
         if hopeful:
@@ -271,9 +287,29 @@ class Workers(dict[str, Worker]):
         named = [worker.skills for worker in hopeful if worker.has_model(needs)]
         if not named:
             there = ", ".join(self._names(hopeful))
-            text = f"name: no worker has the model {written!r}; there is: {there}"
+            text = f"name: no worker has the model {self._written(job)}; there is: {there}"
             return Failure(Code.MODEL_NOT_FOUND, text)
         return Failure(Code.BAD_REQUEST, _why_unable(named, needs))
+
+    def _named(self, job: Job) -> Needs:
+        """Returns the needs of a job with the model that an alias or the default stands for, or
+        None if any model that can do the rest will do.
+
+        The default model counts, in whatever state its workers are, unless it can't do the rest.
+        """
+        needs = self._without_alias(job.needs)
+        if needs.model is not None or not self._default:
+            return needs
+        named = self._without_alias(replace(needs, model=self._default))
+        there = [w for w in self.values() if not w.retired and w.model and w.has_model(named)]
+        able = any(worker.could_run(named) and worker.takes(job) for worker in there)
+        return named if able or not there else needs
+
+    def _written(self, job: Job) -> str:
+        """Returns the name of the model that a job asks for, for an error."""
+        if job.needs.model is None:
+            return f"{self._default!r} (default_model in asrd.toml)"
+        return repr(job.needs.model)
 
     def _without_alias(self, needs: Needs) -> Needs:
         """Replaces an alias by its model; a model with exactly that name comes first."""
@@ -303,6 +339,20 @@ class Workers(dict[str, Worker]):
             and other.skills == worker.skills
             for other in self.values()
         )
+
+
+def _of_first_model(able: list[Worker], job: Job) -> list[Worker]:
+    """Returns those of the workers that have the model for a job without a name."""
+
+    def rank(worker: Worker) -> tuple[object, ...]:
+        english = job.needs.language is None and not worker.skills.multilingual
+        return worker.model != job.model, english, worker.order
+
+    known = [worker for worker in able if worker.model is not None]
+    if not known:
+        return able
+    first = identity(min(known, key=rank).model or "")
+    return [worker for worker in known if identity(worker.model or "") == first]
 
 
 def _why_unable(all_skills: list[Skills], needs: Needs) -> str:

@@ -213,7 +213,7 @@ def test_rule_8_two_names_of_one_model_are_not_ambiguous() -> None:
         assert isinstance(it.submit(job(needs=Needs(name)), 1.0)[0], Start), key
 
 
-def test_rule_8_alias_stands_for_a_model_or_for_any() -> None:
+def test_rule_8_alias_stands_for_a_model_or_for_the_default_one() -> None:
     aliases = Table({"whisper-1": "base", "Any": "", "gone": "medium"})
     it = scheduler("0", "1", queue_max=9, model_aliases=aliases)
     it.worker_ready("1", "/srv/base", 1.0)
@@ -226,6 +226,73 @@ def test_rule_8_alias_stands_for_a_model_or_for_any() -> None:
     it.worker_added("2", 2.0)
     it.worker_ready("2", "whisper-1", 2.0)
     assert it.submit(exact, 2.0)[0] == Start(exact, "2", 3)
+
+
+# --- rule 8: jobs that name no model --------------------------------------------------------------
+
+
+def test_rule_8_nameless_jobs_are_for_one_model_however_busy_its_worker_is() -> None:
+    it = scheduler("0", "small", queue_max=9)
+    it.worker_ready("small", "tiny.en", 0.0, skills=ENGLISH)
+    it.worker_ready("0", "base", 0.0, skills=MANY)
+    jobs = [job(), job(2, needs=Needs(language="en")), job(3, needs=GERMAN)]
+    assert [kinds(it.submit(each, 1.0))[0] for each in jobs] == ["Start", "Accept", "Accept"]
+    # A name finds the worker that is idle all the time.
+    named = job(4, needs=Needs("tiny.en"))
+    assert it.submit(named, 1.0)[0] == Start(named, "small", 2)
+    it.job_done("small", 2, "text", 2.0)
+    # Nobody waits for a model that can't be expected: another one does what it can.
+    it.worker_failed("0", WorkerState.FAILED, "no such model", 3.0)
+    assert [each.worker for each in jobs] == ["small", None, None]
+    assert [each.ended for each in jobs] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [(("10", "9", "a"), "9"), (("b", "a"), "a"), (("0", "1", "2"), "1")],
+)
+def test_rule_8_nameless_job_goes_to_the_first_worker_that_is_no_spare(
+    names: tuple[str, ...], chosen: str
+) -> None:
+    it, mine = scheduler(*names), job()
+    for name in names:
+        it.worker_ready(name, f"model-{name}", 0.0, spare=name == "0")
+    assert it.submit(mine, 1.0)[0] == Start(mine, chosen, 1)
+
+
+def test_rule_8_default_model_is_for_all_jobs_that_it_can_do() -> None:
+    it = scheduler(
+        "0", "1", queue_max=9, default_model="Fast", model_aliases=Table({"fast": "tiny.en"})
+    )
+    it.worker_ready("0", "base", 0.0, skills=MANY)
+    it.worker_ready("1", "/srv/tiny.en", 0.0, skills=ENGLISH)
+    plain, german, waits = job(), job(needs=GERMAN), job()
+    assert it.submit(plain, 1.0)[0] == Start(plain, "1", 1)
+    assert it.submit(german, 1.0)[0] == Start(german, "0", 2)
+    assert kinds(it.submit(waits, 1.0)) == ["Accept"]
+    # Its worker is broken: no other model takes its place.
+    text = "no worker can serve: worker 1: no such model"
+    it.worker_failed("1", WorkerState.FAILED, "no such model", 2.0)
+    assert plain.ended and waits.ended
+    assert refusal(it, job()) == (Code.UNAVAILABLE, text)
+
+
+def test_rule_8_default_model_that_no_worker_has_is_named_with_its_setting() -> None:
+    it = scheduler("0", queue_max=9, default_model="bse")
+    text = "name: no worker has the model 'bse' (default_model in asrd.toml); there is: tiny"
+    assert refusal(it, job()) == (Code.MODEL_NOT_FOUND, text)
+    it.worker_ready("0", "/a/bse", 1.0)
+    it.worker_added("1", 1.0)
+    it.worker_ready("1", "/b/bse", 1.0)
+    text = "name: 'bse' (default_model in asrd.toml) may be /a/bse or /b/bse: give the whole name"
+    assert refusal(it, job()) == (Code.BAD_REQUEST, text)
+
+
+def test_rule_8_begun_job_stays_with_its_model() -> None:
+    it, mine = scheduler("0", "1", queue_max=9), job()
+    it.worker_ready("0", "base", 0.0)
+    mine.model = "tiny"
+    assert it.submit(mine, 1.0)[0] == Start(mine, "1", 1)
 
 
 def test_worker_that_never_loaded_may_have_any_model() -> None:

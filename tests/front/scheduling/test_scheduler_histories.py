@@ -46,6 +46,7 @@ class SchedulerHistory(RuleBasedStateMachine):
         queue_max_audio_seconds=st.sampled_from([5.0, 1000.0]),
         jobs_running_max_per_user=st.sampled_from([0, 0, 1, 2]),
         max_attempts=st.integers(1, 3),
+        default_model=st.sampled_from(["", "", "a", "b"]),
         workers=st.lists(
             st.tuples(st.sampled_from(MODELS), st.sampled_from(SKILLS), st.sampled_from(LONGEST)),
             max_size=3,

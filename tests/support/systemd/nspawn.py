@@ -33,13 +33,18 @@ _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BOOT_SECONDS = 90.0
 
 
-def bookworm() -> Path:
-    """The root file system as a tar, made once in $ASRD_TEST_CACHE (~/.cache/asrd-tests)."""
+def cache_directory() -> Path:
     cache = Path(os.environ.get("ASRD_TEST_CACHE") or Path.home() / ".cache" / "asrd-tests")
     cache.mkdir(parents=True, exist_ok=True)
-    recipe = ["mmdebstrap", "--variant=minbase", f"--include={PACKAGES}"]
-    recipe += [f'--customize-hook=chroot "$1" systemctl mask {" ".join(MASKED)}', "bookworm"]
-    tar = cache / f"bookworm-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}.tar"
+    return cache
+
+
+def root_of(suite: str, packages: str = PACKAGES) -> Path:
+    """The root file system as a tar, made once in $ASRD_TEST_CACHE (~/.cache/asrd-tests)."""
+    cache = cache_directory()
+    recipe = ["mmdebstrap", "--variant=minbase", f"--include={packages}"]
+    recipe += [f'--customize-hook=chroot "$1" systemctl mask {" ".join(MASKED)}', suite]
+    tar = cache / f"{suite}-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}.tar"
     with open(cache / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not tar.exists():
@@ -97,13 +102,14 @@ class Machine:
 
 
 @contextlib.contextmanager
-def booted(*read_only: Path) -> Iterator[Machine]:
-    """A fresh machine, booted. `read_only`: host directories, mounted there at the same path."""
+def booted(*read_only: Path, tar: Path | None = None) -> Iterator[Machine]:
+    """A fresh machine, booted, with the root in `tar` (by default Debian 12's). `read_only`: host
+    directories, mounted there at the same path."""
     directory = Path(tempfile.mkdtemp(prefix="asrd-machine-"))
     root = directory / "root"
     root.mkdir()
     try:
-        subprocess.run(["tar", "-xf", str(bookworm()), "-C", str(root)], check=True)
+        subprocess.run(["tar", "-xf", str(tar or root_of("bookworm")), "-C", str(root)], check=True)
         with _control_groups(directory.name) as groups, _nspawn(root, groups, read_only) as leader:
             machine = Machine(root, leader)
             wait_for("the machine to be up", partial(_is_up, machine), _BOOT_SECONDS)
