@@ -1,4 +1,4 @@
-"""A whole machine for a test: Debian 12 under its own systemd, in a container without a network.
+"""A whole machine for a test: Debian under its own systemd, in a container without a network.
 
 The container is not registered with systemd-machined (--register=no works on hosts without
 systemd): commands enter it by nsenter(1) through its first process. `booted` always removes all of
@@ -19,8 +19,10 @@ from pathlib import Path
 from tests.support.procfs import children
 from tests.support.raw import wait_for
 
-# The dependencies of asrd's packages: their installation needs no network.
-PACKAGES = "systemd,systemd-sysv,dbus,python3,libstdc++6"
+# The releases whose packages are tested: Debian 12 and 13.
+SUITES = ("bookworm", "trixie")
+# The dependencies of asrd's packages, since their installation needs no network, and the tests' own.
+PACKAGES = "systemd,systemd-sysv,dbus,python3,libstdc++6,procps"
 # Units that are of no use in a test's half minute.
 MASKED = (
     "apt-daily.timer",
@@ -33,13 +35,13 @@ _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BOOT_SECONDS = 90.0
 
 
-def bookworm() -> Path:
+def root_of(suite: str) -> Path:
     """The root file system as a tar, made once in $ASRD_TEST_CACHE (~/.cache/asrd-tests)."""
     cache = Path(os.environ.get("ASRD_TEST_CACHE") or Path.home() / ".cache" / "asrd-tests")
     cache.mkdir(parents=True, exist_ok=True)
     recipe = ["mmdebstrap", "--variant=minbase", f"--include={PACKAGES}"]
-    recipe += [f'--customize-hook=chroot "$1" systemctl mask {" ".join(MASKED)}', "bookworm"]
-    tar = cache / f"bookworm-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}.tar"
+    recipe += [f'--customize-hook=chroot "$1" systemctl mask {" ".join(MASKED)}', suite]
+    tar = cache / f"{suite}-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}.tar"
     with open(cache / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not tar.exists():
@@ -97,13 +99,13 @@ class Machine:
 
 
 @contextlib.contextmanager
-def booted(*read_only: Path) -> Iterator[Machine]:
+def booted(*read_only: Path, suite: str = "bookworm") -> Iterator[Machine]:
     """A fresh machine, booted. `read_only`: host directories, mounted there at the same path."""
     directory = Path(tempfile.mkdtemp(prefix="asrd-machine-"))
     root = directory / "root"
     root.mkdir()
     try:
-        subprocess.run(["tar", "-xf", str(bookworm()), "-C", str(root)], check=True)
+        subprocess.run(["tar", "-xf", str(root_of(suite)), "-C", str(root)], check=True)
         with _control_groups(directory.name) as groups, _nspawn(root, groups, read_only) as leader:
             machine = Machine(root, leader)
             wait_for("the machine to be up", partial(_is_up, machine), _BOOT_SECONDS)
