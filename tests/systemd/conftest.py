@@ -1,7 +1,7 @@
 """Machines with the real packages, built from this checkout (or those in $ASRD_DEBS).
 
-A test runs on Debian 12; with the mark `suites`, on the releases that it names. pytest sorts the
-tests by release, so that each has its machines once.
+A test runs on Debian 12; with the mark `suites`, on the releases that the mark nearest to it names.
+pytest sorts the tests by release, so that each has its machines once.
 """
 
 from collections.abc import Iterator
@@ -82,5 +82,5 @@ def changing_machine(suite: str, debs: Path) -> Iterator[Service]:
 def bare(changing_machine: Service) -> Service:
     """A machine without asrd: as new, or after a purge, which leaves what the admin masked."""
     changing_machine.machine.run("dpkg", "--purge", "asrd", "python3-asrd")
-    changing_machine.systemctl("unmask", "asr-worker@1.socket")
+    changing_machine.systemctl("unmask", "asr-worker@2.socket")
     return changing_machine
