@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,15 @@ def resolve(name: str) -> Path:
         return MODEL
     path = Path(name)
     try:
-        if path.is_dir():
-            return path
-        if path.is_file():
-            raise explain_file(path)
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        mode = 0
     except OSError as error:
         raise LoadError(f"the model {name!r} can't be read: {error.strerror}") from None
+    if stat.S_ISDIR(mode):
+        return path
+    if stat.S_ISREG(mode):
+        raise explain_file(path)
     repository = repository_of(name)
     try:
         return _snapshot(repository)
