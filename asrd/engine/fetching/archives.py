@@ -108,8 +108,8 @@ def _from_tar(origin: Path, into: Path) -> None:
 
 
 class _Bounded:
-    """An archive that may be the work of an attacker: bounded in length, and so is what is read from
-    one place on, such as a header."""
+    """An archive that may be the work of an attacker: bounded in length, and so is what is read
+    without a seek, such as a header."""
 
     def __init__(self, file: Any, read_max: int) -> None:
         self._file = file
