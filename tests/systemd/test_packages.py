@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,14 @@ def test_debian_changelog_has_the_version_of_the_code() -> None:
     changelog = (ROOT / "packaging" / "debian" / "changelog").read_text()
     version = (ROOT / "asrd" / "version.py").read_text()
     assert f'"{changelog.split("(")[1].split(")")[0]}"' in version
+
+
+@pytest.mark.parametrize("python", ["3.12", "3.14"])
+def test_lock_is_complete_for_the_pythons_of_ubuntu(python: str, tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--require-hashes"]
+    pip += ["--no-deps", "--only-binary=:all:", "--no-binary=sdnotify", f"--target={tmp_path}"]
+    lock = ROOT / "packaging" / "requirements.lock"
+    subprocess.run([*pip, f"--python-version={python}", "-r", str(lock)], check=True)
 
 
 @each_release
