@@ -31,6 +31,7 @@ def resolve(name: str) -> Path:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):
+        # Not there; with a zero byte it is no path.
         mode = 0
     except OSError as error:
         raise LoadError(f"the model {name!r} can't be read: {error.strerror}") from None

@@ -126,12 +126,14 @@ def test_package_is_for_its_release(suite: str, debs: Path) -> None:
     assert f" {units}/systemd/system/asrd.service\n" in contents(deb)
 
 
-def test_package_has_the_examples_for_monitoring(debs: Path) -> None:
+def test_packages_have_the_examples_for_monitoring_and_the_pages(debs: Path) -> None:
     (deb,) = debs.glob("asrd_*.deb")
     listed = contents(deb)
     for example in (ROOT / "packaging" / "monitoring").iterdir():
         assert f" ./usr/share/doc/asrd/examples/monitoring/{example.name}\n" in listed
-    for page in ("man8/asrd.8.gz", "man8/asr-worker@.8.gz"):
+    (client,) = debs.glob("python3-asrd_*.deb")
+    listed += contents(client)
+    for page in ("man8/asrd.8.gz", "man8/asr-worker@.8.gz", "man1/asrctl.1.gz"):
         assert f" ./usr/share/man/{page}\n" in listed
 
 
