@@ -26,6 +26,11 @@ docs: ## write the parts of the pages that repeat declarations
 deb: ## the Debian packages, into dist/
 	packaging/build-deb
 
+pythons: ## the tests on the other Pythons; needs python3.12 and root (tests/on_python)
+	tests/on_python python3.12
+	tests/on_python trixie
+	tests/on_python forky
+
 systemd: ## packages and units in a container with systemd; needs root
 	$(PYTHON) -m pytest -n 0 -m '(systemd or package) and not soak'
 
@@ -38,4 +43,4 @@ fuzz: ## the fuzzers, short; ASRD_FUZZ_SECONDS=… for longer; needs the extra `
 bench: ## all tables of docs/performance.md, a quarter of an hour; needs the extra `bench`
 	$(PYTHON) -m tests.benchmarks --quick
 
-.PHONY: help check fmt test coverage docs deb systemd soak fuzz bench
+.PHONY: help check fmt test coverage docs deb pythons systemd soak fuzz bench

@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,14 @@ def resolve(name: str) -> Path:
         return MODEL
     path = Path(name)
     try:
-        if path.is_dir():
-            return path
-        if path.is_file():
-            raise explain_file(path)
-        if (found := added(name)) is not None:
-            return found
+        mode = _mode(path)
+        found = path if stat.S_ISDIR(mode) else added(name)
     except OSError as error:
         raise LoadError(f"the model {name!r} can't be read: {error.strerror}") from None
+    if stat.S_ISREG(mode):
+        raise explain_file(path)
+    if found is not None:
+        return found
     repository = repository_of(name)
     try:
         return _snapshot(repository)
@@ -59,10 +60,21 @@ def resolve(name: str) -> Path:
 
 
 def added(name: str) -> Path | None:
-    """Returns the directory of a model that was added by this name or its official one."""
+    """Returns the directory of a model that was added by this name or its official one. Raises
+    OSError."""
     names = dict.fromkeys((name, official(name) or name))
     places = (each / name for each in directories() for name in names if is_name(name))
-    return next(filter(Path.is_dir, places), None)
+    return next((each for each in places if stat.S_ISDIR(_mode(each))), None)
+
+
+def _mode(path: Path) -> int:
+    """Returns st_mode, 0 for what is not there. Path.is_dir would hide a refusal from Python 3.14
+    on."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        # With a zero byte it is no path.
+        return 0
 
 
 def is_name(name: str) -> bool:

@@ -15,6 +15,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -58,8 +59,10 @@ log = logging.getLogger(__name__)
 
 # At info, faster-whisper logs a line per job that does not name the job.
 logging.getLogger("faster_whisper").setLevel(logging.WARNING)
-# faster-whisper's progress bar is off, but would start a thread that watches it.
+# faster-whisper's progress bar is off, but would start a thread that watches it, and from Python
+# 3.14 on a process for its lock.
 tqdm.tqdm.monitor_interval = 0
+tqdm.tqdm.set_lock(threading.RLock())
 
 
 class WhisperEngine:

@@ -210,3 +210,6 @@ class Server(uvicorn.Server):
             self.should_exit = True
         elif sig == signal.SIGINT:
             self.force_exit = True
+            # From Python 3.12 on, the server is not closed before all of its connections are.
+            for connection in self.server_state.connections:
+                connection.loop.call_soon_threadsafe(connection.transport.abort)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -150,8 +151,11 @@ def test_worst_mix_of_clients_stays_below_the_stated_memory(tmp_path: Path) -> N
         # The connection that asked whether the front serves may still be there.
         wait_for("it to be alone", lambda: _connections(honest) == 1)
         at_rest, open_at_rest = _resident(pid), descriptors(pid)
+        # What the allocator does not give back, it uses for the next crowds: the first ones find it
+        # a little larger (Python 3.12: 58, 64, 67, 68, 68 … MiB; 3.14: 73, 77, 77, 80, 81, 83 …).
+        settled = 2 if sys.version_info < (3, 14) else 5
         rounds = []
-        for _ in range(5):
+        for _ in range(settled + 3):
             crowd = _Crowd(front)
             with crowd.clients:
                 _wait_until_all_is_read(honest)
@@ -167,9 +171,7 @@ def test_worst_mix_of_clients_stays_below_the_stated_memory(tmp_path: Path) -> N
             assert _recorded(pid) == 0
             wait_for("its descriptors to be closed", lambda: descriptors(pid) <= open_at_rest)
             rounds.append(_resident(pid))
-        # What the allocator does not give back, it uses for the next crowds: the first two may each
-        # find it a little larger (Python 3.12: 58, 64, 67, 68, 68, 68 … MiB).
-        assert rounds[-1] < rounds[2] + 4 * _MIB
+        assert rounds[-1] < rounds[settled] + 4 * _MIB
         assert "Traceback" not in front.log
 
 

@@ -7,9 +7,10 @@ import pytest
 
 from tests.support.paths import ROOT
 from tests.support.raw import wait_for
+from tests.support.systemd.nspawn import SUITES
 from tests.support.systemd.service import OUTSIDER, SAMPLES, TEXT, Service
 
-pytestmark = pytest.mark.systemd
+pytestmark = [pytest.mark.systemd, pytest.mark.suites(*SUITES)]
 
 WORKER, FRONT = "asr-worker@0.service", "asrd.service"
 # The units as shipped wait longer than a test should.
@@ -51,6 +52,7 @@ def test_watchdog_replaces_stopped_front(service: Service) -> None:
     service.systemctl("restart", FRONT)
 
 
+@pytest.mark.suites("bookworm")
 def test_worker_serves_after_200_crashes_in_a_row(service: Service) -> None:
     machine = service.machine
     machine.write("/srv/crash.py", (ROOT / "tests/support/systemd/crash.py").read_text())

@@ -6,9 +6,10 @@ from functools import partial
 import pytest
 
 from tests.support.raw import wait_for
+from tests.support.systemd.nspawn import SUITES
 from tests.support.systemd.service import INSIDER, SAMPLE, TEXT, Service
 
-pytestmark = pytest.mark.systemd
+pytestmark = [pytest.mark.systemd, pytest.mark.suites(*SUITES)]
 
 
 def test_first_connection_starts_front_and_worker(service: Service) -> None:

@@ -1,19 +1,21 @@
-"""Installation, upgrade, removal and purge of the packages with apt, without a network."""
+"""The packages of each release: how they are built, and their ways with apt, without a network."""
 
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.raw import wait_for
-from tests.support.systemd.nspawn import Machine
+from tests.support.systemd.building import BUILD, PREPARE, Builder
+from tests.support.systemd.nspawn import SUITES, Machine
 from tests.support.systemd.service import INSIDER, SAMPLE, TEXT, Service, install
 from tests.systemd.conftest import SETTINGS
 
 pytestmark = pytest.mark.package
+each_release = pytest.mark.suites(*SUITES)
 
 OLD = "0.0.1"
 # Files of the system: accounts, caches, logs, systemd's state.
@@ -32,19 +34,45 @@ def apt(machine: Machine, *argv: str) -> str:
     return machine.run("apt-get", "--yes", "--quiet", *argv, timeout=120).stdout
 
 
+def field(deb: Path, name: str) -> str:
+    argv = ["dpkg-deb", "--field", str(deb), name]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def version_of(deb: Path) -> str:
+    return field(deb, "Version")
+
+
+def contents(deb: Path) -> str:
+    argv = ["dpkg-deb", "--contents", str(deb)]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+def assert_serves(service: Service, *sockets: str) -> None:
+    """A member gets a transcript, and these sockets listen beside those of the front."""
+    for socket in ("asrd.socket", "asrd-status.socket", *sockets):
+        assert service.machine.show(socket, "ActiveState") == "active", socket
+    done = service.machine.run("asrctl", "transcribe", SAMPLE, user=INSIDER)
+    assert done.stdout.strip() == TEXT
+    assert "the demo model, which knows about 80 words" in done.stderr
+
+
+def assert_off(service: Service, *sockets: str) -> None:
+    for socket in sockets:
+        assert service.machine.show(socket, "ActiveState") == "inactive", socket
+        assert service.machine.show(socket, "UnitFileState") in ("disabled", "masked"), socket
+
+
 @pytest.fixture
 def older_debs(debs: Path, tmp_path: Path) -> Path:
     """The same packages with an earlier version number."""
     for deb in debs.glob("*.deb"):
         tree = tmp_path / deb.stem
         subprocess.run(["dpkg-deb", "--raw-extract", str(deb), str(tree)], check=True)
-        version = subprocess.run(
-            ["dpkg-deb", "--field", str(deb), "Version"], capture_output=True, text=True, check=True
-        ).stdout.strip()
         control = tree / "DEBIAN" / "control"
-        control.write_text(control.read_text().replace(version, OLD))
+        control.write_text(control.read_text().replace(version_of(deb), OLD))
         for module in tree.glob("usr/lib/python3/dist-packages/asrd/version.py"):
-            module.write_text(module.read_text().replace(version, OLD))
+            module.write_text(f'__version__ = "{OLD}"\n')
         argv = ["dpkg-deb", "--root-owner-group", "-Zzstd", "-z1", "--build"]
         subprocess.run([*argv, str(tree), str(tmp_path)], check=True, capture_output=True)
         shutil.rmtree(tree)
@@ -57,92 +85,128 @@ def test_debian_changelog_has_the_version_of_the_code() -> None:
     assert f'"{changelog.split("(")[1].split(")")[0]}"' in version
 
 
-def test_lintian_has_no_hints(debs: Path) -> None:
-    # bookworm's lintian does not know zstd, though its dpkg does.
-    argv = ["lintian", "--allow-root", "--display-info", "--pedantic", "--fail-on=warning"]
-    argv += ["--suppress-tags=malformed-deb-archive", *map(str, debs.glob("*.deb"))]
-    lintian = subprocess.run(argv, capture_output=True, text=True, check=False)
-    hints = [line for line in lintian.stdout.splitlines() if not line.startswith("N:")]
-    assert (lintian.returncode, hints) == (0, []), lintian.stderr
+@pytest.mark.parametrize("python", ["3.12", "3.14"])
+def test_lock_is_complete_for_the_pythons_of_ubuntu(python: str, tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--require-hashes"]
+    pip += ["--no-deps", "--only-binary=:all:", "--no-binary=sdnotify", f"--target={tmp_path}"]
+    lock = ROOT / "packaging" / "requirements.lock"
+    subprocess.run([*pip, f"--python-version={python}", "-r", str(lock)], check=True)
 
 
-def test_package_has_the_examples_for_monitoring(debs: Path) -> None:
+@each_release
+def test_lintian_has_no_hints(debs: Path, clean_machine: Builder | None) -> None:
+    # lintian does not know zstd, though dpkg does.
+    lintian = "lintian --allow-root --display-info --pedantic --suppress-tags=malformed-deb-archive"
+    if clean_machine:
+        clean_machine.run("apt-get install lintian")
+        hints = clean_machine.run(f"{lintian} dist/*.changes", check=False).stdout
+    else:
+        argv = ["sh", "-c", f'{lintian} "$1"/*.changes', "sh", str(debs)]
+        hints = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+    assert [line for line in hints.splitlines() if not line.startswith("N:")] == []
+
+
+@pytest.mark.suites("trixie")
+def test_clean_machine_builds_by_the_lines_of_the_page(clean_machine: Builder) -> None:
+    page = (ROOT / "docs" / "admin.md").read_text()
+    assert f"    sudo {PREPARE}\n    {BUILD} " in page
+    # Named before anything is fetched or built.
+    assert f"sudo apt-get build-dep /{clean_machine.place}" in clean_machine.refusal
+
+
+@each_release
+def test_package_is_for_its_release(suite: str, debs: Path) -> None:
     (deb,) = debs.glob("asrd_*.deb")
-    argv = ["dpkg-deb", "--contents", str(deb)]
-    listed = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    python, following, number, units = {
+        "bookworm": ("3.11", "3.12", "12", "./lib"), "trixie": ("3.13", "3.14", "13", "./usr/lib")
+    }[suite]  # fmt: skip
+    assert version_of(deb).endswith(f"~deb{number}u1")
+    depends = field(deb, "Depends").split(", ")
+    assert f"python3 (>= {python})" in depends and f"python3 (<< {following})" in depends
+    assert f" {units}/systemd/system/asrd.service\n" in contents(deb)
+
+
+def test_packages_have_the_examples_for_monitoring_and_the_pages(debs: Path) -> None:
+    (deb,) = debs.glob("asrd_*.deb")
+    listed = contents(deb)
     for example in (ROOT / "packaging" / "monitoring").iterdir():
         assert f" ./usr/share/doc/asrd/examples/monitoring/{example.name}\n" in listed
-
-
-def test_member_gets_transcript_after_installation(fresh_machine: Machine, debs: Path) -> None:
-    install(fresh_machine, *debs.glob("*.deb"))
-    service = Service(fresh_machine)
-    service.add_users()
-    for socket in ("asrd.socket", "asrd-status.socket", "asr-worker@0.socket"):
-        assert fresh_machine.show(socket, "ActiveState") == "active"
-    # Strangers are let in by the admin alone.
-    assert fresh_machine.show("asrd-wyoming.socket", "ActiveState") == "inactive"
-    assert fresh_machine.show("asrd-wyoming.socket", "UnitFileState") == "disabled"
-    done = fresh_machine.run("asrctl", "transcribe", SAMPLE, user=INSIDER)
-    assert done.stdout.strip() == TEXT
-    assert "the demo model, which knows about 80 words" in done.stderr
-    assert fresh_machine.run("asrctl", "doctor").returncode == 0
+    (client,) = debs.glob("python3-asrd_*.deb")
+    listed += contents(client)
     for page in ("man8/asrd.8.gz", "man8/asr-worker@.8.gz", "man1/asrctl.1.gz"):
-        assert (fresh_machine.root / "usr/share/man" / page).exists()
+        assert f" ./usr/share/man/{page}\n" in listed
 
 
-def test_client_package_has_module_and_asrctl(fresh_machine: Machine, debs: Path) -> None:
-    install(fresh_machine, *debs.glob("python3-asrd_*.deb"))
-    code = "import asrd, sys; asrd.Client(); sys.exit('anyio' in sys.modules)"
-    fresh_machine.run("/usr/bin/python3", "-c", code)
-    refused = fresh_machine.run("asrctl", "status", check=False)
-    assert refused.returncode == 3
-    assert "the socket /run/asrd/asrd.sock is missing" in refused.stderr
-
-
-def test_upgrade_under_load_loses_no_request_and_keeps_settings(
-    fresh_machine: Machine, debs: Path, older_debs: Path
-) -> None:
-    machine, service = fresh_machine, Service(fresh_machine)
-    for deb in older_debs.glob("*.deb"):
-        shutil.move(deb, machine.root / "srv" / deb.name)
-    install(machine, *(Path("/srv", path.name) for path in (machine.root / "srv").glob("*.deb")))
-    service.add_users()
-    machine.write("/etc/asrd/asrd.toml", SETTINGS)
-    service.systemctl("restart", "asrd.service")
-    service.until_worker("ready")
-    assert service.status()["version"] == OLD
-    old = service.pid("asr-worker@0.service")
-    with service.load() as load:
-        install(machine, *debs.glob("*.deb"))
-        service.until_done(4)
-    load.assert_nobody_lost_an_answer(at_least=10)
-    print(f"upgrade: {load.outcomes}, longest wait {load.longest:.2f} s, {load.retried} retried")
-    assert service.status()["version"] != OLD
-    assert service.pid("asr-worker@0.service") != old
-    assert (machine.root / "etc/asrd/asrd.toml").read_text() == SETTINGS
-
-
-def test_remove_keeps_settings_and_models_and_purge_leaves_nothing(
-    fresh_machine: Machine, debs: Path
-) -> None:
-    machine, service = fresh_machine, Service(fresh_machine)
-    machine.run("groupadd", "--system", "asr")
-    service.add_users()
-    before = files(machine)
+@each_release
+def test_every_path_from_installation_to_purge(bare: Service, debs: Path) -> None:
+    machine, before = bare.machine, files(bare.machine)
     install(machine, *debs.glob("*.deb"))
-    assert machine.output("asrctl", "transcribe", SAMPLE, user=INSIDER) == TEXT
-    service.systemctl("enable", "--now", "asr-worker@1.socket")
-    service.systemctl("enable", "asrd-wyoming.socket")
-    service.systemctl("restart", "asrd.service")
-    wait_for("the start of worker 1", lambda: service.worker("1").get("pid"))
+    assert_serves(bare, "asr-worker@0.socket")
+    # Strangers are let in by the admin alone.
+    assert_off(bare, "asrd-wyoming.socket", "asrd-http.socket")
+    assert machine.run("asrctl", "doctor").returncode == 0
+
+    bare.systemctl("enable", "--now", "asr-worker@1.socket", "asrd-http.socket")
+    bare.systemctl("enable", "asrd-wyoming.socket")
+    bare.systemctl("disable", "--now", "asr-worker@0.socket")
+    bare.systemctl("mask", "asr-worker@2.socket")
+    bare.systemctl("restart", "asrd.service")
     machine.write("/etc/asrd/worker-1.toml", "beam_size = 1\n")
     machine.write("/var/lib/asrd/models/mine/model.bin", "weights")
     apt(machine, "remove", "asrd", "python3-asrd")
-    assert (machine.root / "etc/asrd/asrd.toml").exists()
-    assert (machine.root / "var/lib/asrd/models/mine/model.bin").exists()
     assert machine.run("pgrep", "--full", "asr", check=False).stdout == ""
     assert machine.run("ls", "/run/asrd", check=False).returncode != 0
+    assert (machine.root / "etc/asrd/worker-1.toml").exists()
+    assert (machine.root / "var/lib/asrd/models/mine/model.bin").exists()
+
+    # What was on is on at once, and nothing else.
+    install(machine, *debs.glob("*.deb"))
+    assert_serves(bare, "asr-worker@1.socket", "asrd-http.socket", "asrd-wyoming.socket")
+    assert_off(bare, "asr-worker@0.socket", "asr-worker@2.socket")
+
+    bare.systemctl("unmask", "asr-worker@2.socket")
     apt(machine, "purge", "asrd", "python3-asrd")
     assert files(machine) - before == set()
     assert machine.output("systemctl", "list-units", "--all", "--no-legend", "asr*") == ""
+    # As on the first day.
+    install(machine, *debs.glob("*.deb"))
+    assert_serves(bare, "asr-worker@0.socket")
+    assert_off(bare, "asr-worker@1.socket", "asrd-http.socket", "asrd-wyoming.socket")
+
+
+@each_release
+def test_upgrade_and_downgrade_under_load_lose_no_request(
+    bare: Service, debs: Path, older_debs: Path
+) -> None:
+    machine = bare.machine
+    for deb in older_debs.glob("*.deb"):
+        shutil.copy(deb, machine.root / "srv")
+    old_debs = [Path("/srv", deb.name) for deb in older_debs.glob("*.deb")]
+    install(machine, *old_debs)
+    machine.write("/etc/asrd/asrd.toml", SETTINGS)
+    bare.systemctl("restart", "asrd.service")
+    bare.until_worker("ready")
+    bare.systemctl("mask", "asr-worker@2.socket")
+    (new,) = {version_of(deb) for deb in debs.glob("*.deb")}
+    for packages, version in (list(debs.glob("*.deb")), new), (old_debs, OLD):
+        assert bare.status()["version"] not in version
+        process = bare.pid("asr-worker@0.service")
+        with bare.load() as load:
+            install(machine, *packages)
+            bare.until_done(4)
+        load.assert_nobody_lost_an_answer(at_least=10)
+        print(f"{version}: {load.outcomes}, longest wait {load.longest:.2f} s")
+        # The package's version names the release, too.
+        assert version.startswith(bare.status()["version"])
+        assert bare.pid("asr-worker@0.service") != process
+        assert_off(bare, "asr-worker@2.socket")
+        assert (machine.root / "etc/asrd/asrd.toml").read_text() == SETTINGS
+
+
+def test_client_package_has_module_and_asrctl(bare: Service, debs: Path) -> None:
+    install(bare.machine, *debs.glob("python3-asrd_*.deb"))
+    code = "import asrd, sys; asrd.Client(); sys.exit('anyio' in sys.modules)"
+    bare.machine.run("/usr/bin/python3", "-c", code)
+    refused = bare.machine.run("asrctl", "status", check=False)
+    assert refused.returncode == 3
+    assert "the socket /run/asrd/asrd.sock is missing" in refused.stderr

@@ -7,10 +7,10 @@ import pytest
 
 from tests.support.paths import ROOT
 from tests.support.raw import wait_for
-from tests.support.systemd.nspawn import Machine
+from tests.support.systemd.nspawn import SUITES, Machine
 from tests.support.systemd.service import INSIDER, OUTSIDER, SAMPLE, TEXT, Service
 
-pytestmark = pytest.mark.systemd
+pytestmark = [pytest.mark.systemd, pytest.mark.suites(*SUITES)]
 
 CONNECT = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.systemd.nspawn import Machine
+from tests.support.systemd.nspawn import SUITES, Machine
 
 pytestmark = pytest.mark.systemd
 
@@ -32,6 +32,7 @@ def test_sandbox_score_is_within_its_bound(unit: str) -> None:
     assert float(score[1]) <= EXPOSURE[unit], report
 
 
+@pytest.mark.suites(*SUITES)
 def test_systemd_analyze_verify_accepts_installed_units(machine: Machine) -> None:
     units = [path.name.replace("@.", "@0.") for path in UNITS.glob("*.s[elo]*")]
     units += [path.name for path in UNITS.glob("*.target")]

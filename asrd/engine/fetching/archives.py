@@ -91,8 +91,10 @@ def _from_tar(origin: Path, into: Path) -> None:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         content: Any = gzip.GzipFile(fileobj=raw) if packed else raw
-        with tarfile.open(fileobj=_Bounded(content, _READ_MAX), mode="r:") as archive:  # type: ignore[call-overload]
+        bounded: Any = _Bounded(content, _READ_MAX)
+        with tarfile.open(fileobj=bounded, mode="r:") as archive:
             for count, member in enumerate(archive):
+                bounded.restart()
                 if count >= _MEMBERS_MAX:
                     raise AsrdError("it holds too many files")
                 name = member.name.rpartition("/")[2]
@@ -106,23 +108,32 @@ def _from_tar(origin: Path, into: Path) -> None:
 
 
 class _Bounded:
-    """An archive that may be the work of an attacker: bounded in length, and so is each read."""
+    """An archive that may be the work of an attacker: bounded in length, and so is what is read
+    without a seek, such as a header."""
 
     def __init__(self, file: Any, read_max: int) -> None:
         self._file = file
         self._read_max = read_max
+        self.restart()
         self.tell = file.tell
         self.seekable = file.seekable
 
+    def restart(self) -> None:
+        self._left = self._read_max
+
     def read(self, size: int = -1) -> bytes:
-        if size > self._read_max or self.tell() > _BYTES_MAX:
+        # Newer Pythons read a header in pieces.
+        if size > self._left or self.tell() > _BYTES_MAX:
             raise AsrdError("it is too large for a model")
         # Without a size, zipfile looks for the end of the file in its last bytes.
-        return bytes(self._file.read(self._read_max if size < 0 else size))
+        found = bytes(self._file.read(self._left if size < 0 else size))
+        self._left -= len(found)
+        return found
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         if offset > _BYTES_MAX:
             raise AsrdError("it is too large for a model")
+        self.restart()
         return int(self._file.seek(offset, whence))
 
 

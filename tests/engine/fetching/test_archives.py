@@ -39,6 +39,15 @@ def tar(path: Path, *members: tuple[str, bytes], **changes: object) -> Path:
     return path
 
 
+def test_header_is_bounded_also_when_it_is_read_in_pieces() -> None:
+    bounded = archives._Bounded(io.BytesIO(bytes(30)), 10)
+    assert len(bounded.read(8)) == 8
+    with pytest.raises(AsrdError, match="too large"):
+        bounded.read(8)
+    bounded.seek(8)
+    assert len(bounded.read(8)) == 8
+
+
 def refusal(origin: Path, into: Path) -> str:
     with pytest.raises(AsrdError) as caught:
         unpack(origin, into)
@@ -50,6 +59,8 @@ def test_model_is_found_wherever_it_is_in_an_archive(kind: str, tmp_path: Path, 
     origin = MODEL if kind == "directory" else tmp_path / kind
     files = [(f"a/b/{path.name}", path.read_bytes()) for path in MODEL.iterdir()]
     files += [("a/README.md", b"of no interest"), ("setup.py", b"raise SystemExit")]
+    # More than a megabyte of headers.
+    files += [(f"empty/{number}", b"") for number in range(2_100)]
     if ".tar" in kind:
         tar(origin, *files)
     elif kind == "model.zip":

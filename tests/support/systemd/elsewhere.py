@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.paths import ROOT
-from tests.support.systemd.nspawn import Machine, booted, cache_directory, root_of
+from tests.support.systemd.nspawn import Machine, booted, cache_directory
 
 # Debian 13 with what the page asks for.
 SUITE, PYTHON = "trixie", "3.13"
@@ -26,9 +26,8 @@ _SUDO = (
 @contextmanager
 def machine_elsewhere() -> Iterator[Machine]:
     """A booted machine without a network; it has this checkout, and wheels in a directory."""
-    tar = root_of(SUITE, PACKAGES)
     found = wheels()
-    with booted(tar=tar) as machine:
+    with booted(suite=SUITE, packages=PACKAGES) as machine:
         srv = machine.root / "srv"
         (srv / "checkout").mkdir()
         argv = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]

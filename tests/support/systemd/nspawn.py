@@ -1,4 +1,4 @@
-"""A whole machine for a test: Debian 12 under its own systemd, in a container without a network.
+"""A whole machine for a test: Debian under its own systemd, in a container without a network.
 
 The container is not registered with systemd-machined (--register=no works on hosts without
 systemd): commands enter it by nsenter(1) through its first process. `booted` always removes all of
@@ -19,8 +19,10 @@ from pathlib import Path
 from tests.support.procfs import children
 from tests.support.raw import wait_for
 
-# The dependencies of asrd's packages: their installation needs no network.
-PACKAGES = "systemd,systemd-sysv,dbus,python3,libstdc++6"
+# The releases whose packages are tested: Debian 12 and 13.
+SUITES = ("bookworm", "trixie")
+# The dependencies of asrd's packages, whose installation needs no network, and those of the tests.
+PACKAGES = "systemd,systemd-sysv,dbus,python3,libstdc++6,procps"
 # Units that are of no use in a test's half minute.
 MASKED = (
     "apt-daily.timer",
@@ -43,7 +45,9 @@ def root_of(suite: str, packages: str = PACKAGES) -> Path:
     """The root file system as a tar, made once in $ASRD_TEST_CACHE (~/.cache/asrd-tests)."""
     cache = cache_directory()
     recipe = ["mmdebstrap", "--variant=minbase", f"--include={packages}"]
-    recipe += [f'--customize-hook=chroot "$1" systemctl mask {" ".join(MASKED)}', suite]
+    recipe += [f'--customize-hook=chroot "$1" systemctl mask {" ".join(MASKED)}']
+    # A machine of a test need not survive a power failure.
+    recipe += ['--customize-hook=echo force-unsafe-io >"$1/etc/dpkg/dpkg.cfg.d/tests"', suite]
     tar = cache / f"{suite}-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}.tar"
     with open(cache / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -102,14 +106,16 @@ class Machine:
 
 
 @contextlib.contextmanager
-def booted(*read_only: Path, tar: Path | None = None) -> Iterator[Machine]:
-    """A fresh machine, booted, with the root in `tar` (by default Debian 12's). `read_only`: host
-    directories, mounted there at the same path."""
+def booted(
+    *read_only: Path, suite: str = "bookworm", packages: str = PACKAGES
+) -> Iterator[Machine]:
+    """A fresh machine, booted. `read_only`: host directories, mounted there at the same path."""
     directory = Path(tempfile.mkdtemp(prefix="asrd-machine-"))
     root = directory / "root"
     root.mkdir()
     try:
-        subprocess.run(["tar", "-xf", str(tar or root_of("bookworm")), "-C", str(root)], check=True)
+        tar = root_of(suite, packages)
+        subprocess.run(["tar", "-xf", str(tar), "-C", str(root)], check=True)
         with _control_groups(directory.name) as groups, _nspawn(root, groups, read_only) as leader:
             machine = Machine(root, leader)
             wait_for("the machine to be up", partial(_is_up, machine), _BOOT_SECONDS)

@@ -37,7 +37,7 @@ def install(machine: Machine, *debs: Path) -> str:
     """Installs the packages with apt, and returns its output; the machine has no network."""
     return machine.run(
         "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "--quiet",
-        "--no-install-recommends", *map(str, debs), timeout=120,
+        "--no-install-recommends", "--allow-downgrades", *map(str, debs), timeout=120,
     ).stdout  # fmt: skip
 
 
