@@ -2,8 +2,8 @@
 
 import contextlib
 import os
-import sys
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
