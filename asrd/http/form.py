@@ -39,6 +39,8 @@ _SERVER_VAD = {
     "prefix_padding_ms": "speech_pad_ms",
     "silence_duration_ms": "min_silence_duration_ms",
 }
+# Characters of a value that is no text; TOML takes seconds for a name with 32,000 dots.
+_DATA_MAX = 1024
 _STRATEGY = {"type": str, "threshold": float, "prefix_padding_ms": int, "silence_duration_ms": int}
 
 
@@ -95,7 +97,8 @@ def _formats(found: "_Fields") -> tuple[str, ...]:
     formats = found.list("formats")
     if not set(formats) <= FILES.keys():
         raise bad_request("formats", "must be of " + ", ".join(FILES))
-    return tuple(formats)
+    # Each is made once, however often it is asked for.
+    return tuple(dict.fromkeys(formats))
 
 
 def _options(found: "_Fields", task: str, aliases: Mapping[str, str]) -> JobOptions:
@@ -168,11 +171,11 @@ class _Fields:
         items = next((typing.get_args(one)[0] for one in kinds if typing.get_args(one)), None)
         # A temperature is a number, too.
         if items is not None and (items not in kinds or len(found.texts) > 1):
-            return [from_text(text, items) for text in self.list(name)] or None
+            return [_data(text, items) for text in self.list(name)] or None
         if len(found.texts) > 1:
             raise bad_request(name, "is given twice")
         text = "".join(found.texts).strip()
-        return from_text(text, kind) if text else None
+        return _data(text, kind) if text else None
 
     def choice(self, name: str, allowed: Sequence[str]) -> str | None:
         value: str | None = self.value(name, str)
@@ -195,12 +198,16 @@ class _Fields:
         for text in filter(None, found.texts):
             parsed = _json(text)
             value |= parsed if isinstance(parsed, dict) else {"type": text}
-        value |= {
-            key: from_text(text, members.get(key, str)) for key, text in found.members.items()
-        }
+        value |= {key: _data(text, members.get(key, str)) for key, text in found.members.items()}
         for key in value.keys() - members.keys():
             raise bad_request(name, f"has no member {str(key)[:100]!r}")
         return value
+
+
+def _data(text: str, kind: Any) -> Any:
+    """Returns a text as data of that type. One that is none stays text, which the client's library
+    reports."""
+    return from_text(text, kind) if len(text) <= _DATA_MAX else text
 
 
 def _json(text: str) -> Any:

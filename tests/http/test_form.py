@@ -1,5 +1,6 @@
 """The fields of a request, in every spelling that clients use."""
 
+import tomllib
 from typing import Any
 
 import pytest
@@ -52,6 +53,21 @@ def test_formats_are_for_the_last_event_of_a_stream_with_times() -> None:
     wanted = read(*STREAM, *formats)
     assert (wanted.formats, wanted.ignored) == (("srt", "vtt"), ())
     assert read(STREAM[0], *formats).ignored == ("formats",)
+
+
+def test_format_that_is_asked_for_twice_is_made_once() -> None:
+    """A stream's last event could take minutes for a field of 64 KiB."""
+    assert read(*STREAM, ("formats[]", "srt,vtt,srt"), ("formats", "srt")).formats == ("srt", "vtt")
+
+
+@pytest.mark.parametrize("name", ["temperature", "suppress_tokens", "vad_parameters[threshold]"])
+def test_long_value_is_not_parsed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TOML would take a second for a name of that many parts, with all clients waiting."""
+    seen: list[str] = []
+    monkeypatch.setattr(tomllib, "loads", seen.append)
+    text = "{" + ".".join("a" * 20_000) + " = 1}"
+    assert text in str(options((name, text)))
+    assert not seen
 
 
 def test_granularities_cost_nothing_in_other_formats() -> None:
