@@ -132,6 +132,8 @@ class World:
         self.submitted = 0
         # Of each user with jobs: the work that it started with, and its jobs since then.
         self.began: dict[User, tuple[float, list[int]]] = {}
+        # The work of users who came and left since there was last no job.
+        self.away: dict[User, float] = {}
         # The most that a window has cost.
         self.dearest = 0.0
         # The ends that the next actions must hold: a job's number, and its outcome.
@@ -540,7 +542,8 @@ class World:
 
     def _begin_account(self, job: Job) -> None:
         costs = {user: self._cost(user) for user in self.began}
-        began, numbers = self.began.setdefault(job.user, (min(costs.values(), default=0.0), []))
+        least = max(min(costs.values(), default=0.0), self.away.pop(job.user, 0.0))
+        began, numbers = self.began.setdefault(job.user, (least, []))
         behind = max(costs.values(), default=0.0) - CREDIT - self._cost(job.user)
         self.began[job.user] = began + max(0.0, behind), [*numbers, job.request]
 
@@ -609,7 +612,10 @@ class World:
             self.returned.remove(number)
         _, numbers = self.began[job.user]
         if all(self.jobs[each].state == "ended" for each in numbers):
+            self.away[job.user] = self._cost(job.user)
             del self.began[job.user]
+        if not self.began:
+            self.away = {}
         held = where is not None and where[1] in self.workers[where[0]].jobs
         return [Abandon(*where)] if where is not None and held else []
 

@@ -3,10 +3,13 @@
 Users take turns by the work that their jobs have cost: the one with the least is next (start-time
 fair queueing: Goyal, Vin and Cheng, 1996). So one user's flood, or one user's hours of recordings,
 delay another user's job by the running jobs alone. A user who comes anew starts with what the least
-of the active users has cost: nobody is paid for having been away. And nobody is ahead of another
-user by more than `_CREDIT_SECONDS`, so however long one waited for a rare model, others go on.
+of the active users has cost: nobody is paid for having been away. Nor is anybody for being away for
+a moment, as users are between two steps of a live stream: what they have cost is kept until the
+others have cost as much. And nobody is ahead of another user by more than `_CREDIT_SECONDS`, so
+however long one waited for a rare model, others go on.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +21,8 @@ from asrd.wire.peer import User
 
 # Less than a client waits for a command.
 _CREDIT_SECONDS = 10.0
+# The users without jobs whose work is kept at most: more can't come again at the same time.
+_AWAY_MAX = 1000
 
 Lane = tuple[Needs, bool, bool]
 
@@ -59,6 +64,8 @@ class FairQueue:
         self._bytes, self._seconds = 0, 0.0
         self._arrivals = 0
         self._accounts: dict[User, Account] = {}
+        # The work of users without jobs.
+        self._away: dict[User, float] = {}
 
     def __len__(self) -> int:
         """Returns the number of jobs, without steps."""
@@ -109,7 +116,8 @@ class FairQueue:
         self._arrivals += 1
         job.order = self._arrivals
         costs = [account.work for account in self._accounts.values()] or [0.0]
-        account = self._accounts.setdefault(job.user, Account(work=min(costs)))
+        least = max(min(costs), self._away.pop(job.user, 0.0))
+        account = self._accounts.setdefault(job.user, Account(work=least))
         account.work = max(account.work, max(costs) - _CREDIT_SECONDS)
         account.jobs += 1
         self._in_lane(job).append(job)
@@ -177,6 +185,14 @@ class FairQueue:
         account.jobs -= 1
         if not account.jobs:
             del self._accounts[job.user]
+            self._keep_away(job.user, account.work)
+
+    def _keep_away(self, user: User, work: float) -> None:
+        least = min((account.work for account in self._accounts.values()), default=math.inf)
+        self._away[user] = work
+        self._away = {user: work for user, work in self._away.items() if work > least}
+        if len(self._away) > _AWAY_MAX:
+            del self._away[next(iter(self._away))]
 
     def _stop(self, job: Job) -> None:
         self.charge(job, job.work)

@@ -114,6 +114,36 @@ def test_newcomer_begins_with_the_least_of_the_others() -> None:
     assert names(waiting) == ["b 2", "c", "a 2"]
 
 
+def test_users_who_come_again_and_again_hold_up_nobody() -> None:
+    """Each of two live streams has one step at a time. Its user is gone between two of them."""
+    waiting = queue(job("file 1"), job("file 2"), job("step", uid=2, step=True))
+    run(waiting, next_of(waiting) or job("none"), 8.0)
+    served = []
+    for turn in range(100):
+        waiting.append(job("step", uid=3 - turn % 2, step=True))
+        one = next_of(waiting)
+        assert one is not None
+        run(waiting, one, 0.5)
+        served.append(one.request)
+        if one.request != "step":
+            break
+    assert served[-1] == "file 2"
+    # Each of the streams had as much as the file.
+    assert len(served) == 33
+    serve_all(waiting)
+    assert not (waiting._accounts or waiting._away)
+
+
+def test_users_who_are_away_are_forgotten_if_there_are_too_many() -> None:
+    waiting = queue(job("rare", uid=-1, needs=Needs("large")))
+    for uid in range(2000):
+        waiting.append(job("one", uid))
+    assert len(serve_all(waiting, "tiny")) == 2000
+    assert len(waiting._away) == 1000
+    serve_all(waiting, "large")
+    assert not waiting._away
+
+
 def test_retry_that_suits_comes_first() -> None:
     waiting = queue(job("a"), job("b"))
     give_back(waiting, job("retry of large", needs=Needs("large")))
@@ -260,7 +290,8 @@ def test_strangers_leave_half_of_the_places_to_others() -> None:
 def test_served_users_are_forgotten() -> None:
     waiting = queue(*(job(f"of {uid}", uid) for uid in range(3000)))
     assert len(serve_all(waiting, work=0.0)) == 3000
-    assert not (waiting._accounts or waiting._lanes or waiting._waiting._of_user)
+    assert not (waiting._accounts or waiting._away or waiting._lanes)
+    assert not waiting._waiting._of_user
 
 
 def test_cost_of_the_next_job_does_not_depend_on_the_queue() -> None:
