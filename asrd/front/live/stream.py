@@ -164,11 +164,16 @@ class LiveStream:
 
     def stop(self) -> tuple[Options, SpooledAudio, LiveText | None]:
         """Returns the audio and the options of the stream's job, and the text of which that is the
-        rest. The caller owns all of it."""
+        rest. The caller owns all of it. Raises TooLarge, Busy, and keeps nothing."""
         self._end()
-        # The speech may have ended in the middle of a chunk.
-        self._audio.cut(self._audio.size - self._audio.size % self._frame_bytes)
         text = self._text
+        try:
+            # The speech may have ended in the middle of a chunk, for which there was no room.
+            self._audio.cut(self._audio.size - self._audio.size % self._frame_bytes)
+        except JobError:
+            if text is not None:
+                text.close()
+            raise
         if text is None:
             return self._options, self._audio, None
         text.rest, text.length = self._base_seconds, self._length

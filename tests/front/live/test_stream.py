@@ -10,6 +10,7 @@ import pytest
 
 from asrd.errors import Busy, Code
 from asrd.front.live import steps
+from asrd.front.live.stream import LiveStream
 from asrd.front.reporting import snapshot
 from asrd.front.spool import SpooledAudio
 from asrd.wire import frames
@@ -602,6 +603,31 @@ async def test_speech_ends_within_a_chunk_and_a_frame() -> None:
         async with serving(Recognizer(made)):
             assert (await alice.hear("transcript", "error")).get("text") == "one two"
         await alice.ping()
+
+
+async def test_speech_that_ends_within_a_chunk_for_which_there_is_no_room() -> None:
+    """The text that was kept is released with the stream."""
+    async with front() as made:
+        worker, alice = Recognizer(made), Speaker(made, ALICE)
+        alice.begin(job_id="a", end_of_speech_ms=300)
+        async with serving(worker):
+            await speak(alice, speech(TEXT))
+        [stream] = made.front.unanswered._streams
+        assert isinstance(stream, LiveStream) and made.front.transcripts.size
+        await alice.say(silence(0.5))
+        while (search := await worker.take()) and search[0]["options"].get("task") != "speech":
+            worker.done(*search)
+        assert search is not None
+        spool = made.front.spool
+        taken = spool.limit - spool.used
+        spool.add("others", taken)
+        alice.user.send_raw(frames.encode("audio-chunk", START, 3200) + silence(0.05))
+        while stream._audio._problem is None:
+            await anyio.sleep(0)
+        spool.add("others", -taken)
+        worker.done(*search)
+        error = await alice.failed()
+        assert (error["code"], error["job_id"]) == (Code.BUSY, "a")
 
 
 async def test_cancelled_stream_may_end_within_a_chunk() -> None:
