@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from asrd.errors import Code
-from asrd.http import errors
+from asrd.http import errors, sse
 from asrd.http.keys import Keys
 from asrd.http.service import Service
 from asrd.quota import Quota
@@ -192,13 +192,22 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter) or stop
 
     async def shutdown(self, *args: Any, **more: Any) -> None:
-        """Ends uploads that are not complete, and after `stop_seconds` the rest."""
+        """Ends uploads that are not complete, after `stop_seconds` the rest, and READ_SECONDS later
+        connections whose client still reads: it could take any time for a long answer."""
         self._service.uploads.end()
-        seconds = self._service.settings.stop_seconds
-        timer = asyncio.get_running_loop().call_later(seconds, self._service.answers.end)
+        loop, seconds = asyncio.get_running_loop(), self._service.settings.stop_seconds
+        timers = (
+            loop.call_later(seconds, self._service.answers.end),
+            loop.call_later(seconds + sse.READ_SECONDS, self._abort),
+        )
         await super().shutdown(*args, **more)
-        timer.cancel()
+        for timer in timers:
+            timer.cancel()
         self._notifier.close()
+
+    def _abort(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A second signal ends the wait, a third one the requests."""

@@ -4,6 +4,7 @@ import resource
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -270,3 +271,23 @@ def test_answer_that_is_not_read_is_dropped(impatient: HttpProgram) -> None:
             sock.sendall(whole(file()))
             wait_for("the answer", lambda: "answered 200" in impatient.log)
             wait_for("no descriptor", lambda: open_descriptors(impatient.process.pid) <= before)
+
+
+def test_slow_reader_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    settings = "drain_seconds = 0\nstop_seconds = 0.1"
+    words = "word " * 1_000_000
+    with (
+        FakeDaemon(tmp_path / "asrd.sock", [answer(words)]) as fake,
+        HttpProgram(tmp_path, fake.path, settings, module="tests.support.impatient") as program,
+        program.connect() as sock,
+    ):
+        sock.sendall(whole(file()))
+        wait_for("the answer", lambda: "answered 200" in program.log)
+        program.terminate()
+        found = 0
+        while data := sock.recv(1 << 15):
+            found += len(data)
+            # Fast enough for a client that has its time.
+            time.sleep(0.03)
+        assert program.process.wait(PATIENCE) == 0
+    assert found < len(words)
