@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,13 +57,17 @@ class Panic:
 
 
 # Gets `loading` with what the model's files say, before the engine is imported.
-Announce = Callable[[worker_events.Loading], None]
+Announce = Callable[[worker_events.Loading], object]
 Message = worker_events.WorkerEvent | LoadFailed | Panic
 
 
 class Inference:
     """Owns the engine's threads and the turn word. `fileno` is readable while `take_messages` has
-    something new."""
+    something new.
+
+    A thread goes on only when its window or its answer has been taken and sent: the next call of
+    the engine may end the process, and what is done must not end with it.
+    """
 
     _engine: Engine[Any]
     _trimmer: Trimmer
@@ -71,7 +75,7 @@ class Inference:
     def __init__(self, turn_word: TurnWord) -> None:
         self.turn_word = turn_word
         self.turns = Turns(turn_word.write)
-        self._messages: deque[Message] = deque()
+        self._messages: deque[tuple[Message, threading.Event]] = deque()
         self._wake = OwnedFd(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
 
     def fileno(self) -> int:
@@ -85,14 +89,21 @@ class Inference:
         """Runs a task; the model must be loaded. Its answer (Done or Failed) comes as a message."""
         self._start_thread(self._run_in_turns, task)
 
-    def take_messages(self) -> list[Message]:
-        """Returns the new messages. Call it when `fileno` is readable."""
+    def take_messages(self) -> Iterator[Message]:
+        """Yields the new messages; each counts as sent when the next one is asked for. Call it when
+        `fileno` is readable."""
         os.eventfd_read(self._wake.fileno())
-        return [self._messages.popleft() for _ in range(len(self._messages))]
+        for _ in range(len(self._messages)):
+            message, sent = self._messages.popleft()
+            yield message
+            sent.set()
 
-    def _post(self, message: Message) -> None:
-        self._messages.append(message)
+    def _post(self, message: Message) -> threading.Event:
+        """Returns what is set when the message has been sent."""
+        sent = threading.Event()
+        self._messages.append((message, sent))
         os.eventfd_write(self._wake.fileno(), 1)
+        return sent
 
     def _start_thread(self, work: Callable[[Any], None], on: Any) -> None:
         # A daemon: a hang in a C extension must not keep the process alive.
@@ -123,7 +134,7 @@ class Inference:
     def _run_in_turns(self, task: Task) -> None:
         task.thread = threading.get_ident()
         self.turns.join(task)
-        self._post(answer := self._run(task))
+        self._post(answer := self._run(task)).wait()
         self._trimmer.after_job()
         # After a panic or a fatal failure it keeps the turn: no other job may meet a broken engine,
         # or be blamed for it, before the process ends.
@@ -185,7 +196,7 @@ class Inference:
 
         def on_checkpoint(checkpoint: Checkpoint) -> None:
             segments = tuple(dump(segment) for segment in task.segments)
-            self._post(JobWindow(job.key, checkpoint, _text(task.segments), segments))
+            self._post(JobWindow(job.key, checkpoint, _text(task.segments), segments)).wait()
             task.pass_checkpoint()
 
         # It may have been cancelled or suspended before its first turn.

@@ -14,7 +14,7 @@ from asrd.wire.fds import Closing
 from asrd.wire.options import Options
 from asrd.wire.records import WINDOW_SECONDS, AudioFormat, Checkpoint, Segment
 from asrd.wire.turn_word import TurnWord
-from asrd.worker.inference import Announce, Inference
+from asrd.worker.inference import Announce, Inference, Message
 from asrd.worker.tasks import Task
 from asrd.worker.worker import Worker
 from tests.support.raw import PATIENCE, Peer, memfd
@@ -128,9 +128,17 @@ class EndableInference(Inference):
             self.turns.leave(kept)
         self._ended.release()
 
+    def _post(self, message: Message) -> threading.Event:
+        sent = super()._post(message)
+        if self._ending.is_set():
+            sent.set()
+        return sent
+
     def end(self) -> None:
         """Waits for the jobs, and closes."""
         self._ending.set()
+        for _, sent in self._messages:
+            sent.set()
         for _ in range(self._started):
             assert self._ended.acquire(timeout=PATIENCE)
         self._wake.close()

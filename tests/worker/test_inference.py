@@ -2,6 +2,7 @@
 
 import os
 import select
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ def loaded(engine: FakeEngine) -> Iterator[Inference]:
 
 def messages(inference: Inference) -> list[Message]:
     assert select.select([inference], [], [], PATIENCE)[0]
-    return inference.take_messages()
+    return list(inference.take_messages())
 
 
 def all_until(inference: Inference, ends: int = 1) -> list[Message]:
@@ -118,6 +119,24 @@ def test_window_carries_its_segments_once() -> None:
     assert [len(each.segments) for each in (first, second, done)] == [1, 1, 1]
     assert second.checkpoint == Checkpoint(6000, 60.0, 2)
     assert done.audio_seconds == length("a|b|c")
+
+
+def test_engine_goes_on_only_when_what_is_done_has_been_sent() -> None:
+    """Its next call may end the process."""
+    engine, one = FakeEngine(), task("a|b")
+    with loaded(engine) as inference:
+        inference.submit(one)
+        for step, kind in ("run a", JobWindow), ("run b", Done):
+            assert select.select([inference], [], [], PATIENCE)[0]
+            wait_for("it to wait", lambda: innermost(one.thread) == "wait")
+            assert engine.steps[-1] == step
+            (message,) = inference.take_messages()
+            assert isinstance(message, kind)
+
+
+def innermost(thread: int) -> str:
+    """The function that a thread is in."""
+    return sys._current_frames()[thread].f_code.co_name
 
 
 def test_resumed_job_goes_on_from_its_checkpoint() -> None:
