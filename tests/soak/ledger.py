@@ -7,6 +7,7 @@ promise are only counted, so that a campaign of hours needs no more memory than 
 
 import contextlib
 import math
+import re
 import threading
 import time
 from collections import Counter, deque
@@ -21,6 +22,7 @@ _SHOWN = 20
 # No job lives longer, so that older faults can't have affected one.
 _FAULT_SECONDS = 600.0
 _LOG_BEFORE, _LOG_AFTER = 2_000, 4_000
+_LINE = 500
 
 
 class Ledger:
@@ -203,4 +205,12 @@ class Ledger:
         with open(self._log, "rb") as file:
             file.seek(start)
             log = file.read(_LOG_BEFORE + _LOG_AFTER).decode(errors="replace")
+        if job is not None and not job.nameless:
+            lines += ["  the daemon's log on it:", *self._log_on(job.id)]
         return "\n".join(["", *lines, "  the daemon's log around it:", log])
+
+    def _log_on(self, name: str) -> list[str]:
+        """All lines that name a job: a death may come long after the request."""
+        word = re.compile(rf"\b{re.escape(name)}\b")
+        with open(self._log, errors="replace") as log:
+            return [f"  {line.rstrip()[:_LINE]}" for line in log if word.search(line)]
