@@ -18,7 +18,7 @@ from asrd.demo import SAMPLES
 from asrd.errors import ConnectionLost
 from asrd.wire import frames
 from asrd.wire.fds import OwnedFd
-from tests.soak.honest import CUT_OFF, FILE, Context, Line, ask_somehow, insistent
+from tests.soak.honest import CUT_OFF, FILE, HANG_SECONDS, Context, Line, ask_somehow, insistent
 from tests.soak.oracle import Job, Kind
 from tests.support.raw import PCM, Peer, memfd
 
@@ -136,10 +136,11 @@ def hang_up(context: Context) -> None:
         peer.send_raw(message[: context.chance.randint(0, edge)])
 
 
+@_may_be_cut_off
 def stall(context: Context) -> None:
     """Stops in the middle of a frame: the daemon must end the connection."""
     pieces = [b'{"type": "trans', b'{"type": "transcribe", "payload_length": 1000}\nabc']
-    with Peer.connect(context.socket) as peer:
+    with _served(context) as peer:
         peer.send_raw(context.chance.choice(pieces))
         _must_end(context, peer, "a client that stalls in a frame")
 
@@ -147,8 +148,8 @@ def stall(context: Context) -> None:
 @_may_be_cut_off
 def drip(context: Context) -> None:
     """Sends a frame so slowly that it never ends: the time limit is for the whole frame."""
-    begun = time.monotonic()
-    with Peer.connect(context.socket) as peer:
+    with _served(context) as peer:
+        begun = time.monotonic()
         for byte in frames.encode("status", {"text": "x" * 1_000}):
             peer.send_raw(bytes([byte]))
             if _overdue(context, begun):
@@ -175,8 +176,7 @@ def never_read(context: Context) -> None:
 def flood_descriptors(context: Context) -> None:
     """Sends descriptors that the event does not declare, or more than any event may have."""
     count = context.chance.choice([1, frames.MAX_FDS, frames.MAX_FDS + 1, 200])
-    with memfd(b"x") as fd, Peer.connect(context.socket) as peer:
-        peer.send("ping")
+    with memfd(b"x") as fd, _served(context) as peer:
         socket.send_fds(peer.sock, [frames.encode("ping", {})], [fd.fileno()] * count)
         _must_end(context, peer, f"{count} undeclared descriptors")
 
@@ -216,7 +216,7 @@ _FORGIVEN: list[dict[str, Any]] = [
 @_may_be_cut_off
 def malformed(context: Context) -> None:
     """Sends wrong framing, which ends the connection, or a wrong field, which does not."""
-    with Peer.connect(context.socket) as peer:
+    with _served(context) as peer:
         if context.chance.random() < 0.6:
             peer.send_raw(context.chance.choice(_FATAL))
             _must_end(context, peer, "a malformed frame")
@@ -262,6 +262,19 @@ def spy(context: Context) -> None:
             seen = "" if answer is None else json.dumps(answer.data)
             for uid in set(_USERS_JOB.findall(seen)) - {str(context.uid)}:
                 context.ledger.fail(f"user {context.uid} sees a job of user {uid}: {seen}")
+
+
+def _served(context: Context) -> Peer:
+    """A connection that a front serves: while one ends its jobs before it stops, a client waits in
+    the socket for the next."""
+    peer = Peer.connect(context.socket)
+    peer.sock.settimeout(HANG_SECONDS)
+    with ExitStack() as stack:
+        stack.callback(peer.close)
+        peer.send("ping")
+        peer.receive_kind()
+        stack.pop_all()
+    return peer
 
 
 def _overdue(context: Context, begun: float) -> bool:
