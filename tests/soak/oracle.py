@@ -1,6 +1,7 @@
 """The promises of asrd for one job, given the request and the faults during its life."""
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -151,8 +152,11 @@ def _excused(job: Job, around: list[Fault], limits: Limits) -> bool:
     if job.outcome == "unavailable":
         return len({f.target for f in around if f.what in ABSENT}) >= limits.workers
     if job.outcome == "lost":
-        # A front that is asked to stop answers the jobs that it has accepted; a killed one can't.
-        return bool(front - GENTLE) or (bool(front) and job.accepted is None)
+        # A front that is asked to stop answers the jobs that it has accepted. One that is asked
+        # twice ends at once, and a killed one can't answer.
+        asked = Counter(f.pid for f in around if f.target == "front" and f.what in GENTLE)
+        ended = bool(front - GENTLE) or max(asked.values(), default=0) > 1
+        return ended or (bool(front) and job.accepted is None)
     if job.outcome == "worker-crashed":
         return len(deaths) >= limits.attempts
     if job.outcome == "deadline-exceeded":

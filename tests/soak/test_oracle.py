@@ -36,6 +36,8 @@ KILLED = "SIGKILL to worker 0"
         ("lost", False, ("SIGTERM to front",), True),
         ("lost", True, ("SIGTERM to front",), False),
         ("lost", True, ("restart to front",), False),
+        ("lost", True, ("restart to front", "SIGTERM to front"), True),
+        ("lost", True, ("restart to front", "SIGTERM to worker 0"), False),
         ("lost", True, ("SIGKILL to front",), True),
         ("lost", True, ("SIGSTOP to front",), True),
         # A full disk is an excuse for `busy` alone.
