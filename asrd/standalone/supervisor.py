@@ -25,6 +25,7 @@ from anyio.abc import TaskGroup
 from asrd.errors import AsrdError, ConfigError
 from asrd.exitcodes import EXIT_CANNOT_LOAD, EXIT_IDLE
 from asrd.standalone import child
+from asrd.standalone.exits import description, oom_kills
 from asrd.systemd import LISTEN_FDS_START
 from asrd.wire import fdsocket
 from asrd.wire.fds import OwnedFd
@@ -203,7 +204,7 @@ class Supervisor:
             unit.last_exit = f"could not be started: {error.strerror}"
             return None
         unit.starts += 1
-        unit._watchdog_bit = False
+        unit._watchdog_bit, kills = False, oom_kills()
         unit._pidfd = pidfd
         try:
             async with anyio.create_task_group() as tasks:
@@ -214,8 +215,7 @@ class Supervisor:
         finally:
             code = _reap(unit.pid, pidfd)
             unit.pid = unit._pidfd = None
-        # The words of systemd/restart-backoff.
-        unit.last_exit = _description(code) + " (watchdog)" * unit._watchdog_bit
+        unit.last_exit = description(code, unit._watchdog_bit, oom_kills() > kills)
         if not unit.stopping.is_set():
             log.warning("%s: %s", unit.name, unit.last_exit)
         return code
@@ -338,15 +338,6 @@ def _reap(pid: int, pidfd: OwnedFd) -> int:
         signal.pidfd_send_signal(pidfd.fileno(), signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     return os.waitstatus_to_exitcode(status)
-
-
-def _description(code: int) -> str:
-    if code >= 0:
-        return f"exited with {code}"
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"killed by signal {-code}"
 
 
 def expect_children() -> None:

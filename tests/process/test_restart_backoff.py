@@ -9,13 +9,19 @@ import pytest
 from tests.support.paths import ROOT
 
 SCRIPT = ROOT / "systemd" / "restart-backoff"
-KILLED = {"EXIT_CODE": "killed", "EXIT_STATUS": "SEGV"}
 
 
-def run(event: str, file: Path, result: str = "signal") -> "subprocess.CompletedProcess[str]":
+def run(
+    event: str, file: Path, result: str = "signal", signal: str = "SEGV"
+) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         ["/bin/sh", str(SCRIPT), event, str(file)],
-        env={**os.environ, **KILLED, "SERVICE_RESULT": result},
+        env={
+            **os.environ,
+            "EXIT_CODE": "killed",
+            "EXIT_STATUS": signal,
+            "SERVICE_RESULT": result,
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -32,10 +38,32 @@ def test_restart_delay_grows_until_the_worker_is_ready(tmp_path: Path) -> None:
     assert file.read_text().strip() == "0"
 
 
-@pytest.mark.parametrize("result", ["oom-kill", "watchdog"])
-def test_systemds_reason_for_a_kill_is_reported(tmp_path: Path, result: str) -> None:
-    assert run("ended", tmp_path / "0", result).returncode == 0
-    assert (tmp_path / "0.env").read_text() == f"ASRD_LAST_EXIT='killed by SIGSEGV ({result})'\n"
+@pytest.mark.parametrize(
+    ("result", "signal", "words"),
+    [
+        ("oom-kill", "KILL", "out of memory (killed by SIGKILL)"),
+        ("watchdog", "ABRT", "killed by SIGABRT (watchdog)"),
+        ("signal", "KILL", "killed by SIGKILL"),
+    ],
+)
+def test_systemds_reason_for_a_kill_is_reported(
+    tmp_path: Path, result: str, signal: str, words: str
+) -> None:
+    assert run("ended", tmp_path / "0", result, signal).returncode == 0
+    assert (tmp_path / "0.env").read_text() == f"ASRD_LAST_EXIT='{words}'\n"
+
+
+@pytest.mark.parametrize(
+    ("signal", "words"),
+    [("KILL", "killed by SIGKILL, perhaps out of memory"), ("SEGV", "killed by SIGSEGV")],
+)
+def test_kernels_count_of_kills_is_a_hint(tmp_path: Path, signal: str, words: str) -> None:
+    assert run("ready", tmp_path / "0").returncode == 0
+    # The count when the worker was ready; it only grows.
+    (tmp_path / "0.oom").write_text("fewer\n")
+    for expected in (words, f"killed by SIG{signal}"):
+        assert run("ended", tmp_path / "0", "signal", signal).returncode == 0
+        assert (tmp_path / "0.env").read_text() == f"ASRD_LAST_EXIT='{expected}'\n"
 
 
 def test_empty_counter_file_means_no_delay(tmp_path: Path) -> None:
