@@ -53,6 +53,11 @@ class FrontSettings:
     worker_dir: str = _path(
         "/run/asrd/worker", "The directory of the workers' sockets, one NAME.sock each."
     )
+    crash_file: str = _path(
+        "/run/asrd/front/crashes.json",
+        "The file that keeps the workers' last crashes for the next front; its directory must be "
+        "there.",
+    )
     queue_max: int = field(
         integer(0, 100_000),
         64,

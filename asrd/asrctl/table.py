@@ -40,7 +40,7 @@ def crash_page(snapshot: Snapshot) -> str:
     """Returns the workers' deaths, the last one first: a line for each job, and below them the last
     output of the engine on stderr."""
     if not snapshot.crashes:
-        return "no worker has died since asrd was started\n"
+        return "no crash of a worker is known\n"
     rows = [_CRASH_COLUMNS]
     notes = {}
     for crash in reversed(snapshot.crashes):

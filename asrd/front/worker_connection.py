@@ -17,7 +17,9 @@ from typing import Any, Protocol
 import anyio
 from anyio.abc import TaskGroup
 
-from asrd.errors import Cause, FieldError, ProtocolError
+from asrd.errors import Cause, Code, FieldError, ProtocolError
+from asrd.front.discovery import connected
+from asrd.front.early_deaths import EarlyDeaths
 from asrd.front.reporting.crashes import Crash, JobRef
 from asrd.front.scheduling.scheduler import UnknownKey
 from asrd.safe_text import one_line
@@ -49,6 +51,9 @@ _RETRY_FIRST, _RETRY_LAST = 0.05, 5.0
 _FAILED_FIRST, _FAILED_LAST = 1.0, 60.0
 # Refused connections in a row that make a worker `down`: a restarting socket unit refuses a few.
 _REFUSALS = 4
+# A worker that sends nothing for so many seconds after it was connected to is `down`: it reports
+# itself before it loads its model.
+_SILENT_SECONDS = 60.0
 # A full backlog means that the worker is there, but slow to accept.
 _NOT_REFUSED = EXHAUSTED | {errno.EAGAIN}
 
@@ -87,6 +92,12 @@ class WorkerInfo:
     alive_seconds: float | None = None
     stalled_seconds: float = 0.0
 
+    def forget_model(self) -> None:
+        """Drops what is known of the loaded model: the process with it is gone, and the next one
+        may have another."""
+        self.device = self.compute_type = None
+        self.load_seconds = 0.0
+
 
 class Owner(Protocol):
     """The front, as a connection reports to it: at once, and in the order of the events."""
@@ -118,6 +129,9 @@ class WorkerConnection:
         # The reason that the process gave for its end, and its cause.
         self._fatal: tuple[str, Cause] | None = None
         self._delay = _RETRY_FIRST
+        self._early_deaths = EarlyDeaths()
+        # The reason that was reported last.
+        self._reason = ""
         # The jobs that the process has not answered, by key, including cancelled ones.
         self._given: dict[int, JobRef] = {}
         self._turn_word: TurnWord | None = None
@@ -175,7 +189,7 @@ class WorkerConnection:
         if self._asleep:
             await self._woken.wait()
         elif reason is not None:
-            self._owner.worker_failed(self, False, reason)
+            self._failed_to_start(reason)
             await self._pause(_FAILED_FIRST, _FAILED_LAST)
         elif self._ready and not self._left:
             # The next one starts by itself and takes longer than this to load.
@@ -187,14 +201,13 @@ class WorkerConnection:
         refusals = 0
         while True:
             try:
-                return _connected(self.path)
+                return connected(self.path)
             except OSError as error:
                 if error.errno not in _NOT_REFUSED:
                     refusals += 1
                     if refusals == _REFUSALS:
-                        self.info.loads = False
                         text = f"nothing listens at {self.path}: {error.strerror}"
-                        self._owner.worker_failed(self, True, text)
+                        self._failed_to_start(text, down=True)
             await self._pause(_RETRY_FIRST, _RETRY_LAST)
 
     async def _pause(self, first: float, last: float) -> None:
@@ -210,6 +223,8 @@ class WorkerConnection:
         decoder = frames.Decoder(_LIMITS)
         connection = Connection(sock, decoder, self._tasks, self._buffer, output_max=_OUTPUT_MAX)
         self._connection = connection
+        silence = anyio.CancelScope()
+        self._tasks.start_soon(self._watch_silence, silence, anyio.current_time())
         try:
             reason = await self._read(connection)
         except (ProtocolError, FieldError, UnknownKey, Broken) as error:
@@ -222,11 +237,11 @@ class WorkerConnection:
             self._lost("the front failed on its event", Cause.UNKNOWN)
         else:
             if reason is not None:
-                self.info.loads = False
                 return reason
             if not self._left:
                 self._lost("its connection ended without notice")
         finally:
+            silence.cancel()
             self._connection = None
             self._given.clear()
             if self._turn_word is not None:
@@ -234,6 +249,21 @@ class WorkerConnection:
                 self._turn_word = None
             connection.close()
         return None
+
+    async def _watch_silence(self, scope: anyio.CancelScope, since: float) -> None:
+        """Reports a worker that sends nothing: one process after the other dies at once, and the
+        connection waits in the socket."""
+        with scope:
+            await anyio.sleep(_SILENT_SECONDS)
+            if self.info.heard_at <= since:
+                text = f"it has reported nothing for {_SILENT_SECONDS:.0f} s after its start"
+                self._failed_to_start(text, down=True)
+
+    def _failed_to_start(self, reason: str, down: bool = False) -> None:
+        self.info.loads, self.info.pid = False, None
+        self.info.forget_model()
+        self._reason = reason
+        self._owner.worker_failed(self, down, reason)
 
     async def _read(self, connection: Connection) -> str | None:
         while True:
@@ -268,6 +298,8 @@ class WorkerConnection:
         self._explain(event)
         if event.pid != self.info.pid:
             log.info("worker %s: loading %s (pid %s)", self.name, event.model, event.pid)
+        if event.model != self.info.model:
+            self.info.forget_model()
         if event.languages or event.model != self.info.model:
             self.info.languages = event.languages
         self.info.pid, self.info.model = event.pid, event.model
@@ -284,6 +316,8 @@ class WorkerConnection:
         info.load_seconds = event.load_seconds
         info.alive_seconds, info.ended = event.alive_seconds, None
         info.loads = self._ready = True
+        self._early_deaths.end()
+        self._reason = ""
         self._owner.worker_ready(self, event)
 
     def _explain(self, event: Loading | Hello) -> None:
@@ -293,6 +327,7 @@ class WorkerConnection:
         if self._unexplained and crash is not None and last is not None and crash.is_of(last):
             crash.explain(last)
             self._owner.worker_explained(self, crash)
+            self._early_deaths.explain(crash.exit)
         self._count_death()
 
     def _count_death(self) -> None:
@@ -316,6 +351,9 @@ class WorkerConnection:
             self._fatal = f"it ended itself: {one_line(event.text)}", cause
         else:
             self._given.pop(event.key, None)
+        if event.code == Code.SHUTTING_DOWN:
+            # It ends, and the next process is due.
+            self.info.expected_at = anyio.current_time()
 
     def _done(self, event: Done) -> None:
         self._owner.job_done(self, event)
@@ -346,18 +384,10 @@ class WorkerConnection:
             self._given[turn].in_turn = True
         jobs = tuple(self._given.values())
         crash = Crash(self.name, time.time(), now, how, jobs, info.pid, info.model, seen=cause)
+        crash.loading = not self._ready
         info.last_death, info.pid = crash, None
         self._owner.worker_lost(self, crash, turn)
         self._unexplained = True
-
-
-def _connected(path: Path) -> socket.socket:
-    """Raises OSError."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        sock.connect(str(path))
-    except OSError:
-        sock.close()
-        raise
-    return sock
+        reason = self._early_deaths.add(how, now) if crash.loading else None
+        if reason is not None and reason != self._reason:
+            self._failed_to_start(reason)

@@ -116,7 +116,11 @@ async def supervised(
             front_sockets["status"] = listen(front.status_socket, PUBLIC_MODE)
         if front.wyoming:
             front_sockets["wyoming"] = stack.enter_context(bind_tcp(front.wyoming))
-        shared = {"ASRD_CONFIG": str(config), "ASRD_FRONT_WORKER_DIR": str(worker_dir)}
+        shared = {
+            "ASRD_CONFIG": str(config),
+            "ASRD_FRONT_WORKER_DIR": str(worker_dir),
+            "ASRD_FRONT_CRASH_FILE": str(directory / "crashes.json"),
+        }
         threads = threads_variable(pool.workers)
         # The front has no model to load.
         timeouts = replace(pool.timeouts, start=min(pool.timeouts.start, _FRONT_START_SECONDS))

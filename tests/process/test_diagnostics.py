@@ -187,8 +187,10 @@ def test_stored_stderr_goes_to_the_next_process_only(daemon: Daemon) -> None:
 
     front = daemon.front_pid()
     daemon.kill(number=signal.SIGSEGV)
-    explained(daemon)
+    crash = explained(daemon)
     os.kill(front, signal.SIGKILL)
     wait_for("the front's death", lambda: not alive(front))
     daemon.wait_until_serving()
+    # The next front knows the crash, too.
+    assert crashes(daemon) == [crash]
     assert (kept(daemon.front_pid()), kept(daemon.pid_of())) == (0, 1)

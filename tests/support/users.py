@@ -103,7 +103,9 @@ class Users:
     """A front with one worker that never loads its model, so that every accepted job waits."""
 
     def __init__(self, tasks: TaskGroup, **settings: Any) -> None:
-        self.settings = FrontSettings(worker_dir="/nonexistent", **settings)
+        self.settings = FrontSettings(
+            worker_dir="/nonexistent", crash_file="/nonexistent/crashes.json", **settings
+        )
         self._buffer = memoryview(bytearray(fdsocket.READ_SIZE))
         self.front = Front(self.settings, self._buffer)
         self.add_worker("0")
