@@ -54,20 +54,21 @@ def _in_sandbox(host: Host, name: str, model: str) -> Finding:
         return wrong(text, f"sudo asrd add-model {model} && sudoedit {file}")
     try:
         path = _found(model)
-        if path is None or not path.exists():
+        if path is None or host.is_missing(path):
             return _complete(worker, model, "sudo asrd")
-        reader = host.worker_reader()
-        files = [file for pattern in _FILES for file in path.glob(pattern)]
+        reader, files = host.worker_reader(), []
+        seen = os.access(path, os.R_OK | os.X_OK)
+        if seen:
+            files = [file for pattern in _FILES for file in path.glob(pattern)]
         # In the cache of the hub, they are links into another directory.
-        every = [part for each in (path, *files) for part in parts(each)]
-        if closed := reader.closed(every):
+        if closed := reader.closed(part for each in (path, *files) for part in parts(each)):
             paths = " ".join(map(str, closed))
             return wrong(f"{worker}{reader.name} can't read {paths}", f"sudo chmod a+rX {paths}")
-        if all(os.access(file, os.R_OK) for file in files):
+        if seen and all(os.access(file, os.R_OK) for file in files):
             return _complete(worker, model, "sudo asrd")
     except PermissionError as error:
         return unseen(f"{worker}{error.filename or model} is closed to {host.user()}")
-    return unseen(f"{worker}{path} has files that {host.user()} can't read, but workers can")
+    return unseen(f"{worker}{path} is closed to {host.user()}, but not to workers")
 
 
 def _found(model: str) -> Path | None:

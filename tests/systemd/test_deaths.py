@@ -7,8 +7,9 @@ import pytest
 
 from tests.support.paths import ROOT
 from tests.support.raw import wait_for
+from tests.support.systemd.memory import host_pid, little_memory
 from tests.support.systemd.nspawn import SUITES
-from tests.support.systemd.service import OUTSIDER, SAMPLES, TEXT, Service
+from tests.support.systemd.service import INSIDER, OUTSIDER, SAMPLES, TEXT, Service
 
 pytestmark = [pytest.mark.systemd, pytest.mark.suites(*SUITES)]
 
@@ -81,6 +82,20 @@ def test_worker_that_dies_at_start_is_restarted_with_pauses(service: Service) ->
 
 def running(service: Service) -> list[str]:
     return [job["job_id"] for job in service.worker()["jobs"]]
+
+
+def test_worker_that_the_kernel_kills_for_its_memory_is_named(service: Service) -> None:
+    """In a container systemd has no memory controller, and sees only SIGKILL."""
+    killed = service.pid(WORKER)
+    argv = ["asrctl", "transcribe", f"{SAMPLES}/en-minute.flac"]
+    with little_memory(host_pid(service.machine, killed)):
+        assert service.machine.output(*argv, user=INSIDER)
+    crash = wait_for("the report", lambda: _crash(service, killed))
+    assert crash["exit"] in (
+        "killed by SIGKILL, perhaps out of memory",
+        "out of memory (killed by SIGKILL)",
+    )
+    assert service.worker()["failures"]["out-of-memory"] == 1
 
 
 def test_crash_report_has_signal_job_and_stderr(service: Service) -> None:
