@@ -1,6 +1,5 @@
 """A process of a machine that runs out of memory, by the kernel's own hand."""
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,10 +27,10 @@ def little_memory(pid: int) -> Iterator[None]:
 
 def host_pid(machine: Machine, pid: int) -> int:
     """The number that the host has for a process of the machine."""
-    space = os.readlink(machine.inside.parent / "ns" / "pid")
+    space = (machine.inside.parent / "ns" / "pid").readlink()
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if os.readlink(process / "ns" / "pid") == space:
+            if (process / "ns" / "pid").readlink() == space:
                 status = (process / "status").read_text()
                 if re.search(rf"^NSpid:.*\s{pid}$", status, re.MULTILINE):
                     return int(process.name)
