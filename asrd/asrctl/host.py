@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,6 +16,9 @@ from asrd.snapshot import Snapshot, read_snapshot
 
 _PROPERTIES = "Id,LoadState,ActiveState,Result,NRestarts,StatusText"
 _PROPERTIES += ",DevicePolicy,DeviceAllow,PrivateDevices,UnitFileState,FragmentPath,Listen"
+
+# Names that systemctl takes for an instance of a unit; with another one it shows no unit at all.
+_INSTANCE = re.compile(r"[\w.:@-]+", re.ASCII)
 
 # The properties of a unit.
 Unit = dict[str, str]
@@ -55,7 +59,8 @@ class Host:
     def worker_files(self) -> list[str]:
         """Returns the names of the workers that have a settings file."""
         files = self.config.parent.glob("worker-*.toml")
-        return sorted(path.stem.removeprefix("worker-") for path in files)
+        names = (path.stem.removeprefix("worker-") for path in files)
+        return sorted(filter(_INSTANCE.fullmatch, names))
 
     def worker_file(self, name: str) -> Path:
         return self.config.with_name(f"worker-{name}.toml")
