@@ -16,6 +16,7 @@ from asrd.snapshot import Snapshot, read_snapshot
 
 _PROPERTIES = "Id,LoadState,ActiveState,Result,NRestarts,StatusText"
 _PROPERTIES += ",DevicePolicy,DeviceAllow,PrivateDevices,UnitFileState,FragmentPath,Listen"
+_PROPERTIES += ",ExecMainStartTimestampMonotonic"
 
 # Names that systemctl takes for an instance of a unit; with another one it shows no unit at all.
 _INSTANCE = re.compile(r"[\w.:@-]+", re.ASCII)

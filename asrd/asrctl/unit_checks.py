@@ -1,5 +1,6 @@
 """The checks of systemd's units, for `asrctl doctor`."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,8 +8,9 @@ from asrd.asrctl.finding import Finding, ok, wrong
 from asrd.asrctl.host import Host, Unit
 from asrd.errors import AsrdError
 
-# A worker with so many restarts is in a loop.
-_MANY_RESTARTS = 5
+# A service with so many restarts is in a loop, unless its process runs for so many seconds. Pauses
+# between restarts are 8 s at most (systemd/restart-backoff).
+_MANY_RESTARTS, _SETTLED_SECONDS = 5, 20.0
 _FRONT_SOCKETS = ("asrd.socket", "asrd-status.socket")
 ENABLE_WORKER = "sudo systemctl enable --now asr-worker@0.socket"
 
@@ -114,7 +116,15 @@ def services(host: Host) -> Iterator[Finding]:
         elif unit["ActiveState"] == "failed":
             text = f"{name} has failed: {unit['StatusText'] or unit['Result']}"
             yield wrong(text, see=logs)
-        elif int(unit["NRestarts"] or 0) >= _MANY_RESTARTS:
+        elif _is_looping(unit):
             yield wrong(f"{name} was restarted {unit['NRestarts']} times", see=logs)
         else:
             yield ok(f"{name} is {unit['ActiveState']}")
+
+
+def _is_looping(unit: Unit) -> bool:
+    """Returns True if it is restarted again and again now. systemd counts its restarts however long
+    ago they were, until an admin restarts it."""
+    started = int(unit["ExecMainStartTimestampMonotonic"] or 0) / 1e6
+    settled = time.monotonic() - started > _SETTLED_SECONDS
+    return int(unit["NRestarts"] or 0) >= _MANY_RESTARTS and not settled

@@ -1,5 +1,6 @@
 """The doctor's checks of systemd's units; tests/systemd/test_doctor.py applies what they print."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,10 @@ def test_unit_that_does_not_run(
     ("change", "text"),
     [
         ({"ActiveState": "failed", "StatusText": "cannot load: no"}, "has failed: cannot load: no"),
-        ({"NRestarts": "17"}, "was restarted 17 times"),
+        (
+            {"NRestarts": "17", "ExecMainStartTimestampMonotonic": str(1 << 62)},
+            "was restarted 17 times",
+        ),
     ],
 )
 def test_service_whose_log_has_the_reason(
@@ -89,6 +93,15 @@ def test_service_whose_log_has_the_reason(
     (found,) = (each for each in unit_checks.services(host) if each.verdict is Verdict.WRONG)
     assert found.text == f"{unit} {text}"
     assert (found.fix, found.see) == (None, f"journalctl -b -n 50 -u {unit}")
+
+
+def test_service_that_was_restarted_often_and_runs_now_is_in_order(host: FakeHost) -> None:
+    started = int((time.monotonic() - 20.1) * 1e6)
+    host.known["asrd.service"] |= {
+        "NRestarts": "17",
+        "ExecMainStartTimestampMonotonic": str(started),
+    }
+    assert wrongs(unit_checks.services(host)) == []
 
 
 def test_socket_that_fails_because_its_service_is_masked_is_not_reported(host: FakeHost) -> None:

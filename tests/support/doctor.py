@@ -16,6 +16,7 @@ SOUND = {
     "LoadState": "loaded", "ActiveState": "active", "Result": "success", "NRestarts": "0",
     "StatusText": "", "DevicePolicy": "closed", "DeviceAllow": "char-nvidia* rw",
     "PrivateDevices": "no", "UnitFileState": "enabled", "FragmentPath": "", "Listen": "",
+    "ExecMainStartTimestampMonotonic": "0",
 }  # fmt: skip
 NAMES = ["asrd.socket", "asrd-status.socket", "asr-worker@0.socket"]
 NAMES += ["asrd.service", "asr-worker@0.service"]
