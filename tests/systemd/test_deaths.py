@@ -125,6 +125,9 @@ def test_crash_report_has_signal_job_and_stderr(service: Service) -> None:
     # A user who may not send audio sees only that the worker died.
     stranger = _crash(service, pid, OUTSIDER)
     assert (stranger["jobs"], stranger["other_jobs"], stranger["stderr"]) == ([], 1, None)
+    # The next front has the report, too.
+    service.systemctl("restart", FRONT)
+    assert _crash(service, pid) == crash
 
 
 # The job is so long that even a slow machine kills its worker in the middle.
