@@ -70,7 +70,8 @@ def test_full_queue_is_busy_with_retry_after(front: Front) -> None:
         assert (error["code"], error["job_id"], error["retryable"]) == (Code.BUSY, "d", True)
         assert error["retry_after_ms"] > 0
         assert front.status()["queue"]["depth"] == 2
-        assert front.status()["state"] == "degraded"
+        # Back-pressure is no fault, before a job has waited for long.
+        assert front.status()["state"] == "ok"
         worker.start_job()
 
 
