@@ -215,8 +215,8 @@ class WorkerSettings(EngineOptions):
     cpu_threads: int = field(
         integer(0, 4096),
         0,
-        help="Threads of one inference on the CPU; 0: as many as there are cores, 4 at most, and a "
-        "share of them if `asrd run` has several workers.",
+        help="Threads of one inference on the CPU; 0: the cores divided by the number of workers, "
+        "4 at most.",
     )
     language: str = field(
         language_or_empty, "", help="Language of jobs without one; empty: it is detected."

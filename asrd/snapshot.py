@@ -101,6 +101,8 @@ class Worker:
     model: str | None = field(_TEXT, None)
     device: str | None = field(_TEXT, None)
     compute_type: str | None = field(_TEXT, None)
+    cpu_threads: int | None = field(_COUNT, None)
+    cores: int | None = field(_COUNT, None)
     jobs: tuple[Job, ...] = field(sequence(nested(Job), 1000), ())
     jobs_done: int = field(_COUNT, 0)
     restarts: int = field(_COUNT, 0)

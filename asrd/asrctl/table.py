@@ -8,7 +8,7 @@ from asrd.safe_text import one_line
 from asrd.snapshot import Counts, CrashedJob, Job, Snapshot, Worker
 
 _WORKER_COLUMNS = [
-    *("WORKER", "STATE", "PID", "MODEL", "DEVICE", "COMPUTE"),
+    *("WORKER", "STATE", "PID", "MODEL", "DEVICE", "COMPUTE", "THREADS"),
     *("JOBS", "AGE", "DONE", "RESTARTS", "LOAD", "LAST DEATH"),
 ]
 _CRASH_COLUMNS = [
@@ -128,6 +128,7 @@ def _worker(worker: Worker) -> list[str]:
             worker.model,
             worker.device,
             worker.compute_type,
+            worker.cpu_threads,
             _jobs_of(worker),
             duration(max(job.age_ms for job in worker.jobs) / 1000) if worker.jobs else None,
             worker.jobs_done,

@@ -74,6 +74,8 @@ class WorkerInfo:
     languages: tuple[str, ...] = ()
     device: str | None = None
     compute_type: str | None = None
+    cpu_threads: int = 0
+    cores: int = 0
     load_seconds: float = 0.0
     jobs_done: int = 0
     restarts: int = 0
@@ -281,6 +283,7 @@ class WorkerConnection:
         info = self.info
         info.pid, info.model, info.languages = event.pid, event.model, event.languages
         info.device, info.compute_type = event.device, event.compute_type
+        info.cpu_threads, info.cores = event.cpu_threads, event.cores
         info.load_seconds = event.load_seconds
         info.alive_seconds, info.ended = event.alive_seconds, None
         info.loads = self._ready = True

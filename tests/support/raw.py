@@ -200,6 +200,8 @@ HELLO = {
     "languages": ["en"],
     "device": "cpu",
     "compute_type": "int8",
+    "cpu_threads": 2,
+    "cores": 4,
     "load_seconds": 0.1,
     "speech": True,
 }

@@ -43,6 +43,8 @@ SNAPSHOT: dict[str, Any] = {
             "model": "demo",
             "device": "cpu",
             "compute_type": "int8",
+            "cpu_threads": 2,
+            "cores": 4,
             "jobs": [
                 {"job_id": "ab12", "age_ms": 1200, "audio_seconds_done": 4, "audio_seconds": 16},
                 {"job_id": "cd34", "age_ms": 300, "audio_seconds_done": 0, "audio_seconds": None},

@@ -66,6 +66,8 @@ def _worker(worker: Worker, connection: WorkerConnection, peer: Peer, now: float
         "model": info.model,
         "device": info.device,
         "compute_type": info.compute_type,
+        "cpu_threads": info.cpu_threads or None,
+        "cores": info.cores or None,
         "jobs": [_job(job, peer, now) for job in running],
         "jobs_done": info.jobs_done,
         "restarts": info.restarts,

@@ -64,6 +64,8 @@ def test_snapshot_of_a_busy_daemon() -> None:
                 "model": "tiny",
                 "device": "cpu",
                 "compute_type": "int8",
+                "cpu_threads": 2,
+                "cores": 4,
                 "jobs": [
                     {
                         "job_id": "running",
