@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-# CTranslate2's own limit: more threads were not measured.
+# CTranslate2's own limit: more threads were not measured. `asrd bench` measures them.
 THREADS_MAX = 4
 
 
@@ -26,7 +26,12 @@ def share(workers: int) -> int:
     given = os.environ.get("OMP_NUM_THREADS", "")
     if given.isdecimal() and int(given):
         return int(given)
-    return max(1, min(THREADS_MAX, usable() // workers))
+    return divided(usable(), workers)
+
+
+def divided(cores: int, workers: int) -> int:
+    """Returns the default number of threads of each worker."""
+    return max(1, min(THREADS_MAX, cores // workers))
 
 
 def _quotas(root: Path) -> Iterator[float]:

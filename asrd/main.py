@@ -1,4 +1,4 @@
-"""The `asrd` program: serve, run, transcribe, demo, fetch-model, add-model."""
+"""The `asrd` program: serve, run, transcribe, demo, bench, fetch-model, add-model."""
 
 import argparse
 import importlib
@@ -20,6 +20,7 @@ _COMMANDS = {
         "turn recordings into text, without a running daemon",
     ),
     "demo": ("asrd.standalone.demonstration", "demo", "crash a worker, and lose no request"),
+    "bench": ("asrd.standalone.bench", "bench", "find the fastest settings for this CPU"),
     "fetch-model": ("asrd.engine.fetch_model", "fetch", "download a model into the local cache"),
     "add-model": ("asrd.engine.add_model", "add", "install a model from a directory or archive"),
 }

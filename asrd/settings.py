@@ -216,7 +216,7 @@ class WorkerSettings(EngineOptions):
         integer(0, 4096),
         0,
         help="Threads of one inference on the CPU; 0: the cores divided by the number of workers, "
-        "4 at most.",
+        "4 at most. `asrd bench` measures what is fastest.",
     )
     language: str = field(
         language_or_empty, "", help="Language of jobs without one; empty: it is detected."

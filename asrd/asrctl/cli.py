@@ -96,6 +96,13 @@ def describe(args: argparse.Namespace) -> int:
     return Exit.OK
 
 
+def bench(args: argparse.Namespace) -> int:
+    # Only this command needs anyio, which comes with the engine.
+    from asrd.asrctl.bench import run
+
+    return run(args)
+
+
 def _ask(args: argparse.Namespace, question: Callable[[Client], T]) -> T:
     """Asks a question that the public status socket answers, too, for users outside the group."""
     try:
@@ -121,6 +128,12 @@ def _seconds(text: str) -> float:
     if not 0.1 <= seconds <= 86400:
         raise argparse.ArgumentTypeError("must be 0.1 to 86400 seconds")
     return seconds
+
+
+def _clients(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError("must be 1 to 64")
+    return int(text)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -177,6 +190,14 @@ def build_parser() -> argparse.ArgumentParser:
     cancelled = command(cancel, "end a job, waiting or running")
     cancelled.add_argument("job_id", metavar="JOB", help="its id, for example from `asrctl status`")
     command(describe, "the loaded models, as Wyoming's `info`")
+    timed = command(bench, "measure how fast the daemon is, in about a minute")
+    timed.add_argument("--model", metavar="NAME", help="a model that a worker has loaded")
+    timed.add_argument(
+        "--clients",
+        type=_clients,
+        metavar="N",
+        help="clients at once in the second measurement (default: as many as workers, 2 at least)",
+    )
     examined = command(doctor, "find errors in the set-up, and print the commands that fix them")
     examined.add_argument("--json", action="store_true", help="the findings as JSON")
     return parser

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from asrd.asrctl.checks import CHECKS, Finding, Verdict, unseen
 from asrd.asrctl.host import Host
+from asrd.asrctl.speed import speed
 from asrd.asrctl.streams import mention
 from asrd.safe_text import escape, safe_json
 
@@ -27,7 +28,7 @@ def doctor(args: argparse.Namespace) -> int:
 
 
 def examine(
-    host: Host, checks: Iterable[Callable[[Host], Iterable[Finding]]] = CHECKS
+    host: Host, checks: Iterable[Callable[[Host], Iterable[Finding]]] = (*CHECKS, speed)
 ) -> Iterator[Result]:
     """Yields the findings of all checks; a check that fails is something unseen."""
     for check in checks:

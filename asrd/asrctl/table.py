@@ -51,7 +51,7 @@ def crash_page(snapshot: Snapshot) -> str:
         rows += [_row([*first, *job]) for job in jobs or [[None] * 5]]
         if crash.stderr:
             notes[len(rows) - 1] = f"\n  {one_line(crash.stderr)}"
-    lines = _aligned(rows)
+    lines = aligned(rows)
     return "".join(f"{line}{notes.get(index, '')}\n" for index, line in enumerate(lines))
 
 
@@ -110,13 +110,13 @@ def _timings(snapshot: Snapshot) -> list[str]:
         rows.append([name, *(duration(v / 1000) for v in (values.p50, values.p95, values.p99))])
     factor = snapshot.real_time_factor
     rows.append(["run / audio", *(f"{v:.3f}" for v in (factor.p50, factor.p95, factor.p99))])
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _workers(snapshot: Snapshot) -> list[str]:
     if not snapshot.workers:
         return ["no workers"]
-    return _aligned([_WORKER_COLUMNS, *map(_worker, snapshot.workers)])
+    return aligned([_WORKER_COLUMNS, *map(_worker, snapshot.workers)])
 
 
 def _worker(worker: Worker) -> list[str]:
@@ -156,7 +156,8 @@ def _row(values: Sequence[object]) -> list[str]:
     return ["-" if value is None else one_line(str(value)) for value in values]
 
 
-def _aligned(rows: list[list[str]]) -> list[str]:
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Returns a line for each row, with the columns as wide as their widest cell."""
     widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(ljust, row, widths)).rstrip() for row in rows]
 

@@ -93,10 +93,11 @@ def diagnosed(host: Host) -> list[Finding]:
 def test_sound_machine_has_nothing_wrong(host: FakeHost) -> None:
     host.set_worker(model="demo")
     host.known["asr-worker@0.service"]["NRestarts"] = "4"
+    host.workers = [WORKER | {"compute_type": "int8", "cpu_threads": 2, "cores": 2}]
     results = list(doctor.examine(host))
     assert wrongs(found for _, found in results) == []
     subjects = {subject for subject, _ in results}
-    assert subjects >= {"settings", "sockets", "services", "workers", "models"}
+    assert subjects >= {"settings", "sockets", "services", "workers", "models", "speed"}
 
 
 def test_wrong_key_is_reported_with_file_and_line(host: FakeHost) -> None:

@@ -60,7 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "worker": {"engine", "wire"},
     "client": {"wire"},
     "demo": set(),
-    "asrctl": {"client", "engine", "wire"},
+    "asrctl": {"client", "demo", "engine", "wire"},
     "http": {"client", "wire"},
     "standalone": {"asrctl", "client", "demo", "engine", "wire", "worker"},
 }

@@ -318,6 +318,6 @@ def test_workers_divide_the_cores_unless_the_settings_say_how_many(tmp_path: Pat
         daemon.wait_until_ready("0", "1", "2")
         workers = daemon.workers()
     threads = {name: worker["cpu_threads"] for name, worker in workers.items()}
-    half = max(1, min(cores.THREADS_MAX, cores.usable() // 2))
+    half = cores.divided(cores.usable(), 2)
     assert threads == {"0": half, "1": 3, "2": half}
     assert {worker["cores"] for worker in workers.values()} == {cores.usable()}

@@ -18,10 +18,7 @@ def restart(service: Service) -> None:
 
 def expect(service: Service, cores_of: dict[str, int], workers: int) -> None:
     """Waits until these workers have these cores, and each its share of them."""
-    expected = {
-        name: (count, max(1, min(cores.THREADS_MAX, count // workers)))
-        for name, count in cores_of.items()
-    }
+    expected = {name: (count, cores.divided(count, workers)) for name, count in cores_of.items()}
 
     def found() -> bool:
         rows = {row["name"]: row for row in service.status()["workers"]}
