@@ -321,3 +321,10 @@ def test_workers_divide_the_cores_unless_the_settings_say_how_many(tmp_path: Pat
     half = cores.divided(cores.usable(), 2)
     assert threads == {"0": half, "1": 3, "2": half}
     assert {worker["cores"] for worker in workers.values()} == {cores.usable()}
+
+
+def test_spare_leaves_all_cores_to_the_worker(tmp_path: Path) -> None:
+    with Daemon(tmp_path, "--spares", "1") as daemon:
+        daemon.wait_until_ready("0", "1")
+        threads = [worker["cpu_threads"] for worker in daemon.workers().values()]
+    assert threads == 2 * [cores.share(1)]
