@@ -38,7 +38,8 @@ def recording(model: str | None) -> Path:
 async def measure(
     socket: str, audio: Path, clients: int, seconds: float, model: str | None = None
 ) -> Speed:
-    """Transcribes with so many clients at once until `seconds` have passed, each at least once.
+    """Transcribes with so many clients at once for `seconds`, each at least once. A request that
+    would probably end later is not begun.
 
     Raises AsrdError, the first of any client.
     """
@@ -55,7 +56,7 @@ async def measure(
             now = anyio.current_time()
             times.append(now - begun)
             lengths.append(heard.duration_ms / 1000)
-            if now >= end:
+            if now + times[-1] > end:
                 return
 
     async def one_client(end: float) -> None:

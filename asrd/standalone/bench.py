@@ -93,7 +93,7 @@ async def _measure_all(model: str, seconds: float) -> list[Result]:
     while waiting:
         left = max(0.0, end - anyio.current_time())
         way = waiting.pop(0)
-        result = Result(way, None, reason="no time was left")
+        result = Result(way, None, reason="the time was over")
         with anyio.move_on_after(left):
             share = min(_SECONDS_EACH, left / (len(waiting) + 1))
             result = await _measure(model, way, share)

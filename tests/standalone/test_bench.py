@@ -81,7 +81,7 @@ def test_no_time_at_all_is_an_error(
 ) -> None:
     monkeypatch.setenv("ASRD_CONFIG", str(tmp_path / "none.toml"))
     results = anyio.run(bench._measure_all, "demo", 0.0)
-    assert {each.reason for each in results} == {"no time was left"}
+    assert {each.reason for each in results} == {"the time was over"}
     monkeypatch.setattr(anyio, "run", lambda *_: results)
     assert main.main(["bench", "--seconds", "1"]) == 1
     assert "--seconds N allows more" in capsys.readouterr().err
