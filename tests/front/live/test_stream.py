@@ -12,6 +12,7 @@ from asrd.errors import Busy, Code
 from asrd.front.live import steps
 from asrd.front.live.stream import LiveStream
 from asrd.front.reporting import snapshot
+from asrd.front.scheduling.workers import WorkerState
 from asrd.front.spool import SpooledAudio
 from asrd.wire import frames
 from asrd.wire.peer import Peer
@@ -299,6 +300,51 @@ async def test_late_step_is_skipped() -> None:
         assert not alice.chunks and jobs(made)["failed"] == {}
         async with serving(Recognizer(made)):
             assert (await alice.end())["text"] == TEXT
+
+
+def down(made: Users) -> None:
+    """No worker can serve any more."""
+    state, now = WorkerState.DOWN, anyio.current_time()
+    made.front._perform(made.front.scheduler.worker_failed("0", state, "refused", now))
+
+
+async def test_step_that_no_worker_can_serve_for_a_moment_is_skipped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Steps of both kinds: those that were running, and those that came then."""
+    monkeypatch.setattr(steps, "_LATER", 0)
+    audio = speech(TEXT)
+    async with front() as made:
+        worker, alice = Recognizer(made), Speaker(made, ALICE)
+        async with serving(worker):
+            alice.begin(end_of_speech_ms=9000)
+            await speak(alice, audio[:48_000])
+        await alice.say(audio[48_000:96_000])
+        assert await worker.take() and await worker.take()
+        await worker.die()
+        down(made)
+        await alice.say(audio[96_000:128_000])
+        before = alice.text
+        async with serving(Recognizer(made)):
+            await ready(made)
+            await speak(alice, audio[128_000:])
+            assert len(alice.text) > len(before)
+            assert (await alice.end())["text"] == alice.text == TEXT
+        assert (jobs(made)["failed"], jobs(made)["refused"]) == ({}, {})
+
+
+async def test_step_that_no_worker_can_serve_for_long_ends_the_stream() -> None:
+    async with front(max_wait_seconds=0.001) as made:
+        worker, alice = Recognizer(made), Speaker(made, ALICE)
+        async with serving(worker):
+            alice.begin(job_id="a")
+            await speak(alice, speech(TEXT))
+        await worker.die()
+        down(made)
+        await anyio.sleep(0.01)
+        await alice.say(speech(TEXT))
+        error = await alice.failed()
+        assert (error["code"], error["job_id"]) == (Code.UNAVAILABLE, "a")
 
 
 @pytest.mark.parametrize(
