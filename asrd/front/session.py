@@ -14,11 +14,12 @@ from asrd.front.doors import Door
 from asrd.front.front import Front
 from asrd.front.live.stream import LiveStream, record, with_job_id
 from asrd.front.live.text import LiveText
+from asrd.front.refused import asks_for_stream, id_in, looks_plain
 from asrd.front.reporting import snapshot
 from asrd.front.request import Request, error, is_plain, make_request, why_refused, with_hints
 from asrd.front.scheduling.actions import Failure
 from asrd.front.spool import ClientFile, SpooledAudio
-from asrd.front.stream import DISCARD, STREAMED, Recorded, Stream
+from asrd.front.stream import DISCARD, REPLACED, STREAMED, Recorded, Stream
 from asrd.wire import client_events, frames
 from asrd.wire.client_events import (
     AudioChunk,
@@ -30,7 +31,7 @@ from asrd.wire.client_events import (
 )
 from asrd.wire.connection import Connection
 from asrd.wire.fdsocket import EXHAUSTED
-from asrd.wire.fields import dump, identifier, parse, parse_event
+from asrd.wire.fields import dump, parse, parse_event
 from asrd.wire.options import Options
 from asrd.wire.peer import Peer
 from asrd.wire.records import AudioFormat
@@ -43,9 +44,6 @@ _LAST_ERROR_SECONDS = 1.0
 # Seconds between two looks at a client that has closed its writing side (as `socat` does): it may
 # have left altogether.
 _HALF_CLOSED_SECONDS = 0.1
-_GET_ID = identifier()
-# Fields that only asrd has: a client that uses one understands errors.
-_NOT_PLAIN = "job_id", "stream", "live", "end_of_speech_ms"
 
 
 class Session:
@@ -184,6 +182,8 @@ class Session:
             case Transcribe():
                 self._transcribe(event, frame)
             case client_events.AudioStart():
+                if self._stream.knows_errors:
+                    self.stream_failed(REPLACED)
                 self._stream.start(event)
                 self._extend_stream(begins=True)
             case AudioChunk():
@@ -259,9 +259,7 @@ class Session:
         """Checks a request and submits it. Takes `audio` and `text` over. Raises FieldError,
         JobError."""
         try:
-            if (job_id := transcribe.job_id) in self._requests:
-                problem = f"{job_id!r} names an unanswered job of this connection already"
-                raise FieldError("job_id", problem)
+            self.check_job_id(transcribe.job_id)
             if isinstance(audio, SpooledAudio):
                 audio.seal()
             if is_plain(transcribe) and not audio.size:
@@ -281,6 +279,12 @@ class Session:
         if text is not None:
             text.fail = partial(self._front.cancel, request)
         self._submit(request)
+
+    def check_job_id(self, job_id: str | None) -> None:
+        """Raises FieldError if an unanswered job or live stream has it."""
+        if job_id is not None and (job_id in self._requests or job_id == self._stream.live_id):
+            problem = f"{job_id!r} names an unanswered job of this connection already"
+            raise FieldError("job_id", problem)
 
     def _submit(self, request: Request) -> None:
         limit = self._front.settings.jobs_max_per_connection
@@ -338,10 +342,10 @@ class Session:
             self._give_up_stream(frame.type, failure)
             return
         plain = False
-        if frame.type == Transcribe.TYPE and _asks_for_stream(frame) and not self._door.public:
+        if frame.type == Transcribe.TYPE and asks_for_stream(frame) and not self._door.public:
             self._stream.refuse()
-            plain = not any(frame.data.get(name) for name in _NOT_PLAIN)
-        self._refused(failure, _id(frame, "job_id"), _id(frame, "trace_id"), plain)
+            plain = looks_plain(frame)
+        self._refused(failure, id_in(frame, "job_id"), id_in(frame, "trace_id"), plain)
 
     def _give_up_stream(self, kind: str, failure: Failure) -> None:
         live = self._stream.is_live
@@ -359,7 +363,7 @@ class Session:
             self.stream_failed(why_refused(client_events.AudioStop.TYPE, problem))
 
     def stream_failed(self, failure: Failure) -> None:
-        """A step of a live stream failed, or the daemon stops."""
+        """A step of a live stream failed, another stream replaces it, or the daemon stops."""
         self._give_up_stream(AudioChunk.TYPE, failure)
 
     def _refused(
@@ -383,17 +387,3 @@ class Session:
         if self._connection is not None:
             log.debug("> %s", kind, extra={"fields": self.peer.log_fields})
             self._connection.send(kind, data)
-
-
-def _id(frame: frames.Frame, key: str) -> str | None:
-    """Returns an id that an answer may repeat: an invalid one would make the answer malformed."""
-    try:
-        value: str = _GET_ID(key, frame.data.get(key))
-    except FieldError:
-        return None
-    return value
-
-
-def _asks_for_stream(frame: frames.Frame) -> bool:
-    bare = frame.payload_length == 0 and not frame.fds
-    return bare and frame.data.get("audio") is None

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from asrd.errors import Code, FieldError
 from asrd.front.live.stream import LiveStream
+from asrd.front.request import is_plain
 from asrd.front.scheduling.actions import Failure
 from asrd.front.spool import SpooledAudio
 from asrd.wire import frames
@@ -21,7 +22,7 @@ from asrd.wire.records import AudioFormat
 
 STREAMED = frozenset({AudioStart.TYPE, AudioChunk.TYPE, AudioStop.TYPE})
 
-_REPLACED = Failure(Code.CANCELLED, "another stream has begun")
+REPLACED = Failure(Code.CANCELLED, "another stream has begun")
 _NOTHING_ANNOUNCED = Transcribe(), Options()
 
 
@@ -66,6 +67,16 @@ class Stream:
     def is_live(self) -> bool:
         return self._open is not None and isinstance(self._open.audio, LiveStream)
 
+    @property
+    def live_id(self) -> str | None:
+        """The job id of the live stream that is open."""
+        return self._open.transcribe.job_id if self._open is not None and self.is_live else None
+
+    @property
+    def knows_errors(self) -> bool:
+        """True if a stream is open whose client does not take an error for the end of all."""
+        return self._open is not None and not is_plain(self._open.transcribe)
+
     def sink(self) -> frames.Sink:
         """Returns the sink for a chunk's payload."""
         return DISCARD if self._open is None else _Sink(self._open.audio.write)
@@ -81,7 +92,7 @@ class Stream:
 
     def start(self, event: AudioStart) -> None:
         """Raises what `new_recording` raises; then the stream has not begun."""
-        self.drop(_REPLACED)
+        self.drop(REPLACED)
         opened = None
         if self._next is not None:
             format_ = AudioFormat("pcm_s16le", event.rate, event.channels)

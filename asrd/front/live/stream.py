@@ -38,6 +38,7 @@ class Owner(Client, Protocol):
     peer: Peer
     max_audio_seconds: float
 
+    def check_job_id(self, job_id: str | None) -> None: ...
     def speech_ended(self) -> None: ...
     def stream_failed(self, failure: Failure) -> None: ...
 
@@ -111,7 +112,7 @@ def _check_format(format_: AudioFormat) -> None:
 
 
 class LiveStream:
-    """Raises Busy if its user has as many jobs as it may."""
+    """Raises Busy if its user has as many jobs as it may, FieldError if its id is used already."""
 
     def __init__(
         self,
@@ -122,6 +123,7 @@ class LiveStream:
         new_recording: Callable[[], SpooledAudio],
     ) -> None:
         transcribe, options, format_ = recorded
+        owner.check_job_id(transcribe.job_id)
         peer, name = owner.peer, transcribe.user
         self.user = peer.user if name is None else peer.on_behalf_of(name)
         self.fail = owner.stream_failed
