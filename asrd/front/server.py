@@ -16,14 +16,23 @@ from asrd import systemd
 from asrd.config import config_path, load_front
 from asrd.errors import Code, ConfigError
 from asrd.front import memory_bounds
-from asrd.front.doors import MAIN, STATUS, WYOMING, Door, door_of, watch_peer
+from asrd.front.doors import MAIN, STATUS, WYOMING, Door, door_of
 from asrd.front.front import Front
 from asrd.front.reporting import snapshot
 from asrd.front.request import error
 from asrd.front.scheduling.actions import Failure
 from asrd.front.session import Session
 from asrd.journal import setup_logging
-from asrd.listener import MAIN_MODE, PUBLIC_MODE, Place, bind, bind_tcp, shown, unbind
+from asrd.listener import (
+    MAIN_MODE,
+    PUBLIC_MODE,
+    Place,
+    bind,
+    bind_tcp,
+    shown,
+    unbind,
+    watch_peer,
+)
 from asrd.settings import FrontSettings
 from asrd.wire import frames
 from asrd.wire.client_events import Error

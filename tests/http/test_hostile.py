@@ -221,3 +221,19 @@ def test_thousand_connections_at_once_have_an_answer_or_an_end(tmp_path: Path) -
             starts = {read(sock)[:12] for sock in socks}
             assert ask(program.connect(), "/nowhere", "GET", b"").status == 404
     assert starts <= {b"HTTP/1.1 404", b"HTTP/1.1 429", b""}
+
+
+def test_kernel_asks_over_tcp_whether_the_client_is_there(
+    program: HttpProgram, fake: FakeDaemon
+) -> None:
+    """A host that lost its power says nothing, and kept its place for as long as its job ran."""
+
+    def timer(sock: socket.socket) -> str:
+        ends = f"{program.port:04X}", f"{sock.getsockname()[1]:04X}"
+        lines = map(str.split, Path("/proc/net/tcp").read_text().splitlines()[1:])
+        (found,) = (line[5] for line in lines if (line[1][9:], line[2][9:]) == ends)
+        return str(found)[:2]
+
+    with program.connect_tcp() as sock:
+        # 00 is none, 01 a repetition of what was sent, 02 the question.
+        wait_for("the kernel's timer", lambda: timer(sock) == "02")
