@@ -8,6 +8,7 @@ import anyio
 from asrd.client.asyncclient import AsyncClient
 from asrd.errors import Code
 from asrd.http.errors import HttpError, busy, unready
+from asrd.http.log_limit import LogLimit
 from asrd.http.responses import Responses
 from asrd.http.upload import UploadMemory
 from asrd.quota import Quota
@@ -30,7 +31,8 @@ def descriptors(settings: HttpSettings) -> int:
 class Service:
     """`draining`: the program will end, and takes no part in what a load balancer hands out.
 
-    `uploads` and `answers` are the two parts of requests for a transcript.
+    `uploads` and `answers` are the two parts of requests for a transcript; `leavers` limits the log
+    entries about clients that leave before the end.
     """
 
     def __init__(self, settings: HttpSettings) -> None:
@@ -38,6 +40,7 @@ class Service:
         self.draining = False
         self.responses = Responses()
         self.uploads, self.answers = Part(), Part()
+        self.leavers = LogLimit()
         # Half of everything is left for the others.
         half = -(-settings.requests_max // 2)
         self._requests = Quota(settings.requests_max, half, "requests")

@@ -202,6 +202,20 @@ def test_client_that_hangs_up_cancels_its_job(
     wait_for("the log entry", lambda: "the client hung up" in program.log)
 
 
+def test_uploads_that_are_given_up_do_not_fill_the_log(tmp_path: Path) -> None:
+    with HttpProgram(tmp_path, str(tmp_path / "asrd.sock"), "drain_seconds = 0") as program:
+        before = descriptors(program.process.pid)
+        for _ in range(30):
+            with program.connect() as sock:
+                sock.sendall(head(10_000) + form(file())[:-10])
+        # All of them were accepted.
+        assert program.get("/nowhere").status == 404
+        wait_for("the end of all", lambda: descriptors(program.process.pid) <= before)
+        wait_for("a log entry", lambda: "the client hung up" in program.log)
+        # Ten in a minute, and a minute may begin meanwhile.
+        assert program.log.count("the client hung up") <= 20
+
+
 def test_client_that_times_out_cancels_its_job(program: HttpProgram, daemon: Path) -> None:
     with FakeDaemon(daemon, [never]) as fake, official(program) as client:
         with pytest.raises(openai.APITimeoutError):
