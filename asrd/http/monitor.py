@@ -52,6 +52,8 @@ class Monitor:
             return "asrd-http is stopping"
         if self._service.full:
             return "asrd-http has as many requests as it takes"
+        if self._service.memory_full:
+            return "the memory for recordings is full"
         if not any(worker.state in _SERVING for worker in snapshot.workers):
             return "no worker is ready"
         if snapshot.queue.depth >= snapshot.queue.max:

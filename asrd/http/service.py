@@ -20,6 +20,8 @@ from asrd.wire.peer import User, named
 OTHERS_MAX = 256
 # Connections at once that get an error in place of their answer. All others are cut off.
 REFUSED_MAX = 64
+# The used part of the memory for recordings from which on it counts as full.
+_FULL_SHARE = 15 / 16
 
 
 def descriptors(settings: HttpSettings) -> int:
@@ -53,6 +55,12 @@ class Service:
     @property
     def full(self) -> bool:
         return self._requests.used >= self.settings.requests_max
+
+    @property
+    def memory_full(self) -> bool:
+        """True if little is left: a recording that does not fit gives back what it has taken, so
+        that all of it is hardly ever used."""
+        return self._memory.used > _FULL_SHARE * self._memory.limit
 
     def client(self) -> AsyncClient:
         """Returns a client for one request. `busy` is the caller's answer: it is not waited out."""

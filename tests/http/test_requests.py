@@ -8,7 +8,7 @@ import pytest
 
 from asrd.prometheus import OPENMETRICS_TYPE, TEXT_TYPE
 from tests.support.daemons import descriptors
-from tests.support.fake_daemon import STATUS, FakeDaemon, answer, never
+from tests.support.fake_daemon import READY, STATUS, FakeDaemon, answer, never
 from tests.support.http import (
     BOUNDARY,
     FORM,
@@ -261,6 +261,19 @@ def test_readiness(
         found = program.get("/readyz")
         assert (found.status, found.body.decode().strip()) == (code, text)
         assert program.get("/healthz").status == 200
+
+
+def test_full_memory_for_uploads_is_not_ready(program: HttpProgram, daemon: Path) -> None:
+    """A load balancer would send more, and nothing but refusals would come back."""
+    start = b"--%b\r\n%b" % (BOUNDARY, file(bytes(1_000_000)))
+    with FakeDaemon(daemon, others=READY):
+        assert program.get("/readyz").status == 200
+        with program.connect() as one, program.connect_tcp() as two:
+            for sock in (one, two):
+                sock.sendall(head(len(start) + 1000) + start)
+            wait_for("it to be unready", lambda: program.get("/readyz").status == 503)
+            assert program.get("/readyz").body == b"the memory for recordings is full\n"
+        wait_for("it to be ready", lambda: program.get("/readyz").status == 200)
 
 
 def test_status_hides_the_jobs_of_others(program: HttpProgram, daemon: Path) -> None:
