@@ -33,10 +33,13 @@ class _Family:
 
 
 def metrics(
-    snapshot: Snapshot, openmetrics: bool = False, responses: Mapping[int, int] | None = None
+    snapshot: Snapshot | None, openmetrics: bool = False, responses: Mapping[int, int] | None = None
 ) -> str:
-    """Returns all metrics in one of the formats, with the answers of asrd-http by their status."""
-    families = [*_daemon(snapshot), *_jobs(snapshot), *_timings(snapshot), *_workers(snapshot)]
+    """Returns all metrics in one of the formats, with the answers of asrd-http by their status;
+    without a snapshot, those that need no daemon."""
+    families = [_one("gauge", "up", "1 if the daemon answers, 0 if not.", snapshot is not None)]
+    if snapshot is not None:
+        families += [*_daemon(snapshot), *_jobs(snapshot), *_timings(snapshot), *_workers(snapshot)]
     if responses is not None:
         counts = ((str(status), count) for status, count in sorted(responses.items()))
         found = _each(map(str, HTTP_STATUSES), tuple(counts), "code")
