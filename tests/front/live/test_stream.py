@@ -660,6 +660,24 @@ async def test_end_of_speech_is_searched_in_audio_that_comes_fast() -> None:
         assert all(job["size"] <= 30 * 32_000 for job in worker.jobs[:-1])
 
 
+async def test_search_that_is_far_behind_hears_all_audio() -> None:
+    """Also what the text does not need any more."""
+    async with front() as made:
+        worker, alice = Recognizer(made), Speaker(made, ALICE)
+        audio, size = silence(1) + speech("one two") + silence(40), 64_000
+        alice.begin(end_of_speech_ms=700)
+        await alice.say(audio[:8000])
+        held = await worker.take()
+        assert held is not None and held[0]["options"]["task"] == "speech"
+        async with serving(worker):
+            for place in range(8000, len(audio), size):
+                await alice.say(audio[place : place + size], 2)
+                while any(not job.needs.speech for job in made.front.scheduler.running()):
+                    await anyio.sleep(0)
+            worker.done(*held)
+            assert (await alice.hear("transcript"))["text"] == "one two"
+
+
 async def test_speech_ends_within_a_chunk_and_a_frame() -> None:
     """The rest of the chunk hurts nobody, also if the job has to start once more."""
     async with front() as made:
