@@ -69,13 +69,13 @@ class Forecast:
         knows when one that loads will be ready."""
         suitable = [] if self._workers.expected(job) else self._workers.serving_for(job)
         place = min((self._until_place(job, worker) for worker in suitable), default=0.0)
-        if self._queue.may_start(job.user):
+        if self._queue.may_start(job):
             return place
         running = (
             self._until_end(other, worker)
             for worker in self._workers.values()
             for other in worker.jobs.values()
-            if other.user == job.user and not other.ended
+            if other.user == job.user and not (other.ended or other.step)
         )
         return max(place, min(running, default=0.0))
 

@@ -39,8 +39,8 @@ Rules:
    `max_load_seconds` at most. It runs for `max_run_seconds` of its own turns at most.
 11. A worker's reports are not trusted: no job has had more turns than there was time, and a place
    that it was resumed from is no progress.
-12. A step of a live stream costs its user turns like a job, but is none: it counts in no limit of
-   the queue and no number, is never `busy`, and waits behind all jobs of its user.
+12. A step of a live stream costs its user turns like a job, but is none: it counts in no limit and
+   no number, is never `busy`, and waits behind all jobs of its user that may start.
 """
 
 import math
@@ -346,7 +346,7 @@ class Scheduler:
 
     def _wake(self, jobs: Iterable[Job]) -> None:
         """Wakes sleeping workers for jobs that wait."""
-        wanted = (job for job in jobs if self.queue.may_start(job.user))
+        wanted = filter(self.queue.may_start, jobs)
         for worker in self.workers.sleepers_for(wanted):
             worker.state, worker.woken = WorkerState.STARTING, True
             self._actions.append(Wake(worker.name))
