@@ -142,12 +142,13 @@ class FairQueue:
         return next(filter(suits, ready), None)
 
     def work_ahead(self, job: Job, work: Callable[[Job], float]) -> float:
-        """Returns the work of the jobs that would start before `job` if it waited, too. Steps count
-        as none: they are short, and cost their users turns."""
+        """Returns the work of the jobs that would start before `job` if it waited, too; with the
+        steps of other users, but not those of its own, which stand behind it."""
         costs = {user: account.rank for user, account in self._accounts.items()}
         least = min((account.work for account in self._accounts.values()), default=0.0)
         mine, ahead = costs.pop(job.user, least), 0.0
-        waiting = [(other, work(other)) for other in self if not other.step]
+        others = (other for other in self if not other.step or other.user != job.user)
+        waiting = [(other, work(other)) for other in others]
         mine += sum(cost for other, cost in waiting if other.user == job.user)
         for place, (other, cost) in enumerate(waiting):
             before = other.user == job.user or place < len(self._returned)

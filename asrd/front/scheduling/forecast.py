@@ -87,7 +87,8 @@ class Forecast:
         apart = all(worker.slots > 1 for worker in workers)
 
         def in_the_way(other: Job) -> float:
-            if apart and other.long != job.long:
+            # A search for speech takes a few milliseconds.
+            if other.needs.speech or (apart and other.long != job.long):
                 return 0.0
             shared = self._shared(other, workers)
             return min((self.work(other, worker) for worker in shared), default=0.0)
