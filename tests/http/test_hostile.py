@@ -11,6 +11,7 @@ from asrd.http.server import BEHIND_MAX, CHUNK_MIN, CHUNKS_FREE
 from asrd.http.service import OTHERS_MAX, REFUSED_MAX
 from tests.support.fake_daemon import FakeDaemon, answer, never
 from tests.support.http import HttpProgram, ask, file, form, head, parsed, read, whole
+from tests.support.procfs import tcp_timer
 from tests.support.raw import wait_for
 
 
@@ -227,13 +228,6 @@ def test_kernel_asks_over_tcp_whether_the_client_is_there(
     program: HttpProgram, fake: FakeDaemon
 ) -> None:
     """A host that lost its power says nothing, and kept its place for as long as its job ran."""
-
-    def timer(sock: socket.socket) -> str:
-        ends = f"{program.port:04X}", f"{sock.getsockname()[1]:04X}"
-        lines = map(str.split, Path("/proc/net/tcp").read_text().splitlines()[1:])
-        (found,) = (line[5] for line in lines if (line[1][9:], line[2][9:]) == ends)
-        return str(found)[:2]
-
     with program.connect_tcp() as sock:
-        # 00 is none, 01 a repetition of what was sent, 02 the question.
-        wait_for("the kernel's timer", lambda: timer(sock) == "02")
+        port = sock.getsockname()[1]
+        wait_for("the kernel's timer", lambda: tcp_timer(program.port, port) == "02")
