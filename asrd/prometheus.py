@@ -116,13 +116,16 @@ def _each(names: Iterable[str], counts: Counts, label: str) -> list[tuple[_Label
 
 def _daemon(snapshot: Snapshot) -> list[_Family]:
     states = [({"state": state}, state == snapshot.state) for state in STATES]
+    sockets = [({"socket": each.name}, each) for each in snapshot.sockets]
+    connections = [(name, of.connections) for name, of in sockets]
+    limits = [(name, of.connections_max) for name, of in sockets]
     queue = snapshot.queue
     return [
         _family("info", "build", "The daemon's version.", [({"version": snapshot.version}, 1)]),
         _family("gauge", "state", "The daemon's state: 1 for the current one.", states),
         _one("gauge", "uptime_seconds", "Time since its start.", snapshot.uptime_s),
-        _one("gauge", "connections", "Clients at all sockets.", snapshot.connections),
-        _one("gauge", "connections_limit", "Clients at most.", snapshot.connections_max),
+        _family("gauge", "connections", "Clients at each socket.", connections),
+        _family("gauge", "connections_limit", "Clients at most.", limits),
         _one("gauge", "queue_jobs", "Jobs that wait.", queue.depth),
         _one("gauge", "queue_limit", "Waiting jobs at most.", queue.max),
         _one(

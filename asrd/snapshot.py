@@ -22,6 +22,13 @@ def _counts(key: str, raw: object) -> Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class Socket:
+    name: str = field(_TEXT, "?")
+    connections: int = field(_COUNT, 0)
+    connections_max: int = field(_COUNT, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class _Queue:
     depth: int = field(_COUNT, 0)
     max: int = field(_COUNT, 0)
@@ -143,6 +150,7 @@ class Snapshot:
     problems: tuple[str, ...] = field(sequence(_TEXT, 1000), ())
     connections: int = field(_COUNT, 0)
     connections_max: int = field(_COUNT, 0)
+    sockets: tuple[Socket, ...] = field(sequence(nested(Socket), 100), ())
     queue: _Queue = field(nested(_Queue), _Queue())
     jobs: _Jobs = field(nested(_Jobs), _Jobs())
     ignored_events: int = field(_COUNT, 0)

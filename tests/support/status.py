@@ -10,6 +10,10 @@ SNAPSHOT: dict[str, Any] = {
     "version": "0.1.0",
     "uptime_s": 11520.0,
     "pid": 42,
+    "sockets": [
+        {"name": "asrd", "connections": 3, "connections_max": 4096},
+        {"name": "wyoming", "connections": 2, "connections_max": 256},
+    ],
     "queue": {"depth": 1, "max": 4, "oldest_wait_ms": 1500},
     "jobs": {
         "accepted": 20,

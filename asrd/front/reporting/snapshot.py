@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from asrd.front.doors import Door
 from asrd.front.front import Front
 from asrd.front.reporting import health
 from asrd.front.scheduling.job import Job
@@ -34,6 +35,7 @@ def snapshot(front: Front, peer: Peer, now: float) -> dict[str, Any]:
         "pid": os.getpid(),
         "connections": len(front.clients),
         "connections_max": sum(door.quota.limit for door in front.doors.values()),
+        "sockets": [_socket(door) for door in front.doors.values()],
         "queue": {
             "depth": len(scheduler.queue),
             "max": scheduler.settings.queue_max,
@@ -51,6 +53,11 @@ def snapshot(front: Front, peer: Peer, now: float) -> dict[str, Any]:
             for _, worker in sorted(scheduler.workers.items())
         ],
     }
+
+
+def _socket(door: Door) -> dict[str, Any]:
+    quota = door.quota
+    return {"name": door.name, "connections": quota.used, "connections_max": quota.limit}
 
 
 def _worker(worker: Worker, connection: WorkerConnection, peer: Peer, now: float) -> dict[str, Any]:
