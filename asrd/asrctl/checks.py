@@ -13,6 +13,7 @@ from typing import Any
 from asrd.asrctl.host import Host
 from asrd.config import load_front, load_worker
 from asrd.errors import AsrdError, ConfigError
+from asrd.model_names import match
 
 MODELS = Path("/var/lib/asrd/models")
 CUBLAS = Path("/usr/lib/asrd/vendor/nvidia/cublas/lib/libcublas.so.12")
@@ -214,6 +215,25 @@ def _model(worker: str, model: str, asrd: str = "asrd") -> Finding:
     return ok(f"{worker}{model} is complete")
 
 
+def default_model(host: Host) -> Iterator[Finding]:
+    """The model of requests that name none: one of the workers has it."""
+    try:
+        front, workers = load_front(host.config), host.status().workers
+    except AsrdError:
+        # Reported by other checks.
+        return
+    aliases = {alias.casefold(): model for alias, model in front.model_aliases.items()}
+    wanted = aliases.get(front.default_model.casefold(), front.default_model)
+    models = [worker.model for worker in workers if worker.model is not None]
+    if not wanted or not models:
+        return
+    if any(match(model, wanted) is not None for model in models):
+        yield ok(f"requests without a model are for {wanted}")
+    elif len(models) == len(workers):
+        text = f"no worker has {wanted}, so requests without a model fail; there is: "
+        yield wrong(text + ", ".join(sorted(set(models))), f"sudoedit {host.config}")
+
+
 def gpu(host: Host) -> Iterator[Finding]:
     """Driver, device nodes, cuBLAS, and the sandbox's access to them."""
     gpus, devices = host.gpus(), _configured_devices(host)
@@ -284,7 +304,7 @@ def disk(host: Host) -> Iterator[Finding]:
             yield ok(text)
 
 
-CHECKS = (settings, sockets, services, permission, workers, models, gpu, disk)
+CHECKS = (settings, sockets, services, permission, workers, models, default_model, gpu, disk)
 
 
 def _configured_devices(host: Host) -> set[str]:

@@ -223,6 +223,23 @@ def test_demo_model_is_mentioned_but_not_wrong(host: FakeHost) -> None:
     assert "fetch-model" in str(hint.fix)
 
 
+@pytest.mark.parametrize("name", ["base", "fast"])
+def test_default_model_that_no_worker_has(host: FakeHost, name: str) -> None:
+    assert list(checks.default_model(host)) == []
+    host.config.write_text(
+        f"[front]\ndefault_model = '{name}'\n[front.model_aliases]\nFast = 'base'\n"
+    )
+    ((text, fix),) = wrongs(checks.default_model(host))
+    assert text.startswith("no worker has base, so requests without a model fail")
+    assert text.endswith("there is: large-v3") and fix == f"sudoedit {host.config}"
+    # One that has not loaded yet may have it.
+    host.workers = [WORKER, WORKER | {"name": "1", "model": None}]
+    assert list(checks.default_model(host)) == []
+    host.workers = [WORKER, WORKER | {"name": "1", "model": "/srv/faster-whisper-base"}]
+    (found,) = checks.default_model(host)
+    assert found.verdict is Verdict.OK
+
+
 def test_model_that_the_worker_cannot_read(
     host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
