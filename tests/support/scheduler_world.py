@@ -418,7 +418,9 @@ class World:
         assert said is not None and failure.code is Code.BUSY, failure
         patience = self.settings.max_wait_seconds if job.timeout is None else job.timeout
         alive = [b for b in self.jobs.values() if b.state != "ended"]
-        windows = sum(max(1, math.ceil(b.job.seconds / 30)) for b in alive)
+        # A long file of unknown length is taken for MP3 with 128 kbit/s.
+        lengths = [b.job.seconds or (b.job.size / 16_000 if b.long else 0.0) for b in alive]
+        windows = sum(max(1, math.ceil(seconds / 30)) for seconds in lengths)
         assert patience - 1 <= int(said[1]) <= 1 + self.dearest * windows * (1 + len(alive))
         assert any(self._takes(worker) for worker in self._best(job))
 
