@@ -8,6 +8,7 @@ import math
 import resource
 import signal
 import socket
+from typing import TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
@@ -18,6 +19,7 @@ from asrd.errors import Code, ConfigError
 from asrd.front import memory_bounds
 from asrd.front.doors import MAIN, STATUS, WYOMING, Door, door_of, watch_peer
 from asrd.front.front import Front
+from asrd.front.refusing import refuse
 from asrd.front.reporting import snapshot
 from asrd.front.request import error
 from asrd.front.scheduling.actions import Failure
@@ -33,6 +35,9 @@ from asrd.wire.fields import dump
 from asrd.wire.peer import Peer
 
 log = logging.getLogger(__name__)
+
+# By the names of their doors.
+_Listeners: TypeAlias = dict[str, list[socket.socket]]
 
 # Seconds between two looks for workers, and between two STATUS lines.
 _HOUSEKEEPING_SECONDS = 0.5
@@ -221,12 +226,26 @@ def _allow_descriptors(settings: FrontSettings) -> None:
 def serve(args: argparse.Namespace) -> int:
     """Raises ConfigError."""
     systemd.die_with_supervisor()
-    settings = load_front(config_path(args.config), {"socket": args.socket})
-    setup_logging(settings.log_level, "asrd")
-    _allow_descriptors(settings)
-    listeners, bound = _listeners(settings)
+    setup_logging("info", "asrd")
+    passed = _passed()
+
+    def prepare() -> tuple[FrontSettings, _Listeners, list[str]]:
+        settings = load_front(config_path(args.config), {"socket": args.socket})
+        setup_logging(settings.log_level, "asrd")
+        return settings, *_listeners(settings, passed)
+
     try:
-        anyio.run(Server(settings, listeners).run)
+        found: tuple[FrontSettings, _Listeners, list[str]] | None = prepare()
+    except ConfigError as problem:
+        # Started by hand, it ends: nobody waits for it.
+        if not passed:
+            raise
+        found = refuse(passed, str(problem), prepare)
+    settings, listeners, bound = found or (None, passed, [])
+    try:
+        if settings is not None:
+            _allow_descriptors(settings)
+            anyio.run(Server(settings, listeners).run)
     finally:
         for listener in itertools.chain(*listeners.values()):
             listener.close()
@@ -235,10 +254,9 @@ def serve(args: argparse.Namespace) -> int:
     return 0
 
 
-def _listeners(settings: FrontSettings) -> tuple[dict[str, list[socket.socket]], list[str]]:
-    """Returns the listeners by the names of their doors, and the paths of those that were not
-    passed in. Raises ConfigError."""
-    found: dict[str, list[socket.socket]] = {}
+def _passed() -> _Listeners:
+    """Returns the listeners that systemd or `asrd run` has passed in."""
+    found: _Listeners = {}
     for name, sockets in systemd.listen_sockets().items():
         for sock in sockets:
             door = door_of(sock, name)
@@ -247,17 +265,30 @@ def _listeners(settings: FrontSettings) -> tuple[dict[str, list[socket.socket]],
                 sock.close()
             else:
                 found.setdefault(door, []).append(sock)
-    # First, as another program may have the port: nothing is left behind then.
-    if settings.wyoming and WYOMING not in found:
-        found[WYOMING] = [bind_tcp(settings.wyoming)]
-    bound = []
-    for name, path, mode in (
-        (MAIN, settings.socket, MAIN_MODE),
-        (STATUS, settings.status_socket, PUBLIC_MODE),
-    ):
-        if path and name not in found:
-            found[name] = [bind(path, mode)]
-            bound.append(path)
+    return found
+
+
+def _listeners(settings: FrontSettings, passed: _Listeners) -> tuple[_Listeners, list[str]]:
+    """Returns all listeners, and the paths of those that were not passed in. Raises ConfigError."""
+    found = dict(passed)
+    bound: list[str] = []
+    try:
+        # First, as another program may have the port: nothing is left behind then.
+        if settings.wyoming and WYOMING not in found:
+            found[WYOMING] = [bind_tcp(settings.wyoming)]
+        for name, path, mode in (
+            (MAIN, settings.socket, MAIN_MODE),
+            (STATUS, settings.status_socket, PUBLIC_MODE),
+        ):
+            if path and name not in found:
+                found[name] = [bind(path, mode)]
+                bound.append(path)
+    except ConfigError:
+        for name in found.keys() - passed.keys():
+            found[name][0].close()
+        for path in bound:
+            unbind(path)
+        raise
     for sock in found.get(WYOMING, ()):
         log.info("Wyoming clients are served at %s, without authentication", shown(sock))
     return found, bound

@@ -8,11 +8,12 @@ import pytest
 from tests.support.paths import ROOT
 from tests.support.raw import wait_for
 from tests.support.systemd.nspawn import SUITES
-from tests.support.systemd.service import OUTSIDER, SAMPLES, TEXT, Service
+from tests.support.systemd.service import OUTSIDER, SAMPLE, SAMPLES, TEXT, Service
 
 pytestmark = [pytest.mark.systemd, pytest.mark.suites(*SUITES)]
 
 WORKER, FRONT = "asr-worker@0.service", "asrd.service"
+PAUSE = "asr-worker-pause@1.service"
 # The units as shipped wait longer than a test should.
 QUICK_WATCHDOG = "[Service]\nWatchdogSec=2s\n"
 
@@ -71,12 +72,60 @@ def test_worker_that_dies_at_start_is_restarted_with_pauses(service: Service) ->
         with service.drop_in(unit, crash):
             service.systemctl("--no-block", "restart", unit)
             wait_for("five crashes", lambda: int(show(unit, "NRestarts")) >= 5)
-            wait_for("a pause", lambda: show(unit, "SubState") == "stop-post")
+            wait_for("a pause", lambda: show(PAUSE, "ActiveState") == "activating")
             crashes = int(show(unit, "NRestarts"))
             for _ in range(3):
                 assert service.transcribe() == TEXT
             assert int(show(unit, "NRestarts")) <= crashes + 2
         service.until_worker("ready", "1", patience=15)
+
+
+def test_worker_without_its_cache_directory_is_restarted_with_pauses(service: Service) -> None:
+    """No line of its unit runs then, ExecStopPost= included."""
+    unit, machine = "asr-worker@1.service", service.machine
+    machine.run("mount", "-t", "tmpfs", "-o", "ro", "tmpfs", "/var/cache")
+    try:
+        service.systemctl("enable", "--now", "asr-worker@1.socket")
+        wait_for("a pause", lambda: machine.show(PAUSE, "ActiveState") == "activating")
+        assert machine.show(unit, "ExecMainStatus") == "239"
+        # Twelve starts take 32 s of pauses.
+        restarts = int(machine.show(unit, "NRestarts"))
+        for _ in range(3):
+            assert service.transcribe() == TEXT
+        assert int(machine.show(unit, "NRestarts")) <= restarts + 2
+    finally:
+        machine.run("umount", "/var/cache")
+    try:
+        service.until_worker("ready", "1", patience=15)
+    finally:
+        service.systemctl("disable", "--now", "asr-worker@1.socket")
+
+
+def test_front_with_a_mistake_in_its_settings_refuses_until_it_is_corrected(
+    service: Service,
+) -> None:
+    machine, path = service.machine, "/etc/asrd/asrd.toml"
+    right = (machine.root / path[1:]).read_text()
+    mistake = f"{path}:2: unknown key 'queue_mx'"
+    machine.write(path, "[front]\nqueue_mx = 1\n")
+    try:
+        service.systemctl("restart", FRONT)
+        pid = service.pid(FRONT)
+        refused = machine.run("asrctl", "transcribe", SAMPLE, check=False)
+        assert refused.returncode == 9
+        assert mistake in refused.stderr
+        assert mistake in service.status()["problems"][0]
+        assert mistake in machine.show(FRONT, "StatusText")
+        health = machine.run("asrctl", "health", user=OUTSIDER, check=False)
+        assert health.returncode == 2
+        # `systemctl restart` is no check: the unit is active.
+        assert machine.show(FRONT, "ActiveState") == "active"
+        assert machine.show(FRONT, "NRestarts") == "0"
+    finally:
+        machine.write(path, right)
+    service.until_worker("ready")
+    assert service.transcribe() == TEXT
+    assert service.pid(FRONT) == pid
 
 
 def running(service: Service) -> list[str]:
