@@ -1,4 +1,4 @@
-"""The `asrd` program: serve, run, transcribe, demo, fetch-model, add-model."""
+"""The `asrd` program: serve, run, transcribe, check, demo, fetch-model, add-model."""
 
 import argparse
 import importlib
@@ -18,6 +18,11 @@ _COMMANDS = {
         "asrd.standalone.transcription",
         "transcribe",
         "turn recordings into text, without a running daemon",
+    ),
+    "check": (
+        "asrd.asrctl.restart_check",
+        "check",
+        "test settings, models and sockets before a restart",
     ),
     "demo": ("asrd.standalone.demonstration", "demo", "crash a worker, and lose no request"),
     "fetch-model": ("asrd.engine.fetch_model", "fetch", "download a model into the local cache"),
