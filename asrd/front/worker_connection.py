@@ -19,6 +19,7 @@ from anyio.abc import TaskGroup
 
 from asrd.errors import Cause, FieldError, ProtocolError
 from asrd.front.reporting.crashes import Crash, JobRef
+from asrd.front.retry_files import RetryFiles
 from asrd.front.scheduling.scheduler import UnknownKey
 from asrd.safe_text import one_line
 from asrd.wire import frames, worker_events
@@ -171,12 +172,13 @@ class WorkerConnection:
 
     async def _live_once(self) -> None:
         sock = await self._connect()
+        files = RetryFiles(self.name, self.path)
         reason = await self._serve(sock)
         if self._asleep:
             await self._woken.wait()
         elif reason is not None:
             self._owner.worker_failed(self, False, reason)
-            await self._pause(_FAILED_FIRST, _FAILED_LAST)
+            await self._pause_until_changed(files)
         elif self._ready and not self._left:
             # The next one starts by itself and takes longer than this to load.
             await anyio.sleep(_RETRY_FIRST)
@@ -200,6 +202,13 @@ class WorkerConnection:
     async def _pause(self, first: float, last: float) -> None:
         self._delay = min(last, max(first, self._delay))
         await anyio.sleep(self._delay)
+        self._delay *= 2
+
+    async def _pause_until_changed(self, files: RetryFiles) -> None:
+        self._delay = min(_FAILED_LAST, max(_FAILED_FIRST, self._delay))
+        with anyio.move_on_after(self._delay):
+            await files.changed()
+            self._delay = 0.0
         self._delay *= 2
 
     async def _serve(self, sock: socket.socket) -> str | None:

@@ -111,6 +111,9 @@ def test_front_with_a_mistake_in_its_settings_refuses_until_it_is_corrected(
     try:
         service.systemctl("restart", FRONT)
         pid = service.pid(FRONT)
+        check = machine.run("asrd", "check", check=False)
+        assert check.returncode == 1
+        assert f"WRONG  settings: {mistake}\n" in check.stdout
         refused = machine.run("asrctl", "transcribe", SAMPLE, check=False)
         assert refused.returncode == 9
         assert mistake in refused.stderr
@@ -126,6 +129,7 @@ def test_front_with_a_mistake_in_its_settings_refuses_until_it_is_corrected(
     service.until_worker("ready")
     assert service.transcribe() == TEXT
     assert service.pid(FRONT) == pid
+    assert machine.run("asrd", "check").returncode == 0
 
 
 def running(service: Service) -> list[str]:

@@ -97,9 +97,29 @@ def test_bad_model_is_reported_and_fixed_by_settings_alone(service: Service) -> 
         refused = service.machine.run("asrctl", "transcribe", "/etc/hostname", check=False)
         assert refused.returncode != 0
         assert name in refused.stderr
+        # Into another mistake: the new reason is shown at once.
+        service.machine.write("/etc/asrd/worker-0.toml", 'modle = "demo"\n')
+        wait_for("the new reason", lambda: "modle" in (service.worker()["reason"] or ""), 10)
         service.machine.write("/etc/asrd/worker-0.toml", 'model = "demo"\n')
         service.until_worker("ready", patience=10)
         assert service.transcribe() == TEXT
+
+
+def test_restart_of_the_target_includes_failed_workers(service: Service) -> None:
+    machine, model = service.machine, "/srv/model"
+    demo = "/usr/lib/python3/dist-packages/asrd/demo/model"
+    with service.settings("worker-0.toml", f'model = "{model}"\n'):
+        service.until_worker("failed")
+        # The pauses of the front's own tries are 1, 2, 4, 8 and 16 s.
+        wait_for("a longer pause", lambda: _tries(service) >= 5, 60)
+        machine.run("cp", "-r", demo, model)
+        service.systemctl("restart", "asr-workers.target")
+        service.until_worker("ready", patience=10)
+        machine.run("rm", "-r", model)
+
+
+def _tries(service: Service) -> int:
+    return int(service.worker()["failures"].get("cannot-load", 0))
 
 
 def test_journal_has_the_job_but_not_its_text(service: Service) -> None:
