@@ -30,6 +30,9 @@ T = TypeVar("T")
 
 # Seconds between two looks at the settings.
 _LOOK_SECONDS = 1.0
+# Seconds for clients that are connected without an answer yet, when the settings are right.
+_FAREWELL_SECONDS = 3.0
+_POLL_SECONDS = 0.01
 # Seconds until the next try to accept, after an error such as too many open files.
 _EXHAUSTED_SECONDS = 0.1
 
@@ -49,19 +52,26 @@ class _Refusing:
         self._front = Front(FrontSettings(), self._buffer)
         self._budget = BufferBudget(self._front.settings.unread_max_bytes)
         self._listeners = listeners
+        self.unanswered: set[_Session] = set()
         self.problem = problem
 
     async def run(self, attempt: Callable[[], T]) -> T | None:
         self._front.started_at = anyio.current_time()
         found = None
         async with anyio.create_task_group() as tasks:
-            for name, sockets in self._listeners.items():
-                for listener in sockets:
-                    tasks.start_soon(self._accept, listener, self._front.doors[name], tasks)
-            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                with anyio.CancelScope() as looking:
-                    tasks.start_soon(_cancel_at_signal, signals, looking)
-                    found = await self._look(attempt)
+            async with anyio.create_task_group() as accepting:
+                for name, sockets in self._listeners.items():
+                    for listener in sockets:
+                        accepting.start_soon(self._accept, listener, self._front.doors[name], tasks)
+                with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                    with anyio.CancelScope() as looking:
+                        accepting.start_soon(_cancel_at_signal, signals, looking)
+                        found = await self._look(attempt)
+                # Clients that connect from now on wait for the front.
+                accepting.cancel_scope.cancel()
+            with anyio.move_on_after(_FAREWELL_SECONDS):
+                while self.unanswered:
+                    await anyio.sleep(_POLL_SECONDS)
             tasks.cancel_scope.cancel()
         return found
 
@@ -120,11 +130,13 @@ class _Refusing:
         try:
             # A user with too many connections has had the answer on the others.
             if not full:
+                self.unanswered.add(session)
                 await session.run(connection)
         except Exception:
             # Our bug: it costs this client its connection, and other clients nothing.
             log.exception("a connection failed", extra={"fields": peer.log_fields})
         finally:
+            self.unanswered.discard(session)
             door.quota.add(peer.user, -1)
             connection.close()
 
@@ -135,6 +147,10 @@ class _Session(Session):
     def __init__(self, front: Front, peer: Peer, door: Door, refusing: _Refusing) -> None:
         super().__init__(front, peer, door)
         self._refusing = refusing
+
+    def send(self, kind: str, data: dict[str, Any] | bytes) -> None:
+        super().send(kind, data)
+        self._refusing.unanswered.discard(self)
 
     def open_sink(self, frame: frames.Frame) -> frames.Sink:
         return DISCARD

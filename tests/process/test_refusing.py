@@ -80,6 +80,18 @@ def test_front_serves_as_soon_as_the_settings_are_right(refusing: Front) -> None
     assert refusing.status()["queue"]["max"] == 7
 
 
+def test_client_that_has_just_connected_gets_its_answer_when_the_front_goes_on(
+    refusing: Front,
+) -> None:
+    with refusing.connect() as client:
+        change(refusing, "queue_mx", "queue_max")
+        wait_for("the settings to be right", lambda: "are right again" in refusing.log)
+        client.ask()
+        assert client.expect("error")["code"] == Code.UNAVAILABLE
+    with refusing.ready():
+        pass
+
+
 def test_refusing_front_stops_at_sigterm(refusing: Front) -> None:
     refusing.process.terminate()
     assert refusing.process.wait(PATIENCE) == 0

@@ -88,12 +88,14 @@ def test_bad_model_is_reported_and_fixed_by_settings_alone(service: Service) -> 
         service.until_worker("failed")
         wait_for("the unit to fail", lambda: show(worker, "ActiveState") == "failed")
         assert show(worker, "ExecMainStatus") == "78"
-        for output in (
-            service.machine.output("asrctl", "status"),
-            service.machine.run("systemctl", "status", worker, check=False).stdout,
-            service.machine.run("asrctl", "doctor", check=False).stdout,
+        for command in (
+            ("asrctl", "status"),
+            ("systemctl", "status", worker),
+            ("asrctl", "doctor"),
         ):
-            assert name in output
+            # The next try may be under way, and shows nothing yet.
+            run = partial(service.machine.run, *command, check=False)
+            wait_for(f"{command} to name the model", lambda run=run: name in run().stdout)
         refused = service.machine.run("asrctl", "transcribe", "/etc/hostname", check=False)
         assert refused.returncode != 0
         assert name in refused.stderr
