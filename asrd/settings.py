@@ -80,6 +80,12 @@ class FrontSettings:
         3600.0,
         help="Longest time of one job's own turns, also if it requests more.",
     )
+    drain_seconds: float = field(
+        number(0, 3600),
+        60.0,
+        help="Time for the accepted jobs to finish when the daemon stops; those left then fail "
+        "with `shutting-down`. A restart does not wait for them.",
+    )
     max_attempts: int = field(
         integer(1, 10),
         2,

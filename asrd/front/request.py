@@ -12,11 +12,14 @@ from asrd.front.scheduling.job import Job, Needs
 from asrd.wire import strict_json
 from asrd.wire.client_events import Error, Transcribe
 from asrd.wire.fds import OwnedFd
-from asrd.wire.fields import dump
+from asrd.wire.fields import dump, identifier
+from asrd.wire.frames import Frame
 from asrd.wire.options import PROMPT_MAX, Options
 from asrd.wire.peer import Peer, User
 from asrd.wire.records import SENTENCE_MAX, AudioFormat, Checkpoint
 from asrd.wire.worker_events import Done, JobProgress, JobWindow
+
+_GET_ID = identifier()
 
 
 class JobAudio(Protocol):
@@ -167,15 +170,8 @@ def make_request(
     job = Job(
         user=client.peer.user if name is None else client.peer.on_behalf_of(name),
         arrival=now,
-        needs=Needs(
-            # Some clients send an empty name for none.
-            model=transcribe.name or None,
-            language=options.language,
-            translate=options.task == "translate",
-            word_timestamps=bool(options.word_timestamps),
-            multilingual=bool(options.multilingual),
-            speech=options.task == "speech",
-        ),
+        # Some clients send an empty name for none.
+        needs=needs_of(transcribe.name or None, options),
         size=audio.size,
         seconds=seconds or 0.0,
         timeout=None if transcribe.timeout_ms is None else transcribe.timeout_ms / 1000,
@@ -198,6 +194,17 @@ def make_request(
     )
     job.request = request
     return request
+
+
+def needs_of(model: str | None, options: Options) -> Needs:
+    return Needs(
+        model=model,
+        language=options.language,
+        translate=options.task == "translate",
+        word_timestamps=bool(options.word_timestamps),
+        multilingual=bool(options.multilingual),
+        speech=options.task == "speech",
+    )
 
 
 def is_plain(transcribe: Transcribe) -> bool:
@@ -245,6 +252,20 @@ def why_refused(kind: str, problem: FieldError | JobError) -> Failure:
         return Failure(Code.BAD_REQUEST, f"{kind}: {problem}")
     text = f"{kind}: {problem.text}"
     return Failure(problem.code, text, retry_after_ms=problem.retry_after_ms)
+
+
+def id_of(frame: Frame, key: str) -> str | None:
+    """Returns an id that an answer may repeat: an invalid one would make the answer malformed."""
+    try:
+        value: str = _GET_ID(key, frame.data.get(key))
+    except FieldError:
+        return None
+    return value
+
+
+def asks_for_stream(frame: Frame) -> bool:
+    bare = frame.payload_length == 0 and not frame.fds
+    return bare and frame.data.get("audio") is None
 
 
 def error(failure: Failure, job_id: str | None = None, trace_id: str | None = None) -> Error:

@@ -14,7 +14,8 @@ from asrd.config import absolute
 from asrd.errors import ConfigError
 from asrd.listener import PUBLIC_MODE, bind, bind_tcp, unbind
 from asrd.settings import FrontSettings
-from asrd.standalone.supervisor import Supervisor, Timeouts, Unit, program
+from asrd.standalone.programs import program
+from asrd.standalone.supervisor import Supervisor, Timeouts, Unit
 from asrd.worker.environment import WORKER_ENVIRONMENT
 
 # Time for a worker to stop. The front may take as long as its jobs may run.

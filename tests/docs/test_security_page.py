@@ -15,6 +15,7 @@ NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", PAGE)))
 # Settings that bound nothing that a client can cost.
 _NO_BOUNDS = {
     *("socket", "status_socket", "wyoming", "worker_dir", "log_level", "max_attempts"),
+    "drain_seconds",
     *("default_model", "model_aliases", "gateways", "wyoming_live", "wyoming_end_of_speech_ms"),
 }
 

@@ -340,6 +340,20 @@ def test_drain_finishes_accepted_jobs_and_refuses_new_ones(front: Front) -> None
         assert front.process.wait(10) == 0
 
 
+def test_drain_ends_after_drain_seconds_with_an_error(tmp_path: Path) -> None:
+    with (
+        Front(tmp_path, "0", config="drain_seconds = 0.1") as front,
+        front.ready() as worker,
+        front.connect() as client,
+    ):
+        client.ask("a")
+        worker.start_job()
+        client.expect("accepted")
+        front.process.send_signal(signal.SIGTERM)
+        assert client.answer("a").data["code"] == Code.SHUTTING_DOWN
+        assert front.process.wait(10) == 0
+
+
 def test_too_many_jobs_of_a_connection_are_busy(tmp_path: Path) -> None:
     config = "jobs_max_per_connection = 2\nqueue_max = 9"
     with Front(tmp_path, "0", config=config) as front, front.connect() as client:

@@ -763,6 +763,6 @@ class World:
         assert all(booked.state == "ended" for booked in self.jobs.values())
         scheduler, queue = self.scheduler, self.scheduler.queue
         assert scheduler.idle and scheduler.next_deadline() == math.inf
-        assert not (scheduler._limits.deadlines or queue._lanes or queue._returned)
+        assert not (scheduler.limits.deadlines or queue._lanes or queue._returned)
         assert not (queue._waiting._of_user or queue._accounts)
         assert (queue._waiting.used, queue._bytes) == (0, 0) and abs(queue._seconds) < 1e-6

@@ -1,5 +1,6 @@
 """The daemon's state as data: for `status`, for `systemctl status`, and Wyoming's `info`."""
 
+import math
 import os
 from typing import Any
 
@@ -85,9 +86,13 @@ def _job(job: Job, peer: Peer, now: float) -> dict[str, Any]:
     }
 
 
-def status_line(front: Front, now: float) -> str:
-    """Returns `ok · 2/2 workers ready · queue 0/1 · 1234 done · 3 failed …` for systemctl."""
+def status_line(front: Front, now: float, drain_ends: float = math.inf) -> str:
+    """Returns `ok · 2/2 workers ready · queue 0/1 · 1234 done · 3 failed …` for systemctl.
+    `drain_ends`: the time at which a drain ends, at the latest."""
     scheduler, metrics = front.scheduler, front.metrics
+    if scheduler.draining and (jobs := [j for j in scheduler.unfinished() if not j.step]):
+        left = max(0.0, drain_ends - now)
+        return f"stopping: waits for {len(jobs)} job{'s' * (len(jobs) != 1)}, {left:.0f} s at most"
     workers = scheduler.workers.values()
     ready = sum(w.state is WorkerState.READY for w in workers)
     asleep = sum(w.state is WorkerState.ASLEEP for w in workers)

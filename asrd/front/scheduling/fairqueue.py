@@ -175,6 +175,13 @@ class FairQueue:
         self._stop(job)
         (self._in_lane(job) if job.step else self._returned).appendleft(job)
 
+    def resume(self, job: Job, returned: bool) -> None:
+        """A job of the process before this one waits here; `returned`: it had started."""
+        self.append(job)
+        if returned:
+            self._remove(job)
+            self._returned.append(job)
+
     def end(self, job: Job) -> None:
         """A job ends, waiting or running."""
         if job.worker is None:
