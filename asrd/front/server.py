@@ -21,7 +21,7 @@ from asrd.front import memory_bounds
 from asrd.front.doors import MAIN, STATUS, WYOMING, Door, door_of, watch_peer
 from asrd.front.front import Front
 from asrd.front.handover import packets
-from asrd.front.handover.giving import give
+from asrd.front.handover.giving import finish_live_streams, give
 from asrd.front.handover.taking import take
 from asrd.front.reporting import snapshot
 from asrd.front.request import error
@@ -102,8 +102,8 @@ class Server:
                     log.info("%s", signal.Signals(number).name)
                     accepting.cancel_scope.cancel()
                 if number == signal.SIGINT:
-                    # The tasks of clients that were accepted last must have begun.
-                    await anyio.lowlevel.checkpoint()
+                    # The tasks of clients that were accepted last must begin before it, too.
+                    await finish_live_streams(self.front)
                     self._hand_over()
             await self._stop()
             tasks.cancel_scope.cancel()

@@ -33,6 +33,10 @@ log = logging.getLogger(__name__)
 RESTARTS = Failure(Code.SHUTTING_DOWN, "asrd restarts", retry_after_ms=1000)
 
 
+# Seconds that the rest of a live stream may take, which is a window at most, and between two looks.
+_REST_SECONDS, _LOOK_SECONDS = 1.0, 0.02
+
+
 class _Descriptors:
     """The descriptors to send, which stay their owners'. `add` returns a place."""
 
@@ -49,6 +53,15 @@ class Given(NamedTuple):
     fds: list[int]
     clients: int
     jobs: int
+
+
+async def finish_live_streams(front: Front) -> None:
+    """Waits a moment until the jobs that are the rest of a live stream have ended: their text is
+    not handed over. All clients are served meanwhile."""
+    with anyio.move_on_after(_REST_SECONDS):
+        await anyio.sleep(0)
+        while any(job.request.text is not None for job in front.scheduler.unfinished()):
+            await anyio.sleep(_LOOK_SECONDS)
 
 
 def give(front: Front, store: socket.socket) -> bool:
