@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 
 from asrd import prometheus
 from asrd.asrctl import program
+from asrd.asrctl.arguments import add_arguments
 from asrd.asrctl.doctor import doctor
 from asrd.asrctl.progress import can_redraw
 from asrd.asrctl.streams import complain, mention, show
 from asrd.asrctl.table import crash_page, health_line, page
-from asrd.asrctl.transcribing import add_arguments, transcribe
+from asrd.asrctl.transcribing import transcribe
 from asrd.client.client import Client
 from asrd.errors import AsrdError, ConnectionLost
 from asrd.exitcodes import HEALTH, HEALTH_CODES, Exit

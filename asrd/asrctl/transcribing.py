@@ -8,145 +8,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from asrd.asrctl.options import add_engine_options, listed
+from asrd.asrctl.arguments import STDIN, check_options, only_language
 from asrd.asrctl.progress import ProgressBar
 from asrd.asrctl.streams import OutputLost, check_stdout, complain, open_stdin, show
 from asrd.client.attempts import JobOptions, LiveOptions
 from asrd.client.client import Client, SegmentStream
 from asrd.errors import AsrdError, ConnectionLost
-from asrd.exitcodes import EXIT_CODES, Exit, exit_code
-from asrd.formats import FORMATS, LanguageWriter, Writer
+from asrd.exitcodes import Exit, exit_code
+from asrd.formats import LanguageWriter, Writer, make_writer
 from asrd.wire.client_events import Transcript
 
-STDIN, MICROPHONE = "-", "microphone"
-SPLIT = "split"
+# Formats of which several may follow one another on stdout.
+SEVERAL = ("txt", "json", "jsonl")
 # The name of the bundled model, used by workers without a configured one.
 DEMO = "demo"
-
-
-def add_arguments(
-    parser: argparse.ArgumentParser, model: str = "a model that a worker has loaded"
-) -> None:
-    """Adds all options; those of a job have the names of JobOptions. `model`: the help of --model,
-    which `asrd transcribe` gives another meaning."""
-    # Otherwise it names all options, and fills the screen before an error of usage.
-    parser.usage = "%(prog)s [OPTION ...] FILE [FILE ...]"
-    parser.epilog = EXIT_CODES
-    add = parser.add_argument
-    add("files", nargs="*", metavar="FILE", help="audio or video; - is stdin")
-    add(
-        "--format",
-        choices=FORMATS,
-        default="txt",
-        help="txt (default): a line per segment; json: a line per file; srt, vtt: subtitles",
-    )
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "-o", "--output", metavar="FILE", type=Path, help="write to this file instead of stdout"
-    )
-    where.add_argument(
-        "--output-dir", metavar="DIR", type=Path, help="one file per recording, named after it"
-    )
-    add(
-        "--language",
-        metavar="LANG",
-        help="the spoken language: en, de, German, zh-CN …; auto, the default, detects it",
-    )
-    add(
-        "--task",
-        choices=("transcribe", "translate", "detect"),
-        help="translate: into English; detect: only the language",
-    )
-    add("--model", metavar="NAME", help=model)
-    add("--initial-prompt", metavar="TEXT", help="context: text that precedes the recording")
-    add("--hotwords", metavar="TEXT", help="words that may occur in the recording")
-    add("--prefix", metavar="TEXT", help="the beginning of the transcript")
-    add("--word-timestamps", action=argparse.BooleanOptionalAction, help="times of each word")
-    add(
-        "--clip-timestamps",
-        type=listed(float),
-        metavar="START,END,...",
-        help="only these parts of the recording, in seconds; the last END may be left out",
-    )
-    add(
-        "--include-tokens",
-        action="store_true",
-        default=None,
-        help="json: each segment with the model's tokens",
-    )
-    add(
-        "--audio-track",
-        type=_track,
-        metavar="N|LANG",
-        help="the track of a file with several: its number from 0, or its language (de, ger)",
-    )
-    add(
-        "--require-complete",
-        action="store_true",
-        default=None,
-        help="fail if the recording is incomplete, instead of printing a warning",
-    )
-    add(
-        "--timeout",
-        type=float,
-        metavar="SECONDS",
-        help="per file, for everything; default: 60 s to be accepted, no limit on the run",
-    )
-    add("--job-id", metavar="ID", help="the id of the jobs, in status and log")
-    add("--trace-id", metavar="ID", help="appears in every log line of the jobs")
-    add(
-        "--encoding",
-        choices=("file", "pcm_s16le", "pcm_f32le"),
-        help="raw samples instead of a container (file, the default)",
-    )
-    add(
-        "--rate", dest="sample_rate", type=int, metavar="HZ", help="of raw samples (default: 16000)"
-    )
-    add(
-        "--channels",
-        type=_channels,
-        metavar="N|split",
-        help="N: of raw samples (default: 1); split: transcribe each channel of a file by itself",
-    )
-    parser.set_defaults(split_channels=None)
-    add("--quiet", action="store_true", help="no progress bar, no notices; warnings are printed")
-    _add_live(parser)
-    add_engine_options(parser)
-
-
-def _add_live(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group(
-        "live text", "The text while somebody speaks, from a pipe; Ctrl-C ends the audio."
-    ).add_argument
-    add(
-        "--live",
-        action="store_true",
-        help="FILE, or stdin without one, is 16-bit samples, raw or WAV, as from arecord or ffmpeg",
-    )
-    add(
-        "--microphone",
-        metavar="DEVICE",
-        nargs="?",
-        const="",
-        help="live text of this microphone: its number or a part of its name; requires sounddevice",
-    )
-    add(
-        "--live-step-ms",
-        type=int,
-        metavar="MS",
-        help="decode after so much new audio (default: 1000)",
-    )
-    add(
-        "--final",
-        choices=("live", "exact"),
-        help="live (default): the transcript is the live text; exact: decode everything again",
-    )
-    add(
-        "--end-of-speech-ms",
-        type=int,
-        metavar="MS",
-        help="so much silence after speech ends the audio",
-    )
 
 
 def transcribe(args: argparse.Namespace) -> int:
@@ -156,7 +31,7 @@ def transcribe(args: argparse.Namespace) -> int:
 def prepare(args: argparse.Namespace) -> dict[str, Path]:
     """Checks the options, and returns the output file of each recording; empty for stdout. Ends
     the program for wrong usage; raises OutputLost if there is no stdout."""
-    _check_options(args)
+    check_options(args)
     targets = _targets(args)
     _spare_recordings(args, targets)
     if not targets:
@@ -214,7 +89,9 @@ def _transcribe(
     client: Client, name: str, target: Path | None, args: argparse.Namespace
 ) -> Transcript:
     options: Any = {key: vars(args)[key] for key in JobOptions.__annotations__ if key in args}
-    writer = (LanguageWriter if _only_language(args) else FORMATS[args.format])(name)
+    writer = (
+        LanguageWriter(name) if only_language(args) else make_writer(args.format, name, args.layout)
+    )
     with open_stdin() if name == STDIN else open(name, "rb") as audio:
         bar = ProgressBar(sys.stderr, name)
         if not args.quiet:
@@ -236,7 +113,7 @@ def _transcribe_live(name: str, target: Path | None, args: argparse.Namespace) -
     from asrd.asrctl.live_source import open_microphone, open_pipe
 
     options: Any = {key: vars(args)[key] for key in LiveOptions.__annotations__ if key in args}
-    writer = FORMATS[args.format](name)
+    writer = make_writer(args.format, name, args.layout)
     at_once = target is None and args.final != "exact" and args.format != "json"
     format_ = options.pop("sample_rate"), options.pop("channels")
     if args.microphone is None:
@@ -275,52 +152,11 @@ def _print(stream: SegmentStream, writer: Writer, bar: ProgressBar) -> Transcrip
     return stream.transcript
 
 
-def _only_language(args: argparse.Namespace) -> bool:
-    return bool(args.task == "detect" and args.format == "txt")
-
-
-def _check_options(args: argparse.Namespace) -> None:
-    """Ends the program for options that exclude each other."""
-    _check_live_options(args)
-    if args.task == "detect" and args.format in ("srt", "vtt"):
-        args.parser.error("--task detect: there are no subtitles; use the format txt or json")
-    if args.files.count(STDIN) > 1:
-        args.parser.error("FILE: standard input can be read only once")
-    raw = args.live or args.encoding not in (None, "file")
-    if args.channels == SPLIT:
-        if raw:
-            args.parser.error("--channels: must be a number for raw samples")
-        args.channels, args.split_channels = None, True
-    if not raw and (args.sample_rate or args.channels):
-        args.parser.error("--rate and --channels N require the --encoding of raw samples")
-
-
-def _check_live_options(args: argparse.Namespace) -> None:
-    error = args.parser.error
-    args.live = args.live or args.microphone is not None
-    if not args.live:
-        if not args.files:
-            error("the following arguments are required: FILE")
-        for name in ("live_step_ms", "final", "end_of_speech_ms"):
-            if vars(args)[name] is not None:
-                error(f"--{name.replace('_', '-')} requires --live")
-        return
-    if args.microphone is not None and args.files:
-        error("--microphone: there can be no FILE as well")
-    if len(args.files) > 1:
-        error("--live takes one FILE")
-    if args.encoding not in (None, "pcm_s16le"):
-        error("--live: the samples must have 16 bits (--encoding pcm_s16le)")
-    if args.task == "detect":
-        error("--task detect is not possible with --live")
-    args.files = args.files or [STDIN if args.microphone is None else MICROPHONE]
-
-
 def _targets(args: argparse.Namespace) -> dict[str, Path]:
     """Returns the output file of each recording; empty for stdout. Ends the program for wrong
     usage."""
     if args.output_dir is None:
-        if len(args.files) > 1 and (args.output or args.format in ("srt", "vtt")):
+        if len(args.files) > 1 and (args.output or args.format not in SEVERAL):
             args.parser.error("several files need --output-dir, or the format txt or json")
         return {} if args.output is None else {args.files[0]: args.output}
     targets = {
@@ -351,14 +187,3 @@ def _identity(path: str | Path) -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
-
-
-def _track(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
-
-
-def _channels(text: str) -> int | str:
-    try:
-        return SPLIT if text == SPLIT else int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number or {SPLIT}") from None

@@ -6,7 +6,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from asrd.asrctl import program, transcribing
+from asrd.asrctl import arguments, program, transcribing
 from asrd.asrctl.streams import complain
 from asrd.config import absolute, config_path, load_worker
 from asrd.errors import ConfigError, LoadError
@@ -23,7 +23,7 @@ _EPILOG = f"""\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.set_defaults(parser=parser, socket=None)
-    transcribing.add_arguments(
+    arguments.add_arguments(
         parser,
         "the model to load, a name or a directory; default: the settings', else the best one on "
         "this machine",
@@ -62,7 +62,7 @@ def _transcribe(args: argparse.Namespace) -> int:
 
 
 def _may_be_read(name: str) -> bool:
-    return name == transcribing.STDIN or (os.access(name, os.R_OK) and not Path(name).is_dir())
+    return name == arguments.STDIN or (os.access(name, os.R_OK) and not Path(name).is_dir())
 
 
 def _model(args: argparse.Namespace, config: Path) -> str:
