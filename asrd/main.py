@@ -42,6 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     stdio.open_missing()
     argv = sys.argv[1:] if argv is None else argv
     chosen = next((word for word in argv if word in _COMMANDS), None)
+    if chosen == "transcribe":
+        argv = importlib.import_module(_COMMANDS[chosen][0]).in_own_spelling(argv)
     args = _parser(chosen).parse_args(argv)
     module, function, _ = _COMMANDS[args.command]
     try:

@@ -15,6 +15,7 @@ from asrd.asrctl import program
 from asrd.asrctl.arguments import add_arguments
 from asrd.asrctl.doctor import doctor
 from asrd.asrctl.progress import can_redraw
+from asrd.asrctl.spelling import Unsupported, translated
 from asrd.asrctl.streams import complain, mention, show
 from asrd.asrctl.table import crash_page, health_line, page
 from asrd.asrctl.transcribing import transcribe
@@ -185,7 +186,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     def command() -> int:
-        args = build_parser().parse_args(argv)
+        arguments = list(sys.argv[1:] if argv is None else argv)
+        if "transcribe" in arguments:
+            begin = arguments.index("transcribe") + 1
+            try:
+                arguments[begin:], notes = translated(arguments[begin:])
+            except Unsupported as error:
+                complain(str(error))
+                return Exit.USAGE
+            for note in notes:
+                complain(note)
+        args = build_parser().parse_args(arguments)
         return int(args.function(args))
 
     return program.run("asrctl", command)

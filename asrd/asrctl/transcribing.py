@@ -155,6 +155,8 @@ def _print(stream: SegmentStream, writer: Writer, bar: ProgressBar) -> Transcrip
 def _targets(args: argparse.Namespace) -> dict[str, Path]:
     """Returns the output file of each recording; empty for stdout. Ends the program for wrong
     usage."""
+    if args.output is not None and args.output.is_dir():
+        args.output, args.output_dir = None, args.output
     if args.output_dir is None:
         if len(args.files) > 1 and (args.output or args.format not in SEVERAL):
             args.parser.error("several files need --output-dir, or the format txt or json")

@@ -6,15 +6,19 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from asrd import stdio
 from asrd.asrctl import arguments, program, transcribing
+from asrd.asrctl.spelling import Unsupported, translated
 from asrd.asrctl.streams import complain
 from asrd.config import absolute, config_path, load_worker
 from asrd.errors import ConfigError, LoadError
-from asrd.exitcodes import EXIT_CODES, EXIT_CONFIG
+from asrd.exitcodes import EXIT_CODES, EXIT_CONFIG, Exit
 from asrd.standalone import flags, private
 from asrd.standalone.model_choice import best_model, ensure_model
 from asrd.standalone.pool import worker_environment
 
+# Options that asrctl leaves to the worker's settings.
+_OWN = frozenset({"--device", "--compute-type", "--threads"})
 _EPILOG = f"""\
 {EXIT_CODES}In addition {EXIT_CONFIG}: the settings are wrong, or the model can't be loaded.
 """
@@ -33,6 +37,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="the settings file (asrd.toml)")
     parser.add_argument("--yes", action="store_true", help="fetch a missing model without asking")
     parser.add_argument("--verbose", action="store_true", help="also show the daemon's log")
+
+
+def in_own_spelling(argv: list[str]) -> list[str]:
+    """Returns the arguments without Whisper's spelling. Ends the program for an option that is not
+    supported."""
+    begin = argv.index("transcribe") + 1
+    try:
+        arguments, notes = translated(argv[begin:], _OWN)
+    except Unsupported as error:
+        stdio.say(f"asrd: {error}")
+        sys.exit(Exit.USAGE)
+    for note in notes:
+        stdio.say(f"asrd: {note}")
+    return [*argv[:begin], *arguments]
 
 
 def transcribe(args: argparse.Namespace) -> int:
