@@ -36,17 +36,30 @@ def add_arguments(
     add("files", nargs="*", metavar="FILE", help="audio or video; - is stdin")
     add(
         "--format",
-        choices=FORMATS,
-        default="txt",
+        dest="formats",
+        type=_formats,
+        default=("txt",),
+        metavar="FORMAT[,FORMAT...]",
         help="txt (default), tsv, lrc, jsonl: a line per segment; json: a line per file; srt, vtt: "
-        "subtitles",
+        "subtitles; several, or all, with --output-dir",
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "-o", "--output", metavar="FILE", type=Path, help="write to this file instead of stdout"
     )
     where.add_argument(
-        "--output-dir", metavar="DIR", type=Path, help="one file per recording, named after it"
+        "--output-dir", metavar="DIR", type=Path, help="a file for each recording and format"
+    )
+    add(
+        "-r",
+        "--recursive",
+        action="store_true",
+        help="FILE may be a folder: all recordings in it; --output-dir gets the same folders",
+    )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="repeat recordings whose texts in --output-dir are newer than they are",
     )
     add(
         "--language",
@@ -168,14 +181,10 @@ def _add_live(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def only_language(args: argparse.Namespace) -> bool:
-    return bool(args.task == "detect" and args.format == "txt")
-
-
 def check_options(args: argparse.Namespace) -> None:
     """Ends the program for options that exclude each other; chooses the subtitles' layout."""
     _check_live_options(args)
-    if args.task == "detect" and args.format not in ("txt", "json"):
+    if args.task == "detect" and not {"txt", "json"}.issuperset(args.formats):
         args.parser.error("--task detect: there are no subtitles; use the format txt or json")
     args.layout = _choose_layout(args)
     if args.files.count(STDIN) > 1:
@@ -207,6 +216,8 @@ def _check_live_options(args: argparse.Namespace) -> None:
         error("--live: the samples must have 16 bits (--encoding pcm_s16le)")
     if args.task == "detect":
         error("--task detect is not possible with --live")
+    if len(args.formats) > 1 or args.recursive:
+        error("--live: writes one format of one recording")
     args.files = args.files or [STDIN if args.microphone is None else MICROPHONE]
 
 
@@ -223,9 +234,17 @@ def _choose_layout(args: argparse.Namespace) -> Callable[[], Layout]:
     if ruled and args.word_timestamps is False:
         args.parser.error("--no-word-timestamps: the rules for lines need the times of words")
     # A translation's words have no reliable times.
-    if args.format in SUBTITLES and args.word_timestamps is None:
+    if set(SUBTITLES).intersection(args.formats) and args.word_timestamps is None:
         args.word_timestamps = True if ruled or args.task != "translate" else None
     return partial(WhisperRules, rules) if ruled else Readable
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    names = tuple(FORMATS) if text == "all" else tuple(dict.fromkeys(text.split(",")))
+    if unknown := [name for name in names if name not in FORMATS]:
+        known = ", ".join(FORMATS)
+        raise argparse.ArgumentTypeError(f"there is no {unknown[0]!r}, but {known} and all")
+    return names
 
 
 def _track(text: str) -> int | str:

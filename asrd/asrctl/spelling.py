@@ -39,6 +39,7 @@ REFUSED = {
     "--live-input-device-sample-rate": _MICROPHONE,
 }
 _FLAGS = {"--highlight-words", "--include-tokens", "--live", "--quiet", "--require-complete"}
+_FLAGS |= {"--overwrite", "--recursive"}
 _SWITCHES = {"--word-timestamps"} | {
     "--" + spec.name.replace("_", "-")
     for spec in dataclasses.fields(EngineOptions)
@@ -124,6 +125,7 @@ class _Reader:
             out = ["--output-dir" if word == "-o" else word for word in out]
             if not _OUTPUTS & {word.partition("=")[0] for word in out}:
                 out += ["--output-dir", "."]
+            out += ["--overwrite"]
         return out
 
     def _read_flag(self, name: str, rest: list[str], value: str | None) -> None:

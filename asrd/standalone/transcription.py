@@ -59,7 +59,7 @@ def transcribe(args: argparse.Namespace) -> int:
 
 def _transcribe(args: argparse.Namespace) -> int:
     targets = transcribing.prepare(args)
-    if not any(map(_may_be_read, args.files)):
+    if not any(map(_may_be_read, targets)):
         # Each is reported before a daemon would be needed.
         return transcribing.transcribe_files(args, targets)
     private.prepare(args.verbose)

@@ -20,9 +20,9 @@ Capture = pytest.CaptureFixture[str]
         ("--condition_on_previous_text False a", "--no-condition-on-previous-text a"),
         ("--highlight_words False --vad_filter true", "--vad-filter"),
         ("--word-timestamps a.mp3", "--word-timestamps a.mp3"),
-        ("-f srt", "--format srt --output-dir ."),
-        ("--output_format srt -o out", "--format srt --output-dir out"),
-        ("--output_dir out --output_format=srt", "--output-dir out --format srt"),
+        ("-f srt", "--format srt --output-dir . --overwrite"),
+        ("--output_format srt -o out", "--format srt --output-dir out --overwrite"),
+        ("--output_dir out --output_format=srt", "--output-dir out --format srt --overwrite"),
         ("--verbose False --verbose True --verbose", "--quiet --verbose"),
         ("--best_of None --max_line_width None", "--best-of 1"),
         ("--vad_threshold 0.4 --vad_min_silence_duration_ms 9", "--vad-parameters "
