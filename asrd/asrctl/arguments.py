@@ -57,6 +57,12 @@ def add_arguments(
         help="FILE may be a folder: all recordings in it; --output-dir gets the same folders",
     )
     add(
+        "--watch",
+        metavar="DIR",
+        type=Path,
+        help="transcribe what is in this folder and what arrives there, until Ctrl-C",
+    )
+    add(
         "--overwrite",
         action="store_true",
         help="repeat recordings whose texts in --output-dir are newer than they are",
@@ -183,6 +189,8 @@ def _add_live(parser: argparse.ArgumentParser) -> None:
 
 def check_options(args: argparse.Namespace) -> None:
     """Ends the program for options that exclude each other; chooses the subtitles' layout."""
+    if args.watch is not None:
+        _check_watch_options(args)
     _check_live_options(args)
     if args.task == "detect" and not {"txt", "json"}.issuperset(args.formats):
         args.parser.error("--task detect: there are no subtitles; use the format txt or json")
@@ -196,6 +204,17 @@ def check_options(args: argparse.Namespace) -> None:
         args.channels, args.split_channels = None, True
     if not raw and (args.sample_rate or args.channels):
         args.parser.error("--rate and --channels N require the --encoding of raw samples")
+
+
+def _check_watch_options(args: argparse.Namespace) -> None:
+    folder = str(args.watch)
+    if args.files not in ([], [folder]) or args.live or args.microphone is not None:
+        args.parser.error("--watch: there can be no FILE and no live text as well")
+    if args.output_dir is None:
+        args.parser.error("--watch needs --output-dir")
+    if not args.watch.is_dir():
+        args.parser.error(f"--watch: {folder} is no folder")
+    args.files, args.recursive = [folder], True
 
 
 def _check_live_options(args: argparse.Namespace) -> None:

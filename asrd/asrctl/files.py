@@ -96,13 +96,13 @@ def _recordings(args: argparse.Namespace) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for name in args.files:
         if args.recursive and Path(name).is_dir():
-            found |= {str(path): path.relative_to(name) for path in _media(Path(name))}
+            found |= {str(path): path.relative_to(name) for path in media(Path(name))}
         else:
             found[name] = Path("stdin" if name == STDIN else Path(name).name)
     return found
 
 
-def _media(directory: Path) -> Iterator[Path]:
+def media(directory: Path) -> Iterator[Path]:
     """Yields the recordings in a folder and those below it, in order, without hidden ones."""
     for folder, folders, names in os.walk(directory, onerror=_report):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -29,12 +29,13 @@ def attempt_all(attempt: Callable[[str], Exit], names: Iterable[str], count: int
     lock = threading.Lock()
 
     def run() -> None:
-        while Exit.UNREACHABLE not in codes.values():
+        while True:
             with lock:
-                index, name = next(waiting, (-1, ""))
-            if index < 0:
-                return
-            codes[index] = Exit.FAILED
+                unreachable = Exit.UNREACHABLE in codes.values()
+                index, name = (-1, "") if unreachable else next(waiting, (-1, ""))
+                if index < 0:
+                    return
+                codes[index] = Exit.FAILED
             codes[index] = attempt(name)
 
     if count == 1:

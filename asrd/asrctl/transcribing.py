@@ -12,6 +12,7 @@ from asrd.asrctl.files import Targets
 from asrd.asrctl.parallel import attempt_all, workers
 from asrd.asrctl.progress import ProgressBar
 from asrd.asrctl.streams import OutputLost, check_stdout, complain, open_stdin, show
+from asrd.asrctl.watching import watch
 from asrd.client.attempts import JobOptions, LiveOptions
 from asrd.client.client import Client, SegmentStream
 from asrd.errors import AsrdError, ConnectionLost
@@ -24,7 +25,20 @@ DEMO = "demo"
 
 
 def transcribe(args: argparse.Namespace) -> int:
-    return transcribe_files(args, prepare(args))
+    return run(args, prepare(args))
+
+
+def run(args: argparse.Namespace, found: Mapping[str, Targets]) -> Exit:
+    """Transcribes what `prepare` found, or what arrives in the watched folder."""
+    if args.watch is None:
+        return transcribe_files(args, found)
+
+    def arrived(names: list[str]) -> Exit:
+        found = prepare(args)
+        args.skipped = 0
+        return transcribe_files(args, {name: found[name] for name in names if name in found})
+
+    return watch(args.watch, arrived)
 
 
 def prepare(args: argparse.Namespace) -> dict[str, Targets]:
@@ -34,7 +48,7 @@ def prepare(args: argparse.Namespace) -> dict[str, Targets]:
     found = files.choose(args)
     if args.output is None and args.output_dir is None:
         check_stdout()
-    if not found:
+    if not found and args.watch is None:
         complain("there are no recordings in these folders")
     args.skipped = 0
     if args.output_dir is not None and not args.overwrite:

@@ -59,7 +59,7 @@ def transcribe(args: argparse.Namespace) -> int:
 
 def _transcribe(args: argparse.Namespace) -> int:
     targets = transcribing.prepare(args)
-    if not any(map(_may_be_read, targets)):
+    if args.watch is None and not any(map(_may_be_read, targets)):
         # Each is reported before a daemon would be needed.
         return transcribing.transcribe_files(args, targets)
     private.prepare(args.verbose)
@@ -73,7 +73,7 @@ def _transcribe(args: argparse.Namespace) -> int:
         with private.in_background(environment, args.verbose) as args.socket:
             # The daemon has one model, whatever its name.
             args.model = None
-            return transcribing.transcribe_files(args, targets)
+            return transcribing.run(args, targets)
     except (ConfigError, LoadError) as error:
         complain(str(error))
         return EXIT_CONFIG

@@ -158,6 +158,9 @@ def test_unreachable_daemon_is_reported_once_for_a_folder(
         ("a.wav --format txt,srt", "several formats need --output-dir"),
         ("-r . --format srt", "several files need --output-dir"),
         ("--live --format txt,srt", "writes one format"),
+        ("--watch . a.wav --output-dir .", "there can be no FILE"),
+        ("--watch .", "--watch needs --output-dir"),
+        ("--watch /no/folder --output-dir .", "/no/folder is no folder"),
     ],
 )
 def test_wrong_usage(arguments: str, problem: str, capsys: Capture) -> None:
