@@ -145,7 +145,7 @@ class Busy(JobError):
 
 
 class Unavailable(JobError):
-    """No worker can serve: none is configured, or none can load its model."""
+    """No worker can serve: none is configured, none can load its model, or a setting is wrong."""
 
     code = Code.UNAVAILABLE
 

@@ -28,6 +28,14 @@ MAIN_MODE, PUBLIC_MODE = 0o660, 0o666
 _LOCK_SECONDS = 5.0
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^]]+)\]|(?P<host>[^:]*)):(?P<port>[0-9]{1,5})")
 _PORT_MAX = 65535
+# Seconds of silence after which the kernel asks a peer of TCP whether it is there, seconds between
+# two such questions, their number, and milliseconds that sent bytes may stay unacknowledged.
+_KEEPALIVE = {
+    socket.TCP_KEEPIDLE: 60,
+    socket.TCP_KEEPINTVL: 15,
+    socket.TCP_KEEPCNT: 4,
+    socket.TCP_USER_TIMEOUT: 120_000,
+}
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -91,6 +99,17 @@ def shown(sock: socket.socket) -> str:
     if not isinstance(name, tuple):
         return str(name)
     return f"[{name[0]}]:{name[1]}" if sock.family == socket.AF_INET6 else f"{name[0]}:{name[1]}"
+
+
+def watch_peer(sock: socket.socket) -> None:
+    """Makes the kernel end a connection over TCP whose peer is gone: a host that lost its power
+    sends nothing, and would count forever."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        # An error means that the connection has ended.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _KEEPALIVE.items():
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class Place:

@@ -1,4 +1,4 @@
-"""The `asrd` program: serve, run, transcribe, demo, fetch-model, add-model."""
+"""The `asrd` program: serve, run, transcribe, check, demo, bench, fetch-model, add-model."""
 
 import argparse
 import importlib
@@ -19,7 +19,13 @@ _COMMANDS = {
         "transcribe",
         "turn recordings into text, without a running daemon",
     ),
+    "check": (
+        "asrd.asrctl.restart_check",
+        "check",
+        "test settings, models and sockets before a restart",
+    ),
     "demo": ("asrd.standalone.demonstration", "demo", "crash a worker, and lose no request"),
+    "bench": ("asrd.standalone.bench", "bench", "find the fastest settings for this CPU"),
     "fetch-model": ("asrd.engine.fetch_model", "fetch", "download a model into the local cache"),
     "add-model": ("asrd.engine.add_model", "add", "install a model from a directory or archive"),
 }
@@ -42,6 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     stdio.open_missing()
     argv = sys.argv[1:] if argv is None else argv
     chosen = next((word for word in argv if word in _COMMANDS), None)
+    if chosen == "transcribe":
+        argv = importlib.import_module(_COMMANDS[chosen][0]).in_own_spelling(argv)
     args = _parser(chosen).parse_args(argv)
     module, function, _ = _COMMANDS[args.command]
     try:

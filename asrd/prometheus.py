@@ -33,10 +33,13 @@ class _Family:
 
 
 def metrics(
-    snapshot: Snapshot, openmetrics: bool = False, responses: Mapping[int, int] | None = None
+    snapshot: Snapshot | None, openmetrics: bool = False, responses: Mapping[int, int] | None = None
 ) -> str:
-    """Returns all metrics in one of the formats, with the answers of asrd-http by their status."""
-    families = [*_daemon(snapshot), *_jobs(snapshot), *_timings(snapshot), *_workers(snapshot)]
+    """Returns all metrics in one of the formats, with the answers of asrd-http by their status;
+    without a snapshot, those that need no daemon."""
+    families = [_one("gauge", "up", "1 if the daemon answers, 0 if not.", snapshot is not None)]
+    if snapshot is not None:
+        families += [*_daemon(snapshot), *_jobs(snapshot), *_timings(snapshot), *_workers(snapshot)]
     if responses is not None:
         counts = ((str(status), count) for status, count in sorted(responses.items()))
         found = _each(map(str, HTTP_STATUSES), tuple(counts), "code")
@@ -113,13 +116,16 @@ def _each(names: Iterable[str], counts: Counts, label: str) -> list[tuple[_Label
 
 def _daemon(snapshot: Snapshot) -> list[_Family]:
     states = [({"state": state}, state == snapshot.state) for state in STATES]
+    sockets = [({"socket": each.name}, each) for each in snapshot.sockets]
+    connections = [(name, of.connections) for name, of in sockets]
+    limits = [(name, of.connections_max) for name, of in sockets]
     queue = snapshot.queue
     return [
         _family("info", "build", "The daemon's version.", [({"version": snapshot.version}, 1)]),
         _family("gauge", "state", "The daemon's state: 1 for the current one.", states),
         _one("gauge", "uptime_seconds", "Time since its start.", snapshot.uptime_s),
-        _one("gauge", "connections", "Clients at all sockets.", snapshot.connections),
-        _one("gauge", "connections_limit", "Clients at most.", snapshot.connections_max),
+        _family("gauge", "connections", "Clients at each socket.", connections),
+        _family("gauge", "connections_limit", "Clients at most.", limits),
         _one("gauge", "queue_jobs", "Jobs that wait.", queue.depth),
         _one("gauge", "queue_limit", "Waiting jobs at most.", queue.max),
         _one(

@@ -53,6 +53,11 @@ class FrontSettings:
     worker_dir: str = _path(
         "/run/asrd/worker", "The directory of the workers' sockets, one NAME.sock each."
     )
+    crash_file: str = _path(
+        "/run/asrd/front/crashes.json",
+        "The file that keeps the workers' last crashes for the next front; its directory must be "
+        "there.",
+    )
     queue_max: int = field(
         integer(0, 100_000),
         64,
@@ -79,6 +84,12 @@ class FrontSettings:
         number(0.001, 7 * _DAY),
         3600.0,
         help="Longest time of one job's own turns, also if it requests more.",
+    )
+    drain_seconds: float = field(
+        number(0, 3600),
+        60.0,
+        help="Time for the accepted jobs to finish when the daemon stops; those left then fail "
+        "with `shutting-down`. A restart does not wait for them.",
     )
     max_attempts: int = field(
         integer(1, 10),
@@ -215,8 +226,8 @@ class WorkerSettings(EngineOptions):
     cpu_threads: int = field(
         integer(0, 4096),
         0,
-        help="Threads of one inference on the CPU; 0: as many as there are cores, 4 at most, and a "
-        "share of them if `asrd run` has several workers.",
+        help="Threads of one inference on the CPU; 0: the cores divided by the number of workers, "
+        "4 at most. `asrd bench` measures what is fastest.",
     )
     language: str = field(
         language_or_empty, "", help="Language of jobs without one; empty: it is detected."

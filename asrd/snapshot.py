@@ -22,6 +22,13 @@ def _counts(key: str, raw: object) -> Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class Socket:
+    name: str = field(_TEXT, "?")
+    connections: int = field(_COUNT, 0)
+    connections_max: int = field(_COUNT, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class _Queue:
     depth: int = field(_COUNT, 0)
     max: int = field(_COUNT, 0)
@@ -101,6 +108,8 @@ class Worker:
     model: str | None = field(_TEXT, None)
     device: str | None = field(_TEXT, None)
     compute_type: str | None = field(_TEXT, None)
+    cpu_threads: int | None = field(_COUNT, None)
+    cores: int | None = field(_COUNT, None)
     jobs: tuple[Job, ...] = field(sequence(nested(Job), 1000), ())
     jobs_done: int = field(_COUNT, 0)
     restarts: int = field(_COUNT, 0)
@@ -143,6 +152,7 @@ class Snapshot:
     problems: tuple[str, ...] = field(sequence(_TEXT, 1000), ())
     connections: int = field(_COUNT, 0)
     connections_max: int = field(_COUNT, 0)
+    sockets: tuple[Socket, ...] = field(sequence(nested(Socket), 100), ())
     queue: _Queue = field(nested(_Queue), _Queue())
     jobs: _Jobs = field(nested(_Jobs), _Jobs())
     ignored_events: int = field(_COUNT, 0)

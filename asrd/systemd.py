@@ -1,6 +1,8 @@
 """systemd's interfaces: sockets passed in (sd_listen_fds(3)), and notifications (sd_notify(3))."""
 
+import contextlib
 import os
+import select
 import socket
 
 from sdnotify import SystemdNotifier
@@ -8,8 +10,12 @@ from sdnotify import SystemdNotifier
 from asrd.safe_text import escape
 
 LISTEN_FDS_START = 3
+# The name of what the front stores at a restart (asrd.front.handover).
+HANDOVER = "handover"
 # systemd ignores a notification of more than 4 KiB; a character takes up to 4 bytes.
 _STATUS_MAX = 1000
+# Seconds for the manager to handle our notifications: nobody is served meanwhile.
+_BARRIER_SECONDS = 1.0
 
 
 def listen_fds() -> dict[str, list[int]]:
@@ -84,9 +90,54 @@ class Notifier:
         if self._notifier is not None and self._notifier.socket is not None:
             socket.send_fds(self._notifier.socket, [f"FDSTORE=1\nFDNAME={name}".encode()], [fd])
 
+    def store_socket(self, name: str) -> socket.socket | None:
+        """Makes the manager keep one end of a pair of sockets for the next process, with whatever
+        is sent to it. Returns the other end; None if the manager keeps nothing."""
+        if self._notifier is None or self._notifier.socket is None:
+            return None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        # Kept also when our end closes.
+        state = f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0"
+        with theirs, contextlib.suppress(OSError):
+            socket.send_fds(self._notifier.socket, [state.encode()], [theirs.fileno()])
+        if self._barrier() and not _is_closed(ours):
+            return ours
+        ours.close()
+        return None
+
+    def unstore(self, name: str) -> None:
+        """Makes the manager close what it keeps under this name."""
+        self._notify(f"FDSTOREREMOVE=1\nFDNAME={name}")
+
+    def _barrier(self) -> bool:
+        """Waits until the manager has handled all notifications so far, which it shows by closing a
+        descriptor. Returns False if it does not in time."""
+        if self._notifier is None or self._notifier.socket is None:
+            return False
+        ours, theirs = os.pipe2(os.O_CLOEXEC)
+        try:
+            socket.send_fds(self._notifier.socket, [b"BARRIER=1"], [theirs])
+        except OSError:
+            os.close(ours)
+            return False
+        finally:
+            os.close(theirs)
+        try:
+            return _is_closed(ours, _BARRIER_SECONDS)
+        finally:
+            os.close(ours)
+
     def close(self) -> None:
         if self._notifier is not None and self._notifier.socket is not None:
             self._notifier.socket.close()
+
+
+def _is_closed(end: socket.socket | int, seconds: float = 0.0) -> bool:
+    """Returns True if nobody has the other end, after a wait of so many seconds at most."""
+    poll = select.poll()
+    poll.register(end, 0)
+    return bool(poll.poll(seconds * 1000))
 
 
 def watchdog_seconds() -> float | None:

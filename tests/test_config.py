@@ -22,6 +22,7 @@ OTHERS: dict[str, Any] = {
     "status_socket": "/tmp/s.sock",
     "wyoming": "127.0.0.1:10300",
     "worker_dir": "/tmp/w",
+    "crash_file": "/tmp/crashes.json",
     "gateways": ["web"],
     "listen": "127.0.0.1:8000",
     "api_keys": "/tmp/keys",

@@ -147,3 +147,16 @@ def test_cues_are_in_order_and_do_not_overlap(
         start, end = _milliseconds(*cue[:4]), _milliseconds(*cue[4:8])
         assert last <= start < end
         last = end
+
+
+def test_tables_lyrics_and_json_lines_have_a_line_per_segment() -> None:
+    assert render("tsv", "a.wav", TALK) == (
+        "start\tend\ttext\n0\t1250\tHello you.\n1250\t3661500\tA & B <i>--> C\\x1b[2J\n"
+    )
+    late = spoken((59.996, 60.0, " a"), (3661.5, 3662.0, "b"))
+    assert render("lrc", "a.wav", late) == "[01:00.00]a\n[61:01.50]b\n"
+    lines = [json.loads(line) for line in render("jsonl", "a.wav", TALK).splitlines()]
+    assert [(line["file"], line["id"], line["end"]) for line in lines] == [
+        ("a.wav", 0, 1.25),
+        ("a.wav", 1, 3661.5),
+    ]

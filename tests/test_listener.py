@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asrd.errors import ConfigError
-from asrd.listener import Place, bind, bind_tcp, shown, unbind
+from asrd.listener import Place, bind, bind_tcp, shown, unbind, watch_peer
 
 
 def test_only_one_of_many_binds_at_once_succeeds(tmp_path: Path) -> None:
@@ -172,3 +172,17 @@ def test_sandbox_of_the_unit_allows_no_tcp(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(socket, "create_server", refuse)
     with pytest.raises(ConfigError, match=r"systemctl enable asrd-wyoming\.socket"):
         bind_tcp("127.0.0.1:0")
+
+
+def test_kernel_asks_whether_the_peer_is_there() -> None:
+    with socket.socket(socket.AF_INET) as sock:
+        watch_peer(sock)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        idle, interval, count = (
+            sock.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+        limit = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+        assert idle + interval * count == limit / 1000 == 120
+    with socket.socket(socket.AF_UNIX) as sock:
+        watch_peer(sock)

@@ -58,6 +58,8 @@ def test_metrics_have_the_figures_of_the_snapshot(in_openmetrics: bool) -> None:
     samples = flat(SNAPSHOT, in_openmetrics)
     assert samples["asrd_build_info{version=0.1.0}"] == 1
     assert [samples[f"asrd_state{{state={state}}}"] for state in STATES] == [0, 1, 0]
+    assert samples["asrd_connections{socket=asrd}"] == 3
+    assert samples["asrd_connections_limit{socket=wyoming}"] == 256
     assert samples["asrd_queue_jobs{}"] == 1
     assert samples["asrd_queue_limit{}"] == 4
     assert samples["asrd_queue_oldest_wait_seconds{}"] == 1.5

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -192,3 +193,44 @@ def test_descriptor_is_stored_under_its_name(manager: socket.socket, tmp_path: P
         assert os.path.samestat(os.fstat(fds[0]), os.fstat(file.fileno()))
         os.close(fds[0])
     notifier.close()
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_store_keeps_what_is_sent_into_it_or_is_none(manager: socket.socket, keeps: bool) -> None:
+    kept: list[int] = []
+
+    def manage() -> None:
+        for _ in range(2):
+            message, fds, _, _ = socket.recv_fds(manager, 4096, 1)
+            if keeps and message == b"FDSTORE=1\nFDNAME=name\nFDPOLL=0":
+                kept.extend(fds)
+            else:
+                os.close(fds[0])
+
+    thread = threading.Thread(target=manage)
+    thread.start()
+    notifier = systemd.Notifier()
+    ours = notifier.store_socket("name")
+    thread.join()
+    notifier.unstore("name")
+    assert notifications(manager) == ["FDSTOREREMOVE=1\nFDNAME=name"]
+    notifier.close()
+    assert (ours is not None) == keeps
+    if ours is not None:
+        with ours, socket.socket(fileno=kept[0]) as stored:
+            ours.send(b"state")
+            ours.close()
+            assert stored.recv(10) == b"state"
+
+
+def test_manager_that_handles_nothing_is_no_store(
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systemd, "_BARRIER_SECONDS", 0.0)
+    notifier = systemd.Notifier()
+    assert notifier.store_socket("name") is None
+    notifier.close()
+    # Its descriptors are in the manager's socket.
+    for _ in range(2):
+        _, (fd,), _, _ = socket.recv_fds(manager, 4096, 1)
+        os.close(fd)

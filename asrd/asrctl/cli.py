@@ -12,11 +12,13 @@ from typing import Any, TypeVar
 
 from asrd import prometheus
 from asrd.asrctl import program
+from asrd.asrctl.arguments import add_arguments
 from asrd.asrctl.doctor import doctor
 from asrd.asrctl.progress import can_redraw
+from asrd.asrctl.spelling import Unsupported, translated
 from asrd.asrctl.streams import complain, mention, show
 from asrd.asrctl.table import crash_page, health_line, page
-from asrd.asrctl.transcribing import add_arguments, transcribe
+from asrd.asrctl.transcribing import transcribe
 from asrd.client.client import Client
 from asrd.errors import AsrdError, ConnectionLost
 from asrd.exitcodes import HEALTH, HEALTH_CODES, Exit
@@ -96,6 +98,13 @@ def describe(args: argparse.Namespace) -> int:
     return Exit.OK
 
 
+def bench(args: argparse.Namespace) -> int:
+    # Only this command needs anyio, which comes with the engine.
+    from asrd.asrctl.bench import run
+
+    return run(args)
+
+
 def _ask(args: argparse.Namespace, question: Callable[[Client], T]) -> T:
     """Asks a question that the public status socket answers, too, for users outside the group."""
     try:
@@ -121,6 +130,12 @@ def _seconds(text: str) -> float:
     if not 0.1 <= seconds <= 86400:
         raise argparse.ArgumentTypeError("must be 0.1 to 86400 seconds")
     return seconds
+
+
+def _clients(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError("must be 1 to 64")
+    return int(text)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -177,6 +192,14 @@ def build_parser() -> argparse.ArgumentParser:
     cancelled = command(cancel, "end a job, waiting or running")
     cancelled.add_argument("job_id", metavar="JOB", help="its id, for example from `asrctl status`")
     command(describe, "the loaded models, as Wyoming's `info`")
+    timed = command(bench, "measure how fast the daemon is, in about a minute")
+    timed.add_argument("--model", metavar="NAME", help="a model that a worker has loaded")
+    timed.add_argument(
+        "--clients",
+        type=_clients,
+        metavar="N",
+        help="clients at once in the second measurement (default: as many as workers, 2 at least)",
+    )
     examined = command(doctor, "find errors in the set-up, and print the commands that fix them")
     examined.add_argument("--json", action="store_true", help="the findings as JSON")
     return parser
@@ -184,7 +207,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     def command() -> int:
-        args = build_parser().parse_args(argv)
+        arguments = list(sys.argv[1:] if argv is None else argv)
+        if "transcribe" in arguments:
+            begin = arguments.index("transcribe") + 1
+            try:
+                arguments[begin:], notes = translated(arguments[begin:])
+            except Unsupported as error:
+                complain(str(error))
+                return Exit.USAGE
+            for note in notes:
+                complain(note)
+        args = build_parser().parse_args(arguments)
         return int(args.function(args))
 
     return program.run("asrctl", command)

@@ -1,9 +1,11 @@
-"""`asrctl doctor`: finds errors in the set-up, and prints the one command that fixes each."""
+"""`asrctl doctor`: finds errors in the set-up, and prints the command that fixes each, if there is
+one, or the one that shows more."""
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator
 
-from asrd.asrctl.checks import CHECKS, Finding, Verdict, unseen
+from asrd.asrctl.checks import CHECKS
+from asrd.asrctl.finding import Finding, Verdict, unseen
 from asrd.asrctl.host import Host
 from asrd.asrctl.streams import mention
 from asrd.safe_text import escape, safe_json
@@ -17,7 +19,13 @@ def doctor(args: argparse.Namespace) -> int:
     results = list(examine(Host(args.socket)))
     if args.json:
         rows = [
-            {"subject": subject, "verdict": item.verdict.value, "text": item.text, "fix": item.fix}
+            {
+                "subject": subject,
+                "verdict": item.verdict.value,
+                "text": item.text,
+                "fix": item.fix,
+                "see": item.see,
+            }
             for subject, item in results
         ]
         mention(safe_json(rows, indent=2) + "\n")
@@ -45,6 +53,8 @@ def report(results: list[Result]) -> Iterator[str]:
         if item.fix is not None:
             label = "fix it with" if item.verdict is Verdict.WRONG else "to change it"
             yield f"         {label}:  {item.fix}"
+        if item.see is not None:
+            yield f"         see more with:  {item.see}"
     verdicts = [item.verdict for _, item in results]
     wrong, hidden = verdicts.count(Verdict.WRONG), verdicts.count(Verdict.UNSEEN)
     yield f"{wrong or 'nothing'} wrong" + (

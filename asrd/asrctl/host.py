@@ -3,16 +3,26 @@
 import grp
 import os
 import pwd
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
+from asrd.asrctl.access import Reader
 from asrd.client.client import Client
 from asrd.config import config_path
+from asrd.errors import ConnectionLost
 from asrd.snapshot import Snapshot, read_snapshot
 
 _PROPERTIES = "Id,LoadState,ActiveState,Result,NRestarts,StatusText"
-_PROPERTIES += ",DevicePolicy,DeviceAllow,PrivateDevices,UnitFileState"
+_PROPERTIES += ",DevicePolicy,DeviceAllow,PrivateDevices,UnitFileState,FragmentPath,Listen"
+_PROPERTIES += ",ExecMainStartTimestampMonotonic"
+
+# Names that systemctl takes for an instance of a unit; with another one it shows no unit at all.
+_INSTANCE = re.compile(r"[\w.:@-]+", re.ASCII)
+
+# The properties of a unit.
+Unit = dict[str, str]
 
 
 class Host:
@@ -20,8 +30,9 @@ class Host:
         self.config = config_path()
         self.socket = Path(Client(socket).socket)
 
-    def units(self, *patterns: str) -> dict[str, dict[str, str]]:
-        """Returns the properties of loaded units by name; empty if systemd can't be asked."""
+    def units(self, *patterns: str) -> dict[str, Unit]:
+        """Returns the properties of loaded units by name; empty if systemd can't be asked. The
+        lines of a property that has several are joined."""
         systemctl = shutil.which("systemctl")
         if systemctl is None or not systemctl.startswith("/"):
             # PATH may name the working directory, where anyone may have put a program.
@@ -32,7 +43,7 @@ class Host:
         except (OSError, subprocess.SubprocessError):
             return {}
         blocks = [block.splitlines() for block in shown.stdout.strip().split("\n\n")]
-        units = [dict(line.split("=", 1) for line in block if line) for block in blocks if block]
+        units = [_unit(block) for block in blocks if block]
         return {unit["Id"]: unit for unit in units}
 
     def is_installed(self) -> bool:
@@ -44,12 +55,51 @@ class Host:
         """Returns the workers that systemd knows or that have a settings file; "0" if none."""
         units = self.units("asr-worker@*.socket")
         names = {name.removeprefix("asr-worker@").removesuffix(".socket") for name in units}
+        return sorted(names | set(self.worker_files())) or ["0"]
+
+    def worker_files(self) -> list[str]:
+        """Returns the names of the workers that have a settings file."""
         files = self.config.parent.glob("worker-*.toml")
-        return sorted(names | {path.stem.removeprefix("worker-") for path in files}) or ["0"]
+        names = (path.stem.removeprefix("worker-") for path in files)
+        return sorted(filter(_INSTANCE.fullmatch, names))
+
+    def worker_file(self, name: str) -> Path:
+        return self.config.with_name(f"worker-{name}.toml")
+
+    def front_reader(self) -> Reader:
+        """Returns the front's user, who reads asrd.toml."""
+        try:
+            user = pwd.getpwnam("asrd")
+        except KeyError:
+            return Reader("the front")
+        return Reader("the front (user asrd)", user.pw_uid, frozenset({user.pw_gid}))
+
+    def worker_reader(self) -> Reader:
+        """Returns the user of every worker, which has only its group for sure."""
+        group = _group("asr-worker")
+        return Reader(
+            "the workers (group asr-worker)",
+            gids=frozenset() if group is None else frozenset({group.gr_gid}),
+        )
+
+    def is_missing(self, path: Path) -> bool:
+        """Returns True if there is no such file, False also if this user can't see that."""
+        try:
+            path.lstat()
+        except OSError as error:
+            return isinstance(error, FileNotFoundError)
+        return False
 
     def status(self) -> Snapshot:
-        """Returns the daemon's status. Raises AsrdError."""
-        with Client(str(self.socket)) as client:
+        """Returns the daemon's status; users without permission get it from the status socket.
+        Raises AsrdError."""
+        try:
+            with Client(str(self.socket)) as client:
+                return read_snapshot(client.status(timeout=3))
+        except ConnectionLost as error:
+            if not isinstance(error.__cause__, PermissionError):
+                raise
+        with Client(str(self.socket.with_name("status.sock"))) as client:
             return read_snapshot(client.status(timeout=3))
 
     def user(self) -> str:
@@ -80,8 +130,17 @@ class Host:
             return "unknown"
         return driver_version()
 
-    def free_bytes(self, path: Path) -> int:
-        return shutil.disk_usage(path).free
+    def free(self, path: Path) -> tuple[int, int | None]:
+        """Returns the bytes and the inodes that are free; None where there is no limit of those."""
+        found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None
+
+
+def _unit(lines: list[str]) -> Unit:
+    found: Unit = {}
+    for name, _, value in (line.partition("=") for line in lines):
+        found[name] = f"{found[name]}\n{value}" if name in found else value
+    return found
 
 
 def _group(name: str) -> grp.struct_group | None:

@@ -8,7 +8,7 @@ from asrd.safe_text import one_line
 from asrd.snapshot import Counts, CrashedJob, Job, Snapshot, Worker
 
 _WORKER_COLUMNS = [
-    *("WORKER", "STATE", "PID", "MODEL", "DEVICE", "COMPUTE"),
+    *("WORKER", "STATE", "PID", "MODEL", "DEVICE", "COMPUTE", "THREADS"),
     *("JOBS", "AGE", "DONE", "RESTARTS", "LOAD", "LAST DEATH"),
 ]
 _CRASH_COLUMNS = [
@@ -40,7 +40,7 @@ def crash_page(snapshot: Snapshot) -> str:
     """Returns the workers' deaths, the last one first: a line for each job, and below them the last
     output of the engine on stderr."""
     if not snapshot.crashes:
-        return "no worker has died since asrd was started\n"
+        return "no crash of a worker is known\n"
     rows = [_CRASH_COLUMNS]
     notes = {}
     for crash in reversed(snapshot.crashes):
@@ -51,7 +51,7 @@ def crash_page(snapshot: Snapshot) -> str:
         rows += [_row([*first, *job]) for job in jobs or [[None] * 5]]
         if crash.stderr:
             notes[len(rows) - 1] = f"\n  {one_line(crash.stderr)}"
-    lines = _aligned(rows)
+    lines = aligned(rows)
     return "".join(f"{line}{notes.get(index, '')}\n" for index, line in enumerate(lines))
 
 
@@ -110,13 +110,13 @@ def _timings(snapshot: Snapshot) -> list[str]:
         rows.append([name, *(duration(v / 1000) for v in (values.p50, values.p95, values.p99))])
     factor = snapshot.real_time_factor
     rows.append(["run / audio", *(f"{v:.3f}" for v in (factor.p50, factor.p95, factor.p99))])
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _workers(snapshot: Snapshot) -> list[str]:
     if not snapshot.workers:
         return ["no workers"]
-    return _aligned([_WORKER_COLUMNS, *map(_worker, snapshot.workers)])
+    return aligned([_WORKER_COLUMNS, *map(_worker, snapshot.workers)])
 
 
 def _worker(worker: Worker) -> list[str]:
@@ -128,6 +128,7 @@ def _worker(worker: Worker) -> list[str]:
             worker.model,
             worker.device,
             worker.compute_type,
+            worker.cpu_threads,
             _jobs_of(worker),
             duration(max(job.age_ms for job in worker.jobs) / 1000) if worker.jobs else None,
             worker.jobs_done,
@@ -155,7 +156,8 @@ def _row(values: Sequence[object]) -> list[str]:
     return ["-" if value is None else one_line(str(value)) for value in values]
 
 
-def _aligned(rows: list[list[str]]) -> list[str]:
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Returns a line for each row, with the columns as wide as their widest cell."""
     widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(ljust, row, widths)).rstrip() for row in rows]
 

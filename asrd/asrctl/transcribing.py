@@ -1,199 +1,111 @@
 """`asrctl transcribe`: recordings in, text out while it is decoded, one file after another."""
 
 import argparse
-import stat
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from asrd.asrctl.options import add_engine_options, listed
+from asrd.asrctl import files
+from asrd.asrctl.arguments import STDIN, check_options
+from asrd.asrctl.files import Targets
+from asrd.asrctl.parallel import attempt_all, workers
 from asrd.asrctl.progress import ProgressBar
 from asrd.asrctl.streams import OutputLost, check_stdout, complain, open_stdin, show
+from asrd.asrctl.watching import watch
 from asrd.client.attempts import JobOptions, LiveOptions
 from asrd.client.client import Client, SegmentStream
 from asrd.errors import AsrdError, ConnectionLost
-from asrd.exitcodes import EXIT_CODES, Exit, exit_code
-from asrd.formats import FORMATS, LanguageWriter, Writer
+from asrd.exitcodes import Exit, exit_code
+from asrd.formats import LanguageWriter, Writer, make_writer
 from asrd.wire.client_events import Transcript
 
-STDIN, MICROPHONE = "-", "microphone"
-SPLIT = "split"
 # The name of the bundled model, used by workers without a configured one.
 DEMO = "demo"
 
 
-def add_arguments(
-    parser: argparse.ArgumentParser, model: str = "a model that a worker has loaded"
-) -> None:
-    """Adds all options; those of a job have the names of JobOptions. `model`: the help of --model,
-    which `asrd transcribe` gives another meaning."""
-    # Otherwise it names all options, and fills the screen before an error of usage.
-    parser.usage = "%(prog)s [OPTION ...] FILE [FILE ...]"
-    parser.epilog = EXIT_CODES
-    add = parser.add_argument
-    add("files", nargs="*", metavar="FILE", help="audio or video; - is stdin")
-    add(
-        "--format",
-        choices=FORMATS,
-        default="txt",
-        help="txt (default): a line per segment; json: a line per file; srt, vtt: subtitles",
-    )
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "-o", "--output", metavar="FILE", type=Path, help="write to this file instead of stdout"
-    )
-    where.add_argument(
-        "--output-dir", metavar="DIR", type=Path, help="one file per recording, named after it"
-    )
-    add(
-        "--language",
-        metavar="LANG",
-        help="the spoken language: en, de, German, zh-CN …; auto, the default, detects it",
-    )
-    add(
-        "--task",
-        choices=("transcribe", "translate", "detect"),
-        help="translate: into English; detect: only the language",
-    )
-    add("--model", metavar="NAME", help=model)
-    add("--initial-prompt", metavar="TEXT", help="context: text that precedes the recording")
-    add("--hotwords", metavar="TEXT", help="words that may occur in the recording")
-    add("--prefix", metavar="TEXT", help="the beginning of the transcript")
-    add("--word-timestamps", action=argparse.BooleanOptionalAction, help="times of each word")
-    add(
-        "--clip-timestamps",
-        type=listed(float),
-        metavar="START,END,...",
-        help="only these parts of the recording, in seconds; the last END may be left out",
-    )
-    add(
-        "--include-tokens",
-        action="store_true",
-        default=None,
-        help="json: each segment with the model's tokens",
-    )
-    add(
-        "--audio-track",
-        type=_track,
-        metavar="N|LANG",
-        help="the track of a file with several: its number from 0, or its language (de, ger)",
-    )
-    add(
-        "--require-complete",
-        action="store_true",
-        default=None,
-        help="fail if the recording is incomplete, instead of printing a warning",
-    )
-    add(
-        "--timeout",
-        type=float,
-        metavar="SECONDS",
-        help="per file, for everything; default: 60 s to be accepted, no limit on the run",
-    )
-    add("--job-id", metavar="ID", help="the id of the jobs, in status and log")
-    add("--trace-id", metavar="ID", help="appears in every log line of the jobs")
-    add(
-        "--encoding",
-        choices=("file", "pcm_s16le", "pcm_f32le"),
-        help="raw samples instead of a container (file, the default)",
-    )
-    add(
-        "--rate", dest="sample_rate", type=int, metavar="HZ", help="of raw samples (default: 16000)"
-    )
-    add(
-        "--channels",
-        type=_channels,
-        metavar="N|split",
-        help="N: of raw samples (default: 1); split: transcribe each channel of a file by itself",
-    )
-    parser.set_defaults(split_channels=None)
-    add("--quiet", action="store_true", help="no progress bar, no notices; warnings are printed")
-    _add_live(parser)
-    add_engine_options(parser)
-
-
-def _add_live(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group(
-        "live text", "The text while somebody speaks, from a pipe; Ctrl-C ends the audio."
-    ).add_argument
-    add(
-        "--live",
-        action="store_true",
-        help="FILE, or stdin without one, is 16-bit samples, raw or WAV, as from arecord or ffmpeg",
-    )
-    add(
-        "--microphone",
-        metavar="DEVICE",
-        nargs="?",
-        const="",
-        help="live text of this microphone: its number or a part of its name; requires sounddevice",
-    )
-    add(
-        "--live-step-ms",
-        type=int,
-        metavar="MS",
-        help="decode after so much new audio (default: 1000)",
-    )
-    add(
-        "--final",
-        choices=("live", "exact"),
-        help="live (default): the transcript is the live text; exact: decode everything again",
-    )
-    add(
-        "--end-of-speech-ms",
-        type=int,
-        metavar="MS",
-        help="so much silence after speech ends the audio",
-    )
-
-
 def transcribe(args: argparse.Namespace) -> int:
-    return transcribe_files(args, prepare(args))
+    return run(args, prepare(args))
 
 
-def prepare(args: argparse.Namespace) -> dict[str, Path]:
-    """Checks the options, and returns the output file of each recording; empty for stdout. Ends
-    the program for wrong usage; raises OutputLost if there is no stdout."""
-    _check_options(args)
-    targets = _targets(args)
-    _spare_recordings(args, targets)
-    if not targets:
+def run(args: argparse.Namespace, found: Mapping[str, Targets]) -> Exit:
+    """Transcribes what `prepare` found, or what arrives in the watched folder."""
+    if args.watch is None:
+        return transcribe_files(args, found)
+
+    def arrived(names: list[str]) -> Exit:
+        found = prepare(args)
+        args.skipped = 0
+        return transcribe_files(args, {name: found[name] for name in names if name in found})
+
+    return watch(args.watch, arrived)
+
+
+def prepare(args: argparse.Namespace) -> dict[str, Targets]:
+    """Checks the options, and returns the recordings that are not done yet, with the files for
+    their texts. Ends the program for wrong usage; raises OutputLost if there is no stdout."""
+    check_options(args)
+    found = files.choose(args)
+    if args.output is None and args.output_dir is None:
         check_stdout()
-    return targets
+    if not found and args.watch is None:
+        complain("there are no recordings in these folders")
+    args.skipped = 0
+    if args.output_dir is not None and not args.overwrite:
+        done = {name for name, targets in found.items() if files.is_done(name, targets)}
+        args.skipped = len(done)
+        found = {name: targets for name, targets in found.items() if name not in done}
+    return found
 
 
-def transcribe_files(args: argparse.Namespace, targets: Mapping[str, Path]) -> Exit:
-    """Transcribes one file after another with the daemon at `args.socket`."""
-    first_failure = Exit.OK
+def transcribe_files(args: argparse.Namespace, found: Mapping[str, Targets]) -> Exit:
+    """Transcribes the files with the daemon at `args.socket`: one after another to stdout, else as
+    many at once as it has workers."""
     models: set[str | None] = set()
+    # A name may be given twice where there are no output files.
+    names = list(found) if args.output_dir is not None or args.recursive else args.files
     with Client(args.socket) as client:
-        work = _transcribe_live if args.live else partial(_transcribe, client)
-        for name in args.files:
-            code = _attempt(work, name, targets.get(name), args, models)
-            first_failure = first_failure or code
-            if code is Exit.UNREACHABLE:
-                break
+        into_files = args.output_dir is not None and len(names) > 1
+        count = min(workers(client), len(names)) if into_files else 1
+        # Bars of several files would overwrite one another.
+        shown = not args.quiet and count == 1
+        work = _transcribe_live if args.live else partial(_transcribe, client, shown)
+
+        def attempt(name: str) -> Exit:
+            return _attempt(work, name, found[name], args, models)
+
+        codes = attempt_all(attempt, names, count)
     if DEMO in models and not args.quiet:
         complain(
             "this was the demo model, which knows about 80 words; to change it, see asrd.toml(5)"
         )
-    return first_failure
+    if args.output_dir is not None and len(names) + args.skipped > 1 and not args.quiet:
+        _summarize(codes, len(names), args.skipped)
+    return next(filter(None, codes), Exit.OK)
+
+
+def _summarize(codes: list[Exit], wanted: int, skipped: int) -> None:
+    done = codes.count(Exit.OK)
+    parts = [f"{done} done"]
+    if skipped:
+        parts.append(f"{skipped} skipped (done before; --overwrite repeats them)")
+    if wanted > done:
+        parts.append(f"{wanted - done} failed")
+    complain(", ".join(parts))
 
 
 def _attempt(
-    work: Callable[[str, Path | None, argparse.Namespace], Transcript],
+    work: Callable[[str, Targets, argparse.Namespace], Transcript],
     name: str,
-    target: Path | None,
+    targets: Targets,
     args: argparse.Namespace,
     models: set[str | None],
 ) -> Exit:
     """Transcribes a file, reports warnings or the error, and adds the model that was used."""
     try:
-        transcript = work(name, target, args)
+        transcript = work(name, targets, args)
     except OutputLost as lost:
-        if target is None:
+        if not targets:
             # The other files have no other place to go.
             raise
         complain(str(lost))
@@ -211,57 +123,62 @@ def _attempt(
 
 
 def _transcribe(
-    client: Client, name: str, target: Path | None, args: argparse.Namespace
+    client: Client, shown: bool, name: str, targets: Targets, args: argparse.Namespace
 ) -> Transcript:
     options: Any = {key: vars(args)[key] for key in JobOptions.__annotations__ if key in args}
-    writer = (LanguageWriter if _only_language(args) else FORMATS[args.format])(name)
     with open_stdin() if name == STDIN else open(name, "rb") as audio:
         bar = ProgressBar(sys.stderr, name)
-        if not args.quiet:
+        if shown:
             options["on_progress"] = bar.update
         try:
-            if target is None:
+            if not targets:
+                writer = _writer(args.formats[0], name, args)
                 with client.stream(audio, **options) as stream:
                     return _print(stream, writer, bar)
             transcript = client.transcribe(audio, **options)
         finally:
             bar.clear()
-    _write(target, writer.whole(transcript))
+    _write(targets, name, transcript, args)
     return transcript
 
 
-def _transcribe_live(name: str, target: Path | None, args: argparse.Namespace) -> Transcript:
+def _transcribe_live(name: str, targets: Targets, args: argparse.Namespace) -> Transcript:
     # Imported here: other commands start faster without an event loop.
     from asrd.asrctl.live import Shown, hear
     from asrd.asrctl.live_source import open_microphone, open_pipe
 
     options: Any = {key: vars(args)[key] for key in LiveOptions.__annotations__ if key in args}
-    writer = FORMATS[args.format](name)
-    at_once = target is None and args.final != "exact" and args.format != "json"
+    format_name = args.formats[0]
+    writer = _writer(format_name, name, args)
+    at_once = not targets and args.final != "exact" and format_name != "json"
     format_ = options.pop("sample_rate"), options.pop("channels")
     if args.microphone is None:
         opened = open_pipe(None if name == STDIN else name, *format_)
     else:
         opened = open_microphone(args.microphone, *format_)
     with opened as source:
-        shown = Shown(writer, at_once=at_once, flows=args.format == "txt", quiet=args.quiet)
+        shown = Shown(writer, at_once=at_once, flows=format_name == "txt", quiet=args.quiet)
         try:
             transcript = hear(args.socket, source, options, shown.update)
         finally:
             shown.end()
-    if target is None:
+    if not targets:
         shown.finish(transcript)
     else:
-        _write(target, writer.whole(transcript))
+        _write(targets, name, transcript, args)
     return transcript
 
 
-def _write(target: Path, text: str) -> None:
-    """Writes a complete transcript: a failed job leaves the file as it was."""
-    try:
-        target.write_text(text, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise OutputLost(str(target), error) from error
+def _write(targets: Targets, name: str, transcript: Transcript, args: argparse.Namespace) -> None:
+    """Writes a complete transcript in all formats: a failed job leaves the files as they were."""
+    for format_, target in targets.items():
+        files.write(target, _writer(format_, name, args).whole(transcript))
+
+
+def _writer(format_: str, name: str, args: argparse.Namespace) -> Writer:
+    if args.task == "detect" and format_ == "txt":
+        return LanguageWriter(name)
+    return make_writer(format_, name, args.layout)
 
 
 def _print(stream: SegmentStream, writer: Writer, bar: ProgressBar) -> Transcript:
@@ -273,92 +190,3 @@ def _print(stream: SegmentStream, writer: Writer, bar: ProgressBar) -> Transcrip
     bar.clear()
     show(header + writer.end(stream.transcript))
     return stream.transcript
-
-
-def _only_language(args: argparse.Namespace) -> bool:
-    return bool(args.task == "detect" and args.format == "txt")
-
-
-def _check_options(args: argparse.Namespace) -> None:
-    """Ends the program for options that exclude each other."""
-    _check_live_options(args)
-    if args.task == "detect" and args.format in ("srt", "vtt"):
-        args.parser.error("--task detect: there are no subtitles; use the format txt or json")
-    if args.files.count(STDIN) > 1:
-        args.parser.error("FILE: standard input can be read only once")
-    raw = args.live or args.encoding not in (None, "file")
-    if args.channels == SPLIT:
-        if raw:
-            args.parser.error("--channels: must be a number for raw samples")
-        args.channels, args.split_channels = None, True
-    if not raw and (args.sample_rate or args.channels):
-        args.parser.error("--rate and --channels N require the --encoding of raw samples")
-
-
-def _check_live_options(args: argparse.Namespace) -> None:
-    error = args.parser.error
-    args.live = args.live or args.microphone is not None
-    if not args.live:
-        if not args.files:
-            error("the following arguments are required: FILE")
-        for name in ("live_step_ms", "final", "end_of_speech_ms"):
-            if vars(args)[name] is not None:
-                error(f"--{name.replace('_', '-')} requires --live")
-        return
-    if args.microphone is not None and args.files:
-        error("--microphone: there can be no FILE as well")
-    if len(args.files) > 1:
-        error("--live takes one FILE")
-    if args.encoding not in (None, "pcm_s16le"):
-        error("--live: the samples must have 16 bits (--encoding pcm_s16le)")
-    if args.task == "detect":
-        error("--task detect is not possible with --live")
-    args.files = args.files or [STDIN if args.microphone is None else MICROPHONE]
-
-
-def _targets(args: argparse.Namespace) -> dict[str, Path]:
-    """Returns the output file of each recording; empty for stdout. Ends the program for wrong
-    usage."""
-    if args.output_dir is None:
-        if len(args.files) > 1 and (args.output or args.format in ("srt", "vtt")):
-            args.parser.error("several files need --output-dir, or the format txt or json")
-        return {} if args.output is None else {args.files[0]: args.output}
-    targets = {
-        name: args.output_dir / f"{'stdin' if name == STDIN else Path(name).stem}.{args.format}"
-        for name in args.files
-    }
-    if len(set(targets.values())) < len(args.files):
-        args.parser.error("two of the files would be written to the same one in --output-dir")
-    try:
-        args.output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        args.parser.error(f"--output-dir: {error}")
-    return targets
-
-
-def _spare_recordings(args: argparse.Namespace, targets: Mapping[str, Path]) -> None:
-    """Ends the program if a text would overwrite a recording."""
-    recordings = {_identity(name) for name in args.files if name != STDIN} - {None}
-    for target in targets.values():
-        if _identity(target) in recordings:
-            args.parser.error(f"{target} is one of the recordings: write the text to another file")
-
-
-def _identity(path: str | Path) -> tuple[int, int] | None:
-    """Returns device and inode of a regular file, otherwise None."""
-    try:
-        found = Path(path).stat()
-    except (OSError, ValueError):
-        return None
-    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
-
-
-def _track(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
-
-
-def _channels(text: str) -> int | str:
-    try:
-        return SPLIT if text == SPLIT else int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number or {SPLIT}") from None

@@ -45,6 +45,8 @@ class Engine(Protocol[Prepared]):
     word_timestamps: bool
     device: str
     compute_type: str
+    # Of one inference; 0 on a GPU.
+    cpu_threads: int
     load_seconds: float
 
     def prepare(

@@ -75,6 +75,7 @@ class WhisperEngine:
         self.languages = facts.languages
         self.device: str = model.model.device
         self.compute_type: str = model.model.compute_type
+        self.cpu_threads = settings.cpu_threads if self.device == "cpu" else 0
         self.load_seconds = 0.0
         self._model = model
         self._settings = settings

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import socket
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -43,3 +44,15 @@ class WorkerDirectory:
         if problem is not None and problem != self._problem:
             log.error("%s", problem)
         self._problem = problem
+
+
+def connected(path: Path) -> socket.socket:
+    """Returns a connection to a worker, which does not block. Raises OSError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.connect(str(path))
+    except OSError:
+        sock.close()
+        raise
+    return sock

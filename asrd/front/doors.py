@@ -1,7 +1,6 @@
 """The kinds of sockets that clients connect to: what each answers, and its limits. A crowd at one
 kind must not close another."""
 
-import contextlib
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,14 +17,6 @@ MAIN, STATUS, WYOMING = "asrd", "status", "wyoming"
 
 # Bytes of a second of 48 kHz stereo: the most that a voice client sends.
 _SECOND = 192_000
-# Seconds of silence after which the kernel asks a peer of TCP whether it is there, seconds between
-# two such questions, their number, and milliseconds that sent bytes may stay unacknowledged.
-_KEEPALIVE = {
-    socket.TCP_KEEPIDLE: 60,
-    socket.TCP_KEEPINTVL: 15,
-    socket.TCP_KEEPCNT: 4,
-    socket.TCP_USER_TIMEOUT: 120_000,
-}
 
 
 @dataclass(frozen=True)
@@ -110,14 +101,3 @@ def door_of(sock: socket.socket, name: str) -> str | None:
     if sock.family != socket.AF_UNIX:
         return WYOMING
     return name if name in (MAIN, STATUS, WYOMING) else None
-
-
-def watch_peer(sock: socket.socket) -> None:
-    """Makes the kernel end a connection over TCP whose peer is gone: a host that lost its power
-    sends nothing, and would count forever."""
-    if sock.family in (socket.AF_INET, socket.AF_INET6):
-        # An error means that the connection has ended.
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in _KEEPALIVE.items():
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -19,6 +19,7 @@ from asrd.front.discovery import WorkerDirectory
 from asrd.front.doors import doors
 from asrd.front.gateways import Gateways
 from asrd.front.reporting import log_entries
+from asrd.front.reporting.crash_file import CrashFile
 from asrd.front.reporting.crashes import Crash, Crashes
 from asrd.front.reporting.log_entries import Refusals
 from asrd.front.reporting.metrics import Metrics
@@ -99,6 +100,8 @@ class Front:
         """Starts to look for workers, and to watch the deadlines, in `tasks`."""
         self._tasks = tasks
         self.started_at = anyio.current_time()
+        file = CrashFile(self.settings.crash_file)
+        self.crashes.keep(file.read(self.started_at), file.write)
         tasks.start_soon(self._timer)
         self.find_workers()
 
@@ -183,18 +186,12 @@ class Front:
         self.announcements.note()
 
     def worker_ready(self, connection: WorkerConnection, hello: Hello) -> None:
-        log.info(
-            "worker %s: ready in %.2f s (pid %s)", connection.name, hello.load_seconds, hello.pid
-        )
+        name, skills = connection.name, skills_of(hello) or UNKNOWN
+        now, longest = anyio.current_time(), hello.max_audio_seconds
+        log.info("worker %s: ready in %.2f s (pid %s)", name, hello.load_seconds, hello.pid)
         self._perform(
             self.scheduler.worker_ready(
-                connection.name,
-                hello.model,
-                anyio.current_time(),
-                hello.spare,
-                skills_of(hello) or UNKNOWN,
-                hello.slots,
-                hello.max_audio_seconds,
+                name, hello.model, now, hello.spare, skills, hello.slots, longest
             )
         )
         self.announcements.note()
@@ -202,11 +199,12 @@ class Front:
     def worker_lost(self, connection: WorkerConnection, crash: Crash, turn: int) -> None:
         self.crashes.add(crash)
         log_entries.crash(crash, f"lost: {crash.noticed}", "")
-        how = f"worker {crash.worker}: {crash.noticed}"
+        how = self.crashes.in_words(crash)
         self._perform(self.scheduler.worker_lost(crash.worker, how, crash.at, turn))
 
     def worker_explained(self, connection: WorkerConnection, crash: Crash) -> None:
         """The next process has reported how the one before it ended."""
+        self.crashes.save()
         detail = "" if crash.stderr is None else f"; its last output on stderr: {crash.stderr}"
         log_entries.crash(crash, f"pid {crash.pid}: {crash.exit or 'ended'}", detail)
 

@@ -167,15 +167,8 @@ def make_request(
     job = Job(
         user=client.peer.user if name is None else client.peer.on_behalf_of(name),
         arrival=now,
-        needs=Needs(
-            # Some clients send an empty name for none.
-            model=transcribe.name or None,
-            language=options.language,
-            translate=options.task == "translate",
-            word_timestamps=bool(options.word_timestamps),
-            multilingual=bool(options.multilingual),
-            speech=options.task == "speech",
-        ),
+        # Some clients send an empty name for none.
+        needs=needs_of(transcribe.name or None, options),
         size=audio.size,
         seconds=seconds or 0.0,
         timeout=None if transcribe.timeout_ms is None else transcribe.timeout_ms / 1000,
@@ -198,6 +191,17 @@ def make_request(
     )
     job.request = request
     return request
+
+
+def needs_of(model: str | None, options: Options) -> Needs:
+    return Needs(
+        model=model,
+        language=options.language,
+        translate=options.task == "translate",
+        word_timestamps=bool(options.word_timestamps),
+        multilingual=bool(options.multilingual),
+        speech=options.task == "speech",
+    )
 
 
 def is_plain(transcribe: Transcribe) -> bool:

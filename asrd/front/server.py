@@ -5,9 +5,12 @@ import contextlib
 import itertools
 import logging
 import math
+import os
 import resource
 import signal
 import socket
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
@@ -16,14 +19,28 @@ from asrd import systemd
 from asrd.config import config_path, load_front
 from asrd.errors import Code, ConfigError
 from asrd.front import memory_bounds
-from asrd.front.doors import MAIN, STATUS, WYOMING, Door, door_of, watch_peer
+from asrd.front.doors import MAIN, STATUS, WYOMING, Door, door_of
 from asrd.front.front import Front
+from asrd.front.handover import packets
+from asrd.front.handover.giving import finish_live_streams, give
+from asrd.front.handover.taking import take, turn_away
+from asrd.front.refusing import refuse
 from asrd.front.reporting import snapshot
 from asrd.front.request import error
 from asrd.front.scheduling.actions import Failure
+from asrd.front.scheduling.scheduler import SHUTTING_DOWN
 from asrd.front.session import Session
 from asrd.journal import setup_logging
-from asrd.listener import MAIN_MODE, PUBLIC_MODE, Place, bind, bind_tcp, shown, unbind
+from asrd.listener import (
+    MAIN_MODE,
+    PUBLIC_MODE,
+    Place,
+    bind,
+    bind_tcp,
+    shown,
+    unbind,
+    watch_peer,
+)
 from asrd.settings import FrontSettings
 from asrd.wire import frames
 from asrd.wire.client_events import Error
@@ -33,6 +50,9 @@ from asrd.wire.fields import dump
 from asrd.wire.peer import Peer
 
 log = logging.getLogger(__name__)
+
+# By the names of their doors.
+_Listeners: TypeAlias = dict[str, list[socket.socket]]
 
 # Seconds between two looks for workers, and between two STATUS lines.
 _HOUSEKEEPING_SECONDS = 0.5
@@ -49,7 +69,15 @@ _FAREWELL_SECONDS = 2.0
 class Server:
     """Owns the listeners, by the names of their doors."""
 
-    def __init__(self, settings: FrontSettings, listeners: dict[str, list[socket.socket]]) -> None:
+    def __init__(
+        self,
+        settings: FrontSettings,
+        listeners: dict[str, list[socket.socket]],
+        handed_over: Sequence[socket.socket],
+        load_settings: Callable[[], object],
+    ) -> None:
+        """`handed_over`: what the front before this one stored. `load_settings`: as the next one
+        will do it; raises ConfigError."""
         self.settings = settings
         self._buffer = memoryview(bytearray(READ_SIZE))
         self.front = Front(settings, self._buffer)
@@ -58,29 +86,74 @@ class Server:
             for name, passed in listeners.items()
             for listener in passed
         }
+        self._handed_over, self._load_settings = handed_over, load_settings
         self._notifier = systemd.Notifier()
         self._connections: set[Connection] = set()
+        self._drain_ends = math.inf
+        self._tasks: TaskGroup
         self._budget = BufferBudget(settings.unread_max_bytes)
 
     async def run(self) -> None:
-        """Serves until SIGTERM or SIGINT, then lets accepted jobs finish."""
+        """Serves until SIGTERM, then lets accepted jobs finish; or until SIGINT, then hands over to
+        the next front."""
         async with anyio.create_task_group() as tasks:
-            self.front.start(tasks)
-            tasks.start_soon(self._housekeeping)
-            async with anyio.create_task_group() as accepting:
-                for listener in list(self._listeners):
-                    accepting.start_soon(self._keep_listening, listener, tasks)
-                self._notifier.ready()
-                log.info(
-                    "serving; all clients together can use %d MiB, and %d MiB for recordings",
-                    memory_bounds.memory(self.settings) >> 20,
-                    memory_bounds.recordings(self.settings) >> 20,
-                )
-                await _signalled()
-                accepting.cancel_scope.cancel()
+            self._tasks = tasks
+            # First, since no signal may end what was taken over; during a drain, a second one may.
+            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                self._take_over()
+                self.front.start(tasks)
+                tasks.start_soon(self._housekeeping)
+                async with anyio.create_task_group() as accepting:
+                    for listener in list(self._listeners):
+                        accepting.start_soon(self._keep_listening, listener)
+                    self._notifier.ready()
+                    log.info(
+                        "serving; all clients together can use %d MiB, and %d MiB for recordings",
+                        memory_bounds.memory(self.settings) >> 20,
+                        memory_bounds.recordings(self.settings) >> 20,
+                    )
+                    number = await anext(aiter(signals))
+                    log.info("%s", signal.Signals(number).name)
+                    accepting.cancel_scope.cancel()
+                if number == signal.SIGINT:
+                    # The tasks of clients that were accepted last must begin before it, too.
+                    await finish_live_streams(self.front)
+                    self._hand_over()
             await self._stop()
             tasks.cancel_scope.cancel()
         self._notifier.close()
+
+    def _take_over(self) -> None:
+        """Goes on with the clients and jobs of the front before this one."""
+        for stored in self._handed_over:
+            with stored:
+                fds, state = packets.receive(stored)
+            if state is None:
+                # It could not store everything, and drained.
+                for fd in fds:
+                    fd.close()
+                continue
+            now = anyio.current_time()
+            for session, connection in take(self.front, self._connect, fds, state, now):
+                self._tasks.start_soon(self._run, session, connection)
+        if self._handed_over:
+            self._notifier.unstore(systemd.HANDOVER)
+
+    def _hand_over(self) -> None:
+        """Ends the process once the next front has everything; returns if that is impossible."""
+        try:
+            self._load_settings()
+        except ConfigError as problem:
+            log.error("no hand-over, since the next front could not start: %s", problem)
+            return
+        store = self._notifier.store_socket(systemd.HANDOVER)
+        if store is None:
+            log.info("the service manager keeps no descriptors: no hand-over")
+            return
+        with store:
+            if give(self.front, store):
+                # At once: what a task read from a client from now on would be lost.
+                os._exit(0)
 
     async def _stop(self) -> None:
         # Clients that connect from now on wait in systemd's socket for the next daemon.
@@ -88,7 +161,11 @@ class Server:
             listener.close()
         log.info("draining: the front ends when every accepted job has its answer")
         self._notifier.stopping()
-        await self.front.drain()
+        self._drain_ends = anyio.current_time() + self.settings.drain_seconds
+        with anyio.CancelScope(deadline=self._drain_ends):
+            await self.front.drain()
+        for job in self.front.scheduler.unfinished():
+            self.front.cancel(job.request, SHUTTING_DOWN)
         with anyio.move_on_after(_FAREWELL_SECONDS):
             for connection in list(self._connections):
                 await connection.flush(_FAREWELL_SECONDS)
@@ -98,19 +175,20 @@ class Server:
         pause = min(_HOUSEKEEPING_SECONDS, systemd.watchdog_seconds() or _HOUSEKEEPING_SECONDS)
         while True:
             self.front.find_workers()
-            self._notifier.status(snapshot.status_line(self.front, anyio.current_time()))
+            line = snapshot.status_line(self.front, anyio.current_time(), self._drain_ends)
+            self._notifier.status(line)
             self._notifier.watchdog()
             await anyio.sleep(pause)
 
-    async def _keep_listening(self, listener: socket.socket, tasks: TaskGroup) -> None:
+    async def _keep_listening(self, listener: socket.socket) -> None:
         """Accepts clients, and listens again if the socket is removed from the file system."""
         door, place = self._listeners[listener], Place.of(listener)
         if place is None:
-            await self._accept(listener, door, tasks)
+            await self._accept(listener, door)
             return
         while True:
             async with anyio.create_task_group() as accepting:
-                accepting.start_soon(self._accept, listener, door, tasks)
+                accepting.start_soon(self._accept, listener, door)
                 new = await _made_again(place, door.mode)
                 accepting.cancel_scope.cancel()
             del self._listeners[listener]
@@ -121,7 +199,7 @@ class Server:
             with contextlib.suppress(OSError):
                 self._notifier.store(door.name, listener.fileno())
 
-    async def _accept(self, listener: socket.socket, door: Door, tasks: TaskGroup) -> None:
+    async def _accept(self, listener: socket.socket, door: Door) -> None:
         listener.setblocking(False)
         logged_at = -math.inf
         while True:
@@ -135,23 +213,30 @@ class Server:
                     logged_at = anyio.current_time()
                 await anyio.sleep(_EXHAUSTED_SECONDS)
             else:
-                tasks.start_soon(self._serve, sock, peer_of(sock, address), door, tasks)
+                self._tasks.start_soon(self._serve, sock, peer_of(sock, address), door)
                 await anyio.lowlevel.checkpoint()
 
-    async def _serve(self, sock: socket.socket, peer: Peer, door: Door, tasks: TaskGroup) -> None:
+    async def _serve(self, sock: socket.socket, peer: Peer, door: Door) -> None:
         watch_peer(sock)
         session = Session(self.front, peer, door)
-        connection = Connection(
+        full = door.quota.why_full(peer.user)
+        await self._run(session, self._connect(sock, session), full)
+
+    def _connect(self, sock: socket.socket, session: Session) -> Connection:
+        return Connection(
             sock,
-            frames.Decoder(door.limits, session.open_sink),
-            tasks,
+            frames.Decoder(session.door.limits, session.open_sink),
+            self._tasks,
             self._buffer,
-            output_max=door.output_max,
+            output_max=session.door.output_max,
             budget=self._budget,
-            owner=peer.user,
+            owner=session.peer.user,
             frame_timeout=self.settings.frame_timeout_seconds,
         )
-        full = door.quota.why_full(peer.user)
+
+    async def _run(self, session: Session, connection: Connection, full: str | None = None) -> None:
+        """Serves a client to its end; `full`: why it is refused."""
+        door, peer = session.door, session.peer
         self._connections.add(connection)
         door.quota.add(peer.user, 1)
         try:
@@ -191,13 +276,6 @@ async def _made_again(place: Place, mode: int) -> socket.socket:
             return listener
 
 
-async def _signalled() -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            log.info("%s", signal.Signals(number).name)
-            return
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="the settings file (asrd.toml)")
     parser.add_argument(
@@ -221,12 +299,32 @@ def _allow_descriptors(settings: FrontSettings) -> None:
 def serve(args: argparse.Namespace) -> int:
     """Raises ConfigError."""
     systemd.die_with_supervisor()
-    settings = load_front(config_path(args.config), {"socket": args.socket})
-    setup_logging(settings.log_level, "asrd")
-    _allow_descriptors(settings)
-    listeners, bound = _listeners(settings)
+    setup_logging("info", "asrd")
+    passed = systemd.listen_sockets()
+    handed_over = passed.pop(systemd.HANDOVER, [])
+    passed = _by_doors(passed)
+
+    def load_settings() -> FrontSettings:
+        return load_front(config_path(args.config), {"socket": args.socket})
+
+    def prepare() -> tuple[FrontSettings, _Listeners, list[str]]:
+        settings = load_settings()
+        setup_logging(settings.log_level, "asrd")
+        return settings, *_listeners(settings, passed)
+
     try:
-        anyio.run(Server(settings, listeners).run)
+        found: tuple[FrontSettings, _Listeners, list[str]] | None = prepare()
+    except ConfigError as problem:
+        turn_away(handed_over)
+        # Started by hand, it ends: nobody waits for it.
+        if not passed:
+            raise
+        found = refuse(passed, str(problem), prepare)
+    settings, listeners, bound = found or (None, passed, [])
+    try:
+        if settings is not None:
+            _allow_descriptors(settings)
+            anyio.run(Server(settings, listeners, handed_over, load_settings).run)
     finally:
         for listener in itertools.chain(*listeners.values()):
             listener.close()
@@ -235,11 +333,10 @@ def serve(args: argparse.Namespace) -> int:
     return 0
 
 
-def _listeners(settings: FrontSettings) -> tuple[dict[str, list[socket.socket]], list[str]]:
-    """Returns the listeners by the names of their doors, and the paths of those that were not
-    passed in. Raises ConfigError."""
-    found: dict[str, list[socket.socket]] = {}
-    for name, sockets in systemd.listen_sockets().items():
+def _by_doors(passed: dict[str, list[socket.socket]]) -> _Listeners:
+    """Returns the listeners that systemd or `asrd run` has passed in, by their doors' names."""
+    found: _Listeners = {}
+    for name, sockets in passed.items():
         for sock in sockets:
             door = door_of(sock, name)
             if door is None:
@@ -247,17 +344,30 @@ def _listeners(settings: FrontSettings) -> tuple[dict[str, list[socket.socket]],
                 sock.close()
             else:
                 found.setdefault(door, []).append(sock)
-    # First, as another program may have the port: nothing is left behind then.
-    if settings.wyoming and WYOMING not in found:
-        found[WYOMING] = [bind_tcp(settings.wyoming)]
-    bound = []
-    for name, path, mode in (
-        (MAIN, settings.socket, MAIN_MODE),
-        (STATUS, settings.status_socket, PUBLIC_MODE),
-    ):
-        if path and name not in found:
-            found[name] = [bind(path, mode)]
-            bound.append(path)
+    return found
+
+
+def _listeners(settings: FrontSettings, passed: _Listeners) -> tuple[_Listeners, list[str]]:
+    """Returns all listeners, and the paths of those that were not passed in. Raises ConfigError."""
+    found = dict(passed)
+    bound: list[str] = []
+    try:
+        # First, as another program may have the port: nothing is left behind then.
+        if settings.wyoming and WYOMING not in found:
+            found[WYOMING] = [bind_tcp(settings.wyoming)]
+        for name, path, mode in (
+            (MAIN, settings.socket, MAIN_MODE),
+            (STATUS, settings.status_socket, PUBLIC_MODE),
+        ):
+            if path and name not in found:
+                found[name] = [bind(path, mode)]
+                bound.append(path)
+    except ConfigError:
+        for name in found.keys() - passed.keys():
+            found[name][0].close()
+        for path in bound:
+            unbind(path)
+        raise
     for sock in found.get(WYOMING, ()):
         log.info("Wyoming clients are served at %s, without authentication", shown(sock))
     return found, bound

@@ -14,23 +14,24 @@ from asrd.front.doors import Door
 from asrd.front.front import Front
 from asrd.front.live.stream import LiveStream, record, with_job_id
 from asrd.front.live.text import LiveText
+from asrd.front.refused import asks_for_stream, id_in, looks_plain
 from asrd.front.reporting import snapshot
-from asrd.front.request import Request, error, is_plain, make_request, why_refused, with_hints
+from asrd.front.request import (
+    Request,
+    error,
+    is_plain,
+    make_request,
+    why_refused,
+    with_hints,
+)
 from asrd.front.scheduling.actions import Failure
 from asrd.front.spool import ClientFile, SpooledAudio
-from asrd.front.stream import DISCARD, STREAMED, Recorded, Stream
+from asrd.front.stream import DISCARD, REPLACED, STREAMED, Recorded, Stream
 from asrd.wire import client_events, frames
-from asrd.wire.client_events import (
-    AudioChunk,
-    Describe,
-    Ping,
-    SelectProgram,
-    StatusRequest,
-    Transcribe,
-)
+from asrd.wire.client_events import AudioChunk, Describe, SelectProgram, StatusRequest, Transcribe
 from asrd.wire.connection import Connection
 from asrd.wire.fdsocket import EXHAUSTED
-from asrd.wire.fields import dump, identifier, parse, parse_event
+from asrd.wire.fields import dump, parse, parse_event
 from asrd.wire.options import Options
 from asrd.wire.peer import Peer
 from asrd.wire.records import AudioFormat
@@ -43,35 +44,34 @@ _LAST_ERROR_SECONDS = 1.0
 # Seconds between two looks at a client that has closed its writing side (as `socat` does): it may
 # have left altogether.
 _HALF_CLOSED_SECONDS = 0.1
-_GET_ID = identifier()
-# Fields that only asrd has: a client that uses one understands errors.
-_NOT_PLAIN = "job_id", "stream", "live", "end_of_speech_ms"
 
 
 class Session:
     def __init__(self, front: Front, peer: Peer, door: Door) -> None:
         self.peer = peer
         self._front = front
-        self._door = door
+        self.door = door
         self.max_audio_seconds = door.max_audio_seconds
-        self._requests: dict[str, Request] = {}
-        self._stream = Stream(partial(record, front, self, self._new_recording))
+        self.requests: dict[str, Request] = {}
+        self.stream = Stream(partial(record, front, self, self._new_recording))
         # Deadlines of the stream that is open: for its next chunk, and for the whole of it.
-        self._pause_ends = self._stream_ends = math.inf
-        self._connection: Connection | None = None
+        self.pause_ends = self.stream_ends = math.inf
+        self.connection: Connection | None = None
         self._conversation: anyio.CancelScope
         # The client has used a field that only asrd has, so it understands errors.
-        self._knows_asrd = False
+        self.knows_asrd = False
         # A plain request got an error; the connection ends because of it.
-        self._got_error = self._leaving = False
+        self.got_error = self.leaving = False
+        # A `describe` waits for its answer.
+        self.describing = False
 
     async def run(self, connection: Connection) -> None:
         """Serves the connection until its end, then cancels the requests without an answer."""
-        self._connection = connection
+        self.connection = connection
         self._front.clients.add(self)
         try:
             await self._converse(connection)
-            if self._leaving:
+            if self.leaving:
                 await self._close_gently(connection)
         except ProtocolError as problem:
             await self._send_last_error(connection, Failure(Code.BAD_REQUEST, str(problem)))
@@ -83,25 +83,33 @@ class Session:
                 failure = Failure(Code.BUSY, str(problem.strerror), retry_after_ms=1000)
                 await self._send_last_error(connection, failure)
         finally:
-            self._connection = None
+            self.connection = None
             self._front.clients.discard(self)
             left = Failure(Code.CANCELLED, "the client disconnected")
-            self._stream.drop(left)
-            for request in list(self._requests.values()):
+            self.stream.drop(left)
+            for request in list(self.requests.values()):
                 self._front.cancel(request, left)
 
     async def _converse(self, connection: Connection) -> None:
         with anyio.CancelScope() as self._conversation:
-            while not self._leaving and (frame := await self._next_frame(connection)) is not None:
+            if self.describing:
+                await self._describe(connection)
+            while not self.leaving and (frame := await self._next_frame(connection)) is not None:
                 with contextlib.closing(frame):
-                    if frame.type == Describe.TYPE:
-                        began = anyio.current_time()
-                        await self._front.announcements.wait()
-                        # This pause is ours, not the client's.
-                        self._pause_ends += anyio.current_time() - began
                     self._handle(frame)
-            while (self._requests or connection.unread) and connection.half_closed:
+                if self.describing:
+                    await self._describe(connection)
+            while (self.requests or connection.unread) and connection.half_closed:
                 await anyio.sleep(_HALF_CLOSED_SECONDS)
+
+    async def _describe(self, connection: Connection) -> None:
+        began = anyio.current_time()
+        connection.keep()
+        await self._front.announcements.wait()
+        # This pause is ours, not the client's.
+        self.pause_ends += anyio.current_time() - began
+        self.describing = False
+        self.send("info", snapshot.info(self._front))
 
     async def _send_last_error(self, connection: Connection, failure: Failure) -> None:
         self._answer(error(failure))
@@ -118,16 +126,16 @@ class Session:
 
     def _leave_if_over(self, plain_error: bool = False) -> None:
         """Ends a plain conversation that got an error, once nothing else on it is unanswered."""
-        self._got_error |= plain_error and not self._knows_asrd
-        over = not self._requests and not self._stream.is_open
-        if self._got_error and over and self._connection is not None:
-            self._leaving = True
+        self.got_error |= plain_error and not self.knows_asrd
+        over = not self.requests and not self.stream.is_open
+        if self.got_error and over and self.connection is not None:
+            self.leaving = True
             self._conversation.cancel()
 
     async def _next_frame(self, connection: Connection) -> frames.Frame | None:
         """Receives the next event, and gives up a stream that takes too long."""
-        if self._stream.is_open:
-            with anyio.CancelScope(deadline=min(self._pause_ends, self._stream_ends)):
+        if self.stream.is_open:
+            with anyio.CancelScope(deadline=min(self.pause_ends, self.stream_ends)):
                 return await connection.receive()
             # Within an event the connection's own timeout applies.
             if not connection.in_event:
@@ -135,8 +143,8 @@ class Session:
         return await connection.receive()
 
     def _overdue(self) -> Failure:
-        if anyio.current_time() >= self._stream_ends:
-            limit = self._door.max_audio_seconds
+        if anyio.current_time() >= self.stream_ends:
+            limit = self.door.max_audio_seconds
             text = f"audio: the stream took longer to arrive than {limit:g} s"
             return Failure(Code.TOO_LARGE, text)
         pause = self._front.settings.frame_timeout_seconds
@@ -146,20 +154,20 @@ class Session:
     def _extend_stream(self, begins: bool = False) -> None:
         """Only audio chunks reset the idle timer. The whole stream must arrive within
         `max_audio_seconds` plus one idle timeout."""
-        self._pause_ends = anyio.current_time() + self._front.settings.frame_timeout_seconds
+        self.pause_ends = anyio.current_time() + self._front.settings.frame_timeout_seconds
         if begins:
-            self._stream_ends = self._pause_ends + self._door.max_audio_seconds
+            self.stream_ends = self.pause_ends + self.door.max_audio_seconds
 
     def _new_recording(self) -> SpooledAudio:
-        return SpooledAudio(self._door.spool, self.peer.user, self._door.limits.payload)
+        return SpooledAudio(self.door.spool, self.peer.user, self.door.limits.payload)
 
     def open_sink(self, frame: frames.Frame) -> frames.Sink:
         """Returns the sink for the payload of an event that is arriving."""
-        if not (self._door.public or self._leaving):
+        if not (self.door.public or self.leaving):
             if frame.type == Transcribe.TYPE:
                 return self._new_recording()
             if frame.type == AudioChunk.TYPE:
-                return self._stream.sink()
+                return self.stream.sink()
         return DISCARD
 
     # --- events of the client -------------------------------------------------------------------
@@ -172,7 +180,7 @@ class Session:
             if event is None:
                 self._front.metrics.ignored_events += 1
                 return
-            refused = self._door.why_refused(event)
+            refused = self.door.why_refused(event)
             if refused is not None:
                 raise BadRequest(refused)
             self._dispatch(event, frame)
@@ -184,26 +192,28 @@ class Session:
             case Transcribe():
                 self._transcribe(event, frame)
             case client_events.AudioStart():
-                self._stream.start(event)
+                if self.stream.knows_errors:
+                    self.stream_failed(REPLACED)
+                self.stream.start(event)
                 self._extend_stream(begins=True)
             case AudioChunk():
-                self._stream.chunk(event)
+                self.stream.chunk(event)
                 self._extend_stream()
             case client_events.AudioStop():
-                self._request_stream(self._stream.stop())
+                self._request_stream(self.stream.stop())
             case client_events.Cancel(job_id):
                 failure = Failure(Code.CANCELLED, "the client cancelled the job")
                 if not self.cancel(job_id, failure):
-                    alone = self._door.strangers
+                    alone = self.door.strangers
                     count = 0 if alone else self._front.cancel_foreign(self.peer, job_id)
                     self._answer(client_events.CancelAnswer(job_id, count))
             case Describe():
-                self.send("info", snapshot.info(self._front))
+                self.describing = True
             case SelectProgram(name):
                 if name != snapshot.PROGRAM:
                     raise FieldError("name", f"must be {snapshot.PROGRAM}, the only program here")
-            case Ping():
-                self._answer(client_events.Pong(event.text))
+            case client_events.Ping(text):
+                self._answer(client_events.Pong(text))
             case StatusRequest():
                 self._status(event)
 
@@ -211,12 +221,12 @@ class Session:
         answer = snapshot.snapshot(self._front, self.peer, anyio.current_time())
         if event.crashes:
             crashes = self._front.crashes
-            answer["crashes"] = [crash.as_data(self.peer, self._door.public) for crash in crashes]
+            answer["crashes"] = [crash.as_data(self.peer, self.door.public) for crash in crashes]
         self.send("status", answer)
 
     def _transcribe(self, transcribe: Transcribe, frame: frames.Frame) -> None:
-        self._knows_asrd |= not is_plain(transcribe)
-        may_speak = not self._door.strangers and self._front.gateways.may_speak(self.peer)
+        self.knows_asrd |= not is_plain(transcribe)
+        may_speak = not self.door.strangers and self._front.gateways.may_speak(self.peer)
         if transcribe.user is not None and not may_speak:
             raise FieldError("user", "may be named by a gateway only (setting `gateways`)")
         options = with_hints(transcribe, parse(Options, frame.data))
@@ -226,7 +236,7 @@ class Session:
         elif frame.fds or frame.payload is not None:
             raise FieldError("audio", "is missing, but there is a payload or a descriptor")
         else:
-            self._stream.announce(transcribe, options)
+            self.stream.announce(transcribe, options)
 
     def _take_audio(self, frame: frames.Frame) -> SpooledAudio | ClientFile:
         """Moves the audio out of the event."""
@@ -246,7 +256,7 @@ class Session:
             if isinstance(audio, LiveStream):
                 options, audio, text = audio.stop()
             self._request(transcribe, options, format_, audio, text)
-            self._stream.accepted()
+            self.stream.accepted()
 
     def _request(
         self,
@@ -259,9 +269,7 @@ class Session:
         """Checks a request and submits it. Takes `audio` and `text` over. Raises FieldError,
         JobError."""
         try:
-            if (job_id := transcribe.job_id) in self._requests:
-                problem = f"{job_id!r} names an unanswered job of this connection already"
-                raise FieldError("job_id", problem)
+            self.check_job_id(transcribe.job_id)
             if isinstance(audio, SpooledAudio):
                 audio.seal()
             if is_plain(transcribe) and not audio.size:
@@ -282,10 +290,16 @@ class Session:
             text.fail = partial(self._front.cancel, request)
         self._submit(request)
 
+    def check_job_id(self, job_id: str | None) -> None:
+        """Raises FieldError if an unanswered job or live stream has it."""
+        if job_id is not None and (job_id in self.requests or job_id == self.stream.live_id):
+            problem = f"{job_id!r} names an unanswered job of this connection already"
+            raise FieldError("job_id", problem)
+
     def _submit(self, request: Request) -> None:
         limit = self._front.settings.jobs_max_per_connection
-        full = len(self._requests) >= limit
-        self._requests[request.job_id] = request
+        full = len(self.requests) >= limit
+        self.requests[request.job_id] = request
         if full:
             self._front.refuse(request, f"{limit} jobs of this connection are unanswered")
         else:
@@ -308,44 +322,44 @@ class Session:
             self._answer(client_events.Progress(request.job_id, done, length))
 
     def finished(self, request: Request, transcript: bytes) -> None:
-        self._requests.pop(request.job_id, None)
+        self.requests.pop(request.job_id, None)
         self.send(client_events.Transcript.TYPE, transcript)
         if request.text is not None:
             request.text.stop()
         self._leave_if_over()
 
     def failed(self, request: Request, failure: Failure) -> None:
-        self._requests.pop(request.job_id, None)
+        self.requests.pop(request.job_id, None)
         self._answer(error(failure, request.job_id, request.trace_id))
         self._leave_if_over(request.plain)
 
     def cancel(self, job_id: str, failure: Failure) -> bool:
         """Ends the request with this id, also while its audio arrives. Returns False if there is
         none."""
-        if job_id in self._requests:
-            self._front.cancel(self._requests[job_id], failure)
+        if job_id in self.requests:
+            self._front.cancel(self.requests[job_id], failure)
             return True
-        live = self._stream.is_live
-        transcribe = self._stream.cancel(job_id, failure)
+        live = self.stream.is_live
+        transcribe = self.stream.cancel(job_id, failure)
         if transcribe is not None:
-            counted = live and not self._stream.is_live
+            counted = live and not self.stream.is_live
             self._refused(failure, transcribe.job_id, transcribe.trace_id, counted=counted)
         return transcribe is not None
 
     def _refuse(self, frame: frames.Frame, failure: Failure) -> None:
         """Refuses an event. The answer names its job if the event has a valid id."""
-        if frame.type in STREAMED and not self._door.public:
+        if frame.type in STREAMED and not self.door.public:
             self._give_up_stream(frame.type, failure)
             return
         plain = False
-        if frame.type == Transcribe.TYPE and _asks_for_stream(frame) and not self._door.public:
-            self._stream.refuse()
-            plain = not any(frame.data.get(name) for name in _NOT_PLAIN)
-        self._refused(failure, _id(frame, "job_id"), _id(frame, "trace_id"), plain)
+        if frame.type == Transcribe.TYPE and asks_for_stream(frame) and not self.door.public:
+            self.stream.refuse()
+            plain = looks_plain(frame)
+        self._refused(failure, id_in(frame, "job_id"), id_in(frame, "trace_id"), plain)
 
     def _give_up_stream(self, kind: str, failure: Failure) -> None:
-        live = self._stream.is_live
-        transcribe = self._stream.give_up(kind, failure)
+        live = self.stream.is_live
+        transcribe = self.stream.give_up(kind, failure)
         if transcribe is not None:
             ids = transcribe.job_id, transcribe.trace_id
             self._refused(failure, *ids, is_plain(transcribe), counted=live)
@@ -353,13 +367,13 @@ class Session:
     def speech_ended(self) -> None:
         """A live stream ends before its audio-stop."""
         try:
-            self._request_stream(self._stream.stop())
-            self._stream.skip()
+            self._request_stream(self.stream.stop())
+            self.stream.skip()
         except (FieldError, JobError) as problem:
             self.stream_failed(why_refused(client_events.AudioStop.TYPE, problem))
 
     def stream_failed(self, failure: Failure) -> None:
-        """A step of a live stream failed, or the daemon stops."""
+        """A step of a live stream failed, another stream replaces it, or the daemon stops."""
         self._give_up_stream(AudioChunk.TYPE, failure)
 
     def _refused(
@@ -380,20 +394,6 @@ class Session:
         self.send(event.TYPE, dump(event))
 
     def send(self, kind: str, data: dict[str, Any] | bytes) -> None:
-        if self._connection is not None:
+        if self.connection is not None:
             log.debug("> %s", kind, extra={"fields": self.peer.log_fields})
-            self._connection.send(kind, data)
-
-
-def _id(frame: frames.Frame, key: str) -> str | None:
-    """Returns an id that an answer may repeat: an invalid one would make the answer malformed."""
-    try:
-        value: str = _GET_ID(key, frame.data.get(key))
-    except FieldError:
-        return None
-    return value
-
-
-def _asks_for_stream(frame: frames.Frame) -> bool:
-    bare = frame.payload_length == 0 and not frame.fds
-    return bare and frame.data.get("audio") is None
+            self.connection.send(kind, data)

@@ -37,6 +37,21 @@ class SpooledAudio:
         except OSError as error:
             self.fd, self._problem = OwnedFd(-1), _exhausted(error)
 
+    @classmethod
+    def resumed(
+        cls, spool: Quota, user: User, limit: int, audio: tuple[OwnedFd, int] | TooLarge | Busy
+    ) -> "SpooledAudio":
+        """Goes on with the memfd and the size of another process, or with why there is none."""
+        made = cls.__new__(cls)
+        made._spool, made._user, made._limit = spool, user, limit
+        made._grows, made.size, made._problem = True, 0, None
+        if isinstance(audio, tuple):
+            made.fd, made.size = audio
+            spool.add(user, made.size)
+        else:
+            made.fd, made._problem = OwnedFd(-1), audio
+        return made
+
     def write(self, data: memoryview) -> None:
         if self._problem is None and self._grows:
             self._problem = self._refusal(len(data)) or self._append(data)
@@ -59,6 +74,11 @@ class SpooledAudio:
         self.size += done
         self._spool.add(self._user, done)
         return problem
+
+    @property
+    def problem(self) -> TooLarge | Busy | None:
+        """The reason why a write failed."""
+        return self._problem
 
     def check(self) -> None:
         """Raises TooLarge or Busy if a write failed."""
@@ -110,6 +130,13 @@ class ClientFile:
             fd.close()
             raise
         self.fd = fd
+
+    @classmethod
+    def resumed(cls, fd: OwnedFd, size: int) -> "ClientFile":
+        """Goes on with a file that another process has checked."""
+        made = cls.__new__(cls)
+        made.fd, made.size = fd, size
+        return made
 
     def close(self) -> None:
         self.fd.close()

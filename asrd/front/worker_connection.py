@@ -8,18 +8,20 @@ import errno
 import logging
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
 
-from asrd.errors import Cause, FieldError, ProtocolError
+from asrd.errors import Cause, Code, FieldError, ProtocolError
+from asrd.front.discovery import connected
+from asrd.front.early_deaths import EarlyDeaths
 from asrd.front.reporting.crashes import Crash, JobRef
+from asrd.front.retry_files import RetryFiles
 from asrd.front.scheduling.scheduler import UnknownKey
+from asrd.front.worker_info import WorkerInfo
 from asrd.safe_text import one_line
 from asrd.wire import frames, worker_events
 from asrd.wire.connection import Connection
@@ -49,43 +51,15 @@ _RETRY_FIRST, _RETRY_LAST = 0.05, 5.0
 _FAILED_FIRST, _FAILED_LAST = 1.0, 60.0
 # Refused connections in a row that make a worker `down`: a restarting socket unit refuses a few.
 _REFUSALS = 4
+# A worker that sends nothing for so many seconds after it was connected to is `down`: it reports
+# itself before it loads its model.
+_SILENT_SECONDS = 60.0
 # A full backlog means that the worker is there, but slow to accept.
 _NOT_REFUSED = EXHAUSTED | {errno.EAGAIN}
 
 
 class Broken(Exception):
     """The worker sent an event that it must not; it is treated as crashed."""
-
-
-@dataclass(slots=True)
-class WorkerInfo:
-    """Facts about the process behind the socket, for `status`. `model` and `languages` outlive the
-    process, because `info` needs them.
-
-    `failures`: the ends of its processes by cause, each as soon as its cause is known. `loads`: the
-    last attempt to load the model succeeded. `alive_seconds`: the interval between its
-    signs of life. `ended`: why the process before ended itself, until the next one is ready. Times
-    of anyio's clock: `found_at`, when its socket was found; `expected_at`, since when a process
-    should be there; `heard_at`, when its last event came.
-    """
-
-    pid: int | None = None
-    model: str | None = None
-    languages: tuple[str, ...] = ()
-    device: str | None = None
-    compute_type: str | None = None
-    load_seconds: float = 0.0
-    jobs_done: int = 0
-    restarts: int = 0
-    failures: Counter[Cause] = field(default_factory=Counter)
-    last_death: Crash | None = None
-    ended: str | None = None
-    loads: bool = False
-    expected_at: float | None = None
-    heard_at: float = 0.0
-    found_at: float | None = None
-    alive_seconds: float | None = None
-    stalled_seconds: float = 0.0
 
 
 class Owner(Protocol):
@@ -118,6 +92,9 @@ class WorkerConnection:
         # The reason that the process gave for its end, and its cause.
         self._fatal: tuple[str, Cause] | None = None
         self._delay = _RETRY_FIRST
+        self._early_deaths = EarlyDeaths()
+        # The reason that was reported last.
+        self._reason = ""
         # The jobs that the process has not answered, by key, including cancelled ones.
         self._given: dict[int, JobRef] = {}
         self._turn_word: TurnWord | None = None
@@ -171,12 +148,13 @@ class WorkerConnection:
 
     async def _live_once(self) -> None:
         sock = await self._connect()
+        files = RetryFiles(self.name, self.path)
         reason = await self._serve(sock)
         if self._asleep:
             await self._woken.wait()
         elif reason is not None:
-            self._owner.worker_failed(self, False, reason)
-            await self._pause(_FAILED_FIRST, _FAILED_LAST)
+            self._failed_to_start(reason)
+            await self._pause_until_changed(files)
         elif self._ready and not self._left:
             # The next one starts by itself and takes longer than this to load.
             await anyio.sleep(_RETRY_FIRST)
@@ -187,19 +165,25 @@ class WorkerConnection:
         refusals = 0
         while True:
             try:
-                return _connected(self.path)
+                return connected(self.path)
             except OSError as error:
                 if error.errno not in _NOT_REFUSED:
                     refusals += 1
                     if refusals == _REFUSALS:
-                        self.info.loads = False
                         text = f"nothing listens at {self.path}: {error.strerror}"
-                        self._owner.worker_failed(self, True, text)
+                        self._failed_to_start(text, down=True)
             await self._pause(_RETRY_FIRST, _RETRY_LAST)
 
     async def _pause(self, first: float, last: float) -> None:
         self._delay = min(last, max(first, self._delay))
         await anyio.sleep(self._delay)
+        self._delay *= 2
+
+    async def _pause_until_changed(self, files: RetryFiles) -> None:
+        self._delay = min(_FAILED_LAST, max(_FAILED_FIRST, self._delay))
+        with anyio.move_on_after(self._delay):
+            await files.changed()
+            self._delay = 0.0
         self._delay *= 2
 
     async def _serve(self, sock: socket.socket) -> str | None:
@@ -210,6 +194,8 @@ class WorkerConnection:
         decoder = frames.Decoder(_LIMITS)
         connection = Connection(sock, decoder, self._tasks, self._buffer, output_max=_OUTPUT_MAX)
         self._connection = connection
+        silence = anyio.CancelScope()
+        self._tasks.start_soon(self._watch_silence, silence, anyio.current_time())
         try:
             reason = await self._read(connection)
         except (ProtocolError, FieldError, UnknownKey, Broken) as error:
@@ -222,11 +208,11 @@ class WorkerConnection:
             self._lost("the front failed on its event", Cause.UNKNOWN)
         else:
             if reason is not None:
-                self.info.loads = False
                 return reason
             if not self._left:
                 self._lost("its connection ended without notice")
         finally:
+            silence.cancel()
             self._connection = None
             self._given.clear()
             if self._turn_word is not None:
@@ -234,6 +220,21 @@ class WorkerConnection:
                 self._turn_word = None
             connection.close()
         return None
+
+    async def _watch_silence(self, scope: anyio.CancelScope, since: float) -> None:
+        """Reports a worker that sends nothing: one process after the other dies at once, and the
+        connection waits in the socket."""
+        with scope:
+            await anyio.sleep(_SILENT_SECONDS)
+            if self.info.heard_at <= since:
+                text = f"it has reported nothing for {_SILENT_SECONDS:.0f} s after its start"
+                self._failed_to_start(text, down=True)
+
+    def _failed_to_start(self, reason: str, down: bool = False) -> None:
+        self.info.loads, self.info.pid = False, None
+        self.info.forget_model()
+        self._reason = reason
+        self._owner.worker_failed(self, down, reason)
 
     async def _read(self, connection: Connection) -> str | None:
         while True:
@@ -268,6 +269,8 @@ class WorkerConnection:
         self._explain(event)
         if event.pid != self.info.pid:
             log.info("worker %s: loading %s (pid %s)", self.name, event.model, event.pid)
+        if event.model != self.info.model:
+            self.info.forget_model()
         if event.languages or event.model != self.info.model:
             self.info.languages = event.languages
         self.info.pid, self.info.model = event.pid, event.model
@@ -281,9 +284,12 @@ class WorkerConnection:
         info = self.info
         info.pid, info.model, info.languages = event.pid, event.model, event.languages
         info.device, info.compute_type = event.device, event.compute_type
+        info.cpu_threads, info.cores = event.cpu_threads, event.cores
         info.load_seconds = event.load_seconds
         info.alive_seconds, info.ended = event.alive_seconds, None
         info.loads = self._ready = True
+        self._early_deaths.end()
+        self._reason = ""
         self._owner.worker_ready(self, event)
 
     def _explain(self, event: Loading | Hello) -> None:
@@ -293,6 +299,7 @@ class WorkerConnection:
         if self._unexplained and crash is not None and last is not None and crash.is_of(last):
             crash.explain(last)
             self._owner.worker_explained(self, crash)
+            self._early_deaths.explain(crash.exit)
         self._count_death()
 
     def _count_death(self) -> None:
@@ -316,6 +323,9 @@ class WorkerConnection:
             self._fatal = f"it ended itself: {one_line(event.text)}", cause
         else:
             self._given.pop(event.key, None)
+        if event.code == Code.SHUTTING_DOWN:
+            # It ends, and the next process is due.
+            self.info.expected_at = anyio.current_time()
 
     def _done(self, event: Done) -> None:
         self._owner.job_done(self, event)
@@ -346,18 +356,10 @@ class WorkerConnection:
             self._given[turn].in_turn = True
         jobs = tuple(self._given.values())
         crash = Crash(self.name, time.time(), now, how, jobs, info.pid, info.model, seen=cause)
+        crash.loading = not self._ready
         info.last_death, info.pid = crash, None
         self._owner.worker_lost(self, crash, turn)
         self._unexplained = True
-
-
-def _connected(path: Path) -> socket.socket:
-    """Raises OSError."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        sock.connect(str(path))
-    except OSError:
-        sock.close()
-        raise
-    return sock
+        reason = self._early_deaths.add(how, now) if crash.loading else None
+        if reason is not None and reason != self._reason:
+            self._failed_to_start(reason)

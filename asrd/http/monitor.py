@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import anyio
@@ -52,6 +53,8 @@ class Monitor:
             return "asrd-http is stopping"
         if self._service.full:
             return "asrd-http has as many requests as it takes"
+        if self._service.memory_full:
+            return "the memory for recordings is full"
         if not any(worker.state in _SERVING for worker in snapshot.workers):
             return "no worker is ready"
         if snapshot.queue.depth >= snapshot.queue.max:
@@ -68,9 +71,11 @@ class Monitor:
         return JSONResponse(found)
 
     async def metrics(self, request: Request) -> Response:
-        """All metrics, in the format that the client accepts."""
+        """All metrics, in the format that the client accepts; without the daemon, our own alone."""
         openmetrics = wants_openmetrics(", ".join(request.headers.getlist("accept")))
-        snapshot = read_snapshot(await self._ask(AsyncClient.status))
+        snapshot = None
+        with suppress(AsrdError):
+            snapshot = read_snapshot(await self._ask(AsyncClient.status))
         text = metrics(snapshot, openmetrics, self._service.responses.counts)
         kind = OPENMETRICS_TYPE if openmetrics else TEXT_TYPE
         return Response(text, headers={"Content-Type": kind, "Vary": "Accept"})

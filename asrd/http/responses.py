@@ -1,11 +1,11 @@
 """Counts of the answers by status, for /metrics, and log entries about strangers."""
 
 import logging
-import time
 from collections import Counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from asrd.http.log_limit import LogLimit
 from asrd.safe_text import escape
 from asrd.wire.peer import Peer, named
 
@@ -14,8 +14,6 @@ log = logging.getLogger(__name__)
 # Paths that are asked again and again, by programs that watch this one.
 _CHECKS = {"/healthz", "/readyz", "/metrics", "/status"}
 _STRANGERS = {401, 403}
-# Log entries about strangers in a minute; who is refused could fill the log.
-LOGGED_MAX = 10
 
 
 class Responses:
@@ -23,7 +21,7 @@ class Responses:
 
     def __init__(self) -> None:
         self.counts: Counter[int] = Counter()
-        self._minute, self._in_minute, self.left_out = -1, 0, 0
+        self._log_limit = LogLimit()
 
     def count(self, status: int) -> None:
         self.counts[status] += 1
@@ -44,27 +42,8 @@ class Responses:
     def _started(self, scope: Scope, status: int) -> None:
         if scope["path"] not in _CHECKS:
             self.count(status)
-        if status in _STRANGERS and self.may_log(time.monotonic()):
+        if status in _STRANGERS and (left_out := self._log_limit.next()) is not None:
             peer: Peer = scope["state"]["peer"]
-            what = f"{scope['method']} {scope['path'][:256]}"
-            more = f"; {self.left_out} more before were not logged" if self.left_out else ""
-            self.left_out = 0
-            log.warning(
-                "answered %d to %s: %s%s",
-                status,
-                named(peer.user),
-                escape(what),
-                more,
-                extra={"fields": peer.log_fields},
-            )
-
-    def may_log(self, now: float) -> bool:
-        """Counts one entry; False above the limit of a minute. `now` in seconds."""
-        minute = int(now // 60)
-        if minute != self._minute:
-            self._minute, self._in_minute = minute, 0
-        self._in_minute += 1
-        if self._in_minute > LOGGED_MAX:
-            self.left_out += 1
-            return False
-        return True
+            what = escape(f"{scope['method']} {scope['path'][:256]}")
+            values, fields = (status, named(peer.user), what, left_out), peer.log_fields
+            log.warning("answered %d to %s: %s%s", *values, extra={"fields": fields})

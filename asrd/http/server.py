@@ -19,6 +19,7 @@ from asrd.errors import Code
 from asrd.http import errors, sse
 from asrd.http.keys import Keys
 from asrd.http.service import Service
+from asrd.listener import watch_peer
 from asrd.quota import Quota
 from asrd.systemd import Notifier
 from asrd.wire.fdsocket import peer_of
@@ -68,6 +69,7 @@ class Protocol(H11Protocol):
         super().connection_made(transport)
         transport.max_size = READ_SIZE  # type: ignore[attr-defined]
         sock = transport.get_extra_info("socket")
+        watch_peer(sock)
         self._peer: Peer = peer_of(sock, transport.get_extra_info("peername"))
         self._place, refusal = self._service.place(self._peer.user)
         if self._place is None:

@@ -8,6 +8,7 @@ import anyio
 from asrd.client.asyncclient import AsyncClient
 from asrd.errors import Code
 from asrd.http.errors import HttpError, busy, unready
+from asrd.http.log_limit import LogLimit
 from asrd.http.responses import Responses
 from asrd.http.upload import UploadMemory
 from asrd.quota import Quota
@@ -19,6 +20,8 @@ from asrd.wire.peer import User, named
 OTHERS_MAX = 256
 # Connections at once that get an error in place of their answer. All others are cut off.
 REFUSED_MAX = 64
+# The used part of the memory for recordings from which on it counts as full.
+_FULL_SHARE = 15 / 16
 
 
 def descriptors(settings: HttpSettings) -> int:
@@ -30,7 +33,8 @@ def descriptors(settings: HttpSettings) -> int:
 class Service:
     """`draining`: the program will end, and takes no part in what a load balancer hands out.
 
-    `uploads` and `answers` are the two parts of requests for a transcript.
+    `uploads` and `answers` are the two parts of requests for a transcript; `leavers` limits the log
+    entries about clients that leave before the end.
     """
 
     def __init__(self, settings: HttpSettings) -> None:
@@ -38,6 +42,7 @@ class Service:
         self.draining = False
         self.responses = Responses()
         self.uploads, self.answers = Part(), Part()
+        self.leavers = LogLimit()
         # Half of everything is left for the others.
         half = -(-settings.requests_max // 2)
         self._requests = Quota(settings.requests_max, half, "requests")
@@ -50,6 +55,12 @@ class Service:
     @property
     def full(self) -> bool:
         return self._requests.used >= self.settings.requests_max
+
+    @property
+    def memory_full(self) -> bool:
+        """True if little is left: a recording that does not fit gives back what it has taken, so
+        that all of it is hardly ever used."""
+        return self._memory.used > _FULL_SHARE * self._memory.limit
 
     def client(self) -> AsyncClient:
         """Returns a client for one request. `busy` is the caller's answer: it is not waited out."""

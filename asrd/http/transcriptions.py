@@ -45,14 +45,19 @@ class Transcriptions:
         try:
             await self._serve(exchange, receive)
         except ClientDisconnect:
-            exchange.log("the client hung up")
+            self._log_left(exchange, "the client hung up")
         except TimeoutError:
-            exchange.log("cut off: it does not read its answer")
+            self._log_left(exchange, "cut off: it does not read its answer")
             scope["state"]["abort"]()
         except anyio.get_cancelled_exc_class():
             # Only the end of the event loop does this: an admin did not want to wait for requests.
             exchange.log("cut off: the program ends")
             scope["state"]["abort"]()
+
+    def _log_left(self, exchange: "_Exchange", how: str) -> None:
+        left_out = self._service.leavers.next()
+        if left_out is not None:
+            exchange.log(f"{how}%s", left_out)
 
     async def _serve(self, exchange: "_Exchange", receive: Receive) -> None:
         """Raises ClientDisconnect, TimeoutError."""

@@ -14,15 +14,15 @@ from asrd.config import absolute
 from asrd.errors import ConfigError
 from asrd.listener import PUBLIC_MODE, bind, bind_tcp, unbind
 from asrd.settings import FrontSettings
-from asrd.standalone.supervisor import Supervisor, Timeouts, Unit, program
+from asrd.standalone.programs import program
+from asrd.standalone.supervisor import Supervisor, Timeouts, Unit
 from asrd.worker.environment import WORKER_ENVIRONMENT
+from asrd.worker.neighbours import WORKERS_VARIABLE
 
 # Time for a worker to stop. The front may take as long as its jobs may run.
 WORKER_GRACE_SECONDS = 10.0
 _FRONT_START_SECONDS = 30.0
 _FRONT_TRIES = 5
-# CTranslate2's own limit.
-_THREADS_MAX = 4
 # Directories of models.
 _HOMES = ("ASRD_MODELS", "HF_HOME", "HF_HUB_CACHE")
 
@@ -82,17 +82,6 @@ def private_directory(otherwise: Path | None = None) -> Iterator[Path]:
         yield Path(directory)
 
 
-def threads_variable(workers: int) -> dict[str, str]:
-    """Returns the variable with which workers on a CPU share its cores, unless the user set it.
-
-    CTranslate2 takes up to four threads for each worker, and threads that wait for a core cost more
-    than they bring. The setting `cpu_threads` takes precedence.
-    """
-    cores = len(os.sched_getaffinity(0))
-    own = str(max(1, min(_THREADS_MAX, cores // workers)))
-    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", own)}
-
-
 @asynccontextmanager
 async def supervised(
     front: FrontSettings, config: Path, pool: WorkerPool
@@ -116,8 +105,13 @@ async def supervised(
             front_sockets["status"] = listen(front.status_socket, PUBLIC_MODE)
         if front.wyoming:
             front_sockets["wyoming"] = stack.enter_context(bind_tcp(front.wyoming))
-        shared = {"ASRD_CONFIG": str(config), "ASRD_FRONT_WORKER_DIR": str(worker_dir)}
-        threads = threads_variable(pool.workers)
+        shared = {
+            "ASRD_CONFIG": str(config),
+            "ASRD_FRONT_WORKER_DIR": str(worker_dir),
+            "ASRD_FRONT_CRASH_FILE": str(directory / "crashes.json"),
+        }
+        # Spares wait, so they need no share of the cores.
+        workers = {**shared, WORKERS_VARIABLE: str(pool.workers)}
         # The front has no model to load.
         timeouts = replace(pool.timeouts, start=min(pool.timeouts.start, _FRONT_START_SECONDS))
         serve = program("asrd.main", "serve")
@@ -128,7 +122,7 @@ async def supervised(
             run = program("asrd.worker.main", name)
             sockets = {"worker": listen(str(worker_dir / f"{name}.sock"), 0o600)}
             spare = {"ASRD_WORKER_SPARE": "true"} if index >= pool.workers else {}
-            environment = {**shared, **threads, **pool.environment, **spare}
+            environment = {**workers, **pool.environment, **spare}
             units.append(
                 Unit(
                     f"asr-worker@{name}",

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 # The interval between two checks that our private directory still exists.
 _MISSING_SECONDS = 1.0
+# The signal at which the front restarts, and hands its clients and jobs over.
+_RESTART = signal.SIGUSR2
 # Files opened by the programs with few clients and a model of one file, and by the supervisor for
 # each worker. Measured, see tests/process/test_starting.py.
 _DESCRIPTORS, _DESCRIPTORS_PER_WORKER = 24, 6
@@ -166,7 +168,7 @@ class _End(Enum):
 
 async def _run(front: FrontSettings, config: Path, pool: WorkerPool) -> AsrdError | None:
     """Serves until a signal; returns the error if one ended it before that."""
-    with anyio.open_signal_receiver(*_stop_signals()) as signals:
+    with anyio.open_signal_receiver(_RESTART, *_stop_signals()) as signals:
         while True:
             async with supervised(front, config, pool) as supervisor:
                 end = await _serve(supervisor, front, signals)
@@ -186,7 +188,7 @@ async def _serve(
             tasks.start_soon(reap_orphans, lambda: [unit.pid for unit in supervisor.units])
         end = await first_of(
             {
-                _End.SIGNAL: signals.__anext__,
+                _End.SIGNAL: lambda: _until_stopped(supervisor, signals),
                 _End.HOPELESS: supervisor.hopeless.wait,
                 _End.LOST: lambda: _until_lost(supervisor.directory),
             }
@@ -194,7 +196,9 @@ async def _serve(
 
         async def kill_on_signal() -> None:
             nonlocal end
-            async for _ in signals:
+            async for number in signals:
+                if number == _RESTART:
+                    continue
                 end = _End.SIGNAL
                 for unit in supervisor.units:
                     unit.signal(signal.SIGKILL)
@@ -208,6 +212,17 @@ async def _serve(
             await supervisor.stop(front.max_run_seconds)
         tasks.cancel_scope.cancel()
     return end
+
+
+async def _until_stopped(supervisor: Supervisor, signals: AsyncIterator[signal.Signals]) -> None:
+    front = supervisor.units[0]
+    async for number in signals:
+        if number != _RESTART:
+            return
+        # Before it is ready, it has nothing to hand over.
+        if front.ready.is_set():
+            log.info("restarting the front")
+            front.signal(signal.SIGINT)
 
 
 async def _until_lost(directory: Path) -> None:

@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import stat
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +24,9 @@ from anyio.abc import TaskGroup
 from asrd.errors import AsrdError, ConfigError
 from asrd.exitcodes import EXIT_CANNOT_LOAD, EXIT_IDLE
 from asrd.standalone import child
-from asrd.systemd import LISTEN_FDS_START
+from asrd.standalone.exits import description, oom_kills
+from asrd.standalone.programs import import_path
+from asrd.systemd import HANDOVER, LISTEN_FDS_START
 from asrd.wire import fdsocket
 from asrd.wire.fds import OwnedFd
 
@@ -100,6 +101,17 @@ class Unit:
             self.sockets[name], new = new, self.sockets[name]
         new.close()
 
+    @property
+    def hands_over(self) -> bool:
+        """True if clients wait for its next process."""
+        return self._stored is not None and self._stored[0] == HANDOVER
+
+    def unstore(self, name: str | None = None) -> None:
+        """Closes the descriptor that it stored under this name; None: under any."""
+        if self._stored is not None and name in (None, self._stored[0]):
+            self._stored[1].close()
+            self._stored = None
+
     def close_sockets(self) -> None:
         for sock in self.sockets.values():
             sock.close()
@@ -146,17 +158,19 @@ class Supervisor:
                     await first_of(dict(enumerate([unit.stopping.wait, *connects])))
                 with anyio.move_on_after(delay):
                     await unit.stopping.wait()
-                if unit.stopping.is_set():
+                stopping = unit.stopping.is_set()
+                if stopping and not unit.hands_over:
                     break
                 code = await self._try(unit, notify)
+                if stopping:
+                    break
                 unit.on_demand = code in (EXIT_IDLE, EXIT_CANNOT_LOAD)
                 crashed_early = not unit.ready.is_set()
                 self._judge(unit, code)
                 delay = min(_RESTART_LAST, max(_RESTART_FIRST, 2 * delay)) if crashed_early else 0
         finally:
             notify.close()
-            if unit._stored is not None:
-                unit._stored[1].close()
+            unit.unstore()
             self._gone[unit.name].set()
 
     def _judge(self, unit: Unit, code: int | None) -> None:
@@ -203,22 +217,28 @@ class Supervisor:
             unit.last_exit = f"could not be started: {error.strerror}"
             return None
         unit.starts += 1
-        unit._watchdog_bit = False
+        unit._watchdog_bit, kills = False, oom_kills()
         unit._pidfd = pidfd
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._listen, unit, notify)
                 tasks.start_soon(self._watch, unit)
+                if unit.stopping.is_set():
+                    tasks.start_soon(self._stop_when_ready, unit)
                 await anyio.wait_readable(pidfd)
                 tasks.cancel_scope.cancel()
         finally:
             code = _reap(unit.pid, pidfd)
             unit.pid = unit._pidfd = None
-        # The words of systemd/restart-backoff.
-        unit.last_exit = _description(code) + " (watchdog)" * unit._watchdog_bit
+        unit.last_exit = description(code, unit._watchdog_bit, oom_kills() > kills)
         if not unit.stopping.is_set():
             log.warning("%s: %s", unit.name, unit.last_exit)
         return code
+
+    async def _stop_when_ready(self, unit: Unit) -> None:
+        """Its clients waited for it; now it finishes their jobs."""
+        await unit.ready.wait()
+        unit.signal(signal.SIGTERM)
 
     def _spawn(self, unit: Unit, notify_path: str) -> tuple[int, OwnedFd]:
         """Returns pid and pidfd of a new process. Raises OSError."""
@@ -284,6 +304,8 @@ class Supervisor:
             unit.status = message.get("STATUS", unit.status)
             for fd in fds:
                 self._store(unit, message, fd)
+            if "FDSTOREREMOVE" in message:
+                unit.unstore(message.get("FDNAME"))
 
     def _store(self, unit: Unit, message: Mapping[str, str], fd: OwnedFd) -> None:
         """Keeps a descriptor for the next process: a listening socket that replaces one whose file
@@ -340,15 +362,6 @@ def _reap(pid: int, pidfd: OwnedFd) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def _description(code: int) -> str:
-    if code >= 0:
-        return f"exited with {code}"
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"killed by signal {-code}"
-
-
 def expect_children() -> None:
     """Must be called in the main thread before a supervisor starts.
 
@@ -371,30 +384,3 @@ async def first_of(waits: Mapping[T, Callable[[], Awaitable[object]]]) -> T:
         for key, happens in waits.items():
             tasks.start_soon(wait, key, happens)
     return found[0]
-
-
-def program(module: str, *arguments: str) -> list[str]:
-    """Returns the command line that runs `main` of one of asrd's modules with this interpreter.
-
-    With -E and -P nothing is imported from PYTHONPATH or the working directory; see
-    asrd.standalone.child.
-    """
-    flags = ["-s"] * sys.flags.no_user_site + ["-S"] * sys.flags.no_site
-    flags += ["-B"] * sys.flags.dont_write_bytecode
-    flags += [f"-W{option}" for option in sys.warnoptions]
-    script = str(Path(child.__file__).absolute())
-    return [sys.executable, "-E", "-P", *flags, script, module, *arguments]
-
-
-def import_path() -> str:
-    """Returns our own import path for the children, without the working directory and relative
-    entries. (asrd itself needs no entry.)"""
-    absolute = (entry for entry in sys.path if entry.startswith("/"))
-    return os.pathsep.join(entry for entry in absolute if not _is_here(entry))
-
-
-def _is_here(entry: str) -> bool:
-    try:
-        return Path(entry).samefile(".")
-    except OSError:
-        return False

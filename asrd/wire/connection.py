@@ -77,7 +77,7 @@ class Connection:
     ) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._decoder = decoder
+        self.decoder = decoder
         self._tasks = tasks
         self._buffer = buffer
         # Bytes, and the descriptors to be sent with the first of them.
@@ -94,12 +94,15 @@ class Connection:
         self.overflowed = self._can_answer = False
 
     def __repr__(self) -> str:
-        return f"<Connection fd={self._sock.fileno()} unread={self.unread} {self._decoder!r}>"
+        return f"<Connection fd={self._sock.fileno()} unread={self.unread} {self.decoder!r}>"
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
 
     @property
     def in_event(self) -> bool:
         """True if an event has begun and is not complete."""
-        return self._decoder.in_frame
+        return self.decoder.in_frame
 
     @property
     def buffered(self) -> int:
@@ -118,6 +121,20 @@ class Connection:
         poll.register(self._sock, 0)
         return not poll.poll(0)
 
+    @property
+    def output(self) -> bytes:
+        """A copy of the unread answers."""
+        return b"".join(data for data, _ in self._output)
+
+    def resume_output(self, unread: bytes) -> None:
+        """Goes on with the unread answers of another process."""
+        if unread:
+            self._enqueue(unread, ())
+
+    def keep(self) -> None:
+        """Must be called before a wait while a frame is handled: see `buffer`."""
+        self.decoder.keep()
+
     async def receive(self) -> frames.Frame | None:
         """Returns the next frame, None at the end of the connection. The caller owns the frame.
 
@@ -130,37 +147,37 @@ class Connection:
                 raise Busy("the daemon's client buffers are full, and yours is the largest")
             if self.overflowed:
                 return None
-            if (frame := self._decoder.next_frame()) is not None:
+            if (frame := self.decoder.next_frame()) is not None:
                 self._frame_deadline = None
                 self._count_incomplete(0)
                 return frame
             if not await self._read() and not self.overflowed:
                 # `next_frame` raises if the end came in the middle of an event.
-                self._decoder.receive_eof()
-                return self._decoder.next_frame()
+                self.decoder.receive_eof()
+                return self.decoder.next_frame()
 
     async def _give_way(self) -> None:
         # Another connection may read into the same buffer now.
-        self._decoder.keep()
-        self._count_incomplete(self._decoder.held)
+        self.decoder.keep()
+        self._count_incomplete(self.decoder.held)
         await anyio.lowlevel.checkpoint()
         self._turn_ends = time.monotonic() + TURN_SECONDS
 
     async def _read(self) -> int:
         while True:
             try:
-                max_fds = self._decoder.limits.fds
+                max_fds = self.decoder.limits.fds
                 count, fds = fdsocket.receive_into(self._sock, self._buffer, max_fds)
             except BlockingIOError:
                 await self._wait_readable()
                 self._turn_ends = time.monotonic() + TURN_SECONDS
             else:
-                self._decoder.receive(self._buffer[:count], fds)
+                self.decoder.receive(self._buffer[:count], fds)
                 return count
 
     async def _wait_readable(self) -> None:
-        self._count_incomplete(self._decoder.held)
-        if self._frame_timeout is None or not self._decoder.in_frame:
+        self._count_incomplete(self.decoder.held)
+        if self._frame_timeout is None or not self.decoder.in_frame:
             self._frame_deadline = None
             await anyio.wait_readable(self._sock)
             return
@@ -280,7 +297,7 @@ class Connection:
         self._drop_output()
 
     def _drop_input(self) -> None:
-        self._decoder.close()
+        self.decoder.close()
         self._count(0, -self._incomplete)
 
     def _drop_output(self) -> None:

@@ -17,16 +17,18 @@ Without I/O: `receive` takes bytes and descriptors, `next_frame` returns the eve
    as large.
 """
 
+import dataclasses
 import json
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
 from asrd.errors import ProtocolError
 from asrd.version import __version__
 from asrd.wire import strict_json
+from asrd.wire.fields import choice, field, integer, mapping, string
 
 # Long enough for Wyoming peers that put small data into the header line.
 MAX_HEADER = 16 * 1024
@@ -68,13 +70,29 @@ class Frame:
     data: dict[str, Any]
     payload_length: int = 0
     payload: Sink | None = None
-    fds: list[Any] = field(default_factory=list)
+    fds: list[Any] = dataclasses.field(default_factory=list)
 
     def close(self) -> None:
         for fd in self.fds:
             fd.close()
         if self.payload is not None:
             self.payload.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """The state of a decoder, as plain data: the event that is arriving, and the rest of the last
+    read. `buffer` and `pending` are bytes as Latin-1."""
+
+    state: str = field(choice("header", "data", "payload"))
+    type: str = field(string(MAX_TYPE))
+    data: dict[str, Any] = field(mapping)
+    payload_length: int = field(integer(0, 1 << 62))
+    data_length: int = field(integer(0, 1 << 62))
+    fd_count: int = field(integer(0, MAX_FDS))
+    missing: int = field(integer(0, 1 << 62))
+    buffer: str = field(string(1 << 30))
+    pending: str = field(string(1 << 30))
 
 
 OpenSink = Callable[[Frame], Sink]
@@ -162,6 +180,26 @@ class Decoder:
             self._break(error)
             raise
         return event
+
+    def partial(self) -> tuple[Partial, Sink | None, list[Closable]]:
+        """Returns the state for another decoder to go on from, the sink of the payload that is
+        arriving, and the descriptors that wait for their event. Raises ProtocolError if broken."""
+        if self._error is not None:
+            raise self._error
+        self._unpark()
+        event, lengths = self._event, (self._data_length, self._fd_count, self._missing)
+        rest = (bytes(part).decode("latin-1") for part in (self._buffer, self._pending))
+        kind = event.type, event.data, event.payload_length
+        return Partial(self._state.value, *kind, *lengths, *rest), event.payload, list(self._fds)
+
+    def resume(self, partial: Partial, sink: Sink | None, fds: Iterable[Closable]) -> None:
+        """Goes on from the state of another decoder. Raises ValueError."""
+        self._event = Frame(partial.type, partial.data, partial.payload_length, sink)
+        self._fds.extend(fds)
+        self._buffer += partial.buffer.encode("latin-1")
+        self._pending = memoryview(partial.pending.encode("latin-1"))
+        self._data_length, self._fd_count = partial.data_length, partial.fd_count
+        self._missing, self._state = partial.missing, _State(partial.state)
 
     def receive_eof(self) -> None:
         """Notes that the peer closed its side: an incomplete event is an error."""

@@ -88,8 +88,9 @@ class Hello:
     `word_timestamps` are the model's skills, `speech` is the worker's: an older asrd does not know
     that task. `spare`: in reserve for others with this model.
 
-    `slots` jobs take turns; recordings may last `max_audio_seconds` (0: no limit of its own). May
-    come with one descriptor: the turn word (asrd.wire.turn_word).
+    `slots` jobs take turns; recordings may last `max_audio_seconds` (0: no limit of its own).
+    `cpu_threads` of an inference on the CPU (0: it uses a GPU), and the `cores` that the process
+    may use. May come with one descriptor: the turn word (asrd.wire.turn_word).
     """
 
     TYPE: ClassVar = "hello"
@@ -108,6 +109,8 @@ class Hello:
     speech: bool = field(flag, False)
     slots: int = field(integer(1, JOBS_MAX), 1)
     max_audio_seconds: float = field(number(0, WEEK_S), 0.0)
+    cpu_threads: int = field(integer(0, 4096), 0)
+    cores: int = field(integer(0, 1 << 20), 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from asrd import cores
 from asrd.engine.interface import Engine, Transcription
 from asrd.errors import BadAudio, Code, JobError, LoadError, Poisoned
 from asrd.safe_text import one_line
@@ -237,5 +238,7 @@ def _hello(engine: Engine[Any]) -> worker_events.Hello:
         speech=True,
         device=engine.device,
         compute_type=engine.compute_type,
+        cpu_threads=engine.cpu_threads,
+        cores=cores.usable(),
         load_seconds=round(engine.load_seconds, 3),
     )

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
-from asrd import systemd
+from asrd import cores, systemd
 from asrd.config import config_path, load_worker
 from asrd.engine import models
 from asrd.errors import ConfigError, LoadError
@@ -25,6 +25,7 @@ from asrd.version import __version__
 from asrd.wire.fds import OwnedFd
 from asrd.wire.turn_word import TurnWord
 from asrd.wire.worker_events import Loading
+from asrd.worker import neighbours
 from asrd.worker.inference import Announce, Inference
 from asrd.worker.stderr_capture import STORED, CapturedStderr, keep_real_stderr
 from asrd.worker.worker import Worker
@@ -32,13 +33,15 @@ from asrd.worker.worker import Worker
 if TYPE_CHECKING:
     from asrd.engine.whisper import WhisperEngine
 
-_Load: TypeAlias = "Callable[[Announce], WhisperEngine]"
+# Gets the number of workers that share the cores.
+_Load: TypeAlias = "Callable[[int, Announce], WhisperEngine]"
 
 log = logging.getLogger(__name__)
 
 
-def _load_engine(settings: WorkerSettings, announce: Announce) -> "WhisperEngine":
+def _load_engine(settings: WorkerSettings, workers: int, announce: Announce) -> "WhisperEngine":
     started = time.monotonic()
+    settings = replace(settings, cpu_threads=settings.cpu_threads or cores.share(workers))
     path, facts = models.find(settings)
     loading = Loading(
         pid=os.getpid(),
@@ -106,7 +109,7 @@ def _configure(args: argparse.Namespace) -> tuple[WorkerSettings, _Load]:
     except ConfigError as error:
         reason = str(error)
 
-        def refuse(announce: Announce) -> NoReturn:
+        def refuse(workers: int, announce: Announce) -> NoReturn:
             raise LoadError(reason)
 
         return WorkerSettings(), refuse
@@ -138,7 +141,8 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     try:
-        inference.start(load)
+        workers = neighbours.count(listener, config_path(args.config))
+        inference.start(partial(load, workers))
         code = worker.run()
     except BaseException:
         log.exception("the worker failed")

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.doctor import FakeHost
+
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -22,3 +24,8 @@ def make_recording(directory: Path, name: str) -> str:
     path = directory / name
     path.write_bytes(name.encode())
     return str(path)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> FakeHost:
+    return FakeHost(tmp_path)

@@ -29,7 +29,7 @@ def test_status_shows_page_json_or_crashes(path: Path, capsys: Capture) -> None:
         assert main(["status", "--json", "--crashes"]) == Exit.OK
         assert json.loads(capsys.readouterr().out)["state"] == "ok"
         assert main(["status", "--crashes"]) == Exit.OK
-        assert capsys.readouterr().out == "no worker has died since asrd was started\n"
+        assert capsys.readouterr().out == "no crash of a worker is known\n"
         assert [request.data["crashes"] for request in daemon.requests] == [False, True, True]
 
 

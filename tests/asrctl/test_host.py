@@ -8,7 +8,8 @@ from asrd.asrctl.host import Host
 
 SHOWN = """\
 #!/bin/sh
-printf 'Id=asrd.socket\\nLoadState=loaded\\n\\nId=asr-worker@gpu1.socket\\nLoadState=loaded\\n'
+printf 'Id=asrd.socket\\nLoadState=loaded\\nListen=/a (Stream)\\nListen=/b (Stream)\\n\\n'
+printf 'Id=asr-worker@gpu1.socket\\nLoadState=loaded\\n'
 """
 
 
@@ -19,9 +20,15 @@ def test_units_are_those_that_systemctl_shows(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("ASRD_CONFIG", str(tmp_path / "asrd.toml"))
     (tmp_path / "worker-small.toml").touch()
+    # A copy of an editor, which is no worker's.
+    (tmp_path / "worker-small (1).toml").touch()
     systemctl.write_text(SHOWN)
     systemctl.chmod(0o755)
-    assert Host().units("*")["asrd.socket"] == {"Id": "asrd.socket", "LoadState": "loaded"}
+    assert Host().units("*")["asrd.socket"] == {
+        "Id": "asrd.socket",
+        "LoadState": "loaded",
+        "Listen": "/a (Stream)\n/b (Stream)",
+    }
     assert Host().is_installed()
     systemctl.write_text("#!/bin/sh\nexit 1\n")
     assert Host().units("*") == {}

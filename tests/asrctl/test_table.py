@@ -21,9 +21,9 @@ wait         1 ms    12 ms  300 ms
 run          310 ms  1.2 s  2 min 5 s
 run / audio  0.031   0.050  1.000
 
-WORKER  STATE   PID  MODEL  DEVICE  COMPUTE  JOBS                           AGE    DONE  RESTARTS  LOAD    LAST DEATH
-0       busy    100  demo   cpu     int8     ab12 25%, cd34, (1 of others)  1.2 s  12    1         310 ms  signal 11, running job x
-1       failed  -    -      -       -        -                              -      0     0         -       -
+WORKER  STATE   PID  MODEL  DEVICE  COMPUTE  THREADS  JOBS                           AGE    DONE  RESTARTS  LOAD    LAST DEATH
+0       busy    100  demo   cpu     int8     2        ab12 25%, cd34, (1 of others)  1.2 s  12    1         310 ms  signal 11, running job x
+1       failed  -    -      -       -        -        -                              -      0     0         -       -
 """  # noqa: E501
 
 CRASHES = [

@@ -126,6 +126,36 @@ def test_detected_language_is_printed(path: Path, recording: str, capsys: Captur
     assert json.loads(json_line)["language"] == "de"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--format vtt", True),
+        ("--format srt --no-word-timestamps", False),
+        ("--format srt --task translate", None),
+        ("--format srt --task translate --highlight-words", True),
+        ("--format tsv", None),
+    ],
+)
+def test_subtitles_ask_for_words(
+    path: Path, recording: str, arguments: str, words: bool | None
+) -> None:
+    with FakeDaemon(path, [answer("x")]) as daemon:
+        assert main(["transcribe", recording, *arguments.split()]) == Exit.OK
+    assert daemon.jobs[0].data.get("word_timestamps") is words
+
+
+def test_lines_of_subtitles(path: Path, recording: str, capsys: Capture) -> None:
+    text = "one two three four five six seven eight nine ten eleven"
+    with FakeDaemon(path, [answer(text)]):
+        assert main(["transcribe", recording, "--format", "srt"]) == Exit.OK
+        assert main(["transcribe", recording, "--format", "srt", "--max-line-width", "12"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line[:1].isalpha()]
+    assert lines == [
+        *("one two three four five six", "seven eight nine ten eleven"),
+        *("one two", "three four", "five six", "seven eight", "nine ten", "eleven"),
+    ]
+
+
 def test_raw_samples_are_sent_with_their_format(path: Path, recording: str) -> None:
     arguments = "--encoding pcm_s16le --rate 48000 --channels 2"
     with FakeDaemon(path, [answer("x")]) as daemon:
@@ -251,6 +281,9 @@ def test_unreachable_daemon_is_reported_once(path: Path, recording: str, capsys:
         ("a.wav --task detect --format srt", "there are no subtitles"),
         ("a.wav --channels split --encoding pcm_s16le", "must be a number for raw samples"),
         ("a.wav --rate 48000", "require the --encoding"),
+        ("a.wav --max-line-count 0", "--max-line-count: must be at least 1"),
+        ("a.wav --highlight-words --no-word-timestamps", "need the times of words"),
+        ("a.wav --live --max-line-width 9", "can't be broken by rules"),
         ("a.wav --channels 2 --encoding file", "require the --encoding"),
     ],
 )

@@ -15,12 +15,24 @@ from datetime import UTC, datetime
 from tests.benchmarks.measure import machine, parser, version
 
 NAMES = (
-    *("user", "short", "latency", "turns", "recovery", "selftest", "overload", "startup", "long"),
+    *(
+        "user",
+        "cpu",
+        "short",
+        "latency",
+        "turns",
+        "recovery",
+        "selftest",
+        "overload",
+        "startup",
+        "long",
+    ),
     *("live", "batched", "http", "growth", "real_size"),
 )
 # The arguments of --quick.
 _QUICK = {
     "user": "--seconds 240",
+    "cpu": "--seconds 240",
     "short": "--seconds 100",
     "latency": "--seconds 90 --starts 3 --lengths 1 5 30 --ways payload wyoming",
     "turns": "--seconds 60 --minutes 5",

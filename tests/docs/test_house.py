@@ -13,7 +13,7 @@ from tests.support.sources import TREES, names
 # Pure: testable without a clock, a socket or a file.
 PURE_FOLDERS = {"front/scheduling", "wire"}
 PURE_FILES = {"errors.py", "model_names.py", "model_table.py", "quota.py", "safe_text.py"}
-PURE_FILES |= {"prometheus.py", "settings.py", "snapshot.py", "version.py"}
+PURE_FILES |= {"prometheus.py", "settings.py", "snapshot.py", "subtitles.py", "version.py"}
 PURE_FILES |= {"front/live/agreement.py", "front/live/end_of_speech.py"}
 # The files of `wire` that hold sockets and descriptors.
 WITH_SOCKETS = {
@@ -60,7 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "worker": {"engine", "wire"},
     "client": {"wire"},
     "demo": set(),
-    "asrctl": {"client", "engine", "wire"},
+    "asrctl": {"client", "demo", "engine", "wire"},
     "http": {"client", "wire"},
     "standalone": {"asrctl", "client", "demo", "engine", "wire", "worker"},
 }

@@ -14,8 +14,23 @@ PAGE = (ROOT / "docs" / "security.md").read_text()
 NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", PAGE)))
 # Settings that bound nothing that a client can cost.
 _NO_BOUNDS = {
-    *("socket", "status_socket", "wyoming", "worker_dir", "log_level", "max_attempts"),
-    *("default_model", "model_aliases", "gateways", "wyoming_live", "wyoming_end_of_speech_ms"),
+    *(
+        "socket",
+        "status_socket",
+        "wyoming",
+        "worker_dir",
+        "crash_file",
+        "log_level",
+        "drain_seconds",
+    ),
+    *(
+        "max_attempts",
+        "default_model",
+        "model_aliases",
+        "gateways",
+        "wyoming_live",
+        "wyoming_end_of_speech_ms",
+    ),
 }
 
 
@@ -74,8 +89,13 @@ def test_the_sum_of_the_worst_mix_is_the_codes() -> None:
 # --- promises about the code ----------------------------------------------------------------------
 
 _OPENING = {"open", "fdopen", "Path", "read_text", "read_bytes", "write_text", "write_bytes"}
-# These open paths from the settings: the workers' directory, and the sockets in it.
-_MAY_OPEN = {"front/discovery.py", "front/worker_connection.py"}
+# These open paths from the settings: the workers' directory with the sockets in it, and crash_file.
+_MAY_OPEN = {
+    *("front/discovery.py", "front/worker_connection.py"),
+    "front/reporting/crash_file.py",
+}
+# Looks whether the settings have changed.
+_MAY_OPEN |= {"front/retry_files.py"}
 
 
 def test_front_opens_no_path_that_a_client_names() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from asrd.front.doors import MAIN, STATUS, WYOMING, door_of, watch_peer
+from asrd.front.doors import MAIN, STATUS, WYOMING, door_of
 from asrd.front.front import Front
 from asrd.settings import FrontSettings
 
@@ -18,20 +18,6 @@ def test_socket_of_tcp_is_a_door_for_strangers(name: str) -> None:
             assert door_of(sock, name) == WYOMING
     with socket.socket(socket.AF_UNIX) as sock:
         assert door_of(sock, name) == (name if name in (MAIN, STATUS, WYOMING) else None)
-
-
-def test_kernel_asks_whether_the_peer_is_there() -> None:
-    with socket.socket(socket.AF_INET) as sock:
-        watch_peer(sock)
-        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-        idle, interval, count = (
-            sock.getsockopt(socket.IPPROTO_TCP, option)
-            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
-        )
-        limit = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
-        assert idle + interval * count == limit / 1000 == 120
-    with socket.socket(socket.AF_UNIX) as sock:
-        watch_peer(sock)
 
 
 @pytest.mark.parametrize(

@@ -252,6 +252,22 @@ async def test_cancel_ends_a_stream_that_is_arriving(started: bool, elsewhere: b
         assert not made.front.metrics.accepted
 
 
+@pytest.mark.parametrize("ids", [{}, {"job_id": "a"}])
+async def test_stream_that_another_one_replaces_is_cancelled(ids: dict[str, str]) -> None:
+    """A client that knows only Wyoming takes an error for its answer, and gets none."""
+    async with users(queue_max=10) as made:
+        alice = made.connect(ALICE)
+        alice.send("transcribe", ids)
+        alice.send("audio-start", START)
+        alice.send("audio-chunk", START, SECOND)
+        record(alice)
+        if ids:
+            error = await alice.expect("error")
+            assert (error["code"], error["job_id"]) == (Code.CANCELLED, "a")
+        await alice.ping()
+        assert (made.front.metrics.accepted, made.front.spool.used) == (1, len(SECOND))
+
+
 def test_questions_keep_no_stream_alive() -> None:
     """A ping now and then once kept the memory of a stream."""
 

@@ -20,6 +20,7 @@ from tests.support.browser import Browser
 from tests.support.hosts import BACKENDS, CONFIG, NAMES, Balancer, Host
 from tests.support.hosts_load import Background, http_client, speak, transcribe
 from tests.support.http import FORM, file, form
+from tests.support.procfs import tcp_timer
 from tests.support.raw import PATIENCE, SHORT, Peer, wait_for
 from tests.support.real.speech import Clip
 
@@ -149,6 +150,14 @@ def test_client_that_hangs_up_cancels_its_job(
         peer.ask("a", long.read_bytes()[44:])
         wait_for("the job", lambda: any(host.works() for host in hosts.values()))
     wait_for("the end of the job", lambda: cancelled() == before + 2)
+
+
+def test_kernel_asks_whether_a_client_is_there(balancer: Balancer) -> None:
+    """One whose host lost its power hangs up without a word."""
+    for port in (balancer.http, balancer.wyoming):
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
+            own = sock.getsockname()[1]
+            wait_for("the kernel's timer", lambda: tcp_timer(port, own) == "02")  # noqa: B023
 
 
 def get(balancer: Balancer, path: str) -> tuple[int, Any, bytes]:

@@ -14,6 +14,7 @@ import pytest
 from asrd.demo import SAMPLES
 from tests.support.browser import OTHER_HOST, Browser
 from tests.support.daemons import Daemon, Front, crashing_model
+from tests.support.fake_daemon import READY, FakeDaemon, begin
 from tests.support.http import HttpProgram, wait_until_ready
 from tests.support.raw import LONG, SHORT, TEXTS, wait_for
 from tests.support.raw import done as answer
@@ -304,6 +305,20 @@ def test_recording_that_kills_workers_is_named_and_not_sent_again(
             chromium.drop(SAMPLES / SHORT)
             chromium.wait_for_text("worker", f"{CARD} .state.bad")
             assert daemon.status()["jobs"]["accepted"] == 1
+
+
+def test_restart_in_the_middle_of_a_recording_is_said(chromium: Browser, tmp_path: Path) -> None:
+    settings = "drain_seconds = 0\nstop_seconds = 0.1"
+    with (
+        FakeDaemon(tmp_path / "asrd.sock", [begin("one")], others=READY) as fake,
+        HttpProgram(tmp_path, fake.path, settings) as program,
+    ):
+        chromium.open(address(program))
+        chromium.drop(SAMPLES / SHORT)
+        chromium.wait_for_text("one", f"{CARD} .text")
+        program.terminate()
+        chromium.wait_for_text("The server restarts, and stopped this", f"{CARD} .state.bad")
+        assert chromium.text(f"{CARD} .text").endswith("one")
 
 
 def test_offline_is_said_and_ends(chromium: Browser, daemon: Daemon, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from asrd.http import tracing
 from asrd.http.errors import HttpError, response
 from asrd.http.guard import _is_local, _name
 from asrd.http.keys import Keys
+from asrd.http.log_limit import LogLimit
 from asrd.http.names import Names
-from asrd.http.responses import Responses
 
 KEY, OTHER = "k" * 16, "o" * 16
 
@@ -174,11 +174,10 @@ def test_every_code_has_a_status() -> None:
         assert response(errors.job_error_type(code)("x")).status_code >= 400
 
 
-def test_entries_about_strangers_are_few_and_count_the_rest() -> None:
-    responses = Responses()
-    assert [responses.may_log(now / 10) for now in range(30)] == [True] * 10 + [False] * 20
-    assert responses.left_out == 20
-    assert responses.may_log(60.0)
+def test_log_entries_are_few_and_count_the_rest() -> None:
+    limit = LogLimit()
+    assert [limit.next(now / 10) for now in range(30)] == [""] * 10 + [None] * 20
+    assert [limit.next(60.0) for _ in range(2)] == ["; 20 more before were not logged", ""]
 
 
 @pytest.mark.parametrize(

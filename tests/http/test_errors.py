@@ -129,6 +129,16 @@ def test_no_daemon_is_503(program: HttpProgram) -> None:
     assert program.get("/status").error["code"] == "unavailable"
 
 
+def test_metrics_go_on_without_the_daemon(program: HttpProgram, daemon: Path) -> None:
+    """The refusals are of interest just then."""
+    found = program.get("/metrics")
+    assert found.status == 200 and b"\nasrd_up 0\n" in found.body
+    assert b'\nasrd_http_responses_total{code="503"} ' in found.body
+    assert b"asrd_state" not in found.body
+    with FakeDaemon(daemon):
+        assert b"\nasrd_up 1\n" in program.get("/metrics").body
+
+
 def test_daemon_that_was_restarted_gets_the_job_again(program: HttpProgram, daemon: Path) -> None:
     with FakeDaemon(daemon, [hang_up, answer("yes")]) as fake, official(program) as client:
         assert transcribe(client).text == "yes"

@@ -11,6 +11,7 @@ from asrd.http.server import BEHIND_MAX, CHUNK_MIN, CHUNKS_FREE
 from asrd.http.service import OTHERS_MAX, REFUSED_MAX
 from tests.support.fake_daemon import FakeDaemon, answer, never
 from tests.support.http import HttpProgram, ask, file, form, head, parsed, read, whole
+from tests.support.procfs import tcp_timer
 from tests.support.raw import wait_for
 
 
@@ -221,3 +222,12 @@ def test_thousand_connections_at_once_have_an_answer_or_an_end(tmp_path: Path) -
             starts = {read(sock)[:12] for sock in socks}
             assert ask(program.connect(), "/nowhere", "GET", b"").status == 404
     assert starts <= {b"HTTP/1.1 404", b"HTTP/1.1 429", b""}
+
+
+def test_kernel_asks_over_tcp_whether_the_client_is_there(
+    program: HttpProgram, fake: FakeDaemon
+) -> None:
+    """A host that lost its power says nothing, and kept its place for as long as its job ran."""
+    with program.connect_tcp() as sock:
+        port = sock.getsockname()[1]
+        wait_for("the kernel's timer", lambda: tcp_timer(program.port, port) == "02")

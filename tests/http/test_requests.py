@@ -8,7 +8,7 @@ import pytest
 
 from asrd.prometheus import OPENMETRICS_TYPE, TEXT_TYPE
 from tests.support.daemons import descriptors
-from tests.support.fake_daemon import STATUS, FakeDaemon, answer, never
+from tests.support.fake_daemon import READY, STATUS, FakeDaemon, answer, never
 from tests.support.http import (
     BOUNDARY,
     FORM,
@@ -202,6 +202,20 @@ def test_client_that_hangs_up_cancels_its_job(
     wait_for("the log entry", lambda: "the client hung up" in program.log)
 
 
+def test_uploads_that_are_given_up_do_not_fill_the_log(tmp_path: Path) -> None:
+    with HttpProgram(tmp_path, str(tmp_path / "asrd.sock"), "drain_seconds = 0") as program:
+        before = descriptors(program.process.pid)
+        for _ in range(30):
+            with program.connect() as sock:
+                sock.sendall(head(10_000) + form(file())[:-10])
+        # All of them were accepted.
+        assert program.get("/nowhere").status == 404
+        wait_for("the end of all", lambda: descriptors(program.process.pid) <= before)
+        wait_for("a log entry", lambda: "the client hung up" in program.log)
+        # Ten in a minute, and a minute may begin meanwhile.
+        assert program.log.count("the client hung up") <= 20
+
+
 def test_client_that_times_out_cancels_its_job(program: HttpProgram, daemon: Path) -> None:
     with FakeDaemon(daemon, [never]) as fake, official(program) as client:
         with pytest.raises(openai.APITimeoutError):
@@ -247,6 +261,19 @@ def test_readiness(
         found = program.get("/readyz")
         assert (found.status, found.body.decode().strip()) == (code, text)
         assert program.get("/healthz").status == 200
+
+
+def test_full_memory_for_uploads_is_not_ready(program: HttpProgram, daemon: Path) -> None:
+    """A load balancer would send more, and nothing but refusals would come back."""
+    start = b"--%b\r\n%b" % (BOUNDARY, file(bytes(1_000_000)))
+    with FakeDaemon(daemon, others=READY):
+        assert program.get("/readyz").status == 200
+        with program.connect() as one, program.connect_tcp() as two:
+            for sock in (one, two):
+                sock.sendall(head(len(start) + 1000) + start)
+            wait_for("it to be unready", lambda: program.get("/readyz").status == 503)
+            assert program.get("/readyz").body == b"the memory for recordings is full\n"
+        wait_for("it to be ready", lambda: program.get("/readyz").status == 200)
 
 
 def test_status_hides_the_jobs_of_others(program: HttpProgram, daemon: Path) -> None:

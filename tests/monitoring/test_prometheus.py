@@ -156,5 +156,7 @@ def test_prometheus_reads_a_daemon_and_alerts_when_a_worker_crashes_in_a_loop(
             daemon.wait_until_ready()
         wait_for("the alert", lambda: prometheus.alerts() == {"AsrdWorkerCrashLoop": "0"})
         assert prometheus.value('asrd_worker_failures_total{cause="signal"}') == 3
+        wait_for("the daemon", lambda: prometheus.value("asrd_up") == 1)
         daemon.stop()
         wait_for("the alert", lambda: prometheus.alerts("pending") == {"AsrdGone": ""})
+        assert (prometheus.value("asrd_up"), prometheus.scrapes()) == (0, True)

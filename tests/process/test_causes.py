@@ -28,7 +28,7 @@ def test_each_end_of_a_process_is_counted_once_by_its_cause(tmp_path: Path) -> N
         for text in (
             "killed by SIGSEGV",
             "killed by SIGABRT (watchdog)",
-            "killed by SIGKILL (oom-kill)",
+            "out of memory (killed by SIGKILL)",
             "exited with 1",
             "a surprise",
         ):
@@ -40,7 +40,7 @@ def test_each_end_of_a_process_is_counted_once_by_its_cause(tmp_path: Path) -> N
         worker.send("alive", {"stalled_seconds": 9.0})
         wait_for("the stall", lambda: front.status()["problems"])
         worker.close()
-        worker = next_process(front, exit="killed by SIGKILL (oom-kill)")
+        worker = next_process(front, exit="killed by SIGKILL, perhaps out of memory")
         # The next process cannot report: nothing is known of an end without a service manager.
         worker.close()
         worker = next_process(front)
@@ -83,6 +83,32 @@ def test_failed_loads_are_counted(tmp_path: Path) -> None:
             lambda: failures(front) == {"unknown": 1, "cannot-load": 1, "self-test": 1},
         )
         assert front.worker("0")["restarts"] == 1
+
+
+def test_client_and_row_name_the_cause_but_nothing_of_a_process_that_is_gone(
+    tmp_path: Path,
+) -> None:
+    oom = "out of memory (killed by SIGKILL)"
+    with Front(tmp_path, "0") as front, front.connect() as client:
+        worker = front.ready(load_seconds=2.5)
+        client.ask("a")
+        worker.start_job()
+        worker.close()
+        worker = next_process(front, exit=oom)
+        worker.start_job()
+        assert front.worker("0")["device"] == "cpu"
+        worker.close()
+        answer = client.answer("a")
+        assert answer.data["code"] == "worker-crashed"
+        assert answer.data["text"].endswith(f"ended without notice; the time before: {oom}")
+        with front.accept() as worker:
+            worker.send("loading", {"pid": 4711, "model": "another"})
+            worker.send("cannot-load", {"text": "no such model"})
+            front.wait_for_state("failed")
+            row = front.worker("0")
+            gone = ("pid", "device", "compute_type", "load_seconds")
+            assert [row[key] for key in gone] == [None, None, None, 0.0]
+            assert (row["model"], row["reason"]) == ("another", "no such model")
 
 
 def test_jobs_given_back_and_resumed_are_counted(tmp_path: Path) -> None:

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from asrd.asrctl import doctor
+from asrd.asrctl.finding import Verdict
+from asrd.asrctl.host import Host
 from asrd.client.client import Client
 from tests.support.daemons import Daemon, Front, alive
 from tests.support.raw import Peer, memfd, wait_for
@@ -51,6 +54,21 @@ def printed(daemon: Daemon, *arguments: str) -> str:
     out, err = asrctl.communicate()
     assert (asrctl.returncode, err) == (0, b"")
     return out.decode()
+
+
+def test_doctor_examines_the_model_that_asrd_run_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASRD_CONFIG", str(tmp_path / "asrd.toml"))
+    # A machine with packages has units, and the doctor would examine those.
+    monkeypatch.setattr("asrd.asrctl.host.Host.is_installed", lambda host: False)
+    config = f"[worker]\nmodel = '{tmp_path}/none'\n"
+    with Daemon(tmp_path, "--model", "demo", config=config) as running:
+        running.wait_until_ready()
+        findings = list(doctor.examine(Host(running.socket)))
+    texts = [found.text for _, found in findings]
+    assert not [found for _, found in findings if found.verdict is Verdict.WRONG]
+    assert "of worker 0: demo is complete" in texts
 
 
 def test_a_segfault_in_the_middle_of_a_job(daemon: Daemon) -> None:
@@ -187,8 +205,10 @@ def test_stored_stderr_goes_to_the_next_process_only(daemon: Daemon) -> None:
 
     front = daemon.front_pid()
     daemon.kill(number=signal.SIGSEGV)
-    explained(daemon)
+    crash = explained(daemon)
     os.kill(front, signal.SIGKILL)
     wait_for("the front's death", lambda: not alive(front))
     daemon.wait_until_serving()
+    # The next front knows the crash, too.
+    assert crashes(daemon) == [crash]
     assert (kept(daemon.front_pid()), kept(daemon.pid_of())) == (0, 1)

@@ -70,7 +70,8 @@ def test_full_queue_is_busy_with_retry_after(front: Front) -> None:
         assert (error["code"], error["job_id"], error["retryable"]) == (Code.BUSY, "d", True)
         assert error["retry_after_ms"] > 0
         assert front.status()["queue"]["depth"] == 2
-        assert front.status()["state"] == "degraded"
+        # Back-pressure is no fault, before a job has waited for long.
+        assert front.status()["state"] == "ok"
         worker.start_job()
 
 
@@ -337,6 +338,20 @@ def test_drain_finishes_accepted_jobs_and_refuses_new_ones(front: Front) -> None
         assert client.answer("runs").type == "transcript"
         assert client.answer("waits").type == "transcript"
         assert client.at_end()
+        assert front.process.wait(10) == 0
+
+
+def test_drain_ends_after_drain_seconds_with_an_error(tmp_path: Path) -> None:
+    with (
+        Front(tmp_path, "0", config="drain_seconds = 0.1") as front,
+        front.ready() as worker,
+        front.connect() as client,
+    ):
+        client.ask("a")
+        worker.start_job()
+        client.expect("accepted")
+        front.process.send_signal(signal.SIGTERM)
+        assert client.answer("a").data["code"] == Code.SHUTTING_DOWN
         assert front.process.wait(10) == 0
 
 

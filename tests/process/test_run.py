@@ -15,6 +15,7 @@ from wyoming.audio import wav_to_chunks
 from wyoming.client import AsyncClient
 from wyoming.info import Describe, Info
 
+from asrd import cores
 from asrd.demo import SAMPLES
 from asrd.errors import Code
 from tests.support.daemons import Daemon, alive, crashing_model
@@ -309,3 +310,21 @@ def test_no_process_outlives_a_killed_supervisor(tmp_path: Path) -> None:
     wait_for("its children to end", lambda: not any(alive(pid) for pid in pids))
     shutil.rmtree(next(p for p in tmp_path.iterdir() if p.name.startswith("asrd-")))
     daemon.stop()
+
+
+def test_workers_divide_the_cores_unless_the_settings_say_how_many(tmp_path: Path) -> None:
+    (tmp_path / "worker-1.toml").write_text("cpu_threads = 3\n")
+    with Daemon(tmp_path, "--workers", "2", "--spares", "1") as daemon:
+        daemon.wait_until_ready("0", "1", "2")
+        workers = daemon.workers()
+    threads = {name: worker["cpu_threads"] for name, worker in workers.items()}
+    half = cores.divided(cores.usable(), 2)
+    assert threads == {"0": half, "1": 3, "2": half}
+    assert {worker["cores"] for worker in workers.values()} == {cores.usable()}
+
+
+def test_spare_leaves_all_cores_to_the_worker(tmp_path: Path) -> None:
+    with Daemon(tmp_path, "--spares", "1") as daemon:
+        daemon.wait_until_ready("0", "1")
+        threads = [worker["cpu_threads"] for worker in daemon.workers().values()]
+    assert threads == 2 * [cores.share(1)]

@@ -184,6 +184,22 @@ async def test_child_cannot_replace_its_notify_socket(
         assert listener.fileno() >= 0
 
 
+async def test_kill_while_the_kernel_counts_one_more_may_be_for_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = iter([7, 8])
+    monkeypatch.setattr("asrd.standalone.supervisor.oom_kills", lambda: next(counts, 8))
+    unit = Unit("talks", [sys.executable, "-c", _TALKS], {})
+    async with supervised(unit, tmp_path):
+        for how in ("killed by SIGKILL, perhaps out of memory", "killed by SIGKILL"):
+            await until_status(unit, "hello")
+            unit.status = ""
+            unit.signal(signal.SIGKILL)
+            with anyio.fail_after(_PATIENCE):
+                while unit.last_exit != how:
+                    await anyio.sleep(0.01)
+
+
 async def test_stored_descriptor_is_passed_to_the_next_process(tmp_path: Path) -> None:
     unit = Unit("stores", [sys.executable, "-c", _STORES], {})
     async with supervised(unit, tmp_path):

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from asrd.errors import Code
-from asrd.wire.frames import Frame
 from asrd.wire.turn_word import TurnWord
 from tests.support.daemons import Daemon, Front
-from tests.support.raw import Peer, done, wait_for, window
+from tests.support.raw import Peer, done, until, wait_for, window
 from tests.support.speech import long_recording
 
 # Four minutes of PCM: a long job.
@@ -154,16 +153,6 @@ def test_wait_for_a_load_has_an_end(tmp_path: Path) -> None:
         error = client.answer("a").data
         assert (error["code"], error["phase"]) == (Code.DEADLINE_EXCEEDED, "queue")
         worker.close()
-
-
-def until(client: Peer, kind: str) -> list[Frame]:
-    """Returns the next events, up to the first of that kind."""
-    events = list[Frame]()
-    while not events or events[-1].type != kind:
-        event = client.receive()
-        assert event is not None, f"the connection ended before {kind}"
-        events.append(event)
-    return events
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGSEGV])

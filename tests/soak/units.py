@@ -119,7 +119,7 @@ class Units(Host):
         named = "s/^(.*systemd-private-).*(-asr.*service)-[^/]*/\\1\\2/"
         script = f'find "$@" | sed -E "{named}"'
         found = set(self._machine.output("sh", "-c", script, "sh", *places).splitlines())
-        # restart-backoff writes these after a worker's first death.
+        # restart-backoff writes these around a worker's starts.
         return found - {f"/run/asrd/backoff/{name}{end}" for name in "01" for end in ("", ".env")}
 
     def settings(self, worker: str) -> Path:

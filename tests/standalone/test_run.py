@@ -10,7 +10,7 @@ import pytest
 from asrd.errors import ConfigError
 from asrd.standalone import child, flags, run
 from asrd.standalone.pool import private_directory, worker_environment
-from asrd.standalone.supervisor import import_path, program
+from asrd.standalone.programs import import_path, program
 
 
 def test_socket_directory_must_be_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

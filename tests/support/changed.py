@@ -12,7 +12,7 @@ from unittest import mock
 
 from asrd import main
 from asrd.standalone import pool
-from asrd.standalone.supervisor import program
+from asrd.standalone.programs import program
 from asrd.worker.main import main as worker_main
 
 

@@ -166,7 +166,8 @@ class Front(_Process):
         self.worker_dir = tmp / "worker"
         self.worker_dir.mkdir()
         self.listeners = {name: self.listen(name) for name in workers}
-        settings = f"[front]\nworker_dir = '{self.worker_dir}'\n{config}"
+        settings = f"[front]\nworker_dir = '{self.worker_dir}'\n"
+        settings += f"crash_file = '{tmp}/crashes.json'\n{config}"
         super().__init__(tmp, ["serve"], settings, passed=passed)
 
     def listen(self, name: str) -> socket.socket:

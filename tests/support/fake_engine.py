@@ -50,6 +50,7 @@ class FakeEngine:
     languages: tuple[str, ...] = ("en",)
     translate, word_timestamps = False, True
     load_seconds = 0.0
+    cpu_threads = 1
 
     def __init__(self, *gates: str, failures: dict[str, BaseException] | None = None) -> None:
         self.gates = {name: threading.Event() for name in gates}

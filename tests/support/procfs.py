@@ -20,3 +20,12 @@ def asleep(pid: int) -> bool:
     only when the wait ends, so a test that measures the time until then sends it to a sleeper.
     """
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
+def tcp_timer(here: int, there: int) -> str:
+    """The kernel's timer of a connection over IPv4 from port `here` to `there`: `00` none, `01` a
+    repetition of what was sent, `02` the question whether the peer is there."""
+    ends = f"{here:04X}", f"{there:04X}"
+    lines = map(str.split, Path("/proc/net/tcp").read_text().splitlines()[1:])
+    (found,) = (line[5] for line in lines if (line[1][9:], line[2][9:]) == ends)
+    return found[:2]

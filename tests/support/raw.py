@@ -193,6 +193,16 @@ def wait_for(what: str, condition: Any, patience: float = PATIENCE) -> Any:
     raise AssertionError(f"waited {patience} s in vain for: {what}")
 
 
+def until(client: Peer, kind: str) -> list[frames.Frame]:
+    """Returns the next events, up to the first of that kind."""
+    events = list[frames.Frame]()
+    while not events or events[-1].type != kind:
+        event = client.receive()
+        assert event is not None, f"the connection ended before {kind}"
+        events.append(event)
+    return events
+
+
 HELLO = {
     "version": PROTOCOL_VERSION,
     "pid": os.getpid(),
@@ -200,6 +210,8 @@ HELLO = {
     "languages": ["en"],
     "device": "cpu",
     "compute_type": "int8",
+    "cpu_threads": 2,
+    "cores": 4,
     "load_seconds": 0.1,
     "speech": True,
 }

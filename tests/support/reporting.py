@@ -9,7 +9,7 @@ from asrd.front.reporting.crashes import Crash, Crashes, JobRef
 from asrd.front.reporting.metrics import Metrics
 from asrd.front.scheduling.job import Job
 from asrd.front.scheduling.scheduler import Scheduler
-from asrd.front.worker_connection import WorkerInfo
+from asrd.front.worker_info import WorkerInfo
 from asrd.quota import Quota
 from asrd.settings import FrontSettings
 from asrd.wire.peer import Peer
@@ -38,7 +38,8 @@ def front(*ready: str, **limits: Any) -> Any:
 
 def add(made: Any, name: str) -> None:
     made.scheduler.worker_added(name, 100.0)
-    info = WorkerInfo(100, "tiny", ("en", "de"), "cpu", "int8", load_seconds=0.25, loads=True)
+    info = WorkerInfo(100, "tiny", ("en", "de"), "cpu", "int8", cpu_threads=2, cores=4)
+    info.load_seconds, info.loads = 0.25, True
     made.connections[name] = SimpleNamespace(info=info)
 
 

@@ -10,6 +10,10 @@ SNAPSHOT: dict[str, Any] = {
     "version": "0.1.0",
     "uptime_s": 11520.0,
     "pid": 42,
+    "sockets": [
+        {"name": "asrd", "connections": 3, "connections_max": 4096},
+        {"name": "wyoming", "connections": 2, "connections_max": 256},
+    ],
     "queue": {"depth": 1, "max": 4, "oldest_wait_ms": 1500},
     "jobs": {
         "accepted": 20,
@@ -43,6 +47,8 @@ SNAPSHOT: dict[str, Any] = {
             "model": "demo",
             "device": "cpu",
             "compute_type": "int8",
+            "cpu_threads": 2,
+            "cores": 4,
             "jobs": [
                 {"job_id": "ab12", "age_ms": 1200, "audio_seconds_done": 4, "audio_seconds": 16},
                 {"job_id": "cd34", "age_ms": 300, "audio_seconds_done": 0, "audio_seconds": None},

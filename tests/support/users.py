@@ -13,7 +13,8 @@ from anyio.abc import TaskGroup
 from asrd.front.doors import MAIN, WYOMING
 from asrd.front.front import Front
 from asrd.front.session import Session
-from asrd.front.worker_connection import WorkerConnection, WorkerInfo
+from asrd.front.worker_connection import WorkerConnection
+from asrd.front.worker_info import WorkerInfo
 from asrd.settings import FrontSettings
 from asrd.wire import fdsocket, frames
 from asrd.wire.connection import Connection
@@ -103,7 +104,9 @@ class Users:
     """A front with one worker that never loads its model, so that every accepted job waits."""
 
     def __init__(self, tasks: TaskGroup, **settings: Any) -> None:
-        self.settings = FrontSettings(worker_dir="/nonexistent", **settings)
+        self.settings = FrontSettings(
+            worker_dir="/nonexistent", crash_file="/nonexistent/crashes.json", **settings
+        )
         self._buffer = memoryview(bytearray(fdsocket.READ_SIZE))
         self.front = Front(self.settings, self._buffer)
         self.add_worker("0")

@@ -1,10 +1,8 @@
 """The variables that make a worker fast, under systemd and under `asrd run`."""
 
-import os
-
 import pytest
 
-from asrd.standalone.pool import threads_variable, worker_environment
+from asrd.standalone.pool import worker_environment
 from asrd.worker.environment import WORKER_ENVIRONMENT
 from tests.support.paths import ROOT
 
@@ -27,17 +25,3 @@ def test_variables_set_by_the_admin_are_kept(monkeypatch: pytest.MonkeyPatch) ->
     assert environment["OPENBLAS_NUM_THREADS"] == "4"
     assert environment["MALLOC_ARENA_MAX"] == "1"
     assert environment["ASRD_WORKER_MODEL"] == "demo"
-
-
-@pytest.mark.parametrize(
-    ("cores", "workers", "threads"),
-    [(8, 1, "4"), (8, 2, "4"), (8, 4, "2"), (2, 2, "1"), (2, 3, "1")],
-)
-def test_workers_share_the_cores(
-    monkeypatch: pytest.MonkeyPatch, cores: int, workers: int, threads: str
-) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
-    assert threads_variable(workers) == {"OMP_NUM_THREADS": threads}
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    assert threads_variable(workers) == {"OMP_NUM_THREADS": "7"}

@@ -50,6 +50,7 @@ class Steps:
         self._heard, self._failed = heard, failed
         self._request: Request | None = None
         self._not_before = 0.0
+        self._answered_at = -math.inf
         # The model of the last step. Another one would hear other words.
         self._model: str | None = None
 
@@ -94,17 +95,23 @@ class Steps:
         except FieldError as problem:
             self._failed(wrong_answer(problem))
             return
-        self._model = answer.model
+        self._model, self._answered_at = answer.model, anyio.current_time()
         self._heard(answer)
 
     def failed(self, request: Request, failure: Failure) -> None:
         if request is not self._request:
             return
         self._request = None
-        if failure.code is Code.DEADLINE_EXCEEDED:
+        if failure.code is Code.DEADLINE_EXCEEDED or self._may_pass(failure):
             self.wait()
         else:
             self._failed(failure)
+
+    def _may_pass(self, failure: Failure) -> bool:
+        """Returns True if no worker can serve, but one did as recently as a job would wait."""
+        age = anyio.current_time() - self._answered_at
+        recent = age < self._front.settings.max_wait_seconds
+        return failure.code is Code.UNAVAILABLE and recent
 
     def accepted(self, request: Request, queue_depth: int) -> None: ...
     def segment(self, request: Request, index: int, segment: dict[str, Any]) -> None: ...

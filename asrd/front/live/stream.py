@@ -38,6 +38,7 @@ class Owner(Client, Protocol):
     peer: Peer
     max_audio_seconds: float
 
+    def check_job_id(self, job_id: str | None) -> None: ...
     def speech_ended(self) -> None: ...
     def stream_failed(self, failure: Failure) -> None: ...
 
@@ -111,7 +112,7 @@ def _check_format(format_: AudioFormat) -> None:
 
 
 class LiveStream:
-    """Raises Busy if its user has as many jobs as it may."""
+    """Raises Busy if its user has as many jobs as it may, FieldError if its id is used already."""
 
     def __init__(
         self,
@@ -122,6 +123,7 @@ class LiveStream:
         new_recording: Callable[[], SpooledAudio],
     ) -> None:
         transcribe, options, format_ = recorded
+        owner.check_job_id(transcribe.job_id)
         peer, name = owner.peer, transcribe.user
         self.user = peer.user if name is None else peer.on_behalf_of(name)
         self.fail = owner.stream_failed
@@ -207,11 +209,10 @@ class LiveStream:
             self._run(self._text_steps, text.begin, end, text.options())
 
     def _advance_speech(self, speech: EndOfSpeech) -> None:
-        begin = max(speech.begin, self._base_seconds)
-        end = min(self._length, begin + WINDOW_SECONDS)
+        end = min(self._length, speech.begin + WINDOW_SECONDS)
         if self._speech_steps.may_run and end - speech.heard >= end_of_speech.STEP_SECONDS:
-            self._searched = begin, end
-            self._run(self._speech_steps, begin, end, end_of_speech.OPTIONS)
+            self._searched = speech.begin, end
+            self._run(self._speech_steps, speech.begin, end, end_of_speech.OPTIONS)
 
     def _run(self, steps: Steps, begin: float, end: float, options: Options) -> None:
         try:
@@ -232,7 +233,9 @@ class LiveStream:
             return
         if not self._closed:
             if not text.exact:
-                self._drop_before(text.begin)
+                # The search for the end of speech may be far behind.
+                begin = text.begin if self._speech is None else self._speech.begin
+                self._drop_before(min(text.begin, begin))
             self._advance_again()
 
     def _text_failed(self, failure: Failure) -> None:

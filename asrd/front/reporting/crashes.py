@@ -1,7 +1,7 @@
 """The workers' last crashes: when, what ran, and what is known of the cause."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +15,7 @@ KEPT = 20
 # How a service manager's report reads for each cause: systemd/restart-backoff and the supervisor
 # of `asrd run` write it.
 _REPORTS = {
-    "(oom-kill)": Cause.OUT_OF_MEMORY,
+    "out of memory": Cause.OUT_OF_MEMORY,
     "(watchdog)": Cause.NO_PROGRESS,
     "killed by": Cause.SIGNAL,
     "exited with": Cause.EXIT,
@@ -51,7 +51,7 @@ class Crash:
 
     `noticed` is how the front noticed it, and `seen` the cause if that shows it. `exit` and
     `stderr` come from the next process, which has them from its service manager. `time` is of the
-    wall clock, `at` of the scheduler's.
+    wall clock, `at` of the scheduler's. `loading`: it had not loaded its model.
     """
 
     worker: str
@@ -64,6 +64,7 @@ class Crash:
     exit: str | None = None
     stderr: str | None = None
     seen: Cause | None = None
+    loading: bool = False
 
     def is_of(self, last: LastProcess) -> bool:
         """Returns True if `last` describes this crash."""
@@ -92,7 +93,12 @@ class Crash:
         seen = [job for job in self.jobs if peer.may_see(job.owner)]
         others = len(self.jobs) - len(seen)
         jobs = [f"job {job.job_id}" for job in seen] + [f"{others} of others"] * bool(others)
-        return f"{self.how}, " + (f"running {', '.join(jobs)}" if jobs else "idle")
+        return f"{self.how}, " + (f"running {', '.join(jobs)}" if jobs else self.workless)
+
+    @property
+    def workless(self) -> str:
+        """Words for a worker that had no job."""
+        return "while it loaded its model" if self.loading else "idle"
 
     def as_data(self, peer: Peer, outsider: bool) -> dict[str, Any]:
         """The crash in the answer to `status`. The engine's stderr may name files, so an `outsider`
@@ -127,12 +133,35 @@ class Crashes:
 
     def __init__(self) -> None:
         self._kept: deque[Crash] = deque(maxlen=KEPT)
+        self._write: Callable[[Iterable[Crash]], None] = lambda crashes: None
 
     def __iter__(self) -> Iterator[Crash]:
         return iter(self._kept)
 
+    def keep(self, earlier: Iterable[Crash], write: Callable[[Iterable[Crash]], None]) -> None:
+        """Adds the crashes that an earlier front has seen; `write` keeps all for the next one."""
+        self._kept.extendleft(reversed(list(earlier)))
+        self._write = write
+
     def add(self, crash: Crash) -> None:
         self._kept.append(crash)
+        self.save()
+
+    def save(self) -> None:
+        """Keeps the crashes, after one has changed."""
+        self._write(self._kept)
+
+    def in_words(self, crash: Crash) -> str:
+        """Returns how a worker was lost, for the clients of its jobs. The cause of this crash is
+        not known yet, but perhaps that of an earlier one in which one of these jobs ran."""
+        ran = {(job.job_id, job.owner) for job in crash.jobs}
+        earlier = (each for each in reversed(self._kept) if each.exit)
+        same = (
+            each for each in earlier if any((job.job_id, job.owner) in ran for job in each.jobs)
+        )
+        before = next(same, None)
+        how = f"worker {crash.worker}: {crash.noticed}"
+        return how if before is None else f"{how}; the time before: {before.exit}"
 
     def since(self, worker: str, at: float) -> int:
         """Returns how often that worker has crashed since, as far as it is remembered."""

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from asrd.front.front import Front
 from asrd.front.scheduling.scheduler import Scheduler
 from asrd.front.scheduling.workers import Worker, WorkerState
-from asrd.front.worker_connection import WorkerInfo
+from asrd.front.worker_info import WorkerInfo
 
 # So many crashes of a worker in so many seconds are a crash loop.
 _LOOP_CRASHES, _LOOP_SECONDS = 3, 60.0
 # One job may fail by its own fault; so many in a row are the daemon's fault.
 _FAILURES = 3
-# A start that takes so many seconds is reported with its duration.
+# A start that takes so many seconds is reported with its duration. A full queue is a problem once a
+# job has waited for so long.
 _LONG = 10.0
 # Signs of life may be a little late: a worker is silent once so many are due.
 _MISSED = 2.0
@@ -38,7 +39,7 @@ def problems(front: Front, now: float) -> list[str]:
         crashes = front.crashes.since(worker.name, now - _LOOP_SECONDS)
         if crashes >= _LOOP_CRASHES:
             found.append(f"worker {worker.name} died {crashes} times within the last minute")
-    found += _of_queue(scheduler)
+    found += _of_queue(scheduler, now)
     failures, since = front.metrics.failures_in_a_row, front.metrics.last_success
     if failures >= _FAILURES:
         ever = "yet" if since is None else f"for {now - since:.0f} s"
@@ -46,10 +47,12 @@ def problems(front: Front, now: float) -> list[str]:
     return found
 
 
-def _of_queue(scheduler: Scheduler) -> Iterator[str]:
-    limit = scheduler.settings.queue_max
-    if limit and len(scheduler.queue) >= limit:
-        yield f"the queue is full ({len(scheduler.queue)} of {limit})"
+def _of_queue(scheduler: Scheduler, now: float) -> Iterator[str]:
+    """A full queue is ordinary for a moment, and so is one job that waits for its turn."""
+    limit, waiting = scheduler.settings.queue_max, len(scheduler.queue)
+    wait = now - (scheduler.queue.oldest_arrival() or now)
+    if limit and waiting >= max(limit, 2) and wait >= _LONG:
+        yield f"the queue is full ({waiting} of {limit}), and a job has waited for {wait:.0f} s"
 
 
 def _serves(worker: Worker, info: WorkerInfo, now: float) -> bool:

@@ -36,7 +36,8 @@ def crash(crash: Crash, how: str, detail: str) -> None:
         extra = {"fields": {**fields, **job.log_fields}}
         log.warning("worker %s: %s, %s", crash.worker, how, running, extra=extra)
     if not crash.jobs:
-        log.warning("worker %s: %s, idle%s", crash.worker, how, detail, extra={"fields": fields})
+        doing = f"{crash.workless}{detail}"
+        log.warning("worker %s: %s, %s", crash.worker, how, doing, extra={"fields": fields})
 
 
 def done(

@@ -1,8 +1,10 @@
 """The daemon's state as data: for `status`, for `systemctl status`, and Wyoming's `info`."""
 
+import math
 import os
 from typing import Any
 
+from asrd.front.doors import Door
 from asrd.front.front import Front
 from asrd.front.reporting import health
 from asrd.front.scheduling.job import Job
@@ -34,6 +36,7 @@ def snapshot(front: Front, peer: Peer, now: float) -> dict[str, Any]:
         "pid": os.getpid(),
         "connections": len(front.clients),
         "connections_max": sum(door.quota.limit for door in front.doors.values()),
+        "sockets": [_socket(door) for door in front.doors.values()],
         "queue": {
             "depth": len(scheduler.queue),
             "max": scheduler.settings.queue_max,
@@ -53,6 +56,11 @@ def snapshot(front: Front, peer: Peer, now: float) -> dict[str, Any]:
     }
 
 
+def _socket(door: Door) -> dict[str, Any]:
+    quota = door.quota
+    return {"name": door.name, "connections": quota.used, "connections_max": quota.limit}
+
+
 def _worker(worker: Worker, connection: WorkerConnection, peer: Peer, now: float) -> dict[str, Any]:
     info = connection.info
     running = (job for job in worker.jobs.values() if not (job.ended or job.step))
@@ -66,6 +74,8 @@ def _worker(worker: Worker, connection: WorkerConnection, peer: Peer, now: float
         "model": info.model,
         "device": info.device,
         "compute_type": info.compute_type,
+        "cpu_threads": info.cpu_threads or None,
+        "cores": info.cores or None,
         "jobs": [_job(job, peer, now) for job in running],
         "jobs_done": info.jobs_done,
         "restarts": info.restarts,
@@ -85,9 +95,13 @@ def _job(job: Job, peer: Peer, now: float) -> dict[str, Any]:
     }
 
 
-def status_line(front: Front, now: float) -> str:
-    """Returns `ok · 2/2 workers ready · queue 0/1 · 1234 done · 3 failed …` for systemctl."""
+def status_line(front: Front, now: float, drain_ends: float = math.inf) -> str:
+    """Returns `ok · 2/2 workers ready · queue 0/1 · 1234 done · 3 failed …` for systemctl.
+    `drain_ends`: the time at which a drain ends, at the latest."""
     scheduler, metrics = front.scheduler, front.metrics
+    if scheduler.draining and (jobs := [j for j in scheduler.unfinished() if not j.step]):
+        left = max(0.0, drain_ends - now)
+        return f"stopping: waits for {len(jobs)} job{'s' * (len(jobs) != 1)}, {left:.0f} s at most"
     workers = scheduler.workers.values()
     ready = sum(w.state is WorkerState.READY for w in workers)
     asleep = sum(w.state is WorkerState.ASLEEP for w in workers)

@@ -52,7 +52,7 @@ class Admission:
 
     def _has_place(self, job: Job) -> bool:
         workers = self._workers.serving_for(job)
-        return self._queue.may_start(job.user) and any(w.has_place(job) for w in workers)
+        return self._queue.may_start(job) and any(w.has_place(job) for w in workers)
 
     def _busy(self, why: str, job: Job, now: float, soonest: float) -> Failure:
         return Failure(Code.BUSY, why, retry_after_ms=self.retry_after_ms(job, now, soonest))

@@ -29,8 +29,8 @@ Lane = tuple[Needs, bool, bool]
 
 @dataclass(slots=True)
 class Account:
-    """A user with jobs: their number, the running ones, the seconds of work that they have cost,
-    and an estimate of the next windows of the running ones."""
+    """A user with jobs: their number, the running ones without steps, the seconds of work that they
+    have cost, and an estimate of the next windows of the running ones."""
 
     jobs: int = 0
     running: int = 0
@@ -107,10 +107,10 @@ class FairQueue:
             return f"the queue is full ({self._seconds:.0f} s of audio wait)"
         return self._waiting.why_full(job.user)
 
-    def may_start(self, user: User) -> bool:
-        """Returns False if the user has as many running jobs as it may."""
-        limit, account = self._settings.jobs_running_max_per_user, self._accounts.get(user)
-        return not limit or account is None or account.running < limit
+    def may_start(self, job: Job) -> bool:
+        """Returns False if the job's user has as many running jobs as it may."""
+        limit, account = self._settings.jobs_running_max_per_user, self._accounts.get(job.user)
+        return not limit or job.step or account is None or account.running < limit
 
     def append(self, job: Job) -> None:
         self._arrivals += 1
@@ -133,21 +133,22 @@ class FairQueue:
         `deep`, since the length of their audio counts.
         """
         for job in self._returned:
-            if self.may_start(job.user) and suits(job):
+            if self.may_start(job) and suits(job):
                 return job
         lanes = (users for (_, long, _), users in self._lanes.items() if has_room(long))
         queues = (queue for users in lanes for queue in users.values())
         heads = (job for queue in queues for job in (queue if deep else (queue[0],)))
-        ready = sorted((job for job in heads if self.may_start(job.user)), key=self._rank)
+        ready = sorted(filter(self.may_start, heads), key=self._rank)
         return next(filter(suits, ready), None)
 
     def work_ahead(self, job: Job, work: Callable[[Job], float]) -> float:
-        """Returns the work of the jobs that would start before `job` if it waited, too. Steps count
-        as none: they are short, and cost their users turns."""
+        """Returns the work of the jobs that would start before `job` if it waited, too; with the
+        steps of other users, but not those of its own, which stand behind it."""
         costs = {user: account.rank for user, account in self._accounts.items()}
         least = min((account.work for account in self._accounts.values()), default=0.0)
         mine, ahead = costs.pop(job.user, least), 0.0
-        waiting = [(other, work(other)) for other in self if not other.step]
+        others = (other for other in self if not other.step or other.user != job.user)
+        waiting = [(other, work(other)) for other in others]
         mine += sum(cost for other, cost in waiting if other.user == job.user)
         for place, (other, cost) in enumerate(waiting):
             before = other.user == job.user or place < len(self._returned)
@@ -160,7 +161,7 @@ class FairQueue:
     def start(self, job: Job, planned: float) -> None:
         """A waiting job starts; its first window takes about so many seconds of work."""
         self._remove(job)
-        self._accounts[job.user].running += 1
+        self._accounts[job.user].running += not job.step
         self.charge(job, job.work, planned)
 
     def charge(self, job: Job, work: float, planned: float = 0.0) -> None:
@@ -174,6 +175,13 @@ class FairQueue:
         """A running job waits again, at the head; a step before its user's others."""
         self._stop(job)
         (self._in_lane(job) if job.step else self._returned).appendleft(job)
+
+    def resume(self, job: Job, returned: bool) -> None:
+        """A job of the process before this one waits here; `returned`: it had started."""
+        self.append(job)
+        if returned:
+            self._remove(job)
+            self._returned.append(job)
 
     def end(self, job: Job) -> None:
         """A job ends, waiting or running."""
@@ -196,7 +204,7 @@ class FairQueue:
 
     def _stop(self, job: Job) -> None:
         self.charge(job, job.work)
-        self._accounts[job.user].running -= 1
+        self._accounts[job.user].running -= not job.step
 
     def _remove(self, job: Job) -> None:
         if job in self._returned:

@@ -69,13 +69,13 @@ class Forecast:
         knows when one that loads will be ready."""
         suitable = [] if self._workers.expected(job) else self._workers.serving_for(job)
         place = min((self._until_place(job, worker) for worker in suitable), default=0.0)
-        if self._queue.may_start(job.user):
+        if self._queue.may_start(job):
             return place
         running = (
             self._until_end(other, worker)
             for worker in self._workers.values()
             for other in worker.jobs.values()
-            if other.user == job.user and not other.ended
+            if other.user == job.user and not (other.ended or other.step)
         )
         return max(place, min(running, default=0.0))
 
@@ -87,7 +87,8 @@ class Forecast:
         apart = all(worker.slots > 1 for worker in workers)
 
         def in_the_way(other: Job) -> float:
-            if apart and other.long != job.long:
+            # A search for speech takes a few milliseconds.
+            if other.needs.speech or (apart and other.long != job.long):
                 return 0.0
             shared = self._shared(other, workers)
             return min((self.work(other, worker) for worker in shared), default=0.0)

@@ -40,11 +40,11 @@ class TimeLimits:
         """The clock of a waiting job goes on or stands still. One that is overdue stays so."""
         if held_up == job.held_up or job.deadline <= now:
             return
-        self._stop_clock(job, now)
+        self.stop_clock(job, now)
         job.held_up = held_up
         self.deadlines.set(job, now + job.wait_left + (job.load_left if held_up else 0.0))
 
-    def _stop_clock(self, job: Job, now: float) -> None:
+    def stop_clock(self, job: Job, now: float) -> None:
         passed = now - job.since
         if job.held_up:
             stood = min(passed, job.load_left)
@@ -54,7 +54,7 @@ class TimeLimits:
         job.since, job.held_up = now, False
 
     def begin_run(self, job: Job, now: float) -> None:
-        self._stop_clock(job, now)
+        self.stop_clock(job, now)
         self.deadlines.set(job, now + self._settings.max_run_seconds)
 
     def overdue(self, now: float) -> Job | None:

@@ -39,14 +39,13 @@ Rules:
    `max_load_seconds` at most. It runs for `max_run_seconds` of its own turns at most.
 11. A worker's reports are not trusted: no job has had more turns than there was time, and a place
    that it was resumed from is no progress.
-12. A step of a live stream costs its user turns like a job, but is none: it counts in no limit of
-   the queue and no number, is never `busy`, and waits behind all jobs of its user.
+12. A step of a live stream costs its user turns like a job, but is none: it counts in no limit and
+   no number, is never `busy`, and waits behind all jobs of its user that may start.
 """
 
 import math
 from collections.abc import Iterable, Iterator
 from functools import partial
-from itertools import chain
 from typing import Any
 
 from asrd.errors import Code
@@ -82,10 +81,10 @@ class Scheduler:
         self.settings = settings
         self.workers = Workers(settings.model_aliases, settings.default_model)
         self.queue = FairQueue(settings)
-        self.draining = False
+        self.draining = self.suspended = False
         self.retried = self.given_back = 0
         self._forecast = Forecast(self.workers, self.queue)
-        self._limits = TimeLimits(settings)
+        self.limits = TimeLimits(settings)
         self.admission = Admission(settings, self.workers, self.queue, self._forecast)
         self._last_key = 0
         self._actions: list[Action] = []
@@ -93,17 +92,18 @@ class Scheduler:
     # --- queries -----------------------------------------------------------------------------
 
     def running(self) -> Iterator[Job]:
-        jobs = (job for worker in self.workers.values() for job in worker.jobs.values())
-        return (job for job in jobs if not job.ended)
+        return (j for worker in self.workers.values() for j in worker.jobs.values() if not j.ended)
+
+    def unfinished(self) -> list[Job]:
+        return [*self.queue, *self.running()]
 
     @property
     def idle(self) -> bool:
-        """True if every accepted job has ended."""
-        return next(chain(self.queue, self.running()), None) is None
+        return not self.unfinished()
 
     def next_deadline(self) -> float:
         """Returns the time of the next `tick`; infinity if there is nothing to wait for."""
-        job = self._limits.deadlines.first()
+        job = self.limits.deadlines.first()
         return math.inf if job is None else job.deadline
 
     def running_on(self, name: str, key: int) -> Job | None:
@@ -128,7 +128,7 @@ class Scheduler:
             return self.tick(now)
         accept = Accept(job, len(self.queue))
         self.queue.append(job)
-        self._begin_wait(job, now)
+        self.begin_wait(job, now)
         actions = self.tick(now)
         # Start comes before Accept: the worker has more to do before there is an answer. But the
         # end of a job that is overdue at once comes after its acceptance.
@@ -149,13 +149,13 @@ class Scheduler:
         self.draining = True
         for job in waiting:
             if job.timeout is not None:
-                self._begin_wait(job, now)
+                self.begin_wait(job, now)
             self._update_wait(job, now)
         return self.tick(now)
 
     def tick(self, now: float) -> list[Action]:
         """Ends what is overdue, starts what can start; returns all actions since the last call."""
-        while (job := self._limits.overdue(now)) is not None:
+        while (job := self.limits.overdue(now)) is not None:
             phase, did = ("queue", "waited") if job.worker is None else ("run", "ran")
             if job.attempts > (job.worker is not None):
                 did = "ran and waited"
@@ -180,7 +180,7 @@ class Scheduler:
         return self._workers_changed(now)
 
     def worker_removed(self, name: str, now: float) -> list[Action]:
-        self._give_back(self.workers.pop(name).release_all().values(), now)
+        self.give_back(self.workers.pop(name).release_all().values(), now)
         return self._workers_changed(now)
 
     def worker_loading(
@@ -227,7 +227,7 @@ class Scheduler:
         if asleep or worker.state not in UNUSABLE:
             worker.state = WorkerState.ASLEEP if asleep else WorkerState.STARTING
         worker.woken = False
-        self._give_back(worker.release_all().values(), now)
+        self.give_back(worker.release_all().values(), now)
         return self._workers_changed(now)
 
     def worker_failed(self, name: str, state: WorkerState, reason: str, now: float) -> list[Action]:
@@ -289,7 +289,7 @@ class Scheduler:
         del worker.jobs[key]
         if failure.code is Code.SHUTTING_DOWN:
             worker.state = WorkerState.STARTING
-            self._give_back([] if job is None else [job], now)
+            self.give_back([] if job is None else [job], now)
             return self._workers_changed(now)
         if job is None:
             return self.tick(now)
@@ -297,23 +297,23 @@ class Scheduler:
             # Longer than this worker takes, which nobody knew. Another one may take it.
             job.seconds = math.nextafter(worker.max_audio_seconds, math.inf)
             if self.workers.suitable(job):
-                self._give_back([job], now)
+                self.give_back([job], now)
                 return self.tick(now)
         self._finish(job, failure, now)
         return self.tick(now)
 
     # --- inside ------------------------------------------------------------------------------
 
-    def _begin_wait(self, job: Job, now: float, anew: bool = True) -> None:
+    def begin_wait(self, job: Job, now: float, anew: bool = True) -> None:
         # A job with a timeout of its own may wait until then, also as a retry. But a drain is
         # short: the service manager waits for the daemon to end, and kills it at last.
         patient = job.timeout is not None and not self.draining
-        begin = self._limits.begin_wait if anew else self._limits.go_on_waiting
+        begin = self.limits.begin_wait if anew else self.limits.go_on_waiting
         begin(job, patient, now)
         self._update_wait(job, now)
 
     def _update_wait(self, job: Job, now: float) -> None:
-        self._limits.hold_up(job, not self.draining and self.workers.hold_up(job), now)
+        self.limits.hold_up(job, not self.draining and self.workers.hold_up(job), now)
 
     def _note_work(self, job: Job, work: float, now: float) -> None:
         work = job.work_before + min(work, now - job.started_at)
@@ -322,7 +322,7 @@ class Scheduler:
             self.queue.charge(job, work, job.planned)
 
     def _dispatch(self, now: float) -> None:
-        while self._start_next(now):
+        while not self.suspended and self._start_next(now):
             pass
         self.admission.places_are_left()
 
@@ -341,12 +341,12 @@ class Scheduler:
         worker.jobs[self._last_key] = job
         job.key, job.worker, job.started_at = self._last_key, worker.name, now
         job.attempts += 1
-        self._limits.begin_run(job, now)
+        self.limits.begin_run(job, now)
         self._actions.append(Start(job, worker.name, self._last_key))
 
     def _wake(self, jobs: Iterable[Job]) -> None:
         """Wakes sleeping workers for jobs that wait."""
-        wanted = (job for job in jobs if self.queue.may_start(job.user))
+        wanted = (job for job in jobs if not self.suspended and self.queue.may_start(job))
         for worker in self.workers.sleepers_for(wanted):
             worker.state, worker.woken = WorkerState.STARTING, True
             self._actions.append(Wake(worker.name))
@@ -375,10 +375,10 @@ class Scheduler:
                 self._finish(job, Failure(Code.WORKER_CRASHED, text), now)
         left = [job for job in jobs.values() if not job.ended]
         self.retried += sum(not job.step for job in left)
-        self._give_back(sorted(left, key=lambda job: job not in suspects), now)
+        self.give_back(sorted(left, key=lambda job: job not in suspects), now)
         return self._workers_changed(now)
 
-    def _give_back(self, jobs: Iterable[Job], now: float) -> None:
+    def give_back(self, jobs: Iterable[Job], now: float) -> None:
         """These jobs wait again, in this order, before all others."""
         for job in reversed(list(jobs)):
             self.given_back += not job.step
@@ -387,7 +387,7 @@ class Scheduler:
             job.worker, job.work_before = None, job.work
             job.done = job.resumed_at = job.kept
             self.queue.give_back(job)
-            self._begin_wait(job, now, anew)
+            self.begin_wait(job, now, anew)
 
     def _workers_changed(self, now: float) -> list[Action]:
         """Ends the jobs that no worker can run any more."""

@@ -12,6 +12,7 @@ from asrd.errors import Busy, Code
 from asrd.front.live import steps
 from asrd.front.live.stream import LiveStream
 from asrd.front.reporting import snapshot
+from asrd.front.scheduling.workers import WorkerState
 from asrd.front.spool import SpooledAudio
 from asrd.wire import frames
 from asrd.wire.peer import Peer
@@ -301,6 +302,51 @@ async def test_late_step_is_skipped() -> None:
             assert (await alice.end())["text"] == TEXT
 
 
+def down(made: Users) -> None:
+    """No worker can serve any more."""
+    state, now = WorkerState.DOWN, anyio.current_time()
+    made.front._perform(made.front.scheduler.worker_failed("0", state, "refused", now))
+
+
+async def test_step_that_no_worker_can_serve_for_a_moment_is_skipped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Steps of both kinds: those that were running, and those that came then."""
+    monkeypatch.setattr(steps, "_LATER", 0)
+    audio = speech(TEXT)
+    async with front() as made:
+        worker, alice = Recognizer(made), Speaker(made, ALICE)
+        async with serving(worker):
+            alice.begin(end_of_speech_ms=9000)
+            await speak(alice, audio[:48_000])
+        await alice.say(audio[48_000:96_000])
+        assert await worker.take() and await worker.take()
+        await worker.die()
+        down(made)
+        await alice.say(audio[96_000:128_000])
+        before = alice.text
+        async with serving(Recognizer(made)):
+            await ready(made)
+            await speak(alice, audio[128_000:])
+            assert len(alice.text) > len(before)
+            assert (await alice.end())["text"] == alice.text == TEXT
+        assert (jobs(made)["failed"], jobs(made)["refused"]) == ({}, {})
+
+
+async def test_step_that_no_worker_can_serve_for_long_ends_the_stream() -> None:
+    async with front(max_wait_seconds=0.001) as made:
+        worker, alice = Recognizer(made), Speaker(made, ALICE)
+        async with serving(worker):
+            alice.begin(job_id="a")
+            await speak(alice, speech(TEXT))
+        await worker.die()
+        down(made)
+        await anyio.sleep(0.01)
+        await alice.say(speech(TEXT))
+        error = await alice.failed()
+        assert (error["code"], error["job_id"]) == (Code.UNAVAILABLE, "a")
+
+
 @pytest.mark.parametrize(
     ("way", "code"),
     [
@@ -334,10 +380,7 @@ async def test_stream_that_ends_early_leaves_nothing_and_counts_once(way: str, c
             return
         if way == "another":
             alice.user.send("audio-start", START)
-            await alice.ping()
-            assert _outcomes(made) == (1, {code: 1}, {})
-            return
-        if way == "cancel":
+        elif way == "cancel":
             alice.user.send("cancel", {"job_id": "a"})
         elif way == "foreign":
             other = made.connect(ALICE)
@@ -359,6 +402,45 @@ async def test_stream_that_ends_early_leaves_nothing_and_counts_once(way: str, c
 def _outcomes(made: Users) -> tuple[int, dict[str, int], dict[str, int]]:
     counts = jobs(made)
     return counts["accepted"], counts["failed"], counts["refused"]
+
+
+async def test_stream_may_be_replaced_by_one_with_its_id() -> None:
+    async with front() as made:
+        alice = Speaker(made, ALICE)
+        async with serving(Recognizer(made)):
+            alice.begin(job_id="a")
+            await speak(alice, speech("one two"))
+            alice.begin(job_id="a")
+            error = await alice.hear("error")
+            assert (error["code"], error["job_id"]) == (Code.CANCELLED, "a")
+            await speak(alice, speech("three four"))
+            transcript = await alice.end()
+        assert (transcript["text"], transcript["job_id"]) == ("three four", "a")
+        assert _outcomes(made) == (2, {Code.CANCELLED: 1}, {})
+
+
+async def test_job_id_that_is_not_answered_yet_begins_no_stream() -> None:
+    async with front() as made:
+        alice, worker = Speaker(made, ALICE), Recognizer(made)
+        job = {"job_id": "a", "audio": PCM}
+        alice.user.send("transcribe", job, speech("one"))
+        await alice.hear("accepted")
+        alice.begin(job_id="a")
+        error = await alice.failed()
+        assert (error["code"], error["job_id"]) == (Code.BAD_REQUEST, "a")
+        assert error["text"].startswith("audio-start: job_id: 'a' names an unanswered job")
+        # The rest is skipped, and the job goes on.
+        await alice.say(speech("two"))
+        alice.user.send("audio-stop")
+        async with serving(worker):
+            assert (await alice.hear("transcript"))["text"] == "one"
+            alice.begin(job_id="a")
+            # Nor does a stream's id begin a job.
+            alice.user.send("transcribe", job, speech("one"))
+            error = await alice.hear("error")
+            assert error["text"].startswith("transcribe: job_id: 'a' names an unanswered job")
+            await alice.say(speech("three"))
+            assert (await alice.end())["text"] == "three"
 
 
 async def test_last_job_of_a_stream_is_cancelled_as_any_other() -> None:
@@ -578,6 +660,24 @@ async def test_end_of_speech_is_searched_in_audio_that_comes_fast() -> None:
         assert all(job["size"] <= 30 * 32_000 for job in worker.jobs[:-1])
 
 
+async def test_search_that_is_far_behind_hears_all_audio() -> None:
+    """Also what the text does not need any more."""
+    async with front() as made:
+        worker, alice = Recognizer(made), Speaker(made, ALICE)
+        audio, size = silence(1) + speech("one two") + silence(40), 64_000
+        alice.begin(end_of_speech_ms=700)
+        await alice.say(audio[:8000])
+        held = await worker.take()
+        assert held is not None and held[0]["options"]["task"] == "speech"
+        async with serving(worker):
+            for place in range(8000, len(audio), size):
+                await alice.say(audio[place : place + size], 2)
+                while any(not job.needs.speech for job in made.front.scheduler.running()):
+                    await anyio.sleep(0)
+            worker.done(*held)
+            assert (await alice.hear("transcript"))["text"] == "one two"
+
+
 async def test_speech_ends_within_a_chunk_and_a_frame() -> None:
     """The rest of the chunk hurts nobody, also if the job has to start once more."""
     async with front() as made:
@@ -628,6 +728,11 @@ async def test_speech_that_ends_within_a_chunk_for_which_there_is_no_room() -> N
         worker.done(*search)
         error = await alice.failed()
         assert (error["code"], error["job_id"]) == (Code.BUSY, "a")
+        # The audio-stop gets no second answer.
+        alice.user.send_raw(silence(0.05))
+        alice.user.send("audio-stop")
+        await alice.ping()
+        assert alice.kinds.count("error") == 1
 
 
 async def test_cancelled_stream_may_end_within_a_chunk() -> None:
@@ -643,27 +748,6 @@ async def test_cancelled_stream_may_end_within_a_chunk() -> None:
         await alice.failed()
         alice.user.send_raw(chunk[-1001:])
         await alice.ping()
-
-
-async def test_speech_that_ends_in_a_stream_that_can_be_no_job() -> None:
-    """The error has the stream's id, and the audio-stop gets no second one."""
-    async with front() as made:
-        worker, alice = Recognizer(made), Speaker(made, ALICE)
-        alice.user.send("transcribe", {"job_id": "a", "audio": PCM}, speech("one"))
-        await alice.hear("accepted")
-        async with anyio.create_task_group() as tasks:
-            first = await worker.take()
-            assert first is not None
-            tasks.start_soon(worker.serve)
-            alice.begin(live=False, job_id="a", end_of_speech_ms=100)
-            await alice.say(speech("one") + silence(1), 0.1)
-            error = await alice.failed()
-            assert (error["code"], error["job_id"]) == (Code.BAD_REQUEST, "a")
-            alice.user.send("audio-stop")
-            worker.done(*first)
-            await alice.hear("transcript")
-            tasks.cancel_scope.cancel()
-        assert alice.kinds.count("error") == 1
 
 
 # --- clients that know only Wyoming ---------------------------------------------------------------

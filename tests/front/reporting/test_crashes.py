@@ -85,6 +85,33 @@ def test_report_of_the_next_process_belongs_to_the_crash_with_its_pid(
     assert crash().is_of(last) is same
 
 
+@pytest.mark.parametrize(
+    ("jobs", "loading", "doing"),
+    [
+        ((), False, "idle"),
+        ((), True, "while it loaded its model"),
+        ((HIS,), False, "running job his"),
+    ],
+)
+def test_summary_says_what_the_worker_did(
+    jobs: tuple[JobRef, ...], loading: bool, doing: str
+) -> None:
+    made = crash(*jobs)
+    made.loading = loading
+    assert made.summary(peer(ROOT)) == f"it closed, {doing}"
+
+
+def test_clients_are_told_the_cause_of_an_earlier_crash_of_their_job() -> None:
+    crashes = Crashes()
+    first, other, second = crash(HIS), crash(HERS), crash(HIS)
+    crashes.add(first)
+    first.explain(LastProcess("out of memory (killed by SIGKILL)", 7))
+    assert crashes.in_words(other) == "worker 0: it closed"
+    crashes.add(second)
+    words = "worker 0: it closed; the time before: out of memory (killed by SIGKILL)"
+    assert crashes.in_words(second) == words
+
+
 def test_job_in_words() -> None:
     assert str(HERS) == "job hers (attempt 2, 0.0 s, 320 bytes)"
     assert str(HIS) == "job his (attempt 1, 64 bytes)"

@@ -42,12 +42,21 @@ def test_state_and_problems(states: list[WorkerState], expected: str, problems: 
     assert [row["state"] for row in data["workers"]] == [state.value for state in states]
 
 
-def test_full_queue_is_a_problem() -> None:
+def test_full_queue_is_a_problem_once_a_job_has_waited_long() -> None:
     made = front("0", queue_max=2)
     for number in range(3):
-        assert report(made) == ("ok", [])
         submit(made, f"job{number}")
-    assert report(made) == ("degraded", ["the queue is full (2 of 2)"])
+        assert report(made) == ("ok", [])
+    assert report(made, 110.9) == ("ok", [])
+    problem = "the queue is full (2 of 2), and a job has waited for 10 s"
+    assert report(made, 111.0) == ("degraded", [problem])
+
+
+def test_one_waiting_job_is_no_problem() -> None:
+    made = front("0", queue_max=1)
+    submit(made, "runs")
+    submit(made, "waits")
+    assert report(made, 130.0) == ("ok", [])
 
 
 def test_queue_without_places_is_no_problem() -> None:

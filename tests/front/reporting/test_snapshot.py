@@ -28,6 +28,7 @@ def test_snapshot_of_a_busy_daemon() -> None:
     made.metrics.job_done(wait=0.5, run=1.0, audio_seconds=10.0, now=102.0)
     made.scheduler.retried, made.scheduler.given_back = 2, 3
     made.connections["0"].info.failures[Cause.SIGNAL] += 2
+    made.doors["asrd"].quota.add(ALICE, 1)
     assert snapshot.snapshot(made, peer(ALICE), now=103.5) == {
         "state": "ok",
         "problems": [],
@@ -36,6 +37,11 @@ def test_snapshot_of_a_busy_daemon() -> None:
         "pid": os.getpid(),
         "connections": 3,
         "connections_max": 9 + 2 * 256,
+        "sockets": [
+            {"name": "asrd", "connections": 1, "connections_max": 9},
+            {"name": "status", "connections": 0, "connections_max": 256},
+            {"name": "wyoming", "connections": 0, "connections_max": 256},
+        ],
         "queue": {"depth": 2, "max": 5, "oldest_wait_ms": 1000},
         "jobs": {
             "accepted": 0,
@@ -64,6 +70,8 @@ def test_snapshot_of_a_busy_daemon() -> None:
                 "model": "tiny",
                 "device": "cpu",
                 "compute_type": "int8",
+                "cpu_threads": 2,
+                "cores": 4,
                 "jobs": [
                     {
                         "job_id": "running",

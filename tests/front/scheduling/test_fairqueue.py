@@ -168,14 +168,27 @@ def test_length_decides_within_a_lane_if_a_worker_has_a_limit() -> None:
 def test_running_jobs_of_a_user_are_limited() -> None:
     waiting = queue(job("a 1"), job("a 2"), job("b", uid=2), jobs_running_max_per_user=1)
     first = next_of(waiting)
-    assert first is not None and waiting.may_start(1)
+    assert first is not None and waiting.may_start(job("next"))
     waiting.start(first, 0.0)
     first.worker = "0"
-    assert (waiting.may_start(1), waiting.may_start(2)) == (False, True)
+    assert (waiting.may_start(job("next")), waiting.may_start(job("next", uid=2))) == (False, True)
     second = next_of(waiting)
     assert second is not None and second.request == "b"
     waiting.end(first)
-    assert waiting.may_start(1)
+    assert waiting.may_start(job("next"))
+
+
+def test_steps_are_none_of_the_running_jobs_that_are_limited() -> None:
+    """Neither waits until the other has ended: a recording may last for hours."""
+    waiting = queue(job("file"), job("later"), jobs_running_max_per_user=1)
+    for name in ("file", "step 1", "step 2"):
+        if name != "file":
+            waiting.append(job(name, step=True))
+        found = next_of(waiting)
+        assert found is not None and found.request == name
+        waiting.start(found, 1.0)
+        found.worker = "0"
+    assert next_of(waiting) is None
 
 
 def test_work_ahead_is_what_has_cost_less() -> None:

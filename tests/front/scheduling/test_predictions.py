@@ -165,3 +165,19 @@ def test_worker_on_its_way_counts_in_the_prediction(state: str) -> None:
     wakes = ["Wake"] if state == "asleep" else []
     assert kinds(it.submit(hour(2), 1000.0)) == [*wakes, "Accept"]
     assert kinds(it.worker_ready("1", "tiny", 1002.0)) == ["Start"]
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("search", [False, True])
+def test_steps_of_other_users_are_in_the_way(own: bool, search: bool) -> None:
+    """Each user's next step comes before a new user's job; searches for speech take no time."""
+    it = known(slots=1)
+    for uid in range(100, 200):
+        step = job(1 if own else uid, seconds=3.0, step=True, needs=Needs(speech=search))
+        assert "Accept" in kinds(it.submit(step, 1000.0))
+    # One runs already.
+    text = "it would wait about 40 s, longer than the 30 s that it may"
+    if own or search:
+        assert kinds(it.submit(command(1), 1000.0)) == ["Accept"]
+    else:
+        assert refusal(it, command(1), 1000.0) == (Code.BUSY, text)

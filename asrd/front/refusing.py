@@ -1,0 +1,174 @@
+"""The front while its settings are wrong: it answers each client with the mistake, until they are
+right. If it ended instead, it would be started again and again while its clients wait."""
+
+import logging
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+
+from asrd import systemd
+from asrd.errors import ConfigError, Unavailable
+from asrd.front.doors import Door
+from asrd.front.front import Front
+from asrd.front.reporting import snapshot
+from asrd.front.session import Session
+from asrd.front.stream import DISCARD
+from asrd.listener import watch_peer
+from asrd.settings import FrontSettings
+from asrd.wire import frames
+from asrd.wire.client_events import AudioStart, StatusRequest, Transcribe
+from asrd.wire.connection import BufferBudget, Connection
+from asrd.wire.fdsocket import READ_SIZE, peer_of
+from asrd.wire.peer import Peer
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Seconds between two looks at the settings.
+_LOOK_SECONDS = 1.0
+# Seconds for clients that are connected without an answer yet, when the settings are right.
+_FAREWELL_SECONDS = 3.0
+_POLL_SECONDS = 0.01
+# Seconds until the next try to accept, after an error such as too many open files.
+_EXHAUSTED_SECONDS = 0.1
+
+
+def refuse(
+    listeners: Mapping[str, list[socket.socket]], problem: str, attempt: Callable[[], T]
+) -> T | None:
+    """Refuses the clients of all listeners, by their doors' names, until `attempt` no longer raises
+    ConfigError. Returns its result, or None after SIGTERM or SIGINT."""
+    return anyio.run(_Refusing(listeners, problem).run, attempt)
+
+
+class _Refusing:
+    def __init__(self, listeners: Mapping[str, list[socket.socket]], problem: str) -> None:
+        self._buffer = memoryview(bytearray(READ_SIZE))
+        # Never started: it has no workers.
+        self._front = Front(FrontSettings(), self._buffer)
+        self._budget = BufferBudget(self._front.settings.unread_max_bytes)
+        self._listeners = listeners
+        self.unanswered: set[_Session] = set()
+        self.problem = problem
+
+    async def run(self, attempt: Callable[[], T]) -> T | None:
+        self._front.started_at = anyio.current_time()
+        found = None
+        async with anyio.create_task_group() as tasks:
+            async with anyio.create_task_group() as accepting:
+                for name, sockets in self._listeners.items():
+                    for listener in sockets:
+                        accepting.start_soon(self._accept, listener, self._front.doors[name], tasks)
+                with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                    with anyio.CancelScope() as looking:
+                        accepting.start_soon(_cancel_at_signal, signals, looking)
+                        found = await self._look(attempt)
+                # Clients that connect from now on wait for the front.
+                accepting.cancel_scope.cancel()
+            with anyio.move_on_after(_FAREWELL_SECONDS):
+                while self.unanswered:
+                    await anyio.sleep(_POLL_SECONDS)
+            tasks.cancel_scope.cancel()
+        return found
+
+    async def _look(self, attempt: Callable[[], T]) -> T:
+        """Waits until `attempt` succeeds; shows the mistake meanwhile."""
+        notifier = systemd.Notifier()
+        pause = min(_LOOK_SECONDS, systemd.watchdog_seconds() or _LOOK_SECONDS)
+        logged = None
+        try:
+            notifier.ready()
+            while True:
+                if self.problem != logged:
+                    log.error("%s: every client is refused until it is corrected", self.problem)
+                    logged = self.problem
+                notifier.status(f"unavailable · {self.problem}")
+                notifier.watchdog()
+                await anyio.sleep(pause)
+                try:
+                    found = attempt()
+                except ConfigError as error:
+                    self.problem = str(error)
+                else:
+                    log.info("the settings are right again")
+                    return found
+        finally:
+            notifier.close()
+
+    async def _accept(self, listener: socket.socket, door: Door, tasks: TaskGroup) -> None:
+        listener.setblocking(False)
+        while True:
+            try:
+                sock, address = listener.accept()
+            except BlockingIOError:
+                await anyio.wait_readable(listener)
+            except OSError:
+                await anyio.sleep(_EXHAUSTED_SECONDS)
+            else:
+                tasks.start_soon(self._serve, sock, peer_of(sock, address), door, tasks)
+                await anyio.lowlevel.checkpoint()
+
+    async def _serve(self, sock: socket.socket, peer: Peer, door: Door, tasks: TaskGroup) -> None:
+        watch_peer(sock)
+        session = _Session(self._front, peer, door, self)
+        connection = Connection(
+            sock,
+            frames.Decoder(door.limits, session.open_sink),
+            tasks,
+            self._buffer,
+            output_max=door.output_max,
+            budget=self._budget,
+            owner=peer.user,
+            frame_timeout=self._front.settings.frame_timeout_seconds,
+        )
+        full = door.quota.why_full(peer.user) is not None
+        door.quota.add(peer.user, 1)
+        try:
+            # A user with too many connections has had the answer on the others.
+            if not full:
+                self.unanswered.add(session)
+                await session.run(connection)
+        except Exception:
+            # Our bug: it costs this client its connection, and other clients nothing.
+            log.exception("a connection failed", extra={"fields": peer.log_fields})
+        finally:
+            self.unanswered.discard(session)
+            door.quota.add(peer.user, -1)
+            connection.close()
+
+
+class _Session(Session):
+    """A conversation in which no audio is taken."""
+
+    def __init__(self, front: Front, peer: Peer, door: Door, refusing: _Refusing) -> None:
+        super().__init__(front, peer, door)
+        self._refusing = refusing
+
+    def send(self, kind: str, data: dict[str, Any] | bytes) -> None:
+        super().send(kind, data)
+        self._refusing.unanswered.discard(self)
+
+    def open_sink(self, frame: frames.Frame) -> frames.Sink:
+        return DISCARD
+
+    def _dispatch(self, event: Any, frame: frames.Frame) -> None:
+        if isinstance(event, Transcribe | AudioStart):
+            raise Unavailable(f"the daemon's settings are wrong: {self._refusing.problem}")
+        super()._dispatch(event, frame)
+
+    def _status(self, event: StatusRequest) -> None:
+        answer = snapshot.snapshot(self._front, self.peer, anyio.current_time())
+        problems = [f"the settings are wrong: {self._refusing.problem}"]
+        self.send("status", answer | {"state": "unavailable", "problems": problems, "crashes": []})
+
+
+async def _cancel_at_signal(signals: Any, scope: anyio.CancelScope) -> None:
+    async for number in signals:
+        log.info("%s", signal.Signals(number).name)
+        scope.cancel()
+        return

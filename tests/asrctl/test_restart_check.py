@@ -1,0 +1,62 @@
+"""`asrd check`, on files of the test's own and a machine without units."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from asrd import main
+from asrd.asrctl.host import Host
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(Host, "units", lambda self, *patterns: {})
+    monkeypatch.setattr(Host, "gpus", lambda self: [])
+    return tmp_path / "asrd.toml"
+
+
+def check(config: Path) -> int:
+    return main.main(["check", "--config", str(config)])
+
+
+def test_settings_and_model_in_order(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text("[front]\nqueue_max = 3\n[worker]\nmodel = 'demo'\n")
+    assert check(config) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"ok     settings: {config} and the workers' files are in order"
+    assert any(line.startswith("ok     models: configured for worker 0: demo") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "line"),
+    [
+        ("asrd.toml", "[front]\nqueue_mx = 3\n", "settings: {}:2: unknown key 'queue_mx'"),
+        ("asrd.toml", "[http]\nrequests_max = 0\n", "http: {}:2: requests_max: "),
+        ("worker-1.toml", "beam_size = 'x'\n", "settings: {}:1: beam_size: "),
+        ("asrd.toml", "[worker]\nmodel = '/srv/none'\n", "models: configured for worker 0: "),
+    ],
+)
+def test_each_mistake_is_one_line_and_status_1(
+    config: Path, capsys: pytest.CaptureFixture[str], file: str, text: str, line: str
+) -> None:
+    config.write_text("")
+    wrong = config.with_name(file)
+    wrong.write_text(text)
+    assert check(config) == 1
+    found = [each for each in capsys.readouterr().out.splitlines() if each.startswith("WRONG")]
+    assert len(found) == 1
+    assert found[0].startswith(f"WRONG  {line.format(wrong)}")
+
+
+def test_closed_settings_are_unseen_and_not_wrong(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text("[front]\nqueue_mx = 3\n")
+    # Root may read every file.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != config)
+    monkeypatch.setattr(Host, "worker_names", lambda self: [])
+    assert check(config) == 0
+    output = capsys.readouterr().out
+    assert f"unseen settings: {config} is closed to " in output
+    assert output.endswith("(try as root: sudo asrd check)\n")

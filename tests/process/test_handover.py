@@ -1,0 +1,179 @@
+"""A restart of the front hands its clients and jobs over to the next one: they see a pause."""
+
+import os
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from asrd.errors import Code
+from asrd.wire import frames
+from tests.support.daemons import Daemon
+from tests.support.raw import PCM, SECOND, SHORT, TEXTS, Peer, until, wait_for
+from tests.support.speech import long_recording
+
+CONFIG = "[front]\nqueue_max = 8\n[worker]\ncpu_threads = 1\nbeam_size = 1\ntemperature = [0.0]\n"
+START = {"rate": 16_000, "width": 2, "channels": 1}
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    with Daemon(tmp_path, "--wyoming", "127.0.0.1:0", config=CONFIG) as running:
+        running.wait_until_ready()
+        yield running
+
+
+def restart(daemon: Daemon) -> None:
+    """Returns when the next front serves."""
+    before = daemon.front_pid()
+    daemon.process.send_signal(signal.SIGUSR2)
+    wait_for("the next front", lambda: daemon.front_pid() != before)
+
+
+def test_jobs_and_status_go_on_in_the_next_front(daemon: Daemon) -> None:
+    worker = daemon.pid_of()
+    with daemon.connect() as client, daemon.connect() as other:
+        client.start_long("long", trace_id="t")
+        other.ask_file("waits")
+        other.ask("inline")
+        for _ in range(2):
+            other.expect("accepted")
+        restart(daemon)
+        client.send("ping", {"text": "x"})
+        assert daemon.status()["jobs"]["accepted"] == 0
+        assert other.transcript("waits")["text"] == TEXTS[SHORT]
+        other.transcript("inline")
+        assert client.transcript("long")["trace_id"] == "t"
+        client.ask_file("next")
+        assert client.transcript("next")["text"] == TEXTS[SHORT]
+    assert daemon.pid_of() == worker
+    assert "handed over: " in daemon.log and "taken over: " in daemon.log
+
+
+def test_long_job_repeats_no_finished_window(daemon: Daemon) -> None:
+    audio, _ = long_recording(150, seed=1)
+    minutes = (audio * 32_767).astype("<i2").tobytes()
+    with daemon.connect() as client:
+        client.ask("undisturbed", minutes)
+        expected = client.transcript("undisturbed")
+        client.ask("long", minutes, stream=True)
+        events = until(client, "segment")
+        restart(daemon)
+        events += until(client, "transcript")
+        assert daemon.status()["jobs"]["resumed"] == 1
+    transcript = events[-1].data
+    segments = [event.data for event in events if event.type == "segment"]
+    assert (transcript["text"], transcript["attempts"]) == (expected["text"], 2)
+    assert [each["segment"] for each in segments] == expected["segments"]
+
+
+def test_upload_that_is_arriving_goes_on(daemon: Daemon) -> None:
+    """At any place: in the header, the data, and the payload."""
+    data = {"job_id": "a", "audio": PCM, "language": "en"}
+    message = frames.encode("transcribe", data, len(SECOND)) + SECOND
+    header = message.index(b"\n") + 1
+    for place in (5, header + 5, len(message) - len(SECOND) + 1001):
+        with daemon.connect() as client:
+            client.send_raw(message[:place])
+            restart(daemon)
+            client.send_raw(message[place:])
+            assert client.transcript("a")["duration_ms"] == 1000
+
+
+def test_stream_that_is_arriving_goes_on(daemon: Daemon) -> None:
+    with daemon.connect() as client:
+        client.send("transcribe", {"job_id": "a", "language": "en"})
+        client.send("audio-start", START)
+        client.send("audio-chunk", START, SECOND)
+        message = frames.encode("audio-chunk", START, len(SECOND)) + SECOND
+        client.send_raw(message[:-1001])
+        restart(daemon)
+        client.send_raw(message[-1001:])
+        client.send("audio-stop")
+        assert client.transcript("a")["duration_ms"] == 2000
+
+
+def test_live_stream_ends_with_an_error_and_its_connection_stays(daemon: Daemon) -> None:
+    with daemon.connect() as client:
+        client.send("transcribe", {"job_id": "a", "language": "en", "live": True})
+        client.send("audio-start", START)
+        client.send("audio-chunk", START, SECOND)
+        restart(daemon)
+        error = client.answer("a").data
+        assert (error["code"], error["retryable"]) == (Code.SHUTTING_DOWN, True)
+        client.send("audio-stop")
+        client.ask("b")
+        client.transcript("b")
+
+
+def test_client_that_does_not_read_gets_all_its_answers(daemon: Daemon) -> None:
+    with daemon.connect() as client:
+        text = "x" * 4000
+        count = 200
+        for _ in range(count):
+            client.send("ping", {"text": text})
+        restart(daemon)
+        for _ in range(count):
+            assert client.expect("pong")["text"] == text
+
+
+def test_many_restarts_under_load_lose_nothing(daemon: Daemon) -> None:
+    clients = [daemon.connect() for _ in range(4)]
+    for turn in range(5):
+        for client in clients:
+            client.ask_file(f"job-{turn}")
+        restart(daemon)
+        for client in clients:
+            assert client.transcript(f"job-{turn}")["text"] == TEXTS[SHORT]
+    for client in clients:
+        client.close()
+
+
+def test_crashed_front_has_nothing_to_hand_over(daemon: Daemon) -> None:
+    before = daemon.front_pid()
+    with daemon.connect() as client:
+        client.start_long()
+        os.kill(before, signal.SIGKILL)
+        while client.receive() is not None:
+            pass
+    wait_for("the next front", lambda: daemon.front_pid() != before)
+
+
+def test_wyoming_client_over_tcp_goes_on(daemon: Daemon) -> None:
+    found = re.search(r"Wyoming clients are served at 127\.0\.0\.1:(\d+)", daemon.log)
+    assert found is not None
+    with Peer(socket.create_connection(("127.0.0.1", int(found[1])))) as client:
+        client.send("audio-start", START)
+        client.send("audio-chunk", START, SECOND)
+        restart(daemon)
+        client.send("audio-chunk", START, SECOND)
+        client.send("audio-stop")
+        client.expect("transcript")
+
+
+def test_stop_right_after_a_restart_answers_everybody(daemon: Daemon) -> None:
+    """SIGTERM reaches `asrd run` in the middle of the hand-over."""
+    with daemon.connect() as client:
+        client.start_long()
+        daemon.process.send_signal(signal.SIGUSR2)
+        wait_for("the hand-over", lambda: "handed over: " in daemon.log)
+        daemon.process.send_signal(signal.SIGTERM)
+        assert client.transcript("a")["attempts"] == 2
+        assert daemon.process.wait(30) == 0
+
+
+def test_wrong_settings_are_found_before_the_hand_over(daemon: Daemon) -> None:
+    """The front drains: without a next one, its clients would wait for nothing."""
+    with daemon.connect() as client:
+        client.ask_file("a")
+        client.expect("accepted")
+        (daemon.tmp / "asrd.toml").write_text("[front]\ntypo = 1\n")
+        daemon.process.send_signal(signal.SIGUSR2)
+        assert client.transcript("a")["text"] == TEXTS[SHORT]
+        assert client.at_end()
+        (daemon.tmp / "asrd.toml").write_text(CONFIG)
+    daemon.wait_until_serving()
+    assert "no hand-over, since the next front could not start: " in daemon.log

@@ -1,0 +1,96 @@
+"""Restarts and upgrades while a long job runs: connections stay, and clients see a pause."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.raw import wait_for
+from tests.support.systemd import pauses
+from tests.support.systemd.nspawn import SUITES
+from tests.support.systemd.service import INSIDER, SAMPLE, Service, install
+
+pytestmark = [pytest.mark.systemd, pytest.mark.suites(*SUITES)]
+
+SECONDS = 300
+
+
+def disturbed(service: Service, what: Callable[[], object]) -> dict[str, Any]:
+    """Does `what` in the middle of a long job. Returns the longest pause of a connection, and the
+    attempts of each job; the client fails unless each has the undisturbed text."""
+    service.machine.write("/srv/pauses.py", Path(pauses.__file__).read_text())
+    argv = ["/usr/bin/python3", "/srv/pauses.py", SAMPLE, str(SECONDS)]
+    process = service.machine.start(*argv, user=INSIDER)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        what()
+        output, errors = process.communicate(timeout=120)
+    except BaseException:
+        process.kill()
+        process.communicate()
+        raise
+    assert process.returncode == 0, errors
+    found: dict[str, Any] = json.loads(output)
+    print(
+        f"longest pause of a client: {found['longest_pause']:.2f} s; attempts: {found['attempts']}"
+    )
+    return found
+
+
+def test_restart_of_the_front_hands_its_clients_over(service: Service) -> None:
+    service.until_worker("ready")
+    worker = service.pid("asr-worker@0.service")
+
+    def restart() -> None:
+        with service.load(clients=2) as load:
+            before = service.pid("asrd.service")
+            service.systemctl("restart", "asrd.service")
+            assert service.pid("asrd.service") != before
+            service.until_done(2)
+        load.assert_nobody_lost_an_answer()
+
+    found = disturbed(service, restart)
+    assert max(found["attempts"]) == 2
+    assert service.status()["jobs"]["resumed"] >= 1
+    assert service.pid("asr-worker@0.service") == worker
+
+
+def test_restart_of_the_workers_stops_no_connection(service: Service) -> None:
+    service.until_worker("ready")
+    found = disturbed(service, lambda: service.systemctl("restart", "asr-workers.target"))
+    assert max(found["attempts"]) == 2
+
+
+def test_reinstallation_hands_the_clients_over(service: Service, debs: Path) -> None:
+    service.until_worker("ready")
+    before = service.pid("asrd.service")
+
+    def upgrade() -> None:
+        install(service.machine, Path("--reinstall"), *debs.glob("*.deb"))
+        wait_for("the next front", lambda: service.pid("asrd.service") not in (0, before))
+
+    found = disturbed(service, upgrade)
+    assert max(found["attempts"]) >= 2
+
+
+def test_stop_is_bounded_and_says_what_it_waits_for(service: Service) -> None:
+    with service.drop_in("asrd.service", "[Service]\nEnvironment=ASRD_FRONT_DRAIN_SECONDS=1\n"):
+        service.systemctl("restart", "asrd.service")
+        service.until_worker("ready")
+        service.machine.write("/srv/pauses.py", Path(pauses.__file__).read_text())
+        argv = ["/usr/bin/python3", "/srv/pauses.py", SAMPLE, str(SECONDS)]
+        process = service.machine.start(*argv, user=INSIDER)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        service.systemctl("--no-block", "stop", "asrd.service")
+        wait_for(
+            "the reason for the wait",
+            lambda: service.machine.show("asrd.service", "StatusText").startswith("stopping: "),
+        )
+        wait_for("the end", lambda: service.machine.show("asrd.service", "MainPID") == "0")
+        process.kill()
+        process.communicate()
+    service.systemctl("restart", "asrd.service")
