@@ -15,6 +15,7 @@ from asrd.asrctl import program
 from asrd.asrctl.arguments import add_arguments
 from asrd.asrctl.doctor import doctor
 from asrd.asrctl.progress import can_redraw
+from asrd.asrctl.rolling import restart_workers
 from asrd.asrctl.spelling import Unsupported, translated
 from asrd.asrctl.streams import complain, mention, show
 from asrd.asrctl.table import crash_page, health_line, page
@@ -156,7 +157,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     def command(function: Callable[[argparse.Namespace], int], text: str) -> Any:
         added = commands.add_parser(
-            function.__name__,
+            function.__name__.replace("_", "-"),
             parents=[common],
             help=text,
             description=text[0].upper() + text[1:] + ".",
@@ -200,6 +201,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="clients at once in the second measurement (default: as many as workers, 2 at least)",
     )
+    command(restart_workers, "restart the workers one after the other, so that the others serve")
     examined = command(doctor, "find errors in the set-up, and print the commands that fix them")
     examined.add_argument("--json", action="store_true", help="the findings as JSON")
     return parser

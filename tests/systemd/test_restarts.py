@@ -64,6 +64,38 @@ def test_restart_of_the_workers_stops_no_connection(service: Service) -> None:
     assert max(found["attempts"]) == 2
 
 
+def test_workers_restarted_one_after_the_other_are_never_all_away(service: Service) -> None:
+    with service.second_worker():
+        service.until_worker("ready")
+        service.until_worker("ready", "1")
+        units = [f"asr-worker@{name}.service" for name in "01"]
+        before = list(map(service.pid, units))
+        with service.load() as load:
+            process = service.machine.start("asrctl", "restart-workers")
+            while process.poll() is None:
+                states = [worker["state"] for worker in service.status()["workers"]]
+                assert "ready" in states or "busy" in states, states
+            output, errors = process.communicate()
+        assert process.returncode == 0, errors
+        assert [line.split()[0] for line in output.splitlines()] == units
+        assert not set(before) & set(map(service.pid, units))
+        load.assert_nobody_lost_an_answer()
+
+
+def test_mistake_stops_one_worker_and_not_all(service: Service) -> None:
+    with service.second_worker():
+        service.until_worker("ready", "1")
+        untouched = service.pid("asr-worker@1.service")
+        with service.settings("worker-0.toml", "model = '/nowhere'\n"):
+            done = service.machine.run("asrctl", "restart-workers", check=False)
+            assert done.returncode == 1
+            assert "asr-worker@0.service did not come up; the workers after it" in done.stderr
+            assert service.pid("asr-worker@1.service") == untouched
+            service.transcribe()
+        service.systemctl("restart", "asr-worker@0.service")
+        service.until_worker("ready")
+
+
 def test_reinstallation_hands_the_clients_over(service: Service, debs: Path) -> None:
     service.until_worker("ready")
     before = service.pid("asrd.service")
