@@ -83,16 +83,19 @@ def test_workers_restarted_one_after_the_other_are_never_all_away(service: Servi
 
 
 def test_mistake_stops_one_worker_and_not_all(service: Service) -> None:
+    own = service.machine.root / "etc/asrd/worker-0.toml"
     with service.second_worker():
         service.until_worker("ready", "1")
         untouched = service.pid("asr-worker@1.service")
-        with service.settings("worker-0.toml", "model = '/nowhere'\n"):
+        try:
+            own.write_text("model = '/nowhere'\n")
             done = service.machine.run("asrctl", "restart-workers", check=False)
             assert done.returncode == 1
             assert "asr-worker@0.service did not come up; the workers after it" in done.stderr
             assert service.pid("asr-worker@1.service") == untouched
             service.transcribe()
-        service.systemctl("restart", "asr-worker@0.service")
+        finally:
+            own.unlink()
         service.until_worker("ready")
 
 
