@@ -19,21 +19,29 @@ _FILES = ("model.bin", "*.json", "vocabulary.txt")
 
 
 def models(host: Host) -> Iterator[Finding]:
-    """Each configured model: present, complete, and readable by the worker's user. That of an
-    `asrd run` is the one that it runs, as its flags are not known here."""
-    if host.is_installed():
-        os.environ.setdefault("HF_HOME", str(MODELS))
-        for worker, model in _configured(host).items():
-            yield _in_sandbox(host, worker, model)
-        return
-    try:
-        running = {worker.name: worker.model or "demo" for worker in host.status().workers}
-    except AsrdError:
-        for worker, model in _configured(host).items():
-            yield _complete(f"configured for worker {worker}: ", model)
+    """Each model: present, complete, and readable by the worker's user. That of an `asrd run` is
+    the one that it runs, as its flags are not known here."""
+    running = None
+    if not host.is_installed():
+        with suppress(AsrdError):
+            running = {worker.name: worker.model or "demo" for worker in host.status().workers}
+    if running is None:
+        yield from configured_models(host)
         return
     for worker, model in running.items():
         yield _complete(f"of worker {worker}: ", model)
+
+
+def configured_models(host: Host) -> Iterator[Finding]:
+    """The models of the settings, whatever runs now."""
+    installed = host.is_installed()
+    if installed:
+        os.environ.setdefault("HF_HOME", str(MODELS))
+    for worker, model in _configured(host).items():
+        if installed:
+            yield _in_sandbox(host, worker, model)
+        else:
+            yield _complete(f"configured for worker {worker}: ", model)
 
 
 def _configured(host: Host) -> dict[str, str]:

@@ -10,7 +10,7 @@ from asrd.asrctl.doctor import examine
 from asrd.asrctl.finding import Finding, Verdict, ok, unseen, wrong
 from asrd.asrctl.gpu_checks import gpu
 from asrd.asrctl.host import Host
-from asrd.asrctl.model_checks import models
+from asrd.asrctl.model_checks import configured_models
 from asrd.asrctl.streams import mention
 from asrd.config import config_path, load_http
 from asrd.errors import ConfigError
@@ -55,6 +55,11 @@ def http(host: Host) -> Iterator[Finding]:
         yield wrong(str(error))
     else:
         yield ok("[http] is in order")
+
+
+def models(host: Host) -> Iterator[Finding]:
+    """The models of the settings, since the next start takes those."""
+    yield from configured_models(host)
 
 
 def sockets(host: Host) -> Iterator[Finding]:

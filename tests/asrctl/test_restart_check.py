@@ -7,6 +7,8 @@ import pytest
 
 from asrd import main
 from asrd.asrctl.host import Host
+from asrd.demo import MODEL
+from asrd.snapshot import Snapshot, read_snapshot
 
 
 @pytest.fixture
@@ -47,6 +49,19 @@ def test_each_mistake_is_one_line_and_status_1(
     found = [each for each in capsys.readouterr().out.splitlines() if each.startswith("WRONG")]
     assert len(found) == 1
     assert found[0].startswith(f"WRONG  {line.format(wrong)}")
+
+
+def test_model_of_the_settings_counts_and_not_the_one_that_runs(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def status(self: Host) -> Snapshot:
+        worker = {"name": "0", "state": "ready", "model": str(MODEL)}
+        return read_snapshot({"state": "ok", "workers": [worker]})
+
+    monkeypatch.setattr(Host, "status", status)
+    config.write_text("[worker]\nmodel = '/srv/none'\n")
+    assert check(config) == 1
+    assert "WRONG  models: configured for worker 0: " in capsys.readouterr().out
 
 
 def test_closed_settings_are_unseen_and_not_wrong(
