@@ -16,6 +16,19 @@ _OLDEST_DRIVER = 570
 
 
 def gpu(host: Host) -> Iterator[Finding]:
+    """Needs of workers on a GPU, and where the present ones run."""
+    yield from gpu_setup(host)
+    devices = _configured_devices(host)
+    for name, device in _running(host).items() if host.gpus() else ():
+        if device == "cuda":
+            yield ok(f"worker {name} runs on it")
+        elif device == "cpu" and "cpu" not in devices:
+            text = f"worker {name} uses the CPU although there is a GPU; its log gives the reason"
+            logs = f"journalctl -b -u asr-worker@{name} -g 'using the CPU'"
+            yield wrong(text, see=logs if host.is_installed() else "asrctl status")
+
+
+def gpu_setup(host: Host) -> Iterator[Finding]:
     """Driver, device nodes, cuBLAS, and the sandbox's access to them."""
     gpus, devices = host.gpus(), _configured_devices(host)
     if not gpus and "cuda" not in devices:
@@ -36,7 +49,9 @@ def gpu(host: Host) -> Iterator[Finding]:
     for node in filter(Path.exists, (*gpus, uvm)):
         if stat.S_IMODE(node.stat().st_mode) & 0o006 != 0o006:
             yield wrong(f"the workers may not use {node}", f"sudo chmod a+rw {node}")
-    yield from _gpu_in_use(host, "cpu" in devices)
+    # A worker that runs on a GPU has cuBLAS, wherever the file is.
+    if host.is_installed() and not CUBLAS.exists() and "cuda" not in _running(host).values():
+        yield wrong(f"libcublas 12 is not at {CUBLAS}", "sudo apt install asrd-cuda")
     for name, unit in host.units("asr-worker@*.service").items():
         shut = unit["PrivateDevices"] == "yes" or "char-nvidia" not in unit["DeviceAllow"]
         if shut and unit["DevicePolicy"] != "auto":
@@ -57,22 +72,12 @@ def _driver(version: str) -> Finding:
     return wrong(text, see="apt list 'nvidia-driver*'")
 
 
-def _gpu_in_use(host: Host, cpu_configured: bool) -> Iterator[Finding]:
-    """Compares the reports of running workers; without one, checks for the file of cuBLAS."""
+def _running(host: Host) -> dict[str, str | None]:
+    """Returns the device of each running worker; empty if the daemon does not answer."""
     try:
-        running = {worker.name: worker.device for worker in host.status().workers}
+        return {worker.name: worker.device for worker in host.status().workers}
     except AsrdError:
-        running = {}
-    installed = host.is_installed()
-    for name, device in running.items():
-        if device == "cuda":
-            yield ok(f"worker {name} runs on it")
-        elif device == "cpu" and not cpu_configured:
-            text = f"worker {name} uses the CPU although there is a GPU; its log gives the reason"
-            logs = f"journalctl -b -u asr-worker@{name} -g 'using the CPU'"
-            yield wrong(text, see=logs if installed else "asrctl status")
-    if "cuda" not in running.values() and installed and not CUBLAS.exists():
-        yield wrong(f"libcublas 12 is not at {CUBLAS}", "sudo apt install asrd-cuda")
+        return {}
 
 
 def _configured_devices(host: Host) -> set[str]:

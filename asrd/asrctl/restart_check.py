@@ -8,7 +8,7 @@ from pathlib import Path
 from asrd.asrctl import checks, unit_checks
 from asrd.asrctl.doctor import examine
 from asrd.asrctl.finding import Finding, Verdict, ok, unseen, wrong
-from asrd.asrctl.gpu_checks import gpu
+from asrd.asrctl.gpu_checks import gpu_setup
 from asrd.asrctl.host import Host
 from asrd.asrctl.model_checks import configured_models
 from asrd.asrctl.streams import mention
@@ -65,7 +65,12 @@ def models(host: Host) -> Iterator[Finding]:
 def sockets(host: Host) -> Iterator[Finding]:
     """The socket units. Without units there is nothing before `asrd run`."""
     if host.is_installed():
-        yield from unit_checks.sockets(host)
+        yield from unit_checks.startable_sockets(host)
+
+
+def gpu(host: Host) -> Iterator[Finding]:
+    """Needs of the next workers, and not where the present ones run."""
+    yield from gpu_setup(host)
 
 
 def _files(host: Host) -> list[Path]:

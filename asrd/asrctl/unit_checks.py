@@ -20,20 +20,16 @@ def sockets(host: Host) -> Iterator[Finding]:
     if not host.is_installed():
         yield _standalone(host)
         return
-    named = (f"asr-worker@{name}.socket" for name in host.worker_files())
-    units = host.units(*_FRONT_SOCKETS, "asr-worker@*.socket", *named)
+    units = _sockets(host)
     services = host.units("asrd.service", "asr-worker@*.service")
     for name, unit in units.items():
-        if unit["LoadState"] == "masked":
-            yield _masked(name, unit)
-        elif unit["LoadState"] != "loaded":
-            yield wrong(f"{name} is not installed", "sudo apt install --reinstall asrd")
-        elif services.get(_service(name), {}).get("LoadState") == "masked":
+        hindrance = _hindrance(name, unit)
+        masked = services.get(_service(name), {}).get("LoadState") == "masked"
+        if masked and unit["LoadState"] == "loaded":
             # That is reported, and it can't be started before that.
             continue
-        elif unit["ActiveState"] == "failed":
-            again = f"sudo systemctl reset-failed {name} && {_start(name)}"
-            yield wrong(f"{name} has failed ({unit['Result']})", again)
+        if hindrance is not None:
+            yield hindrance
         elif unit["ActiveState"] != "active":
             yield _inactive(host, name, unit)
         elif lost := [path for path in _paths(unit) if host.is_missing(path)]:
@@ -50,6 +46,29 @@ def sockets(host: Host) -> Iterator[Finding]:
             yield ok(f"{name} listens")
         elif unit["UnitFileState"] == "enabled":
             yield wrong(f"{name} is enabled, but not active", _start(name))
+
+
+def startable_sockets(host: Host) -> Iterator[Finding]:
+    """Hindrances for systemd to start the socket units. One that is not active or has lost its
+    file is no reason against a restart, which is a part of its repair."""
+    for name, unit in _sockets(host).items():
+        yield _hindrance(name, unit) or ok(f"{name} can be started")
+
+
+def _sockets(host: Host) -> dict[str, Unit]:
+    named = (f"asr-worker@{name}.socket" for name in host.worker_files())
+    return host.units(*_FRONT_SOCKETS, "asr-worker@*.socket", *named)
+
+
+def _hindrance(name: str, unit: Unit) -> Finding | None:
+    if unit["LoadState"] == "masked":
+        return _masked(name, unit)
+    if unit["LoadState"] != "loaded":
+        return wrong(f"{name} is not installed", "sudo apt install --reinstall asrd")
+    if unit["ActiveState"] == "failed":
+        again = f"sudo systemctl reset-failed {name} && {_start(name)}"
+        return wrong(f"{name} has failed ({unit['Result']})", again)
+    return None
 
 
 def _standalone(host: Host) -> Finding:

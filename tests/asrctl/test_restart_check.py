@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from asrd import main
+from asrd.asrctl import restart_check
 from asrd.asrctl.host import Host
 from asrd.demo import MODEL
 from asrd.snapshot import Snapshot, read_snapshot
+from tests.support.doctor import FakeHost, wrongs
 
 
 @pytest.fixture
@@ -75,3 +77,27 @@ def test_closed_settings_are_unseen_and_not_wrong(
     output = capsys.readouterr().out
     assert f"unseen settings: {config} is closed to " in output
     assert output.endswith("(try as root: sudo asrd check)\n")
+
+
+def test_fault_of_the_present_is_no_reason_against_a_restart(
+    host: FakeHost, tmp_path: Path
+) -> None:
+    """A front whose socket was lost or stopped, and a worker on the CPU beside a GPU."""
+    host.known["asrd.socket"]["Listen"] = f"{tmp_path / 'gone.sock'} (Stream)"
+    host.known["asrd-status.socket"]["ActiveState"] = "inactive"
+    assert wrongs(restart_check.sockets(host)) == []
+    for name in ("nvidia0", "nvidia-uvm"):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(0o666)
+    host.nodes = [tmp_path / "nvidia0"]
+    host.workers = [{"name": "0", "state": "ready", "device": "cpu"}]
+    assert not any("uses the CPU" in text for text, _ in wrongs(restart_check.gpu(host)))
+
+
+@pytest.mark.parametrize(
+    "change", [{"LoadState": "masked"}, {"LoadState": "not-found"}, {"ActiveState": "failed"}]
+)
+def test_socket_that_cannot_be_started_is_wrong(host: FakeHost, change: dict[str, str]) -> None:
+    host.known["asrd.socket"] |= change
+    ((text, _),) = wrongs(restart_check.sockets(host))
+    assert text.startswith("asrd.socket ")
