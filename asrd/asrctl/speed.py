@@ -44,18 +44,19 @@ def _slow(host: Host, worker: Worker, threads: int, cores: int, workers: int) ->
     if worker.compute_type == "float32":
         text = f"{name} computes in float32; int8 makes as few errors in about half the time"
         yield ok(f"{text} ({_BENCH})", _change(host, worker, "--compute-type int8"))
-    share = divided(cores, workers)
-    fix = _change(host, worker, f"--threads {share}")
+    # More threads than the default compete with nobody as long as there are cores for them.
+    usual, share = divided(cores, workers), max(1, cores // workers)
+    fix, measured = _change(host, worker, f"--threads {usual}"), f"({_BENCH})"
     if not settings.cpu_threads and host.is_installed():
-        # It counts the workers and the cores again.
         fix = "sudo systemctl restart asr-workers.target"
+        measured += "; a restart counts the cores again, unless OMP_NUM_THREADS is set"
     counted = f"{name} takes {threads} threads, and its share of {cores} cores is {share}"
     if threads > share:
         text = f"{counted}; when all workers have work, they answer about half as many requests"
-        yield ok(f"{text} as without competing threads ({_BENCH})", fix)
-    elif threads < share:
+        yield ok(f"{text} as without competing threads {measured}", fix)
+    elif threads < usual:
         text = f"{counted}; twice the threads take about two thirds of the time"
-        yield ok(f"{text} ({_BENCH})", fix)
+        yield ok(f"{text} {measured}", fix)
 
 
 def _change(host: Host, worker: Worker, option: str) -> str:

@@ -75,10 +75,20 @@ def test_threads_that_are_not_the_share_of_the_cores(
     assert f"takes {threads} threads, and its share of 4 cores is 2" in found.text
     assert text in found.text
     assert found.fix == RESTART
+    assert found.text.endswith("unless OMP_NUM_THREADS is set")
     host.config.write_text(f"[worker]\ncpu_threads = {threads}\n")
-    assert advice(host)[0].fix == f"sudoedit {host.config}"
+    (found,) = advice(host)
+    assert (found.fix, "OMP" in found.text) == (f"sudoedit {host.config}", False)
     host.installed = False
     assert advice(host)[0].fix == "asrd run --threads 2"
+
+
+def test_more_threads_than_the_default_are_no_competition_on_many_cores(host: FakeHost) -> None:
+    """`asrd bench` may have found them."""
+    (found,) = advice(host, cpu_threads=8, cores=16)
+    assert "threads: 8, cores: 16" in found.text and found.fix is None
+    (found,) = advice(host, cpu_threads=9, cores=16)
+    assert "takes 9 threads, and its share of 16 cores is 8" in found.text
 
 
 def test_spare_takes_no_share(host: FakeHost) -> None:
