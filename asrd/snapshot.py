@@ -8,6 +8,9 @@ from typing import Any
 from asrd.errors import FieldError
 from asrd.wire.fields import field, flag, integer, mapping, nested, number, parse, sequence, string
 
+# The start of the problem of a front that refuses its clients (asrd.front.refusing).
+SETTINGS_WRONG = "the settings are wrong: "
+
 # Numbers by error code.
 Counts = tuple[tuple[str, int], ...]
 

@@ -4,9 +4,10 @@ import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
-from asrd.asrctl.finding import Finding, ok, unseen, wrong
+from asrd.asrctl.finding import Finding, edit, ok, unseen, wrong
 from asrd.asrctl.gpu_checks import gpu
 from asrd.asrctl.host import Host
 from asrd.asrctl.model_checks import MODELS, models
@@ -15,6 +16,7 @@ from asrd.asrctl.unit_checks import ENABLE_WORKER, services, sockets
 from asrd.config import load_front, load_worker
 from asrd.errors import AsrdError, ConfigError
 from asrd.model_names import match
+from asrd.snapshot import SETTINGS_WRONG
 
 # Bytes that must be free. With less, neither a model nor the journal has room; in /run there are
 # sockets and small files.
@@ -36,13 +38,20 @@ def settings(host: Host) -> Iterator[Finding]:
         except ConfigError as error:
             problems.append(str(error))
     for text in dict.fromkeys(problems):
-        yield wrong(text, f"sudoedit {text.partition(':')[0]}")
+        yield wrong(text, _correction(host, text))
     if problems or closed:
         return
     if host.config.exists() or host.worker_files():
         yield ok(f"{host.config} and the workers' files are in order")
     else:
         yield ok(f"there is no {host.config}, so the defaults apply")
+
+
+def _correction(host: Host, problem: str) -> str | None:
+    """Returns the command that edits the file of a mistake; None if it is in a variable."""
+    files = [host.config, *map(host.worker_file, host.worker_files())]
+    found = [file for file in files if problem.startswith(f"{file}:")]
+    return edit(found[0]) if found else None
 
 
 def _closed(host: Host) -> Iterator[Finding]:
@@ -53,8 +62,9 @@ def _closed(host: Host) -> Iterator[Finding]:
     ):
         there = [part for file in files if file.exists() for part in (file.parent, file)]
         if closed := reader.closed(there):
-            paths = " ".join(map(str, closed))
-            yield wrong(f"{reader.name} can't read {paths}", f"sudo chmod a+rX {paths}")
+            names = [str(path) for path in closed]
+            text = f"{reader.name} can't read {' '.join(names)}"
+            yield wrong(text, f"sudo chmod a+rX {' '.join(map(quote, names))}")
 
 
 def permission(host: Host) -> Iterator[Finding]:
@@ -83,6 +93,11 @@ def workers(host: Host) -> Iterator[Finding]:
     except AsrdError as error:
         yield unseen(f"the daemon does not answer: {error}")
         return
+    if mistakes := [text for text in status.problems if text.startswith(SETTINGS_WRONG)]:
+        # The front has no workers until that is corrected.
+        for text in mistakes:
+            yield wrong(text, _correction(host, text.removeprefix(SETTINGS_WRONG)))
+        return
     installed = host.is_installed()
     for worker in status.workers:
         # A worker that "is" loading or asleep needs no fix; a failed one is reported below.
@@ -104,8 +119,8 @@ def workers(host: Host) -> Iterator[Finding]:
             yield ok("the demo model knows about 80 words", fix)
     if not status.workers:
         # With sockets, one of those is what is wrong.
-        there = bool(host.units("asr-worker@*.socket"))
-        yield wrong("the daemon has no worker", None if there else ENABLE_WORKER)
+        enable = installed and not host.units("asr-worker@*.socket")
+        yield wrong("the daemon has no worker", ENABLE_WORKER if enable else None)
 
 
 def default_model(host: Host) -> Iterator[Finding]:
@@ -124,7 +139,7 @@ def default_model(host: Host) -> Iterator[Finding]:
         yield ok(f"requests without a model are for {wanted}")
     elif len(models) == len(workers):
         text = f"no worker has {wanted}, so requests without a model fail; there is: "
-        yield wrong(text + ", ".join(sorted(set(models))), f"sudoedit {host.config}")
+        yield wrong(text + ", ".join(sorted(set(models))), edit(host.config))
 
 
 def disk(host: Host) -> Iterator[Finding]:

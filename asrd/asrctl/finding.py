@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
+from pathlib import Path
+from shlex import quote
 
 
 class Verdict(Enum):
@@ -25,3 +27,8 @@ class Finding:
 ok = partial(Finding, Verdict.OK)
 wrong = partial(Finding, Verdict.WRONG)
 unseen = partial(Finding, Verdict.UNSEEN)
+
+
+def edit(file: Path) -> str:
+    """Returns the command that edits a settings file."""
+    return f"sudoedit {quote(str(file))}"

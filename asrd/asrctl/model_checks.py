@@ -4,9 +4,10 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 
 from asrd.asrctl.access import parts
-from asrd.asrctl.finding import Finding, ok, unseen, wrong
+from asrd.asrctl.finding import Finding, edit, ok, unseen, wrong
 from asrd.asrctl.host import Host
 from asrd.config import load_worker
 from asrd.errors import AsrdError, ConfigError
@@ -59,7 +60,7 @@ def _in_sandbox(host: Host, name: str, model: str) -> Finding:
         file = own if own.exists() else host.config
         add = f'a copy of it can be added, as model = "{Path(model).name}"'
         text = f"{worker}{model} is hidden from workers by their sandbox; {add}"
-        return wrong(text, f"sudo asrd add-model {model} && sudoedit {file}")
+        return wrong(text, f"sudo asrd add-model {quote(model)} && {edit(file)}")
     try:
         path = _found(model)
         if path is None or host.is_missing(path):
@@ -70,8 +71,9 @@ def _in_sandbox(host: Host, name: str, model: str) -> Finding:
             files = [file for pattern in _FILES for file in path.glob(pattern)]
         # In the cache of the hub, they are links into another directory.
         if closed := reader.closed(part for each in (path, *files) for part in parts(each)):
-            paths = " ".join(map(str, closed))
-            return wrong(f"{worker}{reader.name} can't read {paths}", f"sudo chmod a+rX {paths}")
+            names = [str(part) for part in closed]
+            text = f"{worker}{reader.name} can't read {' '.join(names)}"
+            return wrong(text, f"sudo chmod a+rX {' '.join(map(quote, names))}")
         if seen and all(os.access(file, os.R_OK) for file in files):
             return _complete(worker, model, "sudo asrd")
     except PermissionError as error:
@@ -103,10 +105,10 @@ def _complete(worker: str, model: str, asrd: str = "asrd") -> Finding:
     try:
         path = resolve(model)
     except AsrdError as error:
-        fix = f"{asrd} fetch-model {model}" if by_name else None
-        return wrong(f"{worker}{error}", fix, None if by_name else f"ls -ld {model}")
+        fix = f"{asrd} fetch-model {quote(model)}" if by_name else None
+        return wrong(f"{worker}{error}", fix, None if by_name else f"ls -ld {quote(model)}")
     try:
         check(path)
     except AsrdError as error:
-        return wrong(f"{worker}{error}", see=f"ls -l {path}")
+        return wrong(f"{worker}{error}", see=f"ls -l {quote(str(path))}")
     return ok(f"{worker}{model} is complete")

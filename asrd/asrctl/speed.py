@@ -6,7 +6,7 @@ It measures nothing: it compares what the workers report with figures of docs/pe
 from collections.abc import Iterator
 from contextlib import suppress
 
-from asrd.asrctl.finding import Finding, ok
+from asrd.asrctl.finding import Finding, edit, ok
 from asrd.asrctl.host import Host
 from asrd.config import load_worker
 from asrd.cores import divided
@@ -63,4 +63,4 @@ def _change(host: Host, worker: Worker, option: str) -> str:
     if not host.is_installed():
         return f"asrd run {option}"
     own = host.config.with_name(f"worker-{worker.name}.toml")
-    return f"sudoedit {own if own.exists() else host.config}"
+    return edit(own if own.exists() else host.config)

@@ -19,6 +19,7 @@ from asrd.front.session import Session
 from asrd.front.stream import DISCARD
 from asrd.listener import watch_peer
 from asrd.settings import FrontSettings
+from asrd.snapshot import SETTINGS_WRONG
 from asrd.wire import frames
 from asrd.wire.client_events import AudioStart, StatusRequest, Transcribe
 from asrd.wire.connection import BufferBudget, Connection
@@ -163,7 +164,7 @@ class _Session(Session):
 
     def _status(self, event: StatusRequest) -> None:
         answer = snapshot.snapshot(self._front, self.peer, anyio.current_time())
-        problems = [f"the settings are wrong: {self._refusing.problem}"]
+        problems = [SETTINGS_WRONG + self._refusing.problem]
         self.send("status", answer | {"state": "unavailable", "problems": problems, "crashes": []})
 
 

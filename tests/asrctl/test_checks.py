@@ -31,6 +31,31 @@ def test_wrong_key_is_reported_with_file_and_line(host: FakeHost) -> None:
     assert wrongs(gpu(host)) == []
 
 
+def test_mistake_in_a_variable_has_no_file_to_edit(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASRD_FRONT_QUEUE_MAX", "abc")
+    ((text, fix),) = wrongs(checks.settings(host))
+    assert text.startswith("ASRD_FRONT_QUEUE_MAX='abc': ")
+    assert fix is None
+
+
+def test_paths_in_commands_are_quoted(host: FakeHost, tmp_path: Path) -> None:
+    folder = tmp_path / "my settings"
+    folder.mkdir(0o755)
+    host.config = folder / "asrd.toml"
+    host.config.write_text("queue = 1\n")
+    assert wrongs(checks.settings(host))[0][1] == f"sudoedit '{host.config}'"
+    host.set_worker(model="/home/ann/my model")
+    fix = f"sudo asrd add-model '/home/ann/my model' && sudoedit '{host.config}'"
+    assert wrongs(models(host))[0][1] == fix
+    host.config.chmod(0o033)
+    try:
+        assert wrongs(checks.settings(host))[0][1] == f"sudo chmod a+rX '{host.config}'"
+    finally:
+        host.config.chmod(0o644)
+
+
 def test_user_who_may_not_connect(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asrd.asrctl.checks.os.access", lambda path, mode: False)
     assert wrongs(checks.permission(host))[0][1] == "sudo usermod -aG asr ann"
@@ -58,6 +83,14 @@ def test_daemon_without_a_worker(host: FakeHost) -> None:
     del host.known["asr-worker@0.socket"]
     ((_, fix),) = wrongs(checks.workers(host))
     assert fix == "sudo systemctl enable --now asr-worker@0.socket"
+    host.without_units(systemd=False)
+    assert wrongs(checks.workers(host)) == [("the daemon has no worker", None)]
+
+
+def test_front_that_refuses_is_no_daemon_without_workers(host: FakeHost) -> None:
+    host.workers = []
+    host.problems = [f"the settings are wrong: {host.config}:4: unknown key 'queue_mx'"]
+    assert wrongs(checks.workers(host)) == [(host.problems[0], f"sudoedit {host.config}")]
 
 
 def test_silent_worker_is_wrong_and_a_loading_one_is_not(host: FakeHost) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from asrd.errors import Code
+from asrd.snapshot import SETTINGS_WRONG
 from tests.support.daemons import Front
 from tests.support.notifications import notifications
 from tests.support.raw import PATIENCE, SECOND, wait_for
@@ -58,7 +59,7 @@ def test_mistake_is_in_status_and_in_the_service_managers_line(
 ) -> None:
     status = refusing.status()
     assert status["state"] == "unavailable"
-    assert MISTAKE in status["problems"][0]
+    assert status["problems"][0].startswith(f"{SETTINGS_WRONG}{refusing.tmp}/{MISTAKE}")
     told = "\n".join(notifications(manager)).splitlines()
     assert "READY=1" in told
     assert any(line.startswith("STATUS=unavailable") and MISTAKE in line for line in told)
