@@ -42,3 +42,15 @@ def test_page_of_asrd_http_explains_every_option() -> None:
     options = {option for action in http_parser()._actions for option in action.option_strings}
     section = page.partition(".SH OPTIONS")[2].partition(".SH")[0]
     assert set(re.findall(r"(?<![\w-])--[a-z]+", section)) == options - {"-h", "--help"}
+
+
+def test_documentation_is_named_as_the_package_has_it() -> None:
+    """Debian's packages have pages of more than 4 KiB compressed."""
+    named = 0
+    for page in PAGES.iterdir():
+        text = page.read_text().replace("\\-", "-")
+        for name, ending in re.findall(r"/usr/share/doc/asrd/([\w-]+\.md)(\.gz)?", text):
+            large = (ROOT / "docs" / name).stat().st_size > 4096
+            assert (ending == ".gz") == large, f"{page.name}: {name}"
+            named += 1
+    assert named >= 4
