@@ -6,6 +6,7 @@ import tomllib
 from typing import Any
 
 from asrd.errors import WarningCode
+from asrd.front import refusing
 from asrd.front.reporting import snapshot
 from asrd.settings import TABLES, FrontSettings
 from asrd.wire import frames
@@ -104,6 +105,16 @@ def test_every_link_between_pages_leads_somewhere() -> None:
     for page in [*ROOT.glob("*.md"), *ROOT.glob("tests/*.md"), *DOCS.rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
             assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_pages_say_how_soon_a_refusing_front_serves() -> None:
+    notice, farewell = refusing._LOOK_SECONDS, refusing._FAREWELL_SECONDS
+    assert notice == 1, "the pages say: within a second"
+    admin = " ".join((DOCS / "admin.md").read_text().split())
+    assert f"within {notice + farewell:g} s if a client is connected that has sent noth" in admin
+    assert f"the front serves within {notice + farewell:g} s, without a restart" in admin
+    man = (DOCS / "man" / "asrd.toml.5").read_text()
+    assert f"It serves then, {farewell:g} s later at most" in man
 
 
 def test_path_of_a_request_names_existing_code() -> None:
