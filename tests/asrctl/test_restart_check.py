@@ -11,6 +11,7 @@ from asrd.asrctl.host import Host
 from asrd.demo import MODEL
 from asrd.snapshot import Snapshot, read_snapshot
 from tests.support.doctor import FakeHost, wrongs
+from tests.support.paths import ROOT
 
 
 @pytest.fixture
@@ -101,3 +102,11 @@ def test_socket_that_cannot_be_started_is_wrong(host: FakeHost, change: dict[str
     host.known["asrd.socket"] |= change
     ((text, _),) = wrongs(restart_check.sockets(host))
     assert text.startswith("asrd.socket ")
+
+
+def test_files_of_variables_are_not_read_as_the_page_says(config: Path) -> None:
+    config.write_text("[worker]\nmodel = 'demo'\n")
+    config.with_name("worker-0.env").write_text("ASRD_WORKER_DEVICE=abc\n")
+    assert check(config) == 0
+    page = " ".join((ROOT / "docs" / "admin.md").read_text().split())
+    assert "each `worker-N.toml`, but no `worker-N.env` and no variable of a unit" in page
