@@ -165,7 +165,8 @@ class Snapshot:
     real_time_factor: Percentiles = field(nested(Percentiles), Percentiles())
     histograms: _Histograms = field(nested(_Histograms), _Histograms())
     workers: tuple[Worker, ...] = field(sequence(nested(Worker), 10_000), ())
-    crashes: tuple[_Crash, ...] = field(sequence(nested(_Crash), 1000), ())
+    # None from a front that does not know them, as its settings are wrong.
+    crashes: tuple[_Crash, ...] | None = field(sequence(nested(_Crash), 1000), None)
 
 
 def read_snapshot(data: Mapping[str, Any]) -> Snapshot:

@@ -39,6 +39,8 @@ def page(snapshot: Snapshot) -> str:
 def crash_page(snapshot: Snapshot) -> str:
     """Returns the workers' deaths, the last one first: a line for each job, and below them the last
     output of the engine on stderr."""
+    if snapshot.crashes is None:
+        return one_line(": ".join(["the crashes are not known", *snapshot.problems])) + "\n"
     if not snapshot.crashes:
         return "no crash of a worker is known\n"
     rows = [_CRASH_COLUMNS]

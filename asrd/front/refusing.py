@@ -165,7 +165,8 @@ class _Session(Session):
     def _status(self, event: StatusRequest) -> None:
         answer = snapshot.snapshot(self._front, self.peer, anyio.current_time())
         problems = [SETTINGS_WRONG + self._refusing.problem]
-        self.send("status", answer | {"state": "unavailable", "problems": problems, "crashes": []})
+        # Without the crashes: their file is named by the settings.
+        self.send("status", answer | {"state": "unavailable", "problems": problems})
 
 
 async def _cancel_at_signal(signals: Any, scope: anyio.CancelScope) -> None:

@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from asrd.asrctl import cli
 from asrd.asrctl.cli import main
 from asrd.exitcodes import Exit
 from asrd.version import __version__
-from tests.support.fake_daemon import INFO, PATIENCE, Behaviour, FakeDaemon, never, raw
+from tests.support.fake_daemon import INFO, PATIENCE, STATUS, Behaviour, FakeDaemon, never, raw
 from tests.support.status import in_state
 from tests.support.subprocesses import read_terminal, started
 
@@ -23,7 +24,10 @@ Capture = pytest.CaptureFixture[str]
 
 
 def test_status_shows_page_json_or_crashes(path: Path, capsys: Capture) -> None:
-    with FakeDaemon(path) as daemon:
+    def status(peer: Any, data: Any) -> None:
+        peer.send("status", **STATUS, **({"crashes": []} if data["crashes"] else {}))
+
+    with FakeDaemon(path, others={"status": status}) as daemon:
         assert main(["status"]) == Exit.OK
         assert capsys.readouterr().out.startswith("asrd 1 · ok · up 0 ms\n\nqueue  0 of 0")
         assert main(["status", "--json", "--crashes"]) == Exit.OK

@@ -94,6 +94,13 @@ def test_crash_page_begins_with_the_last_crash() -> None:
     assert crash_page(read_snapshot({"state": "ok", "crashes": CRASHES})) == CRASH_PAGE
 
 
+def test_crash_page_without_a_list_says_why() -> None:
+    refusing = {"state": "unavailable", "problems": ["the settings are wrong: asrd.toml:4: x"]}
+    expected = "the crashes are not known: the settings are wrong: asrd.toml:4: x\n"
+    assert crash_page(read_snapshot(refusing)) == expected
+    assert crash_page(read_snapshot({"state": "ok", "crashes": []})).startswith("no crash of a")
+
+
 def test_page_names_no_job_of_another_user() -> None:
     shown = page(with_workers({"state": "busy", "jobs": [{"age_ms": 1200}, {"age_ms": 300}]}))
     assert "  (2 of others)  1.2 s  " in shown

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from asrd.client.client import Client
 from asrd.errors import Code
 from asrd.snapshot import SETTINGS_WRONG
 from tests.support.daemons import Front
@@ -60,6 +61,8 @@ def test_mistake_is_in_status_and_in_the_service_managers_line(
     status = refusing.status()
     assert status["state"] == "unavailable"
     assert status["problems"][0].startswith(f"{SETTINGS_WRONG}{refusing.tmp}/{MISTAKE}")
+    with Client(refusing.socket) as client:
+        assert "crashes" not in client.status(crashes=True)
     told = "\n".join(notifications(manager)).splitlines()
     assert "READY=1" in told
     assert any(line.startswith("STATUS=unavailable") and MISTAKE in line for line in told)
