@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,15 +110,22 @@ async def _measure(model: str, way: Way, seconds: float) -> Result:
             await private.until_ready(daemon.supervisor)
             left = begun + seconds - anyio.current_time()
             speed = await measure(daemon.socket, recording(model), 1, left)
+            return Result(way, speed, _peak_mib(daemon.supervisor.units[-1].pid))
         except AsrdError as error:
             # Inside, since a task group would wrap it.
             return Result(way, None, reason=str(error))
-        return Result(way, speed, _peak_mib(daemon.supervisor.units[-1].pid))
 
 
 def _peak_mib(pid: int | None) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) >> 10 for line in lines if line.startswith("VmHWM:"))
+    """Returns the largest memory of a process until now. Raises AsrdError if it has ended."""
+    lines: list[str] = []
+    # A process that is being reaped has the file still, but no memory.
+    with suppress(OSError):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    for line in lines:
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) >> 10
+    raise AsrdError("the worker died after its measurement")
 
 
 def report(results: list[Result]) -> Iterator[str]:

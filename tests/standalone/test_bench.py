@@ -1,6 +1,9 @@
 """`asrd bench`: the order of its measurements, its choice, and one run with the demo model."""
 
+import os
+import subprocess
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -8,6 +11,7 @@ import pytest
 
 from asrd import cores, main
 from asrd.asrctl.measuring import Speed
+from asrd.errors import AsrdError
 from asrd.standalone import bench
 from asrd.standalone.bench import Result, Way, fastest, report, ways
 
@@ -74,6 +78,23 @@ def test_way_that_the_engine_refuses_has_its_reason() -> None:
     found = anyio.run(bench._measure, "demo", Way("int9", 1), 0.0)
     assert found.speed is None
     assert "int9 is not supported" in found.reason
+
+
+def test_memory_of_a_worker_that_has_died() -> None:
+    """First as a process that nobody has waited for, then without a trace."""
+    process = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    for pid in (process.pid, process.pid, None):
+        with pytest.raises(AsrdError, match="the worker died after its measurement"):
+            bench._peak_mib(pid)
+        process.wait()
+
+
+def test_worker_that_dies_after_its_measurement_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_a_dead_one = partial(bench._peak_mib, None)
+    monkeypatch.setattr(bench, "_peak_mib", lambda pid: of_a_dead_one())
+    found = anyio.run(bench._measure, "demo", Way("int8", 1), 0.0)
+    assert (found.speed, found.reason) == (None, "the worker died after its measurement")
 
 
 def test_no_time_at_all_is_an_error(
