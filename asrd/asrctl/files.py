@@ -66,6 +66,22 @@ def is_done(name: str, targets: Targets) -> bool:
         return False
 
 
+def version(name: str) -> tuple[int, int] | None:
+    """Returns size and time of change of a regular file."""
+    with suppress(OSError, ValueError):
+        found = Path(name).stat()
+        if name != STDIN and stat.S_ISREG(found.st_mode):
+            return found.st_size, found.st_mtime_ns
+    return None
+
+
+def outdate(targets: Targets) -> None:
+    """Makes the texts older than any recording, so that theirs is not done."""
+    for target in targets.values():
+        with suppress(OSError):
+            os.utime(target, ns=(0, 0))
+
+
 def write(target: Path, text: str) -> None:
     """Writes a file whole or not at all: under another name first. Raises OutputLost."""
     data = text.encode("utf-8", errors="backslashreplace")

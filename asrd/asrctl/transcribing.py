@@ -33,10 +33,11 @@ def run(args: argparse.Namespace, found: Mapping[str, Targets]) -> Exit:
     if args.watch is None:
         return transcribe_files(args, found)
 
-    def arrived(names: list[str]) -> Exit:
+    def arrived(names: list[str]) -> dict[str, Exit]:
         found = prepare(args)
         args.skipped = 0
-        return transcribe_files(args, {name: found[name] for name in names if name in found})
+        codes = _attempt_files(args, {name: found[name] for name in names if name in found})
+        return {name: Exit.OK for name in names if name not in found} | dict(codes)
 
     return watch(args.watch, arrived)
 
@@ -59,8 +60,15 @@ def prepare(args: argparse.Namespace) -> dict[str, Targets]:
 
 
 def transcribe_files(args: argparse.Namespace, found: Mapping[str, Targets]) -> Exit:
-    """Transcribes the files with the daemon at `args.socket`: one after another to stdout, else as
-    many at once as it has workers."""
+    """Transcribes the files with the daemon at `args.socket`; returns the first failure's code."""
+    return next((code for _, code in _attempt_files(args, found) if code), Exit.OK)
+
+
+def _attempt_files(
+    args: argparse.Namespace, found: Mapping[str, Targets]
+) -> list[tuple[str, Exit]]:
+    """Transcribes one file after another to stdout, else as many at once as there are workers.
+    Returns the codes of those that were attempted."""
     models: set[str | None] = set()
     # A name may be given twice where there are no output files.
     names = list(found) if args.output_dir is not None or args.recursive else args.files
@@ -81,7 +89,8 @@ def transcribe_files(args: argparse.Namespace, found: Mapping[str, Targets]) -> 
         )
     if args.output_dir is not None and len(names) + args.skipped > 1 and not args.quiet:
         _summarize(codes, len(names), args.skipped)
-    return next(filter(None, codes), Exit.OK)
+    # Without those that were left out at the end, after the daemon could not be reached.
+    return list(zip(names, codes, strict=False))
 
 
 def _summarize(codes: list[Exit], wanted: int, skipped: int) -> None:
@@ -126,6 +135,7 @@ def _transcribe(
     client: Client, shown: bool, name: str, targets: Targets, args: argparse.Namespace
 ) -> Transcript:
     options: Any = {key: vars(args)[key] for key in JobOptions.__annotations__ if key in args}
+    version = files.version(name)
     with open_stdin() if name == STDIN else open(name, "rb") as audio:
         bar = ProgressBar(sys.stderr, name)
         if shown:
@@ -139,6 +149,9 @@ def _transcribe(
         finally:
             bar.clear()
     _write(targets, name, transcript, args)
+    if files.version(name) not in (version, None):
+        complain(f"{name}: changed while it was transcribed; its text is taken for an old one")
+        files.outdate(targets)
     return transcript
 
 

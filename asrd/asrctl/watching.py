@@ -5,7 +5,7 @@ The folder is looked at every second, which works on each file system, also on a
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +16,8 @@ LOOK_SECONDS = 1.0
 # A device that copies a recording may pause for as long.
 QUIET_SECONDS = 2.0
 RETRY_SECONDS = 10.0
+# Failures of the daemon, which say nothing about the recording.
+_LATER = (Exit.UNREACHABLE, Exit.UNAVAILABLE, Exit.BUSY)
 
 
 class Arrivals:
@@ -49,9 +51,10 @@ class Arrivals:
         self._taken[name] = self._seen[name][0]
 
 
-def watch(folder: Path, transcribe: Callable[[list[str]], Exit]) -> Exit:
+def watch(folder: Path, transcribe: Callable[[list[str]], Mapping[str, Exit]]) -> Exit:
     """Transcribes what is in the folder, and what arrives, until Ctrl-C. A recording that fails is
-    not tried again until it changes; an unreachable daemon is asked again.
+    not tried again until it changes; one that the daemon can't take now is tried again.
+    `transcribe` returns the codes of those that it attempted.
 
     Raises FileNotFoundError when the folder is gone.
     """
@@ -59,10 +62,11 @@ def watch(folder: Path, transcribe: Callable[[list[str]], Exit]) -> Exit:
     try:
         while folder.is_dir():
             names = arrivals.look(folder)
-            reached = not names or transcribe(names) is not Exit.UNREACHABLE
-            for name in names if reached else ():
+            codes = transcribe(names) if names else {}
+            taken = [name for name in names if codes.get(name, Exit.BUSY) not in _LATER]
+            for name in taken:
                 arrivals.take(name)
-            time.sleep(LOOK_SECONDS if reached else RETRY_SECONDS)
+            time.sleep(LOOK_SECONDS if len(taken) == len(names) else RETRY_SECONDS)
     except KeyboardInterrupt:
         return Exit.OK
     raise FileNotFoundError(2, os.strerror(2), str(folder))

@@ -1,12 +1,19 @@
 """Recordings that arrive in a folder."""
 
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from asrd.asrctl import watching
+from asrd.asrctl.cli import main
 from asrd.asrctl.watching import QUIET_SECONDS, Arrivals
 from asrd.exitcodes import Exit
 from tests.asrctl.conftest import make_recording
-from tests.support.fake_daemon import PATIENCE, FakeDaemon, answer, fail
+from tests.support.fake_daemon import PATIENCE, FakeDaemon, Peer, answer, fail
 from tests.support.raw import wait_for
 from tests.support.subprocesses import started
 
@@ -47,3 +54,64 @@ def test_what_arrives_is_transcribed_until_ctrl_c(path: Path, tmp_path: Path) ->
         # The one that failed was not tried again.
         assert len(daemon.jobs) == 2
     assert [file.name for file in out.iterdir()] == ["late.txt"]
+
+
+def without_pauses(monkeypatch: pytest.MonkeyPatch, ended: Callable[[], bool]) -> None:
+    """Lets no time pass between two looks; Ctrl-C comes at the end, or after 20 looks."""
+    looks = iter(range(20))
+
+    def sleep(seconds: float) -> None:
+        if next(looks, None) is None or ended():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(watching, "QUIET_SECONDS", 0.0)
+
+
+def test_only_what_the_daemon_could_take_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [make_recording(tmp_path, f"{letter}.wav") for letter in "abcd"]
+    # The last one was left out, since the daemon could not be reached.
+    codes = [Exit.BAD_AUDIO, Exit.BUSY, Exit.UNREACHABLE]
+    batches: list[list[str]] = []
+
+    def transcribe(batch: list[str]) -> dict[str, Exit]:
+        batches.append(batch)
+        if len(batches) == 1:
+            return dict(zip(names, codes, strict=False))
+        return dict.fromkeys(batch, Exit.UNAVAILABLE if len(batches) == 2 else Exit.OK)
+
+    without_pauses(monkeypatch, lambda: False)
+    assert watching.watch(tmp_path, transcribe) is Exit.OK
+    assert batches == [names, names[1:], names[1:]]
+
+
+def test_recording_waits_for_a_daemon_that_can_serve(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    make_recording(folder, "b.wav")
+    without_pauses(monkeypatch, (out / "b.txt").exists)
+    with FakeDaemon(path, [fail("unavailable"), answer("B")]):
+        main(["transcribe", "--watch", str(folder), "--output-dir", str(out)])
+    assert (out / "b.txt").read_text() == "B\n"
+
+
+def test_text_of_half_a_recording_is_replaced(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    name = make_recording(folder, "a.wav")
+
+    def half(peer: Peer, request: dict[str, Any]) -> None:
+        with Path(name).open("ab") as growing:
+            growing.write(b"the rest")
+        answer("half")(peer, request)
+
+    with FakeDaemon(path, [half, answer("whole")]) as daemon:
+        without_pauses(monkeypatch, lambda: len(daemon.jobs) == 2)
+        main(["transcribe", "--watch", str(folder), "--output-dir", str(out)])
+    assert (out / "a.txt").read_text() == "whole\n"
