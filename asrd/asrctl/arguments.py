@@ -189,6 +189,8 @@ def _add_live(parser: argparse.ArgumentParser) -> None:
 
 def check_options(args: argparse.Namespace) -> None:
     """Ends the program for options that exclude each other; chooses the subtitles' layout."""
+    if args.output is not None and args.output.is_dir():
+        args.output, args.output_dir = None, args.output
     if args.watch is not None:
         _check_watch_options(args)
     _check_live_options(args)

@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from asrd.asrctl.arguments import STDIN
@@ -29,25 +30,27 @@ _SUFFIXES = frozenset(
 )
 
 
+class WrongUsage(Exception):
+    """The texts have no place."""
+
+
 def choose(args: argparse.Namespace) -> dict[str, Targets]:
     """Returns the recordings and the files for their texts; without --output-dir and --output
-    there are none. Ends the program for wrong usage."""
-    if args.output is not None and args.output.is_dir():
-        args.output, args.output_dir = None, args.output
+    there are none. Raises WrongUsage."""
     within = _recordings(args)
     names = list(within)
     if args.output_dir is None:
         several = len(names) > 1 or args.recursive
         if several and (args.output or args.formats[0] not in _SEVERAL):
-            args.parser.error("several files need --output-dir, or the format txt or json")
+            raise WrongUsage("several files need --output-dir, or the format txt, json or jsonl")
         if len(args.formats) > 1:
-            args.parser.error("several formats need --output-dir")
+            raise WrongUsage("several formats need --output-dir")
         found: dict[str, Targets] = {name: {} for name in names}
         if args.output:
             found = {name: {args.formats[0]: args.output} for name in names}
     else:
         found = _in_directory(args, within)
-    _spare_recordings(args, found)
+    _spare_recordings(found)
     return found
 
 
@@ -123,41 +126,59 @@ def media(directory: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(directory, onerror=_report):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in _SUFFIXES:
-                yield Path(folder, name)
+            path = Path(folder, name)
+            hidden = name.startswith(".")
+            if not hidden and path.suffix.lower() in _SUFFIXES and _may_be_recording(path):
+                yield path
+
+
+def _may_be_recording(path: Path) -> bool:
+    """Returns False for a pipe, whose reader would wait for ever, and for a socket or a device."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        # The reason is reported when it is opened.
+        return True
 
 
 def _report(error: OSError) -> None:
-    complain(f"{error.filename}: {error.strerror}")
+    _report_once(f"{error.filename}: {error.strerror}")
+
+
+@cache
+def _report_once(message: str) -> None:
+    # A watched folder is looked at every second.
+    complain(message)
 
 
 def _in_directory(args: argparse.Namespace, within: Mapping[str, Path]) -> dict[str, Targets]:
+    paths = set(within.values())
     stems = Counter(path.with_suffix("") for path in within.values())
     found: dict[str, Targets] = {}
     for name, path in within.items():
-        # Of a folder's talk.mp3 and talk.wav, both keep their whole names.
-        alone = stems[path.with_suffix("")] == 1 or name in args.files
-        stem = path.stem if alone else path.name
+        # Of a folder's talk.mp3 and talk.wav, both keep their whole names; talk.mp3.wav does, too.
+        alone = stems[path.with_suffix("")] == 1 and path.with_suffix("") not in paths
+        stem = path.stem if alone or name in args.files else path.name
         folder = args.output_dir / path.parent
         found[name] = {format_: folder / f"{stem}.{format_}" for format_ in args.formats}
     everything = [target for targets in found.values() for target in targets.values()]
     if len(set(everything)) < len(everything):
-        args.parser.error("two of the files would be written to the same one in --output-dir")
+        raise WrongUsage("two of the files would be written to the same one in --output-dir")
     try:
         for folder in {args.output_dir, *(target.parent for target in everything)}:
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        args.parser.error(f"--output-dir: {error}")
+        raise WrongUsage(f"--output-dir: {error}") from error
     return found
 
 
-def _spare_recordings(args: argparse.Namespace, found: Mapping[str, Targets]) -> None:
-    """Ends the program if a text would overwrite a recording."""
+def _spare_recordings(found: Mapping[str, Targets]) -> None:
+    """Raises WrongUsage if a text would overwrite a recording."""
     recordings = set(_identities(name for name in found if name != STDIN))
     for targets in found.values():
         for target in targets.values():
             if recordings.intersection(_identities([target])):
-                args.parser.error(
+                raise WrongUsage(
                     f"{target} is one of the recordings: write the text to another file"
                 )
 

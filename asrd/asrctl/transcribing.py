@@ -34,7 +34,11 @@ def run(args: argparse.Namespace, found: Mapping[str, Targets]) -> Exit:
         return transcribe_files(args, found)
 
     def arrived(names: list[str]) -> dict[str, Exit]:
-        found = prepare(args)
+        try:
+            found = _not_done(args)
+        except files.WrongUsage as error:
+            complain(str(error))
+            return {}
         args.skipped = 0
         codes = _attempt_files(args, {name: found[name] for name in names if name in found})
         return {name: Exit.OK for name in names if name not in found} | dict(codes)
@@ -46,11 +50,20 @@ def prepare(args: argparse.Namespace) -> dict[str, Targets]:
     """Checks the options, and returns the recordings that are not done yet, with the files for
     their texts. Ends the program for wrong usage; raises OutputLost if there is no stdout."""
     check_options(args)
-    found = files.choose(args)
+    try:
+        found = _not_done(args)
+    except files.WrongUsage as error:
+        args.parser.error(str(error))
     if args.output is None and args.output_dir is None:
         check_stdout()
-    if not found and args.watch is None:
+    if not found and not args.skipped and args.watch is None:
         complain("there are no recordings in these folders")
+    return found
+
+
+def _not_done(args: argparse.Namespace) -> dict[str, Targets]:
+    """Raises WrongUsage."""
+    found = files.choose(args)
     args.skipped = 0
     if args.output_dir is not None and not args.overwrite:
         done = {name for name, targets in found.items() if files.is_done(name, targets)}

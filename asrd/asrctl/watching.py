@@ -34,7 +34,7 @@ class Arrivals:
         now = self._clock()
         seen: dict[str, tuple[tuple[int, int], float]] = {}
         for path in files.media(folder):
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 found = path.stat()
                 version = found.st_size, found.st_mtime_ns
                 before, since = self._seen.get(str(path), (None, now))

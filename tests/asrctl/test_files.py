@@ -159,6 +159,7 @@ def test_unreachable_daemon_is_reported_once_for_a_folder(
         ("-r . --format srt", "several files need --output-dir"),
         ("--live --format txt,srt", "writes one format"),
         ("--watch . a.wav --output-dir .", "there can be no FILE"),
+        ("--watch . -o a.txt", "--watch needs --output-dir"),
         ("--watch .", "--watch needs --output-dir"),
         ("--watch /no/folder --output-dir .", "/no/folder is no folder"),
     ],
@@ -190,3 +191,24 @@ def test_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert link.is_symlink()
     assert target.read_text() == "new"
     assert target.stat().st_mode & 0o777 == 0o640
+
+
+def test_pipes_in_a_folder_are_no_recordings(path: Path, tree: Path, capsys: Capture) -> None:
+    os.mkfifo(tree / "z.wav")
+    assert [found.name for found in files.media(tree)] == ["a.wav", "b.mp3", "b.wav"]
+
+
+def test_names_that_would_meet_stay_whole(path: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a.mp3", "a.mp3.wav", "a.wav"):
+        make_recording(folder, name)
+    with FakeDaemon(path, [answer("x")]):
+        assert main(["transcribe", "-r", str(folder), "--output-dir", str(out)]) == Exit.OK
+    assert sorted(contents(out)) == ["a.mp3.txt", "a.mp3.wav.txt", "a.wav.txt"]
+
+
+def test_folder_that_cannot_be_read_is_reported_once(tree: Path, capsys: Capture) -> None:
+    for _ in range(2):
+        assert list(files.media(tree / "none")) == []
+    assert capsys.readouterr().err == f"asrctl: {tree / 'none'}: No such file or directory\n"
