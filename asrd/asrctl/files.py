@@ -133,7 +133,7 @@ def media(directory: Path) -> Iterator[Path]:
 
 
 def _may_be_recording(path: Path) -> bool:
-    """Returns False for a pipe, whose reader would wait for ever, and for a socket or a device."""
+    """Returns False for a pipe, whose reader would wait endlessly, and for a socket or a device."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError:

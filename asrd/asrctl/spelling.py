@@ -92,12 +92,16 @@ class _Reader:
         """Takes one argument, and its value where that matters, from the start of `rest`."""
         word = rest.pop(0)
         name, equals, value = word.partition("=")
+        # Spelled so, it stands in a script of Whisper's, which writes all formats without -f.
+        self._whisper_files |= name == "--output_dir"
         name = name.replace("_", "-") if name.startswith("--") else name
         name = _RENAMED.get(name, name)
         if not name.startswith("-") or name == "-":
             self._out.append(word)
         elif name in _FLAGS | _SWITCHES or name in ("--batched", "--verbose"):
             self._read_flag(name, rest, value if equals else None)
+        elif name == "--version":
+            raise Unsupported(f"{name}: {REFUSED[name]}")
         elif not (equals or rest):
             # argparse says what is missing.
             self._out.append(name)
@@ -118,13 +122,16 @@ class _Reader:
             out += ["--temperature", _temperatures(self._temperature or "0", self._step)]
         elif self._temperature is not None:
             out += [f"--temperature={self._temperature}"]
-        if self._batched and "--batch-size" not in out:
+        names = {word.partition("=")[0] for word in out}
+        if self._batched and "--batch-size" not in names:
             out += ["--batch-size", _BATCH]
         if self._whisper_files:
             # As there, -o is the directory, by default the current one.
             out = ["--output-dir" if word == "-o" else word for word in out]
-            if not _OUTPUTS & {word.partition("=")[0] for word in out}:
+            if not _OUTPUTS & names:
                 out += ["--output-dir", "."]
+            if not {"--format", "--live"} & names:
+                out += ["--format", "all"]
             out += ["--overwrite"]
         return out
 

@@ -100,7 +100,8 @@ def _attempt_files(
         complain(
             "this was the demo model, which knows about 80 words; to change it, see asrd.toml(5)"
         )
-    if args.output_dir is not None and len(names) + args.skipped > 1 and not args.quiet:
+    # Of one recording only that it was skipped: otherwise nothing would show why it is silent.
+    if args.output_dir is not None and (len(names) > 1 or args.skipped) and not args.quiet:
         _summarize(codes, len(names), args.skipped)
     # Without those that were left out at the end, after the daemon could not be reached.
     return list(zip(names, codes, strict=False))

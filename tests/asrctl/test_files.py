@@ -212,3 +212,14 @@ def test_folder_that_cannot_be_read_is_reported_once(tree: Path, capsys: Capture
     for _ in range(2):
         assert list(files.media(tree / "none")) == []
     assert capsys.readouterr().err == f"asrctl: {tree / 'none'}: No such file or directory\n"
+
+
+def test_single_recording_is_not_skipped_in_silence(
+    path: Path, recording: str, tmp_path: Path, capsys: Capture
+) -> None:
+    command = ["transcribe", recording, "--output-dir", str(tmp_path / "out")]
+    with FakeDaemon(path, [answer("A")]):
+        assert main(command) == Exit.OK
+    assert capsys.readouterr().err == ""
+    assert main(command) == Exit.OK
+    assert "0 done, 1 skipped" in capsys.readouterr().err
