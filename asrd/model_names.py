@@ -10,6 +10,8 @@ from enum import IntEnum
 
 from asrd.model_table import ALIASES, MODELS
 
+# The bundled model, of workers without a configured one.
+DEMO = "demo"
 # `faster-whisper-base`, `whisper-base`, `faster-distil-whisper-large-v3`, `distil-large-v3.5-ct2`.
 _DECORATED = re.compile(r"(?:faster-)?(distil-)?(?:whisper-)?(.+?)(?:-ct2)?")
 _REPOSITORIES = {model.repository.casefold(): name for name, model in MODELS.items()}

@@ -8,8 +8,7 @@ import anyio
 
 from asrd.client.asyncclient import AsyncClient
 from asrd.errors import AsrdError
-
-DEMO = "demo"
+from asrd.model_names import DEMO
 
 
 @dataclass(frozen=True, slots=True)

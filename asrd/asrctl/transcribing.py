@@ -18,10 +18,8 @@ from asrd.client.client import Client, SegmentStream
 from asrd.errors import AsrdError, ConnectionLost
 from asrd.exitcodes import Exit, exit_code
 from asrd.formats import LanguageWriter, Writer, make_writer
+from asrd.model_names import DEMO
 from asrd.wire.client_events import Transcript
-
-# The name of the bundled model, used by workers without a configured one.
-DEMO = "demo"
 
 
 def transcribe(args: argparse.Namespace) -> int:
