@@ -1,6 +1,7 @@
 """The recordings of a command, and the files for their texts."""
 
 import argparse
+import errno
 import os
 import shutil
 import stat
@@ -19,6 +20,8 @@ Targets = Mapping[str, Path]
 
 # Formats of which several may follow one another on stdout.
 _SEVERAL = ("txt", "json", "jsonl")
+# Errors of a directory that takes no new file; the old one may still be writable.
+_NO_NEW_FILE = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV, errno.EROFS)
 # A folder's other files are no recordings. A file that is named is one in any case.
 _SUFFIXES = frozenset(
     f".{name}"
@@ -86,7 +89,8 @@ def outdate(targets: Targets) -> None:
 
 
 def write(target: Path, text: str) -> None:
-    """Writes a file whole or not at all: under another name first. Raises OutputLost."""
+    """Writes a file whole or not at all: under another name first, where the directory allows
+    that. Raises OutputLost."""
     data = text.encode("utf-8", errors="backslashreplace")
     try:
         if target.exists() and not target.is_file():
@@ -95,19 +99,29 @@ def write(target: Path, text: str) -> None:
             return
         # A link stays, and what it names is replaced.
         whole = target.resolve()
-        part = whole.with_name(f".asrctl-{os.getpid()}-{threading.get_ident()}.part")
         try:
-            with open(part, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            if whole.exists():
-                shutil.copymode(whole, part)
-            part.replace(whole)
-        finally:
-            part.unlink(missing_ok=True)
+            _replace(whole, data)
+        except OSError as error:
+            if error.errno not in _NO_NEW_FILE or not whole.exists():
+                raise
+            whole.write_bytes(data)
     except OSError as error:
         raise OutputLost(str(target), error) from error
+
+
+def _replace(whole: Path, data: bytes) -> None:
+    part = whole.with_name(f".asrctl-{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        with open(part, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if whole.exists():
+            shutil.copymode(whole, part)
+        part.replace(whole)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _recordings(args: argparse.Namespace) -> dict[str, Path]:

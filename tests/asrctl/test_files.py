@@ -1,5 +1,6 @@
 """Folders, several formats, and files that are never half written."""
 
+import errno
 import json
 import os
 import resource
@@ -223,3 +224,20 @@ def test_single_recording_is_not_skipped_in_silence(
     assert capsys.readouterr().err == ""
     assert main(command) == Exit.OK
     assert "0 done, 1 skipped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EBUSY])
+def test_file_in_a_directory_that_takes_no_new_one_is_written_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    target = tmp_path / "talk.txt"
+
+    def refuse(part: Path, whole: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OutputLost, match=os.strerror(number)):
+        files.write(target, "new")
+    target.write_text("an old one")
+    files.write(target, "new")
+    assert contents(tmp_path) == {"talk.txt": "new"}
