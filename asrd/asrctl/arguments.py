@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from asrd.asrctl.options import add_engine_options, listed
+from asrd.asrctl.streams import complain
 from asrd.exitcodes import EXIT_CODES
 from asrd.formats import FORMATS, SUBTITLES
 from asrd.subtitles import (
@@ -195,8 +196,10 @@ def check_options(args: argparse.Namespace) -> None:
         _check_watch_options(args)
     _check_live_options(args)
     if args.task == "detect" and not {"txt", "json"}.issuperset(args.formats):
-        args.parser.error("--task detect: there are no subtitles; use the format txt or json")
+        args.parser.error("--task detect: the format must be txt or json")
     args.layout = _choose_layout(args)
+    if args.overwrite and args.output_dir is None and not args.quiet:
+        complain("--overwrite changes nothing without --output-dir")
     if args.files.count(STDIN) > 1:
         args.parser.error("FILE: standard input can be read only once")
     raw = args.live or args.encoding not in (None, "file")
@@ -254,8 +257,14 @@ def _choose_layout(args: argparse.Namespace) -> Callable[[], Layout]:
         return Whole
     if ruled and args.word_timestamps is False:
         args.parser.error("--no-word-timestamps: the rules for lines need the times of words")
+    subtitles = set(SUBTITLES).intersection(args.formats)
+    if ruled and not args.quiet:
+        if not subtitles:
+            complain("the rules for lines change only the formats srt and vtt")
+        elif rules.count and not rules.width:
+            complain("--max-line-count limits nothing without --max-line-width")
     # A translation's words have no reliable times.
-    if set(SUBTITLES).intersection(args.formats) and args.word_timestamps is None:
+    if subtitles and args.word_timestamps is None:
         args.word_timestamps = True if ruled or args.task != "translate" else None
     return partial(WhisperRules, rules) if ruled else Readable
 
@@ -280,7 +289,6 @@ def _channels(text: str) -> int | str:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
-    return number
+    return int(text)

@@ -278,10 +278,13 @@ def test_unreachable_daemon_is_reported_once(path: Path, recording: str, capsys:
         ("a.wav --channels both", "must be a number or split"),
         ("a.wav --vad-parameters threshold", "must be names with numbers"),
         ("a.wav --vad-parameters x=1", "there is no 'x', but threshold, "),
-        ("a.wav --task detect --format srt", "there are no subtitles"),
         ("a.wav --channels split --encoding pcm_s16le", "must be a number for raw samples"),
         ("a.wav --rate 48000", "require the --encoding"),
         ("a.wav --max-line-count 0", "--max-line-count: must be at least 1"),
+        ("a.wav --max-line-width abc", "--max-line-width: must be at least 1"),
+        ("a.wav --task detect --format tsv", "--task detect: the format must be txt or json"),
+        ("a.wav --task detect --format srt", "--task detect: the format must be txt or json"),
+        ("a.wav b.wav --format srt", "or the format txt, json or jsonl"),
         ("a.wav --highlight-words --no-word-timestamps", "need the times of words"),
         ("a.wav --live --max-line-width 9", "can't be broken by rules"),
         ("a.wav --channels 2 --encoding file", "require the --encoding"),
@@ -386,3 +389,22 @@ def test_letters_that_the_locale_lacks_are_escaped(path: Path, recording: str) -
     with FakeDaemon(path, [answer("ñ")]):
         asrctl = started("transcribe", recording, env=environment)
         assert asrctl.communicate(None, PATIENCE) == (b"\\xf1\n", b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "note"),
+    [
+        ("--max-line-width 20", "change only the formats srt and vtt"),
+        ("--format srt --max-line-count 2", "limits nothing without --max-line-width"),
+        ("--overwrite", "changes nothing without --output-dir"),
+    ],
+)
+def test_option_that_changes_nothing_is_named(
+    path: Path, recording: str, capsys: Capture, arguments: str, note: str
+) -> None:
+    command = ["transcribe", recording, *arguments.split()]
+    with FakeDaemon(path, [answer("x")]):
+        assert main(command) == Exit.OK
+        assert note in capsys.readouterr().err
+        assert main([*command, "--quiet"]) == Exit.OK
+        assert capsys.readouterr().err == ""
