@@ -74,10 +74,10 @@ class Server:
         settings: FrontSettings,
         listeners: dict[str, list[socket.socket]],
         handed_over: Sequence[socket.socket],
-        load_settings: Callable[[], object],
+        rehearse: Callable[[], object],
     ) -> None:
-        """`handed_over`: what the front before this one stored. `load_settings`: as the next one
-        will do it; raises ConfigError."""
+        """`handed_over`: what the front before this one stored. `rehearse` does what the next one
+        will do at its start; raises ConfigError."""
         self.settings = settings
         self._buffer = memoryview(bytearray(READ_SIZE))
         self.front = Front(settings, self._buffer)
@@ -86,7 +86,7 @@ class Server:
             for name, passed in listeners.items()
             for listener in passed
         }
-        self._handed_over, self._load_settings = handed_over, load_settings
+        self._handed_over, self._rehearse = handed_over, rehearse
         self._notifier = systemd.Notifier()
         self._connections: set[Connection] = set()
         self._drain_ends = math.inf
@@ -142,7 +142,7 @@ class Server:
     def _hand_over(self) -> None:
         """Ends the process once the next front has everything; returns if that is impossible."""
         try:
-            self._load_settings()
+            self._rehearse()
         except ConfigError as problem:
             log.error("no hand-over, since the next front could not start: %s", problem)
             return
@@ -321,10 +321,17 @@ def serve(args: argparse.Namespace) -> int:
             raise
         found = refuse(passed, str(problem), prepare)
     settings, listeners, bound = found or (None, passed, [])
+
+    def rehearse() -> None:
+        made, paths = _listeners(load_settings(), listeners)
+        _close(made, listeners, paths)
+
     try:
         if settings is not None:
             _allow_descriptors(settings)
-            anyio.run(Server(settings, listeners, handed_over, load_settings).run)
+            for sock in listeners.get(WYOMING, ()):
+                log.info("Wyoming clients are served at %s, without authentication", shown(sock))
+            anyio.run(Server(settings, listeners, handed_over, rehearse).run)
     finally:
         for listener in itertools.chain(*listeners.values()):
             listener.close()
@@ -363,11 +370,14 @@ def _listeners(settings: FrontSettings, passed: _Listeners) -> tuple[_Listeners,
                 found[name] = [bind(path, mode)]
                 bound.append(path)
     except ConfigError:
-        for name in found.keys() - passed.keys():
-            found[name][0].close()
-        for path in bound:
-            unbind(path)
+        _close(found, passed, bound)
         raise
-    for sock in found.get(WYOMING, ()):
-        log.info("Wyoming clients are served at %s, without authentication", shown(sock))
     return found, bound
+
+
+def _close(found: _Listeners, passed: _Listeners, bound: list[str]) -> None:
+    """Closes the listeners that were not passed in."""
+    for name in found.keys() - passed.keys():
+        found[name][0].close()
+    for path in bound:
+        unbind(path)

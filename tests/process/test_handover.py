@@ -165,12 +165,13 @@ def test_stop_right_after_a_restart_answers_everybody(daemon: Daemon) -> None:
         assert daemon.process.wait(30) == 0
 
 
-def test_wrong_settings_are_found_before_the_hand_over(daemon: Daemon) -> None:
+@pytest.mark.parametrize("wrong", ["typo = 1", "status_socket = '/nowhere/status.sock'"])
+def test_wrong_settings_are_found_before_the_hand_over(daemon: Daemon, wrong: str) -> None:
     """The front drains: without a next one, its clients would wait for nothing."""
     with daemon.connect() as client:
         client.ask_file("a")
         client.expect("accepted")
-        (daemon.tmp / "asrd.toml").write_text("[front]\ntypo = 1\n")
+        (daemon.tmp / "asrd.toml").write_text(f"[front]\n{wrong}\n")
         daemon.process.send_signal(signal.SIGUSR2)
         assert client.transcript("a")["text"] == TEXTS[SHORT]
         assert client.at_end()
