@@ -531,7 +531,7 @@ import gc
 from asrd.settings import WorkerSettings
 from asrd.worker.main import _load_engine
 gc.disable()
-_load_engine(WorkerSettings(model="demo", device="cpu"), print)
+_load_engine(WorkerSettings(model="demo", device="cpu"), 1, print)
 assert gc.isenabled() and gc.get_freeze_count() > 10_000
 """)
     run_python("""
