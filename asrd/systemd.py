@@ -92,10 +92,14 @@ class Notifier:
 
     def store_socket(self, name: str) -> socket.socket | None:
         """Makes the manager keep one end of a pair of sockets for the next process, with whatever
-        is sent to it. Returns the other end; None if the manager keeps nothing."""
+        is sent to it. Returns the other end; None if the manager keeps nothing, or if this process
+        has no descriptors left."""
         if self._notifier is None or self._notifier.socket is None:
             return None
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError:
+            return None
         ours.setblocking(False)
         # Kept also when our end closes.
         state = f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0"
@@ -115,7 +119,10 @@ class Notifier:
         descriptor. Returns False if it does not in time."""
         if self._notifier is None or self._notifier.socket is None:
             return False
-        ours, theirs = os.pipe2(os.O_CLOEXEC)
+        try:
+            ours, theirs = os.pipe2(os.O_CLOEXEC)
+        except OSError:
+            return False
         try:
             socket.send_fds(self._notifier.socket, [b"BARRIER=1"], [theirs])
         except OSError:

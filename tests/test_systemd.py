@@ -1,7 +1,9 @@
 """Descriptors from the service manager and notifications to it, by real sockets."""
 
+import contextlib
 import fcntl
 import os
+import resource
 import socket
 import threading
 from pathlib import Path
@@ -234,3 +236,24 @@ def test_manager_that_handles_nothing_is_no_store(
     for _ in range(2):
         _, (fd,), _, _ = socket.recv_fds(manager, 4096, 1)
         os.close(fd)
+
+
+@pytest.mark.parametrize("free", [0, 1, 2, 3])
+def test_without_descriptors_nothing_is_stored(manager: socket.socket, free: int) -> None:
+    notifier = systemd.Notifier()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open("/dev/null", "rb") as last:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (last.fileno() + 1 + free, hard))
+    taken: list[int] = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        for _ in range(free):
+            os.close(taken.pop())
+        assert notifier.store_socket("name") is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in taken:
+            os.close(fd)
+        notifier.close()

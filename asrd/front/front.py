@@ -57,12 +57,8 @@ log = logging.getLogger(__name__)
 
 # The codes that a worker may answer. It knows nothing of queues and deadlines, and must not report
 # that somebody cancelled.
-_WORKERS_CODES = frozenset(
-    {
-        *(Code.BAD_REQUEST, Code.BAD_AUDIO, Code.TOO_LARGE),
-        *(Code.OUT_OF_MEMORY, Code.INTERNAL, Code.SHUTTING_DOWN),
-    }
-)
+_WORKERS_CODES = {Code.BAD_REQUEST, Code.BAD_AUDIO, Code.TOO_LARGE, Code.OUT_OF_MEMORY}
+_WORKERS_CODES |= {Code.INTERNAL, Code.SHUTTING_DOWN}
 
 
 class Front:
@@ -104,6 +100,11 @@ class Front:
         self.crashes.keep(file.read(self.started_at), file.write)
         tasks.start_soon(self._timer)
         self.find_workers()
+
+    def go_on(self) -> None:
+        """Starts jobs again after `scheduler.suspended`."""
+        self.scheduler.suspended = False
+        self._perform(self.scheduler.tick(anyio.current_time()))
 
     async def drain(self) -> None:
         """Accepts no more jobs, and waits until those accepted have their answers. Live streams

@@ -23,7 +23,7 @@ from asrd.front.doors import MAIN, STATUS, WYOMING, Door, door_of
 from asrd.front.front import Front
 from asrd.front.handover import packets
 from asrd.front.handover.giving import finish_live_streams, give
-from asrd.front.handover.taking import take, turn_away
+from asrd.front.handover.taking import start_jobs, take, turn_away
 from asrd.front.refusing import refuse
 from asrd.front.reporting import snapshot
 from asrd.front.request import error
@@ -102,6 +102,8 @@ class Server:
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 self._take_over()
                 self.front.start(tasks)
+                if self._handed_over:
+                    tasks.start_soon(start_jobs, self.front)
                 tasks.start_soon(self._housekeeping)
                 async with anyio.create_task_group() as accepting:
                     for listener in list(self._listeners):
@@ -148,7 +150,7 @@ class Server:
             return
         store = self._notifier.store_socket(systemd.HANDOVER)
         if store is None:
-            log.info("the service manager keeps no descriptors: no hand-over")
+            log.info("no hand-over: the service manager keeps no descriptors, or none are left")
             return
         with store:
             if give(self.front, store):

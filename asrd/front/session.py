@@ -113,6 +113,7 @@ class Session:
 
     async def _send_last_error(self, connection: Connection, failure: Failure) -> None:
         self._answer(error(failure))
+        self.leaving = True
         await connection.flush(_LAST_ERROR_SECONDS)
 
     async def _close_gently(self, connection: Connection) -> None:

@@ -216,11 +216,13 @@ async def _serve(
 
 async def _until_stopped(supervisor: Supervisor, signals: AsyncIterator[signal.Signals]) -> None:
     front = supervisor.units[0]
+    restarted: int | None = None
     async for number in signals:
         if number != _RESTART:
             return
-        # Before it is ready, it has nothing to hand over.
-        if front.ready.is_set():
+        # Before it is ready, it has nothing to hand over; a second signal would end its drain.
+        if front.ready.is_set() and front.pid != restarted:
+            restarted = front.pid
             log.info("restarting the front")
             front.signal(signal.SIGINT)
 

@@ -19,6 +19,7 @@ Without I/O: `receive` takes bytes and descriptors, `next_frame` returns the eve
 
 import dataclasses
 import json
+from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ class Frame:
 @dataclass(frozen=True, slots=True)
 class Partial:
     """The state of a decoder, as plain data: the event that is arriving, and the rest of the last
-    read. `buffer` and `pending` are bytes as Latin-1."""
+    read. `buffer` and `pending` are bytes as base64: of JSON, six would be needed for one."""
 
     state: str = field(choice("header", "data", "payload"))
     type: str = field(string(MAX_TYPE))
@@ -188,7 +189,7 @@ class Decoder:
             raise self._error
         self._unpark()
         event, lengths = self._event, (self._data_length, self._fd_count, self._missing)
-        rest = (bytes(part).decode("latin-1") for part in (self._buffer, self._pending))
+        rest = (b64encode(part).decode() for part in (self._buffer, self._pending))
         kind = event.type, event.data, event.payload_length
         return Partial(self._state.value, *kind, *lengths, *rest), event.payload, list(self._fds)
 
@@ -196,8 +197,8 @@ class Decoder:
         """Goes on from the state of another decoder. Raises ValueError."""
         self._event = Frame(partial.type, partial.data, partial.payload_length, sink)
         self._fds.extend(fds)
-        self._buffer += partial.buffer.encode("latin-1")
-        self._pending = memoryview(partial.pending.encode("latin-1"))
+        self._buffer += b64decode(partial.buffer)
+        self._pending = memoryview(b64decode(partial.pending))
         self._data_length, self._fd_count = partial.data_length, partial.fd_count
         self._missing, self._state = partial.missing, _State(partial.state)
 

@@ -21,7 +21,7 @@ from asrd.front.session import Session
 from asrd.wire import frames
 from asrd.wire.connection import Connection
 from asrd.wire.fds import OwnedFd
-from tests.support.raw import HELLO, done, window
+from tests.support.raw import HELLO, done, memfd, window
 from tests.support.users import ALICE, PCM, START, User, users
 
 pytestmark = pytest.mark.anyio
@@ -166,6 +166,39 @@ async def test_damaged_job_fails_and_its_connection_stays(damage: dict[str, Any]
             assert (error["code"], error["job_id"]) == (Code.SHUTTING_DOWN, "a")
             await given.users["waits"].ping()
             await goes_on(given.users["uploads"], "uploads")
+
+
+async def test_file_that_cannot_be_inspected_costs_only_its_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One on a network file system that is gone, say."""
+    async with handed() as given:
+        gone, whole = given.data["jobs"][0], os.fstat
+        others = {**gone, "job_id": "c", "audio": len(given.fds)}
+        given.fds.append(memfd(SECOND))
+        given.data["jobs"].append(others)
+        number = given.fds[gone["audio"]].fileno()
+
+        def fstat(fd: int) -> os.stat_result:
+            if fd == number:
+                raise OSError(116, "Stale file handle")
+            return whole(fd)
+
+        monkeypatch.setattr(os, "fstat", fstat)
+        async with next_front(given):
+            client = given.users["waits"]
+            assert (await client.expect("error"))["job_id"] == "a"
+            client.send("cancel", {"job_id": "c"})
+            assert (await client.expect("error"))["code"] == Code.CANCELLED
+
+
+async def test_state_is_little_larger_than_what_clients_have_sent() -> None:
+    async with users() as made:
+        client = made.connect(ALICE)
+        client.send_raw(b'{"type": "x", "data_length": 262144}\n' + bytes(200_000))
+        await made.connect(ALICE).ping()
+        await anyio.sleep(0.05)
+        assert 200_000 < len(collect(made.front).state) < 300_000
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b'{"format": 2, "clients": [], "jobs": []}'])

@@ -3,6 +3,7 @@
 import logging
 import math
 import socket
+from base64 import b64encode
 from typing import NamedTuple
 
 import anyio
@@ -122,7 +123,7 @@ def _client(session: Session, connection: Connection, fds: _Descriptors) -> Clie
     return ClientState(
         fd=fds.add(connection.fileno()),
         door=session.door.name,
-        output=connection.output.decode("latin-1"),
+        output=b64encode(connection.output).decode(),
         partial=partial,
         stream=_stream(session, session.stream, fds),
         knows_asrd=session.knows_asrd,

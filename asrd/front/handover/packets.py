@@ -15,8 +15,6 @@ from asrd.wire.fds import OwnedFd
 # The kernel passes 253 at once at most (SCM_MAX_FD).
 _FDS_MAX = 250
 _FDS, _STATE = b"fds", b"state"
-# The state of a full daemon: unread answers and transcripts, which may double as JSON.
-_STATE_MAX = 1 << 30
 
 
 def send(store: socket.socket, fds: Sequence[int], state: bytes) -> None:
@@ -51,10 +49,16 @@ def receive(stored: socket.socket) -> tuple[list[OwnedFd], bytes | None]:
 
 def _read(found: list[OwnedFd]) -> bytes:
     try:
-        size = os.fstat(found[0].fileno()).st_size
-        return os.pread(found[0].fileno(), min(size, _STATE_MAX), 0)
+        return _all_of(found[0].fileno())
     except (OSError, IndexError):
         return b""
     finally:
         for fd in found:
             fd.close()
+
+
+def _all_of(fd: int) -> bytes:
+    """One read takes 2 GiB at most. Raises OSError."""
+    with open(os.dup(fd), "rb") as file:
+        file.seek(0)
+        return file.read()

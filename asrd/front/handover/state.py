@@ -79,7 +79,7 @@ class StreamState:
 
 @dataclass(frozen=True, slots=True)
 class ClientState:
-    """A connection. `output`: unread answers, as Latin-1. `partial` is the event that is arriving,
+    """A connection. `output`: unread answers, as base64. `partial` is the event that is arriving,
     `payload` its audio if it is a recording of its own, and `waiting` its descriptors."""
 
     fd: int = field(_FD)

@@ -9,8 +9,11 @@ import math
 import os
 import socket
 import stat
+from base64 import b64decode
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+import anyio
 
 from asrd.errors import Busy, Code, FieldError, TooLarge
 from asrd.front.front import Front
@@ -41,6 +44,9 @@ log = logging.getLogger(__name__)
 _LOST = "asrd restarted, and could not go on with this connection: send the request again"
 LOST = Failure(Code.SHUTTING_DOWN, _LOST, retry_after_ms=1000)
 
+# Seconds for living workers to report.
+_REPORTS_SECONDS = 1.0
+
 # Makes the connection of a session.
 Connect = Callable[[socket.socket, Session], Connection]
 
@@ -67,6 +73,9 @@ class _Descriptors:
             return OwnedFd(fd.take())
         except ValueError:
             raise FieldError("fd", "belongs to another client") from None
+        except OSError as problem:
+            # For example, a client's file on a network file system that is gone.
+            raise FieldError("fd", f"cannot be inspected: {problem.strerror}") from None
 
     def refuse_rest(self) -> None:
         """Answers on the connections that nobody took, and closes what is left."""
@@ -104,8 +113,21 @@ def take(front: Front, connect: Connect, fds: list[OwnedFd], raw: bytes, now: fl
     except Exception:
         # Our bug: it must not end the daemon, and each client gets an answer.
         log.exception("cannot go on where the front before this one ended")
+        for client in filter(None, clients):
+            client.connection.send(Error.TYPE, dump(error(LOST)))
+            client.connection.shutdown()
     descriptors.refuse_rest()
+    # Until `start_jobs`.
+    front.scheduler.suspended = not front.scheduler.idle
     return [client for client in clients if client is not None]
+
+
+async def start_jobs(front: Front) -> None:
+    """Starts the jobs once the workers have reported their models, or were silent for a moment:
+    which of the models is the first is not known before."""
+    with anyio.move_on_after(_REPORTS_SECONDS):
+        await front.announcements.wait()
+    front.go_on()
 
 
 def turn_away(handed_over: Sequence[socket.socket]) -> None:
@@ -163,7 +185,7 @@ def _resume_connection(
         sink = session.open_sink(event)
     # One by one, so that all that were taken are closed with the connection.
     connection.decoder.resume(state.partial, sink, map(fds.take, state.waiting))
-    connection.resume_output(state.output.encode("latin-1"))
+    connection.resume_output(b64decode(state.output))
 
 
 def _resume_stream(session: Session, stream: Stream, state: StreamState, fds: _Descriptors) -> None:
