@@ -288,7 +288,8 @@ class Workers(dict[str, Worker]):
         if not named:
             there = ", ".join(self._names(hopeful))
             text = f"name: no worker has the model {self._written(job)}; there is: {there}"
-            return Failure(Code.MODEL_NOT_FOUND, text)
+            # Its model was there when it was begun, and may come back.
+            return Failure(Code.UNAVAILABLE if job.kept else Code.MODEL_NOT_FOUND, text)
         return Failure(Code.BAD_REQUEST, _why_unable(named, needs))
 
     def _named(self, job: Job) -> Needs:

@@ -295,6 +295,16 @@ def test_rule_8_begun_job_stays_with_its_model() -> None:
     assert it.submit(mine, 1.0)[0] == Start(mine, "1", 1)
 
 
+@pytest.mark.parametrize(("kept", "end"), [(0.0, "model-not-found"), (30.0, "unavailable")])
+def test_rule_8_model_that_a_job_was_begun_with_may_come_back(kept: float, end: str) -> None:
+    it, mine = scheduler("0", "1", queue_max=9, default_model="base"), job(seconds=60.0)
+    it.worker_ready("0", "tiny", 0.0)
+    it.worker_ready("1", "base", 0.0)
+    it.submit(mine, 1.0)
+    it.job_moved("1", mine.key, kept)
+    assert kinds(it.worker_removed("1", 2.0)) == [f"Finish {end}"]
+
+
 def test_worker_that_never_loaded_may_have_any_model() -> None:
     it = scheduler()
     assert refusal(it, job()) == (Code.UNAVAILABLE, "no worker is configured")
