@@ -197,8 +197,9 @@ class Server:
             listener.close()
             listener = new
             self._listeners[listener] = door
-            # `asrd run` passes it to the next front; systemd keeps no socket of ours.
+            # For the next front, instead of one that was lost earlier.
             with contextlib.suppress(OSError):
+                self._notifier.unstore(door.name)
                 self._notifier.store(door.name, listener.fileno())
 
     async def _accept(self, listener: socket.socket, door: Door) -> None:
