@@ -15,6 +15,7 @@ from asrd.wire.fds import OwnedFd
 # The kernel passes 253 at once at most (SCM_MAX_FD).
 _FDS_MAX = 250
 _FDS, _STATE = b"fds", b"state"
+_READ = 1 << 26
 
 
 def send(store: socket.socket, fds: Sequence[int], state: bytes) -> None:
@@ -59,6 +60,7 @@ def _read(found: list[OwnedFd]) -> bytes:
 
 def _all_of(fd: int) -> bytes:
     """One read takes 2 GiB at most. Raises OSError."""
-    with open(os.dup(fd), "rb") as file:
-        file.seek(0)
-        return file.read()
+    found = bytearray()
+    while piece := os.pread(fd, _READ, len(found)):
+        found += piece
+    return bytes(found)

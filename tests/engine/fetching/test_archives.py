@@ -158,7 +158,8 @@ def noise(path: Path) -> None:
 def damaged_zip(path: Path) -> None:
     twice_in_zip(path)
     data = bytearray(path.read_bytes())
-    data[data.index(b"1")] ^= 1
+    # Not any first "1": the header holds the time.
+    data[data.index(b"model.bin1") + 9] ^= 1
     path.write_bytes(data)
 
 
