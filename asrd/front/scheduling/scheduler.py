@@ -128,7 +128,7 @@ class Scheduler:
             return self.tick(now)
         accept = Accept(job, len(self.queue))
         self.queue.append(job)
-        self.begin_wait(job, now)
+        self._begin_wait(job, now)
         actions = self.tick(now)
         # Start comes before Accept: the worker has more to do before there is an answer. But the
         # end of a job that is overdue at once comes after its acceptance.
@@ -149,7 +149,7 @@ class Scheduler:
         self.draining = True
         for job in waiting:
             if job.timeout is not None:
-                self.begin_wait(job, now)
+                self._begin_wait(job, now)
             self._update_wait(job, now)
         return self.tick(now)
 
@@ -304,7 +304,7 @@ class Scheduler:
 
     # --- inside ------------------------------------------------------------------------------
 
-    def begin_wait(self, job: Job, now: float, anew: bool = True) -> None:
+    def _begin_wait(self, job: Job, now: float, anew: bool = True) -> None:
         # A job with a timeout of its own may wait until then, also as a retry. But a drain is
         # short: the service manager waits for the daemon to end, and kills it at last.
         patient = job.timeout is not None and not self.draining
@@ -387,7 +387,7 @@ class Scheduler:
             job.worker, job.work_before = None, job.work
             job.done = job.resumed_at = job.kept
             self.queue.give_back(job)
-            self.begin_wait(job, now, anew)
+            self._begin_wait(job, now, anew)
 
     def _workers_changed(self, now: float) -> list[Action]:
         """Ends the jobs that no worker can run any more."""
