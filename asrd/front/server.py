@@ -22,7 +22,7 @@ from asrd.front import memory_bounds
 from asrd.front.doors import MAIN, STATUS, WYOMING, Door, door_of
 from asrd.front.front import Front
 from asrd.front.handover import packets
-from asrd.front.handover.giving import finish_live_streams, give
+from asrd.front.handover.giving import finish_short_jobs, give
 from asrd.front.handover.taking import start_jobs, take, turn_away
 from asrd.front.refusing import refuse
 from asrd.front.reporting import snapshot
@@ -102,12 +102,12 @@ class Server:
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 self._take_over()
                 self.front.start(tasks)
-                if self._handed_over:
-                    tasks.start_soon(start_jobs, self.front)
                 tasks.start_soon(self._housekeeping)
                 async with anyio.create_task_group() as accepting:
                     for listener in list(self._listeners):
                         accepting.start_soon(self._keep_listening, listener)
+                    if self._handed_over:
+                        await start_jobs(self.front)
                     self._notifier.ready()
                     log.info(
                         "serving; all clients together can use %d MiB, and %d MiB for recordings",
@@ -116,10 +116,12 @@ class Server:
                     )
                     number = await anext(aiter(signals))
                     log.info("%s", signal.Signals(number).name)
+                    if number == signal.SIGINT:
+                        await finish_short_jobs(self.front)
                     accepting.cancel_scope.cancel()
                 if number == signal.SIGINT:
-                    # The tasks of clients that were accepted last must begin before it, too.
-                    await finish_live_streams(self.front)
+                    # The tasks of clients that were accepted last must begin before it.
+                    await anyio.sleep(0)
                     self._hand_over()
             await self._stop()
             tasks.cancel_scope.cancel()

@@ -15,7 +15,7 @@ import pytest
 
 from asrd.errors import Code
 from asrd.front.handover import packets
-from asrd.front.handover.giving import collect, give
+from asrd.front.handover.giving import collect, finish_short_jobs, give
 from asrd.front.handover.taking import Taken, take, turn_away
 from asrd.front.session import Session
 from asrd.wire import frames
@@ -284,6 +284,32 @@ async def test_running_job_keeps_its_windows() -> None:
         assert job["checkpoint"]["frame"] == 3000
         # The worker's late answer is nobody's.
         worker.send("done", done(key))
+
+
+async def test_short_job_that_runs_ends_before_the_hand_over() -> None:
+    finished = anyio.Event()
+
+    async def finish() -> None:
+        await finish_short_jobs(made.front)
+        finished.set()
+
+    async with users() as made, anyio.create_task_group() as tasks:
+        client, worker = made.connect(ALICE), made.play_worker("1")
+        worker.send("hello", HELLO)
+        for job_id in ("runs", "waits"):
+            client.send("transcribe", {"job_id": job_id, "audio": PCM}, SECOND)
+        with contextlib.closing(await worker.event()) as job_event:
+            tasks.start_soon(finish)
+            await anyio.sleep(0)
+            assert not finished.is_set()
+            worker.send("done", done(job_event.data["key"]))
+        while (await client.event()).type != "transcript":
+            pass
+        (await worker.event()).close()
+        # The other one has begun since, and is not waited for.
+        await finished.wait()
+        (job,) = json.loads(collect(made.front).state)["jobs"]
+        assert (job["job_id"], job["attempts"]) == ("waits", 1)
 
 
 def test_state_without_its_end_counts_for_nothing() -> None:

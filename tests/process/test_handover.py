@@ -53,9 +53,14 @@ def test_jobs_and_status_go_on_in_the_next_front(daemon: Daemon) -> None:
     assert "handed over: " in daemon.log and "taken over: " in daemon.log
 
 
-def test_long_job_repeats_no_finished_window(daemon: Daemon) -> None:
+def minutes_of_speech() -> bytes:
+    """PCM that is far from its end when its first segment comes."""
     audio, _ = long_recording(150, seed=1)
-    minutes = (audio * 32_767).astype("<i2").tobytes()
+    return (audio * 32_767).astype("<i2").tobytes()
+
+
+def test_long_job_repeats_no_finished_window(daemon: Daemon) -> None:
+    minutes = minutes_of_speech()
     with daemon.connect() as client:
         client.ask("undisturbed", minutes)
         expected = client.transcript("undisturbed")
@@ -157,7 +162,8 @@ def test_wyoming_client_over_tcp_goes_on(daemon: Daemon) -> None:
 def test_stop_right_after_a_restart_answers_everybody(daemon: Daemon) -> None:
     """SIGTERM reaches `asrd run` in the middle of the hand-over."""
     with daemon.connect() as client:
-        client.start_long()
+        client.ask("a", minutes_of_speech(), stream=True)
+        until(client, "segment")
         daemon.process.send_signal(signal.SIGUSR2)
         wait_for("the hand-over", lambda: "handed over: " in daemon.log)
         daemon.process.send_signal(signal.SIGTERM)

@@ -4,6 +4,7 @@ import logging
 import math
 import socket
 from base64 import b64encode
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import anyio
@@ -23,6 +24,7 @@ from asrd.front.handover.state import (
 from asrd.front.request import Request
 from asrd.front.scheduling.actions import Failure
 from asrd.front.scheduling.handover import suspend
+from asrd.front.scheduling.job import Job
 from asrd.front.session import Session
 from asrd.front.spool import ClientFile, SpooledAudio
 from asrd.front.stream import Stream
@@ -34,8 +36,8 @@ log = logging.getLogger(__name__)
 RESTARTS = Failure(Code.SHUTTING_DOWN, "asrd restarts", retry_after_ms=1000)
 
 
-# Seconds that the rest of a live stream may take, which is a window at most, and between two looks.
-_REST_SECONDS, _LOOK_SECONDS = 1.0, 0.02
+# Seconds that short jobs may take, which are a window at most, and between two looks.
+_SHORT_SECONDS, _LOOK_SECONDS = 1.0, 0.02
 
 
 class _Descriptors:
@@ -56,12 +58,15 @@ class Given(NamedTuple):
     jobs: int
 
 
-async def finish_live_streams(front: Front) -> None:
-    """Waits a moment until the jobs that are the rest of a live stream have ended: their text is
-    not handed over. All clients are served meanwhile."""
-    with anyio.move_on_after(_REST_SECONDS):
-        await anyio.sleep(0)
-        while any(job.request.text is not None for job in front.scheduler.unfinished()):
+async def finish_short_jobs(front: Front) -> None:
+    """Waits a moment for the short jobs that run, which would have to begin again, and for the rest
+    of live streams that have ended, whose text is not handed over. Clients are served meanwhile.
+
+    So even a front that is restarted again and again has answers to give.
+    """
+    running = [job for job in front.scheduler.running() if not (job.long or job.step)]
+    with anyio.move_on_after(_SHORT_SECONDS):
+        while any(not job.ended for job in running) or any(_rests(front)):
             await anyio.sleep(_LOOK_SECONDS)
 
 
@@ -112,9 +117,13 @@ def _served(front: Front) -> list[tuple[Session, Connection]]:
 def _end_live_streams(front: Front) -> None:
     """Ends them, and the jobs that are the rest of one."""
     front.unanswered.fail_streams(RESTARTS)
-    for job in front.scheduler.unfinished():
-        if job.request.text is not None:
-            front.cancel(job.request, RESTARTS)
+    for job in list(_rests(front)):
+        front.cancel(job.request, RESTARTS)
+
+
+def _rests(front: Front) -> Iterator[Job]:
+    """The jobs that are the rest of a live stream."""
+    return (job for job in front.scheduler.unfinished() if job.request.text is not None)
 
 
 def _client(session: Session, connection: Connection, fds: _Descriptors) -> ClientState:
