@@ -1,7 +1,7 @@
 """The front's core: feeds the scheduler and performs its actions.
 
 Every event of a client (session.py) or a worker (worker_connection.py) ends in a call of the
-scheduler, and only `_perform` acts on its answers. server.py owns the sockets and signals.
+scheduler, and only `_perform` acts on its answers. server.py owns the listeners and signals.
 """
 
 import logging

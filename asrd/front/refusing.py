@@ -8,22 +8,21 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import anyio
-from anyio.abc import TaskGroup
 
 from asrd import systemd
 from asrd.errors import ConfigError, Unavailable
+from asrd.front.client_connections import ClientConnections
 from asrd.front.doors import Door
 from asrd.front.front import Front
 from asrd.front.reporting import snapshot
 from asrd.front.session import Session
 from asrd.front.stream import DISCARD
-from asrd.listener import watch_peer
 from asrd.settings import FrontSettings
 from asrd.snapshot import SETTINGS_WRONG
 from asrd.wire import frames
 from asrd.wire.client_events import AudioStart, StatusRequest, Transcribe
-from asrd.wire.connection import BufferBudget, Connection
-from asrd.wire.fdsocket import READ_SIZE, peer_of
+from asrd.wire.connection import Connection
+from asrd.wire.fdsocket import READ_SIZE
 from asrd.wire.peer import Peer
 
 log = logging.getLogger(__name__)
@@ -35,8 +34,6 @@ _LOOK_SECONDS = 1.0
 # Seconds for clients that are connected without an answer yet, when the settings are right.
 _FAREWELL_SECONDS = 3.0
 _POLL_SECONDS = 0.01
-# Seconds until the next try to accept, after an error such as too many open files.
-_EXHAUSTED_SECONDS = 0.1
 
 
 def refuse(
@@ -52,7 +49,6 @@ class _Refusing:
         self._buffer = memoryview(bytearray(READ_SIZE))
         # Never started: it has no workers.
         self._front = Front(FrontSettings(), self._buffer)
-        self._budget = BufferBudget(self._front.settings.unread_max_bytes)
         self._listeners = listeners
         self.unanswered: set[_Session] = set()
         self.problem = problem
@@ -61,10 +57,11 @@ class _Refusing:
         self._front.started_at = anyio.current_time()
         found = None
         async with anyio.create_task_group() as tasks:
+            clients = ClientConnections(self._front, tasks, self._buffer, self._meet)
             async with anyio.create_task_group() as accepting:
                 for name, sockets in self._listeners.items():
                     for listener in sockets:
-                        accepting.start_soon(self._accept, listener, self._front.doors[name], tasks)
+                        accepting.start_soon(clients.accept, listener, self._front.doors[name])
                 with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                     with anyio.CancelScope() as looking:
                         accepting.start_soon(_cancel_at_signal, signals, looking)
@@ -76,6 +73,9 @@ class _Refusing:
                     await anyio.sleep(_POLL_SECONDS)
             tasks.cancel_scope.cancel()
         return found
+
+    def _meet(self, front: Front, peer: Peer, door: Door) -> Session:
+        return _Session(front, peer, door, self)
 
     async def _look(self, attempt: Callable[[], T]) -> T:
         """Waits until `attempt` succeeds; shows the mistake meanwhile."""
@@ -101,47 +101,6 @@ class _Refusing:
         finally:
             notifier.close()
 
-    async def _accept(self, listener: socket.socket, door: Door, tasks: TaskGroup) -> None:
-        listener.setblocking(False)
-        while True:
-            try:
-                sock, address = listener.accept()
-            except BlockingIOError:
-                await anyio.wait_readable(listener)
-            except OSError:
-                await anyio.sleep(_EXHAUSTED_SECONDS)
-            else:
-                tasks.start_soon(self._serve, sock, peer_of(sock, address), door, tasks)
-                await anyio.lowlevel.checkpoint()
-
-    async def _serve(self, sock: socket.socket, peer: Peer, door: Door, tasks: TaskGroup) -> None:
-        watch_peer(sock)
-        session = _Session(self._front, peer, door, self)
-        connection = Connection(
-            sock,
-            frames.Decoder(door.limits, session.open_sink),
-            tasks,
-            self._buffer,
-            output_max=door.output_max,
-            budget=self._budget,
-            owner=peer.user,
-            frame_timeout=self._front.settings.frame_timeout_seconds,
-        )
-        full = door.quota.why_full(peer.user) is not None
-        door.quota.add(peer.user, 1)
-        try:
-            # A user with too many connections has had the answer on the others.
-            if not full:
-                self.unanswered.add(session)
-                await session.run(connection)
-        except Exception:
-            # Our bug: it costs this client its connection, and other clients nothing.
-            log.exception("a connection failed", extra={"fields": peer.log_fields})
-        finally:
-            self.unanswered.discard(session)
-            door.quota.add(peer.user, -1)
-            connection.close()
-
 
 class _Session(Session):
     """A conversation in which no audio is taken."""
@@ -149,6 +108,13 @@ class _Session(Session):
     def __init__(self, front: Front, peer: Peer, door: Door, refusing: _Refusing) -> None:
         super().__init__(front, peer, door)
         self._refusing = refusing
+
+    async def run(self, connection: Connection) -> None:
+        self._refusing.unanswered.add(self)
+        try:
+            await super().run(connection)
+        finally:
+            self._refusing.unanswered.discard(self)
 
     def send(self, kind: str, data: dict[str, Any] | bytes) -> None:
         super().send(kind, data)

@@ -1,4 +1,4 @@
-"""`asrd serve`, the daemon as systemd starts it: sockets, signals, connections, the watchdog."""
+"""`asrd serve`, the daemon as systemd starts it: listeners, signals, the watchdog."""
 
 import argparse
 import contextlib
@@ -13,23 +13,20 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import anyio
-from anyio.abc import TaskGroup
 
 from asrd import systemd
 from asrd.config import config_path, load_front
-from asrd.errors import Code, ConfigError
+from asrd.errors import ConfigError
 from asrd.front import memory_bounds
-from asrd.front.doors import MAIN, STATUS, WYOMING, Door, door_of
+from asrd.front.client_connections import ClientConnections
+from asrd.front.doors import MAIN, STATUS, WYOMING, door_of
 from asrd.front.front import Front
 from asrd.front.handover import packets
 from asrd.front.handover.giving import finish_short_jobs, give
 from asrd.front.handover.taking import start_jobs, take, turn_away
 from asrd.front.refusing import refuse
 from asrd.front.reporting import snapshot
-from asrd.front.request import error
-from asrd.front.scheduling.actions import Failure
 from asrd.front.scheduling.scheduler import SHUTTING_DOWN
-from asrd.front.session import Session
 from asrd.journal import setup_logging
 from asrd.listener import (
     MAIN_MODE,
@@ -39,15 +36,9 @@ from asrd.listener import (
     bind_tcp,
     shown,
     unbind,
-    watch_peer,
 )
 from asrd.settings import FrontSettings
-from asrd.wire import frames
-from asrd.wire.client_events import Error
-from asrd.wire.connection import BufferBudget, Connection
-from asrd.wire.fdsocket import READ_SIZE, peer_of
-from asrd.wire.fields import dump
-from asrd.wire.peer import Peer
+from asrd.wire.fdsocket import READ_SIZE
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +47,6 @@ _Listeners: TypeAlias = dict[str, list[socket.socket]]
 
 # Seconds between two looks for workers, and between two STATUS lines.
 _HOUSEKEEPING_SECONDS = 0.5
-# Seconds until the next try to accept, after the process ran out of descriptors.
-_EXHAUSTED_SECONDS = 0.1
-# Seconds between two log entries about that.
-_LOG_AGAIN_SECONDS = 10.0
 # Seconds between two checks that the sockets are still in the file system.
 _MISSING_SECONDS = 1.0
 # Seconds for clients to read their last answers when the daemon stops.
@@ -88,16 +75,14 @@ class Server:
         }
         self._handed_over, self._rehearse = handed_over, rehearse
         self._notifier = systemd.Notifier()
-        self._connections: set[Connection] = set()
         self._drain_ends = math.inf
-        self._tasks: TaskGroup
-        self._budget = BufferBudget(settings.unread_max_bytes)
+        self._clients: ClientConnections
 
     async def run(self) -> None:
         """Serves until SIGTERM, then lets accepted jobs finish; or until SIGINT, then hands over to
         the next front."""
         async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
+            self._clients = ClientConnections(self.front, tasks, self._buffer)
             # First, since no signal may end what was taken over; during a drain, a second one may.
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 self._take_over()
@@ -138,8 +123,8 @@ class Server:
                     fd.close()
                 continue
             now = anyio.current_time()
-            for session, connection in take(self.front, self._connect, fds, state, now):
-                self._tasks.start_soon(self._run, session, connection)
+            for session, connection in take(self.front, self._clients.connect, fds, state, now):
+                self._clients.serve(session, connection)
         if self._handed_over:
             self._notifier.unstore(systemd.HANDOVER)
 
@@ -170,9 +155,7 @@ class Server:
             await self.front.drain()
         for job in self.front.scheduler.unfinished():
             self.front.cancel(job.request, SHUTTING_DOWN)
-        with anyio.move_on_after(_FAREWELL_SECONDS):
-            for connection in list(self._connections):
-                await connection.flush(_FAREWELL_SECONDS)
+        await self._clients.flush(_FAREWELL_SECONDS)
 
     async def _housekeeping(self) -> None:
         """Finds workers, shows the status line, pings the watchdog: the event loop is alive."""
@@ -188,11 +171,11 @@ class Server:
         """Accepts clients, and listens again if the socket is removed from the file system."""
         door, place = self._listeners[listener], Place.of(listener)
         if place is None:
-            await self._accept(listener, door)
+            await self._clients.accept(listener, door)
             return
         while True:
             async with anyio.create_task_group() as accepting:
-                accepting.start_soon(self._accept, listener, door)
+                accepting.start_soon(self._clients.accept, listener, door)
                 new = await _made_again(place, door.mode)
                 accepting.cancel_scope.cancel()
             del self._listeners[listener]
@@ -203,64 +186,6 @@ class Server:
             with contextlib.suppress(OSError):
                 self._notifier.unstore(door.name)
                 self._notifier.store(door.name, listener.fileno())
-
-    async def _accept(self, listener: socket.socket, door: Door) -> None:
-        listener.setblocking(False)
-        logged_at = -math.inf
-        while True:
-            try:
-                sock, address = listener.accept()
-            except BlockingIOError:
-                await anyio.wait_readable(listener)
-            except OSError as problem:
-                if anyio.current_time() > logged_at + _LOG_AGAIN_SECONDS:
-                    log.error("cannot accept a connection: %s", problem.strerror)
-                    logged_at = anyio.current_time()
-                await anyio.sleep(_EXHAUSTED_SECONDS)
-            else:
-                self._tasks.start_soon(self._serve, sock, peer_of(sock, address), door)
-                await anyio.lowlevel.checkpoint()
-
-    async def _serve(self, sock: socket.socket, peer: Peer, door: Door) -> None:
-        watch_peer(sock)
-        session = Session(self.front, peer, door)
-        full = door.quota.why_full(peer.user)
-        await self._run(session, self._connect(sock, session), full)
-
-    def _connect(self, sock: socket.socket, session: Session) -> Connection:
-        return Connection(
-            sock,
-            frames.Decoder(session.door.limits, session.open_sink),
-            self._tasks,
-            self._buffer,
-            output_max=session.door.output_max,
-            budget=self._budget,
-            owner=session.peer.user,
-            frame_timeout=self.settings.frame_timeout_seconds,
-        )
-
-    async def _run(self, session: Session, connection: Connection, full: str | None = None) -> None:
-        """Serves a client to its end; `full`: why it is refused."""
-        door, peer = session.door, session.peer
-        self._connections.add(connection)
-        door.quota.add(peer.user, 1)
-        try:
-            if full is None:
-                await session.run(connection)
-            else:
-                failure = Failure(Code.BUSY, full, retry_after_ms=1000)
-                self.front.count_refusal(peer, failure)
-                connection.send(Error.TYPE, dump(error(failure)))
-            if connection.overflowed:
-                text = "cut off: it does not read its answers, or does not finish its events"
-                log.warning(text, extra={"fields": peer.log_fields})
-        except Exception:
-            # Our bug: it costs this client its connection, and other clients nothing.
-            log.exception("a connection failed", extra={"fields": peer.log_fields})
-        finally:
-            self._connections.remove(connection)
-            door.quota.add(peer.user, -1)
-            connection.close()
 
 
 async def _made_again(place: Place, mode: int) -> socket.socket:
