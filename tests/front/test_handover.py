@@ -256,9 +256,17 @@ async def _ends(user: User) -> bool:
     return b'"error"' in head
 
 
-async def test_full_store_is_no_hand_over_and_every_job_gets_an_error() -> None:
+@pytest.mark.parametrize("problem", [BrokenPipeError(), MemoryError()], ids=repr)
+async def test_failed_hand_over_gets_every_job_an_error(
+    problem: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise problem
+
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     theirs.close()
+    if not isinstance(problem, OSError):
+        monkeypatch.setattr(packets, "send", fail)
     async with users() as made:
         client = made.connect(ALICE)
         client.send("transcribe", {"job_id": "a", "audio": PCM}, SECOND)

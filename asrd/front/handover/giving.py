@@ -73,17 +73,21 @@ async def finish_short_jobs(front: Front) -> None:
 def give(front: Front, store: socket.socket) -> bool:
     """Hands everything over to the next front, at once: no code of this one may run afterwards.
     Returns False if that is impossible. Live streams end, since they are too much state."""
-    given = collect(front)
     try:
+        given = collect(front)
         packets.send(store, given.fds, given.state)
     except OSError as problem:
         log.error("cannot hand over to the next front: %s", problem.strerror)
-        # Their workers have been forgotten, and nothing starts any more.
-        for job in front.scheduler.unfinished():
-            front.cancel(job.request, RESTARTS)
-        return False
-    log.info("handed over: %d clients, %d jobs", given.clients, given.jobs)
-    return True
+    except Exception:
+        # Our bug, or no memory: it must not end the daemon before every job has an answer.
+        log.exception("cannot hand over to the next front")
+    else:
+        log.info("handed over: %d clients, %d jobs", given.clients, given.jobs)
+        return True
+    # Their workers have been forgotten, and nothing starts any more.
+    for job in front.scheduler.unfinished():
+        front.cancel(job.request, RESTARTS)
+    return False
 
 
 def collect(front: Front) -> Given:
