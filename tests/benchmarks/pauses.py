@@ -1,4 +1,4 @@
-"""What clients notice of restarts and of an upgrade, with the packages under a real systemd.
+"""Pauses that clients notice in restarts and an upgrade, with the packages under a real systemd.
 
     python -m tests.benchmarks.pauses [--model M] [--minutes N] [--suites S ...] [--workers N ...]
 
@@ -11,7 +11,6 @@ version. It fails unless each transcript is the undisturbed one.
 import contextlib
 import json
 import shutil
-import subprocess
 import tempfile
 import time
 import wave
@@ -23,6 +22,7 @@ from tests.benchmarks import measure
 from tests.support.raw import wait_for
 from tests.support.systemd import pauses
 from tests.support.systemd.building import builder, here
+from tests.support.systemd.debs import older
 from tests.support.systemd.nspawn import SUITES, booted
 from tests.support.systemd.service import INSIDER, Service, built, install
 
@@ -67,18 +67,8 @@ def _packages(suite: str) -> Iterator[Path]:
             debs = machine.debs
         found = Path(shutil.copytree(debs, directory / "found"))
         (found / "old").mkdir()
-        for deb in found.glob("*.deb"):
-            _rename_version(deb, found / "old" / deb.name, directory / "unpacked")
+        older(found, found / "old")
         yield found
-
-
-def _rename_version(deb: Path, old: Path, unpacked: Path) -> None:
-    subprocess.run(["dpkg-deb", "-R", deb, unpacked], check=True)
-    control = unpacked / "DEBIAN" / "control"
-    version = subprocess.check_output(["dpkg-deb", "-f", deb, "Version"], text=True).strip()
-    control.write_text(control.read_text().replace(version, f"0.0.{version}"))
-    subprocess.run(["dpkg-deb", "-Znone", "-b", unpacked, old], check=True, capture_output=True)
-    shutil.rmtree(unpacked)
 
 
 class Bench:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.paths import ROOT
 from tests.support.systemd.building import BUILD, PREPARE, Builder
+from tests.support.systemd.debs import OLD, contents, field, older, version_of
 from tests.support.systemd.nspawn import SUITES, Machine
 from tests.support.systemd.service import INSIDER, SAMPLE, TEXT, Service, install
 from tests.systemd.conftest import SETTINGS
@@ -17,7 +18,6 @@ from tests.systemd.conftest import SETTINGS
 pytestmark = pytest.mark.package
 each_release = pytest.mark.suites(*SUITES)
 
-OLD = "0.0.1"
 # Files of the system: accounts, caches, logs, systemd's state.
 SYSTEMS_OWN = re.compile(
     r"/(proc|sys|dev|run|tmp|home|root|srv|var/(log|lib/(dpkg|apt|systemd)|cache/(apt|debconf)))(/|$)"
@@ -32,20 +32,6 @@ def files(machine: Machine) -> set[str]:
 
 def apt(machine: Machine, *argv: str) -> str:
     return machine.run("apt-get", "--yes", "--quiet", *argv, timeout=120).stdout
-
-
-def field(deb: Path, name: str) -> str:
-    argv = ["dpkg-deb", "--field", str(deb), name]
-    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def version_of(deb: Path) -> str:
-    return field(deb, "Version")
-
-
-def contents(deb: Path) -> str:
-    argv = ["dpkg-deb", "--contents", str(deb)]
-    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 
 def assert_serves(service: Service, *sockets: str) -> None:
@@ -64,19 +50,8 @@ def assert_off(service: Service, *sockets: str) -> None:
 
 
 @pytest.fixture
-def older_debs(debs: Path, tmp_path: Path) -> Path:
-    """The same packages with an earlier version number."""
-    for deb in debs.glob("*.deb"):
-        tree = tmp_path / deb.stem
-        subprocess.run(["dpkg-deb", "--raw-extract", str(deb), str(tree)], check=True)
-        control = tree / "DEBIAN" / "control"
-        control.write_text(control.read_text().replace(version_of(deb), OLD))
-        for module in tree.glob("usr/lib/python3/dist-packages/asrd/version.py"):
-            module.write_text(f'__version__ = "{OLD}"\n')
-        argv = ["dpkg-deb", "--root-owner-group", "-Zzstd", "-z1", "--build"]
-        subprocess.run([*argv, str(tree), str(tmp_path)], check=True, capture_output=True)
-        shutil.rmtree(tree)
-    return tmp_path
+def older_debs(debs: Path, tmp_path: Path) -> list[Path]:
+    return older(debs, tmp_path)
 
 
 def test_debian_changelog_has_the_version_of_the_code() -> None:
@@ -176,12 +151,12 @@ def test_every_path_from_installation_to_purge(bare: Service, debs: Path) -> Non
 
 @each_release
 def test_upgrade_and_downgrade_under_load_lose_no_request(
-    bare: Service, debs: Path, older_debs: Path
+    bare: Service, debs: Path, older_debs: list[Path]
 ) -> None:
     machine = bare.machine
-    for deb in older_debs.glob("*.deb"):
+    for deb in older_debs:
         shutil.copy(deb, machine.root / "srv")
-    old_debs = [Path("/srv", deb.name) for deb in older_debs.glob("*.deb")]
+    old_debs = [Path("/srv", deb.name) for deb in older_debs]
     install(machine, *old_debs)
     machine.write("/etc/asrd/asrd.toml", SETTINGS)
     bare.systemctl("restart", "asrd.service")
