@@ -34,6 +34,12 @@ T = TypeVar("T")
 STATUS_SOCKET = str(Path(DEFAULT_SOCKET).with_name("status.sock"))
 # Together with the start of this program, a stuck daemon is reported within a second.
 _HEALTH_SECONDS = 0.5
+_COMPLETION_USE = """\
+The Debian package installs it for all three shells. Otherwise, for this user:
+  asrctl completion bash > ~/.local/share/bash-completion/completions/asrctl
+  asrctl completion zsh  > ~/.zfunc/_asrctl        # and in ~/.zshrc: fpath+=~/.zfunc
+  asrctl completion fish > ~/.config/fish/completions/asrctl.fish
+"""
 
 
 def status(args: argparse.Namespace) -> int:
@@ -104,6 +110,11 @@ def bench(args: argparse.Namespace) -> int:
     from asrd.asrctl.bench import run
 
     return run(args)
+
+
+def completion(args: argparse.Namespace) -> int:
+    show((Path(__file__).parent / "completions" / f"asrctl.{args.shell}").read_text())
+    return Exit.OK
 
 
 def _ask(args: argparse.Namespace, question: Callable[[Client], T]) -> T:
@@ -202,6 +213,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="clients at once in the second measurement (default: as many as workers, 2 at least)",
     )
     command(restart_workers, "restart the workers one after the other, so that the others serve")
+    completed = command(completion, "print the completion of asrctl for a shell")
+    completed.epilog = _COMPLETION_USE
+    completed.add_argument("shell", choices=("bash", "zsh", "fish"), metavar="bash|zsh|fish")
     examined = command(doctor, "find errors in the set-up, and print the commands that fix them")
     examined.add_argument("--json", action="store_true", help="the findings as JSON")
     return parser

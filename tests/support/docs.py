@@ -1,4 +1,4 @@
-"""`make docs`: writes the parts of the pages that repeat declarations.
+"""`make docs`: writes the parts of the pages that repeat declarations, and the completions.
 
 A generated part stands between two markers, the first of which names it:
 
@@ -24,6 +24,7 @@ from asrd.errors import Code, job_error_type
 from asrd.exitcodes import EXIT_CODES
 from asrd.settings import TABLES, WorkerSettings
 from asrd.wire import client_events, options, records, worker_events
+from tests.support.completions import completions
 from tests.support.declared import accepts, default
 from tests.support.paths import ROOT
 
@@ -235,6 +236,8 @@ def main() -> None:
             if text != page.read_text():
                 page.write_text(text)
                 print(f"wrote {page.relative_to(ROOT)}")
+        for file, text in completions().items():
+            file.write_text(text)
     except ValueError as error:
         sys.exit(str(error))
 
