@@ -132,7 +132,7 @@ class CrashedJob:
 
 
 @dataclass(frozen=True, slots=True)
-class _Crash:
+class Crash:
     time: str = field(_TEXT, "?")
     worker: str = field(_TEXT, "?")
     pid: int | None = field(_COUNT, None)
@@ -142,6 +142,18 @@ class _Crash:
     stderr: str | None = field(_TEXT, None)
     jobs: tuple[CrashedJob, ...] = field(sequence(nested(CrashedJob), 1000), ())
     other_jobs: int = field(_COUNT, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedJob:
+    job_id: str = field(_TEXT, "?")
+    user: str = field(_TEXT, "?")
+    worker: str | None = field(_TEXT, None)
+    age_ms: float = field(_NUMBER, 0.0)
+    work_ms: float = field(_NUMBER, 0.0)
+    attempts: int = field(_COUNT, 0)
+    audio_seconds_done: float = field(_NUMBER, 0.0)
+    audio_seconds: float | None = field(_NUMBER, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +178,8 @@ class Snapshot:
     histograms: _Histograms = field(nested(_Histograms), _Histograms())
     workers: tuple[Worker, ...] = field(sequence(nested(Worker), 10_000), ())
     # None from a front that does not know them, as its settings are wrong.
-    crashes: tuple[_Crash, ...] | None = field(sequence(nested(_Crash), 1000), None)
+    crashes: tuple[Crash, ...] | None = field(sequence(nested(Crash), 1000), None)
+    job_list: tuple[ListedJob, ...] = field(sequence(nested(ListedJob), 1000), ())
 
 
 def read_snapshot(data: Mapping[str, Any]) -> Snapshot:

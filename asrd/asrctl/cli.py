@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -13,15 +12,16 @@ from typing import Any, TypeVar
 from asrd import prometheus
 from asrd.asrctl import program
 from asrd.asrctl.arguments import add_arguments
+from asrd.asrctl.asking import ask
 from asrd.asrctl.doctor import doctor
 from asrd.asrctl.progress import can_redraw
 from asrd.asrctl.rolling import restart_workers
 from asrd.asrctl.spelling import Unsupported, translated
 from asrd.asrctl.streams import complain, mention, show
-from asrd.asrctl.table import crash_page, health_line, page
+from asrd.asrctl.table import crash_page, health_line, job_table, page
 from asrd.asrctl.transcribing import transcribe
 from asrd.client.client import Client
-from asrd.errors import AsrdError, ConnectionLost
+from asrd.errors import AsrdError
 from asrd.exitcodes import HEALTH, HEALTH_CODES, Exit
 from asrd.safe_text import escape, safe_json
 from asrd.settings import DEFAULT_SOCKET
@@ -30,8 +30,6 @@ from asrd.version import __version__
 
 T = TypeVar("T")
 
-# The public socket next to the default one: it answers only questions about the daemon's state.
-STATUS_SOCKET = str(Path(DEFAULT_SOCKET).with_name("status.sock"))
 # Together with the start of this program, a stuck daemon is reported within a second.
 _HEALTH_SECONDS = 0.5
 _COMPLETION_USE = """\
@@ -43,9 +41,11 @@ The Debian package installs it for all three shells. Otherwise, for this user:
 
 
 def status(args: argparse.Namespace) -> int:
-    data = _ask(args, lambda client: client.status(crashes=args.crashes))
+    data = _ask(args, lambda client: client.status(crashes=args.crashes, jobs=args.jobs))
     if args.json:
         show(safe_json(data, indent=2) + "\n")
+    elif args.jobs:
+        show("\n".join(job_table(read_snapshot(data).job_list)) + "\n")
     else:
         show((crash_page if args.crashes else page)(read_snapshot(data)))
     return Exit.OK
@@ -84,6 +84,13 @@ def watch(args: argparse.Namespace) -> int:
         return Exit.OK
 
 
+def top(args: argparse.Namespace) -> int:
+    # Only this command needs curses.
+    from asrd.asrctl.top import run
+
+    return run(args)
+
+
 def ping(args: argparse.Namespace) -> int:
     path, seconds = _ask(args, lambda client: (client.socket, client.ping()))
     mention(escape(f"{path} answered in {seconds * 1000:.2f} ms") + "\n")
@@ -118,20 +125,7 @@ def completion(args: argparse.Namespace) -> int:
 
 
 def _ask(args: argparse.Namespace, question: Callable[[Client], T]) -> T:
-    """Asks a question that the public status socket answers, too, for users outside the group."""
-    try:
-        with Client(args.socket) as client:
-            return question(client)
-    except ConnectionLost as error:
-        named = args.socket or os.environ.get("ASRD_SOCKET")
-        if named or not isinstance(error.__cause__, PermissionError):
-            raise
-        denied = error
-    try:
-        with Client(STATUS_SOCKET) as client:
-            return question(client)
-    except ConnectionLost:
-        raise denied from None
+    return ask(args.socket, question)
 
 
 def _seconds(text: str) -> float:
@@ -180,7 +174,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_arguments(command(transcribe, "turn recordings into text"))
     shown = command(status, "queue, workers, counts and timings")
     shown.add_argument("--json", action="store_true", help="the snapshot as the daemon sends it")
-    shown.add_argument("--crashes", action="store_true", help="the last 20 deaths of workers")
+    instead = shown.add_mutually_exclusive_group()
+    instead.add_argument("--crashes", action="store_true", help="the last 20 deaths of workers")
+    instead.add_argument("--jobs", action="store_true", help="your jobs; for root, all jobs")
     asked = command(health, "one line, and an exit code for monitoring")
     asked.epilog = HEALTH_CODES
     asked.add_argument(
@@ -196,10 +192,13 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="in OpenMetrics 1.0, which ends with # EOF",
     )
-    watched = command(watch, "repeat status until Ctrl-C")
-    watched.add_argument(
-        "--interval", type=_seconds, default=2.0, metavar="SECONDS", help="default: 2"
-    )
+    for repeat, text in (
+        (watch, "repeat status until Ctrl-C"),
+        (top, "show workers and jobs on the whole terminal, and end jobs"),
+    ):
+        command(repeat, text).add_argument(
+            "--interval", type=_seconds, default=2.0, metavar="SECONDS", help="default: 2"
+        )
     command(ping, "check that the daemon answers, and how fast")
     cancelled = command(cancel, "end a job, waiting or running")
     cancelled.add_argument("job_id", metavar="JOB", help="its id, for example from `asrctl status`")

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from asrd.asrctl.cells import cells, ljust
+from asrd.asrctl.progress import clock
 from asrd.safe_text import one_line
-from asrd.snapshot import Counts, CrashedJob, Job, Snapshot, Worker
+from asrd.snapshot import Counts, Crash, CrashedJob, Job, ListedJob, Snapshot, Worker
 
 _WORKER_COLUMNS = [
     *("WORKER", "STATE", "PID", "MODEL", "DEVICE", "COMPUTE", "THREADS"),
     *("JOBS", "AGE", "DONE", "RESTARTS", "LOAD", "LAST DEATH"),
 ]
+_JOB_COLUMNS = ["JOB", "USER", "WORKER", "AGE", "ATTEMPTS", "DONE", "SPEED"]
 _CRASH_COLUMNS = [
     *("TIME", "WORKER", "PID", "MODEL", "HOW"),
     *("JOB", "IN TURN", "TRACE", "ATTEMPT", "AUDIO"),
@@ -32,8 +34,40 @@ def health_line(snapshot: Snapshot) -> str:
 
 
 def page(snapshot: Snapshot) -> str:
-    blocks = [_head(snapshot), _totals(snapshot), _timings(snapshot), _workers(snapshot)]
+    blocks = [head(snapshot), totals(snapshot), _timings(snapshot), worker_table(snapshot)]
     return "\n\n".join("\n".join(block) for block in blocks) + "\n"
+
+
+def job_table(jobs: Sequence[ListedJob]) -> list[str]:
+    """Returns the names of the columns, and a line for each job."""
+    return aligned([_JOB_COLUMNS, *map(_job, jobs)]) if jobs else ["no jobs that you may see"]
+
+
+def _job(job: ListedJob) -> list[str]:
+    done = clock(job.audio_seconds_done)
+    if job.audio_seconds:
+        share = min(1.0, job.audio_seconds_done / job.audio_seconds)
+        done += f" of {clock(job.audio_seconds)}, {share:.0%}"
+    speed = 1000 * job.audio_seconds_done / job.work_ms if job.work_ms else 0.0
+    return _row(
+        [
+            job.job_id,
+            job.user,
+            job.worker or "waits",
+            duration(job.age_ms / 1000),
+            job.attempts,
+            done,
+            f"{speed:.1f}x" if speed else None,
+        ]
+    )
+
+
+def crash_lines(crashes: Sequence[Crash]) -> list[str]:
+    """Returns a line for each death of a worker, the last one first."""
+    return [
+        one_line(f"{crash.time} worker {crash.worker} died: {crash.exit or crash.noticed}")
+        for crash in reversed(crashes)
+    ]
 
 
 def crash_page(snapshot: Snapshot) -> str:
@@ -78,7 +112,7 @@ def duration(seconds: float) -> str:
     return f"{whole // size} {unit}" + (f" {rest} {small_unit}" if rest else "")
 
 
-def _head(snapshot: Snapshot) -> list[str]:
+def head(snapshot: Snapshot) -> list[str]:
     pid = "" if snapshot.pid is None else f" · pid {snapshot.pid}"
     title = f"asrd {snapshot.version} · {snapshot.state} · up {duration(snapshot.uptime_s)}{pid}"
     reasons = [
@@ -89,7 +123,7 @@ def _head(snapshot: Snapshot) -> list[str]:
     return [one_line(title), *(f"  ! {one_line(text)}" for text in [*snapshot.problems, *reasons])]
 
 
-def _totals(snapshot: Snapshot) -> list[str]:
+def totals(snapshot: Snapshot) -> list[str]:
     queue, jobs = snapshot.queue, snapshot.jobs
     oldest = f", the oldest for {duration(queue.oldest_wait_ms / 1000)}" if queue.depth else ""
     counts = [
@@ -115,7 +149,8 @@ def _timings(snapshot: Snapshot) -> list[str]:
     return aligned(rows)
 
 
-def _workers(snapshot: Snapshot) -> list[str]:
+def worker_table(snapshot: Snapshot) -> list[str]:
+    """Returns the names of the columns, and a line for each worker."""
     if not snapshot.workers:
         return ["no workers"]
     return aligned([_WORKER_COLUMNS, *map(_worker, snapshot.workers)])

@@ -98,13 +98,14 @@ class AsyncClient:
         """
         return AsyncLiveStream(self._here, chunks, options)
 
-    async def status(self, *, crashes: bool = False) -> dict[str, Any]:
+    async def status(self, *, crashes: bool = False, jobs: bool = False) -> dict[str, Any]:
         """Returns the daemon's snapshot (the `status` event of docs/protocol.md).
 
         Args:
             crashes: adds the last crashes of the workers.
+            jobs: adds the jobs that this user may see, one by one.
         """
-        status: dict[str, Any] = await self._ask("status", {"crashes": crashes})
+        status: dict[str, Any] = await self._ask("status", {"crashes": crashes, "jobs": jobs})
         return status
 
     async def describe(self) -> dict[str, Any]:

@@ -97,14 +97,17 @@ class Client(Closing):
         """
         return SegmentStream(self, audio, options, stream=True)
 
-    def status(self, *, crashes: bool = False, timeout: float = ANSWER_SECONDS) -> dict[str, Any]:
+    def status(
+        self, *, crashes: bool = False, jobs: bool = False, timeout: float = ANSWER_SECONDS
+    ) -> dict[str, Any]:
         """Returns the daemon's snapshot (the `status` event of docs/protocol.md).
 
         Args:
             crashes: adds the last crashes of the workers.
+            jobs: adds the jobs that this user may see, one by one.
             timeout: in seconds, as in the following methods.
         """
-        status: dict[str, Any] = self._ask("status", {"crashes": crashes}, timeout)
+        status: dict[str, Any] = self._ask("status", {"crashes": crashes, "jobs": jobs}, timeout)
         return status
 
     def describe(self, *, timeout: float = ANSWER_SECONDS) -> dict[str, Any]:

@@ -219,11 +219,8 @@ class Session:
                 self._status(event)
 
     def _status(self, event: StatusRequest) -> None:
-        answer = snapshot.snapshot(self._front, self.peer, anyio.current_time())
-        if event.crashes:
-            crashes = self._front.crashes
-            answer["crashes"] = [crash.as_data(self.peer, self.door.public) for crash in crashes]
-        self.send("status", answer)
+        now = anyio.current_time()
+        self.send("status", snapshot.answer(event, self._front, self.peer, self.door.public, now))
 
     def _transcribe(self, transcribe: Transcribe, frame: frames.Frame) -> None:
         self.knows_asrd |= not is_plain(transcribe)

@@ -113,6 +113,7 @@ class Ping:
 class StatusRequest:
     TYPE: ClassVar = "status"
     crashes: bool = field(flag, False)
+    jobs: bool = field(flag, False)
 
 
 # --- asrd to a client -------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from asrd.asrctl import cli
+from asrd.asrctl import asking
 from asrd.asrctl.cli import main
 from asrd.exitcodes import Exit
 from asrd.version import __version__
@@ -133,7 +133,7 @@ def test_public_socket_answers_users_outside_the_group(
         real(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", deny_the_main_one)
-    monkeypatch.setattr(cli, "STATUS_SOCKET", str(public))
+    monkeypatch.setattr(asking, "STATUS_SOCKET", str(public))
     monkeypatch.delenv("ASRD_SOCKET", raising=False)
     with FakeDaemon(public):
         assert main(["health"]) == Exit.OK

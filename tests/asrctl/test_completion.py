@@ -19,7 +19,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 """
 CASES = {
     ("tran",): {"transcribe"},
-    ("status", "--j"): {"--json"},
+    ("status", "--js"): {"--json"},
     ("transcribe", "--output"): {"--output", "--output-dir"},
     ("transcribe", "--format", "s"): {"srt"},
     ("transcribe", "--language", "d"): {"da", "de"},

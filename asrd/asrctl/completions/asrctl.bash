@@ -5,13 +5,14 @@
 #    source ~/.local/share/bash_completion/asrctl
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_asrctl_subparsers=(transcribe status health metrics watch ping cancel describe bench restart-workers completion doctor)
+_shtab_asrctl_subparsers=(transcribe status health metrics watch top ping cancel describe bench restart-workers completion doctor)
 
 _shtab_asrctl_transcribe_option_strings=(-h --help --socket --format -o --output --output-dir -r --recursive --watch --overwrite --language --task --model --initial-prompt --hotwords --prefix --word-timestamps --no-word-timestamps --clip-timestamps --include-tokens --audio-track --require-complete --timeout --job-id --trace-id --encoding --rate --channels --quiet --max-line-width --max-line-count --max-words-per-line --highlight-words --live --microphone --live-step-ms --final --end-of-speech-ms --beam-size --patience --best-of --length-penalty --repetition-penalty --no-repeat-ngram-size --temperature --compression-ratio-threshold --log-prob-threshold --logprob-threshold --no-speech-threshold --hallucination-silence-threshold --condition-on-previous-text --no-condition-on-previous-text --prompt-reset-on-temperature --suppress-blank --no-suppress-blank --suppress-tokens --without-timestamps --no-without-timestamps --max-initial-timestamp --prepend-punctuations --append-punctuations --max-new-tokens --chunk-length --multilingual --no-multilingual --languages --language-detection-threshold --language-detection-segments --vad-filter --no-vad-filter --vad-parameters --batch-size --window)
-_shtab_asrctl_status_option_strings=(-h --help --socket --json --crashes)
+_shtab_asrctl_status_option_strings=(-h --help --socket --json --crashes --jobs)
 _shtab_asrctl_health_option_strings=(-h --help --socket --timeout)
 _shtab_asrctl_metrics_option_strings=(-h --help --socket --openmetrics)
 _shtab_asrctl_watch_option_strings=(-h --help --socket --interval)
+_shtab_asrctl_top_option_strings=(-h --help --socket --interval)
 _shtab_asrctl_ping_option_strings=(-h --help --socket)
 _shtab_asrctl_cancel_option_strings=(-h --help --socket)
 _shtab_asrctl_describe_option_strings=(-h --help --socket)
@@ -31,6 +32,7 @@ _shtab_asrctl_status___socket_COMPGEN=_shtab_compgen_files
 _shtab_asrctl_health___socket_COMPGEN=_shtab_compgen_files
 _shtab_asrctl_metrics___socket_COMPGEN=_shtab_compgen_files
 _shtab_asrctl_watch___socket_COMPGEN=_shtab_compgen_files
+_shtab_asrctl_top___socket_COMPGEN=_shtab_compgen_files
 _shtab_asrctl_ping___socket_COMPGEN=_shtab_compgen_files
 _shtab_asrctl_cancel___socket_COMPGEN=_shtab_compgen_files
 _shtab_asrctl_describe___socket_COMPGEN=_shtab_compgen_files
@@ -47,7 +49,7 @@ _shtab_asrctl_transcribe___encoding_choices=(file pcm_s16le pcm_f32le)
 _shtab_asrctl_transcribe___final_choices=(live exact)
 _shtab_asrctl_transcribe___window_choices=(short full)
 _shtab_asrctl_completion_pos_0_choices=(bash zsh fish)
-_shtab_asrctl_pos_0_choices=(transcribe status health metrics watch ping cancel describe bench restart-workers completion doctor)
+_shtab_asrctl_pos_0_choices=(transcribe status health metrics watch top ping cancel describe bench restart-workers completion doctor)
 
 _shtab_asrctl_transcribe_pos_0_nargs='*'
 _shtab_asrctl_transcribe__h_nargs=0
@@ -77,6 +79,7 @@ _shtab_asrctl_status__h_nargs=0
 _shtab_asrctl_status___help_nargs=0
 _shtab_asrctl_status___json_nargs=0
 _shtab_asrctl_status___crashes_nargs=0
+_shtab_asrctl_status___jobs_nargs=0
 _shtab_asrctl_health__h_nargs=0
 _shtab_asrctl_health___help_nargs=0
 _shtab_asrctl_metrics__h_nargs=0
@@ -84,6 +87,8 @@ _shtab_asrctl_metrics___help_nargs=0
 _shtab_asrctl_metrics___openmetrics_nargs=0
 _shtab_asrctl_watch__h_nargs=0
 _shtab_asrctl_watch___help_nargs=0
+_shtab_asrctl_top__h_nargs=0
+_shtab_asrctl_top___help_nargs=0
 _shtab_asrctl_ping__h_nargs=0
 _shtab_asrctl_ping___help_nargs=0
 _shtab_asrctl_cancel__h_nargs=0

@@ -50,7 +50,7 @@ function _shtab_asrctl_using
   test "$_shtab_asrctl_cmdpath" = "$argv"
 end
 
-set -g _shtab_asrctl_commands transcribe status health metrics watch ping cancel describe bench restart-workers completion doctor
+set -g _shtab_asrctl_commands transcribe status health metrics watch top ping cancel describe bench restart-workers completion doctor
 set -g _shtab_asrctl_opts_with_value --append-punctuations --audio-track --batch-size --beam-size --best-of --channels --chunk-length --clients --clip-timestamps --compression-ratio-threshold --encoding --end-of-speech-ms --final --format --hallucination-silence-threshold --hotwords --initial-prompt --interval --job-id --language --language-detection-segments --language-detection-threshold --languages --length-penalty --live-step-ms --log-prob-threshold --logprob-threshold --max-initial-timestamp --max-line-count --max-line-width --max-new-tokens --max-words-per-line --microphone --model --no-repeat-ngram-size --no-speech-threshold --output --output-dir --patience --prefix --prepend-punctuations --prompt-reset-on-temperature --rate --repetition-penalty --socket --suppress-tokens --task --temperature --timeout --trace-id --vad-parameters --watch --window -o
 
 complete -c asrctl -e
@@ -130,6 +130,7 @@ complete -c asrctl -n '_shtab_asrctl_using status' -s h -l help -d 'show this he
 complete -c asrctl -n '_shtab_asrctl_using status' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'default: $ASRD_SOCKET, else /run/asrd/asrd.sock, else your own `asrd run`'"'"'s'
 complete -c asrctl -n '_shtab_asrctl_using status' -l json -d 'the snapshot as the daemon sends it'
 complete -c asrctl -n '_shtab_asrctl_using status' -l crashes -d 'the last 20 deaths of workers'
+complete -c asrctl -n '_shtab_asrctl_using status' -l jobs -d 'your jobs; for root, all jobs'
 complete -c asrctl -n '_shtab_asrctl_using; and test $_shtab_asrctl_npos -eq 0' -a health -d 'One line, and an exit code for monitoring.'
 complete -c asrctl -n '_shtab_asrctl_using health' -s h -l help -d 'show this help message and exit'
 complete -c asrctl -n '_shtab_asrctl_using health' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'default: $ASRD_SOCKET, else /run/asrd/asrd.sock, else your own `asrd run`'"'"'s'
@@ -142,6 +143,10 @@ complete -c asrctl -n '_shtab_asrctl_using; and test $_shtab_asrctl_npos -eq 0' 
 complete -c asrctl -n '_shtab_asrctl_using watch' -s h -l help -d 'show this help message and exit'
 complete -c asrctl -n '_shtab_asrctl_using watch' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'default: $ASRD_SOCKET, else /run/asrd/asrd.sock, else your own `asrd run`'"'"'s'
 complete -c asrctl -n '_shtab_asrctl_using watch' -l interval -x -d 'default: 2'
+complete -c asrctl -n '_shtab_asrctl_using; and test $_shtab_asrctl_npos -eq 0' -a top -d 'Show workers and jobs on the whole terminal, and end jobs.'
+complete -c asrctl -n '_shtab_asrctl_using top' -s h -l help -d 'show this help message and exit'
+complete -c asrctl -n '_shtab_asrctl_using top' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'default: $ASRD_SOCKET, else /run/asrd/asrd.sock, else your own `asrd run`'"'"'s'
+complete -c asrctl -n '_shtab_asrctl_using top' -l interval -x -d 'default: 2'
 complete -c asrctl -n '_shtab_asrctl_using; and test $_shtab_asrctl_npos -eq 0' -a ping -d 'Check that the daemon answers, and how fast.'
 complete -c asrctl -n '_shtab_asrctl_using ping' -s h -l help -d 'show this help message and exit'
 complete -c asrctl -n '_shtab_asrctl_using ping' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'default: $ASRD_SOCKET, else /run/asrd/asrd.sock, else your own `asrd run`'"'"'s'

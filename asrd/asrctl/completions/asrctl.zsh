@@ -20,6 +20,7 @@ _shtab_asrctl_commands() {
     ping:'Check that the daemon answers, and how fast.'
     restart-workers:'Restart the workers one after the other, so that the others serve.'
     status:'Queue, workers, counts and timings.'
+    top:'Show workers and jobs on the whole terminal, and end jobs.'
     transcribe:'Turn recordings into text.'
     watch:'Repeat status until Ctrl-C.'
   )
@@ -119,10 +120,20 @@ _shtab_asrctl_status_options=(
   "--socket[default\: \$ASRD_SOCKET, else \/run\/asrd\/asrd.sock, else your own \`asrd run\`\'s]:PATH:_files"
   "--json[the snapshot as the daemon sends it]"
   "--crashes[the last 20 deaths of workers]"
+  "--jobs[your jobs\; for root, all jobs]"
 )
 
 # guard to ensure default positional specs are added only once per session
 _shtab_asrctl_status_defaults_added=0
+
+_shtab_asrctl_top_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--socket[default\: \$ASRD_SOCKET, else \/run\/asrd\/asrd.sock, else your own \`asrd run\`\'s]:PATH:_files"
+  "--interval[default\: 2]:SECONDS:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_asrctl_top_defaults_added=0
 
 _shtab_asrctl_transcribe_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -233,6 +244,7 @@ _shtab_asrctl() {
         ping) _arguments -C -s $_shtab_asrctl_ping_options ;;
         restart-workers) _arguments -C -s $_shtab_asrctl_restart_workers_options ;;
         status) _arguments -C -s $_shtab_asrctl_status_options ;;
+        top) _arguments -C -s $_shtab_asrctl_top_options ;;
         transcribe) _arguments -C -s $_shtab_asrctl_transcribe_options ;;
         watch) _arguments -C -s $_shtab_asrctl_watch_options ;;
       esac

@@ -7,10 +7,12 @@ from typing import Any
 from asrd.front.doors import Door
 from asrd.front.front import Front
 from asrd.front.reporting import health
+from asrd.front.reporting.job_list import job_list
 from asrd.front.scheduling.job import Job
 from asrd.front.scheduling.workers import Worker, WorkerState
 from asrd.front.worker_connection import WorkerConnection
 from asrd.version import __version__
+from asrd.wire.client_events import StatusRequest
 from asrd.wire.peer import Peer
 
 # The name of the one program in `info`.
@@ -22,6 +24,18 @@ def shown_state(worker: Worker) -> str:
     if worker.state is WorkerState.READY and worker.jobs:
         return "busy"
     return worker.state.value
+
+
+def answer(
+    asked: StatusRequest, front: Front, peer: Peer, public: bool, now: float
+) -> dict[str, Any]:
+    """Returns the data of the `status` event that was asked for; `public`: see Door."""
+    found = snapshot(front, peer, now)
+    if asked.crashes:
+        found["crashes"] = [crash.as_data(peer, public) for crash in front.crashes]
+    if asked.jobs:
+        found["job_list"] = job_list(front.scheduler, peer, now)
+    return found
 
 
 def snapshot(front: Front, peer: Peer, now: float) -> dict[str, Any]:

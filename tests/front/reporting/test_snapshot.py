@@ -10,8 +10,9 @@ from wyoming.info import Info
 from asrd.errors import Cause
 from asrd.front.reporting import snapshot
 from asrd.front.scheduling.workers import WorkerState
-from asrd.snapshot import Snapshot
+from asrd.snapshot import ListedJob, Snapshot
 from asrd.version import __version__
+from asrd.wire.client_events import StatusRequest
 from asrd.wire.fields import parse
 from tests.support.reporting import ALICE, BOB, ROOT, crash, front, peer, submit, worker
 
@@ -197,3 +198,28 @@ def test_info_is_valid_wyoming() -> None:
     made = front("0")
     info = Info.from_event(Event("info", snapshot.info(made)))
     assert info.asr[0].models[0].languages == ["en", "de"]
+
+
+@pytest.mark.parametrize("uid", [ALICE, BOB, ROOT])
+def test_listed_jobs_are_those_that_the_peer_may_see(uid: int) -> None:
+    made = front("0")
+    submit(made, "runs", ALICE)
+    for job_id in ("waits", "waits, too"):
+        submit(made, job_id, BOB, at=102.0)
+    (job,) = made.scheduler.running()
+    made.scheduler.job_state("0", job.key, 2.0, 10.0, 25.0, 103.0)
+    asked = StatusRequest(jobs=True)
+    found = orjson.loads(orjson.dumps(snapshot.answer(asked, made, peer(uid), False, 103.5)))
+    mine = {ALICE: ["runs"], BOB: ["waits", "waits, too"], ROOT: ["runs", "waits", "waits, too"]}
+    assert [each["job_id"] for each in found["job_list"]] == mine[uid]
+    listed = parse(Snapshot, found).job_list
+    runs = ListedJob("runs", "user 1000", "0", 2500, 2000, 1, 10.0, 25.0)
+    waits = ListedJob("waits", "user 1001", None, 1500, 0, 0, 0.0, None)
+    assert [each for each in listed if each.job_id in ("runs", "waits")] == [
+        each for each in (runs, waits) if each.job_id in mine[uid]
+    ]
+
+
+def test_status_has_jobs_and_crashes_only_if_asked() -> None:
+    found = snapshot.answer(StatusRequest(), front("0"), peer(ROOT), False, 103.5)
+    assert found.keys() & {"job_list", "crashes"} == set()
