@@ -54,7 +54,7 @@ class Writer(ABC):
 class TextWriter(Writer):
     def _text(self, segments: Iterable[Segment]) -> str:
         return "".join(
-            f"{_label(segment.channel)}{transcript_line(segment.text)}\n"
+            f"{label(segment.channel)}{transcript_line(segment.text)}\n"
             for segment in sorted(segments, key=attrgetter("start"))
         )
 
@@ -99,7 +99,7 @@ class TsvWriter(Writer):
     def _text(self, segments: Iterable[Segment]) -> str:
         return "".join(
             f"{round(segment.start * 1000)}\t{round(segment.end * 1000)}\t"
-            f"{_label(segment.channel)}{transcript_line(segment.text)}\n"
+            f"{label(segment.channel)}{transcript_line(segment.text)}\n"
             for segment in sorted(segments, key=attrgetter("start"))
         )
 
@@ -113,7 +113,7 @@ class LrcWriter(Writer):
     def _line(segment: Segment) -> str:
         minutes, hundredths = divmod(round(segment.start * 100), 6000)
         seconds, hundredths = divmod(hundredths, 100)
-        text = _label(segment.channel) + transcript_line(segment.text)
+        text = label(segment.channel) + transcript_line(segment.text)
         return f"[{minutes:02}:{seconds:02}.{hundredths:02}]{text}\n"
 
 
@@ -192,7 +192,7 @@ class SrtWriter(Writer):
 
     def _cue(self, cue: _Shown) -> str:
         self._count += 1
-        text = _label(cue.channel) + cue.text
+        text = label(cue.channel) + cue.text
         return f"{self._count}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{text}\n\n"
 
 
@@ -226,7 +226,7 @@ def make_writer(format_: str, name: str, layout: Callable[[], Layout]) -> Writer
     return cls(name, layout) if issubclass(cls, SrtWriter) else cls(name)
 
 
-def _label(channel: int | None) -> str:
+def label(channel: int | None) -> str:
     """Returns the channel's label; people count from 1, the protocol counts from 0."""
     return "" if channel is None else f"[channel {channel + 1}] "
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from asrd.asrctl import colors
 from asrd.asrctl.options import add_engine_options, listed
 from asrd.asrctl.streams import complain
 from asrd.exitcodes import EXIT_CODES
@@ -43,6 +44,11 @@ def add_arguments(
         metavar="FORMAT[,FORMAT...]",
         help="txt (default), tsv, lrc, jsonl: a line per segment; json: a line per file; srt, vtt: "
         "subtitles; several, or all, with --output-dir",
+    )
+    add(
+        "--color",
+        action="store_true",
+        help="txt on a terminal: words that may be wrong are yellow, less likely ones red",
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
@@ -242,6 +248,8 @@ def _check_live_options(args: argparse.Namespace) -> None:
         error("--task detect is not possible with --live")
     if len(args.formats) > 1 or args.recursive:
         error("--live: writes one format of one recording")
+    if args.color:
+        error("--color: live text has no probabilities")
     args.files = args.files or [STDIN if args.microphone is None else MICROPHONE]
 
 
@@ -257,6 +265,8 @@ def _choose_layout(args: argparse.Namespace) -> Callable[[], Layout]:
         return Whole
     if ruled and args.word_timestamps is False:
         args.parser.error("--no-word-timestamps: the rules for lines need the times of words")
+    if args.color and args.word_timestamps is None and colors.wanted():
+        args.word_timestamps = True
     subtitles = set(SUBTITLES).intersection(args.formats)
     if ruled and not args.quiet:
         if not subtitles:

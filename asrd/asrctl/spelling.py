@@ -22,7 +22,6 @@ IGNORED = {
     "--model-dir": _WORKER,
     "--threads": _WORKER,
     "--pretty-json": "json is one line per file; `jq .` indents it",
-    "--print-colors": "the text has no colours",
 }
 _MICROPHONE = "use --microphone, see asrctl(1)"
 _SPEAKERS = "asrd does not know who speaks; see --channels split"
@@ -39,7 +38,7 @@ REFUSED = {
     "--live-input-device-sample-rate": _MICROPHONE,
 }
 _FLAGS = {"--highlight-words", "--include-tokens", "--live", "--quiet", "--require-complete"}
-_FLAGS |= {"--overwrite", "--recursive"}
+_FLAGS |= {"--color", "--overwrite", "--recursive"}
 _SWITCHES = {"--word-timestamps"} | {
     "--" + spec.name.replace("_", "-")
     for spec in dataclasses.fields(EngineOptions)
@@ -157,6 +156,8 @@ class _Reader:
                 raise Unsupported(f"{name}: {REFUSED[name]}")
         elif name in IGNORED and name not in self._own:
             self.notes.append(f"{name} is ignored: {IGNORED[name]}")
+        elif name == "--print-colors":
+            self._out += ["--color"] * (value.lower() == "true")
         elif name == "--temperature":
             self._temperature = value
         elif name == "--temperature-increment-on-fallback":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from asrd.asrctl import files
+from asrd.asrctl import colors, files
 from asrd.asrctl.arguments import STDIN, check_options
 from asrd.asrctl.files import Targets
 from asrd.asrctl.parallel import attempt_all, workers
@@ -154,7 +154,7 @@ def _transcribe(
             options["on_progress"] = bar.update
         try:
             if not targets:
-                writer = _writer(args.formats[0], name, args)
+                writer = _writer(args.formats[0], name, args, printed=True)
                 with client.stream(audio, **options) as stream:
                     return _print(stream, writer, bar)
             transcript = client.transcribe(audio, **options)
@@ -200,9 +200,12 @@ def _write(targets: Targets, name: str, transcript: Transcript, args: argparse.N
         files.write(target, _writer(format_, name, args).whole(transcript))
 
 
-def _writer(format_: str, name: str, args: argparse.Namespace) -> Writer:
+def _writer(format_: str, name: str, args: argparse.Namespace, printed: bool = False) -> Writer:
+    """`printed`: on stdout."""
     if args.task == "detect" and format_ == "txt":
         return LanguageWriter(name)
+    if args.color and format_ == "txt" and printed and colors.wanted():
+        return colors.ColorWriter(name)
     return make_writer(format_, name, args.layout)
 
 

@@ -7,7 +7,7 @@
 
 _shtab_asrctl_subparsers=(transcribe status health metrics watch top ping cancel describe bench restart-workers completion doctor)
 
-_shtab_asrctl_transcribe_option_strings=(-h --help --socket --format -o --output --output-dir -r --recursive --watch --overwrite --language --task --model --initial-prompt --hotwords --prefix --word-timestamps --no-word-timestamps --clip-timestamps --include-tokens --audio-track --require-complete --timeout --job-id --trace-id --encoding --rate --channels --quiet --max-line-width --max-line-count --max-words-per-line --highlight-words --live --microphone --live-step-ms --final --end-of-speech-ms --beam-size --patience --best-of --length-penalty --repetition-penalty --no-repeat-ngram-size --temperature --compression-ratio-threshold --log-prob-threshold --logprob-threshold --no-speech-threshold --hallucination-silence-threshold --condition-on-previous-text --no-condition-on-previous-text --prompt-reset-on-temperature --suppress-blank --no-suppress-blank --suppress-tokens --without-timestamps --no-without-timestamps --max-initial-timestamp --prepend-punctuations --append-punctuations --max-new-tokens --chunk-length --multilingual --no-multilingual --languages --language-detection-threshold --language-detection-segments --vad-filter --no-vad-filter --vad-parameters --batch-size --window)
+_shtab_asrctl_transcribe_option_strings=(-h --help --socket --format --color -o --output --output-dir -r --recursive --watch --overwrite --language --task --model --initial-prompt --hotwords --prefix --word-timestamps --no-word-timestamps --clip-timestamps --include-tokens --audio-track --require-complete --timeout --job-id --trace-id --encoding --rate --channels --quiet --max-line-width --max-line-count --max-words-per-line --highlight-words --live --microphone --live-step-ms --final --end-of-speech-ms --beam-size --patience --best-of --length-penalty --repetition-penalty --no-repeat-ngram-size --temperature --compression-ratio-threshold --log-prob-threshold --logprob-threshold --no-speech-threshold --hallucination-silence-threshold --condition-on-previous-text --no-condition-on-previous-text --prompt-reset-on-temperature --suppress-blank --no-suppress-blank --suppress-tokens --without-timestamps --no-without-timestamps --max-initial-timestamp --prepend-punctuations --append-punctuations --max-new-tokens --chunk-length --multilingual --no-multilingual --languages --language-detection-threshold --language-detection-segments --vad-filter --no-vad-filter --vad-parameters --batch-size --window)
 _shtab_asrctl_status_option_strings=(-h --help --socket --json --crashes --jobs)
 _shtab_asrctl_health_option_strings=(-h --help --socket --timeout)
 _shtab_asrctl_metrics_option_strings=(-h --help --socket --openmetrics)
@@ -54,6 +54,7 @@ _shtab_asrctl_pos_0_choices=(transcribe status health metrics watch top ping can
 _shtab_asrctl_transcribe_pos_0_nargs='*'
 _shtab_asrctl_transcribe__h_nargs=0
 _shtab_asrctl_transcribe___help_nargs=0
+_shtab_asrctl_transcribe___color_nargs=0
 _shtab_asrctl_transcribe__r_nargs=0
 _shtab_asrctl_transcribe___recursive_nargs=0
 _shtab_asrctl_transcribe___overwrite_nargs=0

@@ -139,6 +139,7 @@ _shtab_asrctl_transcribe_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--socket[default\: \$ASRD_SOCKET, else \/run\/asrd\/asrd.sock, else your own \`asrd run\`\'s]:PATH:_files"
   "--format[txt (default), tsv, lrc, jsonl\: a line per segment\; json\: a line per file\; srt, vtt\: subtitles\; several, or all, with --output-dir]:FORMAT[,FORMAT...]:(txt json srt vtt tsv lrc jsonl)"
+  "--color[txt on a terminal\: words that may be wrong are yellow, less likely ones red]"
   {-o,--output}"[write to this file instead of stdout]:FILE:_files"
   "--output-dir[a file for each recording and format]:DIR:_files -/"
   {-r,--recursive}"[FILE may be a folder\: all recordings in it\; --output-dir gets the same folders]"
