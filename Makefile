@@ -20,6 +20,9 @@ test: ## the tests, as in README.md
 coverage: ## the tests, with branch coverage and its bound
 	$(PYTHON) -m pytest --cov --cov-report=term-missing:skip-covered
 
+site: ## the pages of docs/ as a web site, in build/site
+	$(PYTHON) -m sphinx -q -W --keep-going docs build/site
+
 docs: ## write the parts of the pages that repeat declarations
 	$(PYTHON) -m tests.support.docs
 
@@ -43,4 +46,4 @@ fuzz: ## the fuzzers, short; ASRD_FUZZ_SECONDS=… for longer; needs the extra `
 bench: ## all tables of docs/performance.md, a quarter of an hour; needs the extra `bench`
 	$(PYTHON) -m tests.benchmarks --quick
 
-.PHONY: help check fmt test coverage docs deb pythons systemd soak fuzz bench
+.PHONY: help check fmt test coverage site docs deb pythons systemd soak fuzz bench
