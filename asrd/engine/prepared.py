@@ -257,7 +257,8 @@ def _raise_translated(error: BaseException) -> None:
 
 
 def make_segment(found: Any, seconds: float, include_tokens: bool = False) -> Segment:
-    """Returns faster-whisper's segment as plain data; no time is after `seconds`."""
+    """Returns faster-whisper's segment as plain data; it contains its words, and no time is after
+    `seconds`."""
     words = None
     if found.words is not None:
         words = tuple(
@@ -265,6 +266,9 @@ def make_segment(found: Any, seconds: float, include_tokens: bool = False) -> Se
             for word in found.words
         )
     start, end = _times(found, seconds)
+    if words:
+        # faster-whisper sometimes lets a first word begin before its segment.
+        start, end = min(start, words[0].start), max(end, words[-1].end)
     return Segment(
         id=found.id,
         start=start,

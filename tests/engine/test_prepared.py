@@ -54,3 +54,8 @@ def test_times_are_in_order_and_within_the_recording(
 
 def test_no_time_is_rounded_past_the_end() -> None:
     assert make_segment(found(0.0, 2.0), 1.0009).end == 1.0
+
+
+def test_segment_contains_its_words() -> None:
+    made = make_segment(found(28.72, 32.0, (28.66, 28.96), (31.0, 32.02)), 60.0)
+    assert (made.start, made.end) == (28.66, 32.02)

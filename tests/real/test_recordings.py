@@ -32,7 +32,9 @@ def test_speech_of_a_person(daemon: RealDaemon, clips: Clips) -> None:
     assert found.duration_ms == 11_000
     (segment,) = found.segments
     words = segment.words or ()
-    assert found.text == segment.text.strip() == JFK
+    # A comma may depend on how a processor rounds.
+    assert word_error_rate([(JFK, found.text)]) == 0
+    assert found.text == segment.text.strip()
     assert segment.text == "".join(word.word for word in words)
     assert (segment.start, segment.end) == (words[0].start, words[-1].end)
 
