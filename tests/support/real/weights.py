@@ -5,6 +5,7 @@ They come from $ASRD_TEST_MODELS (one directory for each model), or from a cache
 have the hash of the official conversion.
 """
 
+import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -24,17 +25,28 @@ class Missing(Exception):
 def directory(name: str) -> Path:
     """Returns the directory of a model whose files have the right hashes. Raises Missing."""
     given = os.environ.get("ASRD_TEST_MODELS")
-    path = Path(given) / name if given else _cache() / name
-    wrong = _wrong_files(path, name)
-    if wrong and given:
+    if not given:
+        return _cached(name)
+    path = Path(given) / name
+    if wrong := _wrong_files(path, name):
         raise Missing(f"ASRD_TEST_MODELS: {path} has no good {', '.join(wrong)}")
-    if wrong:
-        shutil.rmtree(path, ignore_errors=True)
-        try:
-            fetch_model(name, to=path)
-        except AsrdError as error:
-            where = "set ASRD_TEST_MODELS to a directory with the models"
-            raise Missing(f"{error}; {where}") from None
+    return path
+
+
+def _cached(name: str) -> Path:
+    cache = _cache()
+    cache.mkdir(parents=True, exist_ok=True)
+    path = cache / name
+    # Another process of the same run may fetch it at this moment.
+    with open(cache / "weights.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _wrong_files(path, name):
+            shutil.rmtree(path, ignore_errors=True)
+            try:
+                fetch_model(name, to=path)
+            except AsrdError as error:
+                where = "set ASRD_TEST_MODELS to a directory with the models"
+                raise Missing(f"{error}; {where}") from None
     return path
 
 
