@@ -108,6 +108,8 @@ class Server:
                     # The tasks of clients that were accepted last must begin before it.
                     await anyio.sleep(0)
                     self._hand_over()
+                    # That was impossible.
+                    self.front.go_on()
             await self._stop()
             tasks.cancel_scope.cancel()
         self._notifier.close()

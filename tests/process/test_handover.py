@@ -174,14 +174,19 @@ def test_stop_right_after_a_restart_answers_everybody(daemon: Daemon) -> None:
 @pytest.mark.parametrize("wrong", ["typo = 1", "status_socket = '/nowhere/status.sock'"])
 def test_wrong_settings_are_found_before_the_hand_over(daemon: Daemon, wrong: str) -> None:
     """The front drains: without a next one, its clients would wait for nothing."""
+    jobs = "abcde"
     with daemon.connect() as client:
-        client.start_long("a")
+        for job_id in jobs:
+            client.ask(job_id, minutes_of_speech(), stream=True)
+        until(client, "segment")
+        assert daemon.status()["queue"]["depth"] > 0
         (daemon.tmp / "asrd.toml").write_text(f"[front]\n{wrong}\n")
         daemon.process.send_signal(signal.SIGUSR2)
         wait_for("the drain", lambda: "no hand-over, since the next front" in daemon.log)
         # Corrected and sent again: the drain goes on.
         daemon.process.send_signal(signal.SIGUSR2)
-        client.transcript("a")
+        answered = [until(client, "transcript")[-1].data["job_id"] for _ in jobs]
+        assert sorted(answered) == [*jobs]
         assert client.at_end()
         (daemon.tmp / "asrd.toml").write_text(CONFIG)
     daemon.wait_until_serving()

@@ -60,11 +60,13 @@ class Given(NamedTuple):
 
 async def finish_short_jobs(front: Front) -> None:
     """Waits a moment for the short jobs that run, which would have to begin again, and for the rest
-    of live streams that have ended, whose text is not handed over. Clients are served meanwhile.
+    of live streams that have ended, whose text is not handed over. Clients are served meanwhile,
+    but no other job starts, only to begin again.
 
     So even a front that is restarted again and again has answers to give.
     """
     running = [job for job in front.scheduler.running() if not (job.long or job.step)]
+    front.scheduler.suspended = not any(_rests(front))
     with anyio.move_on_after(_SHORT_SECONDS):
         while any(not job.ended for job in running) or any(_rests(front)):
             await anyio.sleep(_LOOK_SECONDS)
