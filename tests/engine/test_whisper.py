@@ -60,9 +60,10 @@ def assert_same(engine: WhisperEngine, audio: Samples, **options: Any) -> None:
 
 def plain(segment: Any) -> tuple[Any, ...]:
     words = [(word.word, ms(word.start), ms(word.end)) for word in segment.words or ()]
-    # faster-whisper lets some first words begin before their segments.
+    # faster-whisper lets some words begin before their segments, or end after them.
     start = min([ms(segment.start), *(first for _, first, _ in words)])
-    return segment.id, segment.text, start, ms(segment.end), words
+    end = max([ms(segment.end), *(last for _, _, last in words)])
+    return segment.id, segment.text, start, end, words
 
 
 def ms(seconds: float) -> int:

@@ -119,8 +119,9 @@ class Units(Host):
         named = "s/^(.*systemd-private-).*(-asr.*service)-[^/]*/\\1\\2/"
         script = f'find "$@" | sed -E "{named}"'
         found = set(self._machine.output("sh", "-c", script, "sh", *places).splitlines())
-        # restart-backoff writes these around a worker's starts.
-        return found - {f"/run/asrd/backoff/{name}{end}" for name in "01" for end in ("", ".env")}
+        # The front keeps the first one; restart-backoff writes the others around a worker's starts.
+        kept = {"/run/asrd/front/crashes.json"}
+        return found - kept - {f"/run/asrd/backoff/{n}{end}" for n in "01" for end in ("", ".env")}
 
     def settings(self, worker: str) -> Path:
         return self._machine.root / f"etc/asrd/worker-{worker}.toml"

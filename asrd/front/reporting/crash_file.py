@@ -62,10 +62,13 @@ class _File:
 class CrashFile:
     def __init__(self, path: str) -> None:
         self._path = Path(path)
+        self._new = self._path.with_suffix(".new")
 
     def read(self, now: float) -> list[Crash]:
         """Returns the crashes, oldest first. `now` is of the scheduler's clock, which starts again
         when the machine does, as /run does."""
+        # Of a front that was killed while it wrote.
+        self._remove_new()
         try:
             with self._path.open("rb") as file:
                 data = strict_json.loads(file.read(_SIZE_MAX))
@@ -80,12 +83,21 @@ class CrashFile:
     def write(self, crashes: Iterable[Crash]) -> None:
         """Replaces the file; does nothing where that is impossible, as on a full disk."""
         data = dump(_File(tuple(map(_record, crashes))))
-        new = self._path.with_suffix(".new")
-        with contextlib.suppress(OSError):
-            # Only for the front: the engine's last output may name files.
-            with open(new, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        try:
+            with open(self._new, "wb", opener=_open_own) as file:
                 file.write(strict_json.dumps(data))
-            new.replace(self._path)
+            self._new.replace(self._path)
+        except OSError:
+            self._remove_new()
+
+    def _remove_new(self) -> None:
+        with contextlib.suppress(OSError):
+            self._new.unlink()
+
+
+def _open_own(path: str, flags: int) -> int:
+    """Only for the front: the engine's last output may name files."""
+    return os.open(path, flags, 0o600)
 
 
 def _record(crash: Crash) -> _Record:

@@ -1,5 +1,6 @@
 """The history of crashes that one front leaves to the next."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -80,3 +81,22 @@ def test_directory_that_is_missing_keeps_nothing(
     crashes.add(crash())
     assert len(list(crashes)) == 1
     assert not caplog.records
+
+
+def test_failed_or_killed_write_leaves_the_last_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "crashes.json"
+    crashes = kept(path)
+    crashes.add(crash(50.0))
+    before = path.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    crashes.add(crash(51.0))
+    assert ([*tmp_path.iterdir()], path.read_bytes()) == ([path], before)
+    (tmp_path / "crashes.new").write_text("half")
+    assert len(list(kept(path))) == 1
+    assert [*tmp_path.iterdir()] == [path]

@@ -38,9 +38,10 @@ def text(segments: list[Segment]) -> str:
 
 def cues(segments: list[Segment] | tuple[Found, ...]) -> list[tuple[str, float, float]]:
     """Returns text, start and end of each segment, with its words inside: faster-whisper lets some
-    first words begin earlier."""
-    return [(each.text, round(_start(each), 2), round(each.end, 2)) for each in segments]
-
-
-def _start(segment: Segment | Found) -> float:
-    return min([segment.start, *(word.start for word in segment.words or ())])
+    begin earlier or end later."""
+    found = []
+    for each in segments:
+        cue = [each, *(each.words or ())]
+        start, end = min(part.start for part in cue), max(part.end for part in cue)
+        found.append((each.text, round(start, 2), round(end, 2)))
+    return found
