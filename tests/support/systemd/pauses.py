@@ -33,7 +33,8 @@ class Client:
     def __init__(self, path: str = SOCKET) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.connect(path)
-        self.decoder = frames.Decoder(frames.FrameLimits(data=frames.MAX_TRANSCRIPT_DATA))
+        limits = frames.FrameLimits(data=frames.MAX_TRANSCRIPT_DATA, strict=False)
+        self.decoder = frames.Decoder(limits)
 
     def send(self, kind: str, data: dict[str, Any], payload: bytes = b"") -> None:
         self.sock.sendall(frames.encode(kind, data, payload_length=len(payload)) + payload)
