@@ -267,7 +267,7 @@ def make_segment(found: Any, seconds: float, include_tokens: bool = False) -> Se
         )
     start, end = _times(found, seconds)
     if words:
-        # faster-whisper sometimes lets a first word begin before its segment.
+        # faster-whisper lets some words begin before their segments, or end after them.
         start, end = min(start, words[0].start), max(end, words[-1].end)
     return Segment(
         id=found.id,

@@ -319,6 +319,25 @@ async def test_short_job_that_runs_ends_before_the_hand_over() -> None:
         assert (job["job_id"], job["attempts"]) == ("waits", 0)
 
 
+async def test_rest_of_a_live_stream_that_ends_meanwhile_still_starts() -> None:
+    async with users() as made, anyio.create_task_group() as tasks:
+        client, worker = made.connect(ALICE), made.play_worker("1")
+        worker.send("hello", HELLO)
+        client.send("transcribe", {"job_id": "runs", "audio": PCM}, SECOND)
+        with contextlib.closing(await worker.event()) as job_event:
+            await client.expect("accepted")
+            tasks.start_soon(finish_short_jobs, made.front)
+            await anyio.sleep(0)
+            client.send("transcribe", {"job_id": "rest", "audio": PCM}, SECOND)
+            await client.expect("accepted")
+            (rest,) = made.front.scheduler.queue
+            rest.request.text = object()
+            worker.send("done", done(job_event.data["key"]))
+        with anyio.fail_after(0.9):
+            (await worker.event()).close()
+        rest.request.text = None
+
+
 def test_state_without_its_end_counts_for_nothing() -> None:
     """The front that ended could not store everything."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

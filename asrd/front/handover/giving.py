@@ -66,9 +66,12 @@ async def finish_short_jobs(front: Front) -> None:
     So even a front that is restarted again and again has answers to give.
     """
     running = [job for job in front.scheduler.running() if not (job.long or job.step)]
-    front.scheduler.suspended = not any(_rests(front))
+    front.scheduler.suspended = True
     with anyio.move_on_after(_SHORT_SECONDS):
-        while any(not job.ended for job in running) or any(_rests(front)):
+        while (rests := any(_rests(front))) or any(not job.ended for job in running):
+            if rests:
+                # It waits like any job, and its stream may have ended only now.
+                front.go_on()
             await anyio.sleep(_LOOK_SECONDS)
 
 
