@@ -11,10 +11,19 @@ from asrd.version import __version__
 if TYPE_CHECKING:
     from asrd.client.asyncclient import AsyncClient
     from asrd.client.client import Client
+    from asrd.client.speakers import Speakers, search_options
     from asrd.errors import WarningCode
     from asrd.wire.records import JobWarning
 
-__all__ = ["AsyncClient", "Client", "JobWarning", "WarningCode", "__version__"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "JobWarning",
+    "Speakers",
+    "WarningCode",
+    "__version__",
+    "search_options",
+]
 
 # Imported late: the front imports this package without the clients, and the blocking client works
 # without anyio.
@@ -22,7 +31,9 @@ _MODULES = {
     "AsyncClient": "asrd.client.asyncclient",
     "Client": "asrd.client.client",
     "JobWarning": "asrd.wire.records",
+    "Speakers": "asrd.client.speakers",
     "WarningCode": "asrd.errors",
+    "search_options": "asrd.client.speakers",
 }
 
 

@@ -9,7 +9,8 @@ lrc    lines of lyrics, each with its start
 jsonl  an object per segment, one on each line, with the `file` it is of
 
 If the channels of a recording are split, its segments are labelled, and written at the end in the
-order of their times: the channels may be transcribed in any order.
+order of their times: the channels may be transcribed in any order. Segments with a speaker are
+labelled, too.
 """
 
 import html
@@ -54,7 +55,7 @@ class Writer(ABC):
 class TextWriter(Writer):
     def _text(self, segments: Iterable[Segment]) -> str:
         return "".join(
-            f"{label(segment.channel)}{transcript_line(segment.text)}\n"
+            f"{label(segment)}{transcript_line(segment.text)}\n"
             for segment in sorted(segments, key=attrgetter("start"))
         )
 
@@ -99,7 +100,7 @@ class TsvWriter(Writer):
     def _text(self, segments: Iterable[Segment]) -> str:
         return "".join(
             f"{round(segment.start * 1000)}\t{round(segment.end * 1000)}\t"
-            f"{label(segment.channel)}{transcript_line(segment.text)}\n"
+            f"{label(segment)}{transcript_line(segment.text)}\n"
             for segment in sorted(segments, key=attrgetter("start"))
         )
 
@@ -113,7 +114,7 @@ class LrcWriter(Writer):
     def _line(segment: Segment) -> str:
         minutes, hundredths = divmod(round(segment.start * 100), 6000)
         seconds, hundredths = divmod(hundredths, 100)
-        text = label(segment.channel) + transcript_line(segment.text)
+        text = label(segment) + transcript_line(segment.text)
         return f"[{minutes:02}:{seconds:02}.{hundredths:02}]{text}\n"
 
 
@@ -123,7 +124,7 @@ class _Shown:
 
     start: int
     end: int
-    channel: int | None
+    voice: str
     text: str
 
 
@@ -154,7 +155,7 @@ class SrtWriter(Writer):
             own = [segment for segment in segments if segment.channel == channel]
             cues = [cue for segment in own for cue in layout.add(segment)]
             found += self._cues(channel, cues + layout.end())
-        return self._written(sorted(found, key=attrgetter("start", "channel")))
+        return self._written(sorted(found, key=attrgetter("start", "voice")))
 
     def _cues(self, channel: int | None, cues: Iterable[Cue]) -> list[_Shown]:
         found = []
@@ -163,7 +164,7 @@ class SrtWriter(Writer):
                 start = max(round(cue.start * 1000), self._last_end.get(channel, 0))
                 end = max(round(cue.end * 1000), start + 1)
                 self._last_end[channel] = end
-                found.append(_Shown(start, end, channel, text))
+                found.append(_Shown(start, end, _voice(channel, cue.speaker), text))
         return found
 
     def _lines(self, cue: Cue) -> str:
@@ -192,7 +193,7 @@ class SrtWriter(Writer):
 
     def _cue(self, cue: _Shown) -> str:
         self._count += 1
-        text = label(cue.channel) + cue.text
+        text = _bracketed(cue.voice) + cue.text
         return f"{self._count}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{text}\n\n"
 
 
@@ -203,7 +204,7 @@ class VttWriter(SrtWriter):
         return html.escape(line, quote=False)
 
     def _cue(self, cue: _Shown) -> str:
-        voice = "" if cue.channel is None else f"<v Channel {cue.channel + 1}>"
+        voice = f"<v {cue.voice.capitalize()}>" if cue.voice else ""
         times = f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}"
         return f"{times}\n{voice}{cue.text}\n\n"
 
@@ -226,9 +227,20 @@ def make_writer(format_: str, name: str, layout: Callable[[], Layout]) -> Writer
     return cls(name, layout) if issubclass(cls, SrtWriter) else cls(name)
 
 
-def label(channel: int | None) -> str:
-    """Returns the channel's label; people count from 1, the protocol counts from 0."""
-    return "" if channel is None else f"[channel {channel + 1}] "
+def label(segment: Segment) -> str:
+    """Returns the label of the segment's channel or speaker, empty without one."""
+    return _bracketed(_voice(segment.channel, segment.speaker))
+
+
+def _voice(channel: int | None, speaker: int | None) -> str:
+    """Returns the name of a voice; people count from 1, the protocol counts from 0."""
+    if channel is not None:
+        return f"channel {channel + 1}"
+    return "" if speaker is None else f"speaker {speaker + 1}"
+
+
+def _bracketed(voice: str) -> str:
+    return f"[{voice}] " if voice else ""
 
 
 def _clock(milliseconds: int, point: str) -> str:

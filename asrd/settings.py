@@ -257,6 +257,12 @@ class WorkerSettings(EngineOptions):
         help="Try the model on a known recording before the worker is ready and after a suspicious "
         "answer, and end if it gives wrong text.",
     )
+    speaker_threshold: float = field(
+        number(0.01, 2),
+        0.8,
+        help="Of a model that tells speakers apart: the cosine distance above which two voices are "
+        "two speakers.",
+    )
     spare: bool = field(
         flag,
         False,
@@ -290,7 +296,7 @@ class WorkerSettings(EngineOptions):
 # The names by which programs ask for OpenAI's models.
 _OPENAI_MODELS = (
     *("whisper-1", "gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe"),
-    *("gpt-4o-mini-transcribe-2025-12-15",),
+    *("gpt-4o-mini-transcribe-2025-12-15", "gpt-4o-transcribe-diarize"),
 )
 
 

@@ -106,6 +106,7 @@ class Worker:
     name: str = field(_TEXT, "?")
     state: str = field(_TEXT, "?")
     spare: bool = field(flag, False)
+    speakers: bool = field(flag, False)
     reason: str | None = field(_TEXT, None)
     pid: int | None = field(_COUNT, None)
     model: str | None = field(_TEXT, None)

@@ -36,12 +36,14 @@ _PAUSE, _LONG_PAUSE = 0.4, 1.5
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """A subtitle: the words of each line. `marked` is the number of the word that is spoken."""
+    """A subtitle: the words of each line. `marked` is the number of the word that is spoken,
+    `speaker` that of the speaker of all."""
 
     start: float
     end: float
     lines: tuple[tuple[str, ...], ...]
     marked: int | None = None
+    speaker: int | None = None
 
 
 class Layout(ABC):
@@ -58,7 +60,7 @@ class Layout(ABC):
 
 class Whole(Layout):
     def add(self, segment: Segment) -> list[Cue]:
-        return [Cue(segment.start, segment.end, ((segment.text,),))]
+        return [Cue(segment.start, segment.end, ((segment.text,),), speaker=segment.speaker)]
 
 
 class Readable(Layout):
@@ -103,7 +105,7 @@ class Rules:
 
 class WhisperRules(Layout):
     """With a width and a count, cues are filled regardless of segments, and end at a pause of
-    Whisper's 3 seconds. Otherwise each segment begins a cue."""
+    Whisper's 3 seconds. Otherwise each segment begins a cue. So does each speaker."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
@@ -127,6 +129,7 @@ class WhisperRules(Layout):
             last = word.start if self._last_start is None else self._last_start
             pause = self._joins and word.start - last > 3.0
             begins = not self._joins and index % chunk == 0 and bool(self._lines)
+            begins |= bool(self._lines) and word.speaker != self._lines[-1][-1].speaker
             self._last_start = word.start
             if self._lines and len(word.word) <= self._room and not pause and not begins:
                 self._lines[-1].append(word)
@@ -145,14 +148,15 @@ class WhisperRules(Layout):
         if not words:
             return
         texts = tuple(tuple(word.word for word in line) for line in lines)
+        speaker = words[0].speaker
         if not self._rules.highlight:
-            yield Cue(words[0].start, words[-1].end, texts)
+            yield Cue(words[0].start, words[-1].end, texts, speaker=speaker)
             return
         last = words[0].start
         for index, word in enumerate(words):
             if last != word.start:
-                yield Cue(last, word.start, texts)
-            yield Cue(word.start, word.end, texts, index)
+                yield Cue(last, word.start, texts, speaker=speaker)
+            yield Cue(word.start, word.end, texts, index, speaker)
             last = word.end
 
 
@@ -172,7 +176,7 @@ def words_of(segment: Segment) -> list[Word]:
         begin, done = done, done + len(piece)
         length = segment.end - segment.start
         start, end = (segment.start + length * at / letters for at in (begin, done))
-        words.append(Word(start, end, piece, 0.0))
+        words.append(Word(start, end, piece, 0.0, segment.speaker))
     return words
 
 
@@ -239,7 +243,8 @@ def _cue(part: list[Word]) -> Cue:
     # A single word may be wider than a line, or last long in the model's opinion.
     bounds = [0, *(_lines(part) or ()), len(part)]
     texts = tuple(tuple(word.word for word in part[a:b]) for a, b in pairwise(bounds))
-    return Cue(part[0].start, min(part[-1].end, part[0].start + LONGEST), texts)
+    end = min(part[-1].end, part[0].start + LONGEST)
+    return Cue(part[0].start, end, texts, speaker=part[0].speaker)
 
 
 def _lengthened(cue: Cue, limit: float) -> Cue:

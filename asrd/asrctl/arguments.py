@@ -136,6 +136,17 @@ def add_arguments(
         help="N: of raw samples (default: 1); split: transcribe each channel of a file by itself",
     )
     parser.set_defaults(split_channels=None)
+    add(
+        "--speakers",
+        action="store_true",
+        help="tell speakers apart; requires a worker with a model for that",
+    )
+    add(
+        "--num-speakers",
+        type=_positive,
+        metavar="N",
+        help="with --speakers: how many there are, if that is known",
+    )
     add("--quiet", action="store_true", help="no progress bar, no notices; warnings are printed")
     _add_line_rules(parser)
     _add_live(parser)
@@ -201,6 +212,7 @@ def check_options(args: argparse.Namespace) -> None:
     if args.watch is not None:
         _check_watch_options(args)
     _check_live_options(args)
+    _check_speakers(args)
     if args.task == "detect" and not {"txt", "json"}.issuperset(args.formats):
         args.parser.error("--task detect: the format must be txt or json")
     args.layout = _choose_layout(args)
@@ -251,6 +263,22 @@ def _check_live_options(args: argparse.Namespace) -> None:
     if args.color:
         error("--color: live text has no probabilities")
     args.files = args.files or [STDIN if args.microphone is None else MICROPHONE]
+
+
+def _check_speakers(args: argparse.Namespace) -> None:
+    args.speakers = args.speakers or args.num_speakers is not None
+    if not args.speakers:
+        return
+    for name, given in (
+        ("--live", args.live),
+        ("--task detect", args.task == "detect"),
+        ("--channels split", args.channels == SPLIT),
+    ):
+        if given:
+            args.parser.error(f"--speakers is not possible with {name}")
+    # A translation's words have no reliable times.
+    if args.word_timestamps is None and args.task != "translate":
+        args.word_timestamps = True
 
 
 def _choose_layout(args: argparse.Namespace) -> Callable[[], Layout]:

@@ -26,7 +26,7 @@ class ColorWriter(TextWriter):
 
     def _text(self, segments: Iterable[Segment]) -> str:
         return "".join(
-            f"{label(segment.channel)}{_coloured(segment)}\n"
+            f"{label(segment)}{_coloured(segment)}\n"
             for segment in sorted(segments, key=attrgetter("start"))
         )
 

@@ -16,7 +16,7 @@ MODELS = Path("/var/lib/asrd/models")
 # The directories that the worker's sandbox hides (ProtectHome=, PrivateTmp=).
 _HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
 # The files that the engine reads.
-_FILES = ("model.bin", "*.json", "vocabulary.txt")
+_FILES = ("model.bin", "*.json", "vocabulary.txt", "*.onnx")
 
 
 def models(host: Host) -> Iterator[Finding]:

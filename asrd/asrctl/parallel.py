@@ -12,13 +12,14 @@ _WORKING = ("ready", "busy")
 
 
 def workers(client: Client) -> int:
-    """Returns how many jobs the daemon runs at once; 1 if it does not answer: a job will show the
-    reason."""
+    """Returns how many transcripts the daemon makes at once; 1 if it does not answer: a job will
+    show the reason."""
     try:
         snapshot = read_snapshot(client.status())
     except (AsrdError, OSError):
         return 1
-    return max(1, sum(w.state in _WORKING and not w.spare for w in snapshot.workers))
+    writing = (w for w in snapshot.workers if not (w.spare or w.speakers))
+    return max(1, sum(worker.state in _WORKING for worker in writing))
 
 
 def attempt_all(attempt: Callable[[str], Exit], names: Iterable[str], count: int) -> list[Exit]:

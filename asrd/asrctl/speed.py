@@ -41,7 +41,7 @@ def _slow(host: Host, worker: Worker, threads: int, cores: int, workers: int) ->
     settings = WorkerSettings()
     with suppress(ConfigError):
         settings = load_worker(host.config, worker.name)
-    if worker.compute_type == "float32":
+    if worker.compute_type == "float32" and not worker.speakers:
         text = f"{name} computes in float32; int8 makes as few errors in about half the time"
         yield ok(f"{text} ({_BENCH})", _change(host, worker, "--compute-type int8"))
     # More threads than the default compete with nobody as long as there are cores for them.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from asrd.errors import AsrdError
 from asrd.wire.options import EngineOptions, VadParameters
 
-_RENAMED = {"-f": "--output-format", "-p": "--pretty-json"}
+_RENAMED = {"-f": "--output-format", "-p": "--pretty-json", "--speaker-num": "--num-speakers"}
 _WORKER = "the worker's settings decide that, see asrd.toml(5)"
 # Options without effect on the text; the others of these programs would change it.
 IGNORED = {
@@ -24,13 +24,10 @@ IGNORED = {
     "--pretty-json": "json is one line per file; `jq .` indents it",
 }
 _MICROPHONE = "use --microphone, see asrctl(1)"
-_SPEAKERS = "asrd does not know who speaks; see --channels split"
 REFUSED = {
     "--carry-initial-prompt": "asrd gives --initial-prompt to the first window only",
     "--model-directory": "--model names a model that a worker has loaded",
-    "--hf-token": _SPEAKERS,
-    "--speaker-name": _SPEAKERS,
-    "--speaker-num": _SPEAKERS,
+    "--speaker-name": "speakers are called `speaker 1` and so on",
     "--version": "goes before the command: asrctl --version",
     "--live-transcribe": _MICROPHONE,
     "--live-volume-threshold": _MICROPHONE,
@@ -38,7 +35,7 @@ REFUSED = {
     "--live-input-device-sample-rate": _MICROPHONE,
 }
 _FLAGS = {"--highlight-words", "--include-tokens", "--live", "--quiet", "--require-complete"}
-_FLAGS |= {"--color", "--overwrite", "--recursive"}
+_FLAGS |= {"--color", "--overwrite", "--recursive", "--speakers"}
 _SWITCHES = {"--word-timestamps"} | {
     "--" + spec.name.replace("_", "-")
     for spec in dataclasses.fields(EngineOptions)
@@ -156,6 +153,10 @@ class _Reader:
                 raise Unsupported(f"{name}: {REFUSED[name]}")
         elif name in IGNORED and name not in self._own:
             self.notes.append(f"{name} is ignored: {IGNORED[name]}")
+        elif name == "--hf-token":
+            # It switches speakers on there.
+            self._out.append("--speakers")
+            self.notes.append("--hf-token is ignored: the worker's model is on its machine")
         elif name == "--print-colors":
             self._out += ["--color"] * (value.lower() == "true")
         elif name == "--temperature":

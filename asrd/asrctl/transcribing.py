@@ -2,9 +2,11 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 from asrd.asrctl import colors, files
 from asrd.asrctl.arguments import STDIN, check_options
@@ -13,8 +15,10 @@ from asrd.asrctl.parallel import attempt_all, workers
 from asrd.asrctl.progress import ProgressBar
 from asrd.asrctl.streams import OutputLost, check_stdout, complain, open_stdin, show
 from asrd.asrctl.watching import watch
-from asrd.client.attempts import JobOptions, LiveOptions
+from asrd.client.attempts import AudioHint, JobOptions, LiveOptions
 from asrd.client.client import Client, SegmentStream
+from asrd.client.source import open_source
+from asrd.client.speakers import Speakers, options_after, search_options
 from asrd.errors import AsrdError, ConnectionLost
 from asrd.exitcodes import Exit, exit_code
 from asrd.formats import LanguageWriter, Writer, make_writer
@@ -147,8 +151,12 @@ def _transcribe(
     client: Client, shown: bool, name: str, targets: Targets, args: argparse.Namespace
 ) -> Transcript:
     options: Any = {key: vars(args)[key] for key in JobOptions.__annotations__ if key in args}
+    count = options.pop("num_speakers")
     version = files.version(name)
-    with open_stdin() if name == STDIN else open(name, "rb") as audio:
+    with _opened(name, twice=args.speakers) as audio:
+        speakers = None
+        if args.speakers:
+            speakers, options = _find_speakers(client, shown, name, audio, options, count)
         bar = ProgressBar(sys.stderr, name)
         if shown:
             options["on_progress"] = bar.update
@@ -156,15 +164,48 @@ def _transcribe(
             if not targets:
                 writer = _writer(args.formats[0], name, args, printed=True)
                 with client.stream(audio, **options) as stream:
-                    return _print(stream, writer, bar)
+                    return _print(stream, writer, bar, speakers)
             transcript = client.transcribe(audio, **options)
         finally:
             bar.clear()
+    if speakers is not None:
+        transcript = speakers.transcript(transcript)
     _write(targets, name, transcript, args)
     if files.version(name) not in (version, None):
         complain(f"{name}: changed while it was transcribed; its text is taken for an old one")
         files.outdate(targets)
     return transcript
+
+
+def _find_speakers(
+    client: Client, shown: bool, name: str, audio: BinaryIO, options: JobOptions, count: int | None
+) -> tuple[Speakers, JobOptions]:
+    """Returns the recording's speakers, and the options for what is left of the time."""
+    began = time.monotonic()
+    search = search_options(options, count)
+    bar = ProgressBar(sys.stderr, f"{name} (speakers)")
+    if shown:
+        search["on_progress"] = bar.update
+    try:
+        turns = client.transcribe(audio, **search).segments
+    finally:
+        bar.clear()
+    return Speakers(turns), options_after(options, time.monotonic() - began)
+
+
+@contextmanager
+def _opened(name: str, twice: bool) -> Iterator[BinaryIO]:
+    """Opens a recording; a pipe that is read `twice` is copied into memory. Raises OSError."""
+    with open_stdin() if name == STDIN else open(name, "rb") as audio:
+        if not twice or audio.seekable():
+            yield audio
+            return
+        with (
+            open_source(audio, AudioHint()).fd as fd,
+            open(fd.fileno(), "rb", closefd=False) as copy,
+        ):
+            copy.seek(0)
+            yield copy
 
 
 def _transcribe_live(name: str, targets: Targets, args: argparse.Namespace) -> Transcript:
@@ -209,12 +250,18 @@ def _writer(format_: str, name: str, args: argparse.Namespace, printed: bool = F
     return make_writer(format_, name, args.layout)
 
 
-def _print(stream: SegmentStream, writer: Writer, bar: ProgressBar) -> Transcript:
+def _print(
+    stream: SegmentStream, writer: Writer, bar: ProgressBar, speakers: Speakers | None
+) -> Transcript:
     header = writer.header
     for segment in stream:
         bar.clear()
-        show(header + writer.segment(segment))
+        parts = [segment] if speakers is None else speakers.label(segment)
+        show(header + "".join(map(writer.segment, parts)))
         header = ""
     bar.clear()
-    show(header + writer.end(stream.transcript))
-    return stream.transcript
+    transcript = stream.transcript
+    if speakers is not None:
+        transcript = speakers.transcript(transcript)
+    show(header + writer.end(transcript))
+    return transcript

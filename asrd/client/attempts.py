@@ -71,6 +71,7 @@ class CommonOptions(TypedDict, total=False):
     require_complete: bool | None
     split_channels: bool | None
     include_tokens: bool | None
+    num_speakers: int | None
     patience: float | None
     best_of: int | None
     length_penalty: float | None

@@ -28,8 +28,9 @@ _UNBATCHED = (
     "prompt_reset_on_temperature",
     "max_initial_timestamp",
 )
-# The options of the task `speech`. All others are about text.
+# The options of the tasks without text. All others are about text.
 _OF_SPEECH = {"task", "vad_filter", "vad_parameters", "audio_track", "require_complete"}
+_OF_SPEAKERS = {"task", "num_speakers", "audio_track", "require_complete"}
 
 
 def settle(asked: Options, merged: Options) -> Options:
@@ -39,6 +40,8 @@ def settle(asked: Options, merged: Options) -> Options:
     """
     if asked.task == "speech":
         return _settle_speech(asked, merged)
+    if asked.num_speakers is not None:
+        raise BadRequest("num_speakers: has an effect only with task speakers")
     settled = merged
     if asked.task == "detect":
         if asked.language:
@@ -65,12 +68,24 @@ def settle(asked: Options, merged: Options) -> Options:
     return settled
 
 
-def _settle_speech(asked: Options, merged: Options) -> Options:
+def settle_speakers(asked: Options) -> Options:
+    """Returns the options of a job for a worker that tells speakers apart. Raises BadRequest."""
+    if asked.task != "speakers":
+        raise BadRequest(f"task: {asked.task}: this worker does nothing but speakers")
+    _refuse_others(asked, _OF_SPEAKERS)
+    return asked
+
+
+def _refuse_others(asked: Options, possible: set[str]) -> None:
     for spec in fields(Options):
         value = getattr(asked, spec.name)
         # An explicit false asks for nothing.
-        if spec.name not in _OF_SPEECH and value not in (None, "") and value is not False:
-            raise BadRequest(f"{spec.name}: has no effect with task speech")
+        if spec.name not in possible and value not in (None, "") and value is not False:
+            raise BadRequest(f"{spec.name}: has no effect with task {asked.task}")
+
+
+def _settle_speech(asked: Options, merged: Options) -> Options:
+    _refuse_others(asked, _OF_SPEECH)
     if asked.vad_filter is False:
         raise BadRequest("vad_filter: false: is not possible with task speech")
     return replace(merged, language=None, vad_filter=True, batch_size=None)

@@ -23,8 +23,8 @@ Prepared = TypeVar("Prepared", bound=Closing)
 class Transcription:
     """The result of a job; `audio_seconds` is the length of its recording, silence included.
 
-    The task `speech` finds no language. Of a job that was resumed, `text` and `segments` are those
-    of this attempt alone.
+    The tasks `speech` and `speakers` find no language. Of a job that was resumed, `text` and
+    `segments` are those of this attempt alone.
     """
 
     text: str
@@ -43,6 +43,9 @@ class Engine(Protocol[Prepared]):
     languages: tuple[str, ...]
     translate: bool
     word_timestamps: bool
+    # The tasks `speech` and `speakers`.
+    speech: bool
+    speakers: bool
     device: str
     compute_type: str
     # Of one inference; 0 on a GPU.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from asrd.engine import speaker_files
 from asrd.errors import LoadError
 from asrd.wire.languages import NAMES
 
@@ -46,20 +47,26 @@ class _Weights(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Facts from a model's files. `word_timestamps` is true if it has alignment heads."""
+    """Facts from a model's files. `word_timestamps` is true if it has alignment heads. A model for
+    `speakers` tells them apart, and knows no language."""
 
     multilingual: bool
     word_timestamps: bool
     languages: tuple[str, ...] = ("en",)
+    speakers: bool = False
 
 
 def check(path: Path, alignment_heads: bool = True) -> Facts:
-    """Raises LoadError in one sentence if CTranslate2 could not load `path`, or would do harm.
+    """Raises LoadError in one sentence if CTranslate2 could not load `path`, or would do harm; or
+    if sherpa-onnx could not load it, for a directory with models of speakers.
 
     `alignment_heads=False` leaves out the check of the heads that word timestamps come from: the
     tests need a model that crashes.
     """
     try:
+        if speaker_files.is_for_speakers(path):
+            speaker_files.check(path)
+            return Facts(False, False, (), speakers=True)
         vocabulary = "vocabulary.json"
         if not (path / vocabulary).exists():
             vocabulary = "vocabulary.txt"

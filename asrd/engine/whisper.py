@@ -68,6 +68,9 @@ tqdm.tqdm.set_lock(threading.RLock())
 class WhisperEngine:
     """A loaded faster-whisper model. See asrd.engine.interface.Engine."""
 
+    speech = True
+    speakers = False
+
     def __init__(self, model: Any, settings: WorkerSettings, facts: Facts) -> None:
         self.model = settings.model or "demo"
         self.translate = facts.multilingual

@@ -37,14 +37,16 @@ class Announcements:
         waits = [-math.inf]
         for worker in self._workers.values():
             info = self._connections[worker.name].info
-            if worker.hopeful and not info.languages and info.found_at is not None:
+            known = info.languages or worker.skills.speakers
+            if worker.hopeful and not known and info.found_at is not None:
                 waits.append(info.found_at + _PATIENCE)
         return max(waits)
 
 
 def skills_of(event: Loading | Hello) -> Skills | None:
     """Returns the model's skills; None before the worker has looked at its files."""
-    if not event.languages:
+    if not event.languages and not event.speakers:
         return None
     languages = frozenset(event.languages)
-    return Skills(languages, event.translate, event.word_timestamps, event.speech)
+    words = event.word_timestamps
+    return Skills(languages, event.translate, words, event.speech, event.speakers)

@@ -278,7 +278,7 @@ class Front:
         now, work, length = anyio.current_time(), event.run_seconds, event.audio_seconds
         name, key = connection.name, event.key
         request = self._running(connection, key)
-        if request is not None and event.language is None and not request.job.needs.speech:
+        if request is not None and event.language is None and request.job.needs.text:
             raise Broken("done: language: is missing")
         self._perform(self.scheduler.job_done(name, key, event, now, work, length))
 

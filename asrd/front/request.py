@@ -201,6 +201,7 @@ def needs_of(model: str | None, options: Options) -> Needs:
         word_timestamps=bool(options.word_timestamps),
         multilingual=bool(options.multilingual),
         speech=options.task == "speech",
+        speakers=options.task == "speakers",
     )
 
 

@@ -27,6 +27,8 @@ def body(transcript: Transcript, wanted: Wanted) -> tuple[Any, str]:
     match wanted.format:
         case "verbose_json":
             return _verbose(transcript, wanted), "application/json"
+        case "diarized_json":
+            return _diarized(transcript, wanted), "application/json"
         case "text":
             return transcript.text + "\n", "text/plain"
         case "srt":
@@ -65,6 +67,34 @@ def _verbose(transcript: Transcript, wanted: Wanted) -> dict[str, Any]:
         ]
     found["usage"] = {"type": "duration", "seconds": found["duration"]}
     return found | _warnings(transcript)
+
+
+def _diarized(transcript: Transcript, wanted: Wanted) -> dict[str, Any]:
+    return {
+        "task": wanted.options.get("task", "transcribe"),
+        "duration": _seconds(transcript),
+        "text": transcript.text,
+        "segments": [_turn(segment) for segment in transcript.segments],
+        "usage": {"type": "duration", "seconds": _seconds(transcript)},
+        **_warnings(transcript),
+    }
+
+
+def _turn(segment: Segment) -> dict[str, Any]:
+    return {
+        "type": "transcript.text.segment",
+        "id": str(segment.id),
+        "start": segment.start,
+        "end": segment.end,
+        "text": segment.text,
+        "speaker": speaker_name(segment.speaker or 0),
+    }
+
+
+def speaker_name(number: int) -> str:
+    """Returns OpenAI's name of a speaker: A to Z, then AA, AB and so on."""
+    before, last = divmod(number, 26)
+    return (speaker_name(before - 1) if before else "") + chr(ord("A") + last)
 
 
 def _segment(segment: Segment) -> dict[str, Any]:
@@ -111,6 +141,8 @@ class Events:
         shown = ("start", "end", "text", "words", "channel", "language")
         found = {key: values[key] for key in shown if key in values}
         known = {} if self._duration is None else {"duration": self._duration}
+        if segment.speaker is not None:
+            found["speaker"] = speaker_name(segment.speaker)
         yield {"type": "transcript.text.segment", "id": str(segment.id), **found, **known}
 
     def done(self, transcript: Transcript) -> dict[str, Any]:
@@ -154,5 +186,6 @@ class Deltas(Events):
 
 
 def events_of(wanted: Wanted) -> Events:
-    """Returns the events that a stream consists of; only `verbose_json` has times."""
-    return Events(wanted.formats) if wanted.format == "verbose_json" else Deltas()
+    """Returns the events that a stream consists of; `json` and `text` have no times."""
+    timed = wanted.format in ("verbose_json", "diarized_json")
+    return Events(wanted.formats) if timed else Deltas()

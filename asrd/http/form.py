@@ -20,7 +20,7 @@ from asrd.http.names import NAME
 from asrd.wire.fields import number
 from asrd.wire.options import Options, VadParameters
 
-FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
+FORMATS = ("json", "text", "srt", "vtt", "verbose_json", "diarized_json")
 GRANULARITIES = ("word", "segment")
 # asrd's own options: those of a job, and of the client's library.
 _OWN: dict[str, Any] = {spec.name: spec.type for spec in fields(Options)}
@@ -30,8 +30,8 @@ _seconds = number(0.001, 24 * 3600)
 # The fields of OpenAI's for what no model here does.
 _UNSUPPORTED = {
     "include": "log probabilities of tokens are not available",
-    "known_speaker_names": "speakers are not told apart",
-    "known_speaker_references": "speakers are not told apart",
+    "known_speaker_names": "speakers are called A, B and so on",
+    "known_speaker_references": "speakers are called A, B and so on",
 }
 # The names of server_vad's numbers among the parameters of the VAD.
 _SERVER_VAD = {
@@ -47,7 +47,8 @@ _STRATEGY = {"type": str, "threshold": float, "prefix_padding_ms": int, "silence
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A request: the options of its job, and the form of the answer. `formats` are files that the
-    last event of a stream brings, `ignored` fields that nobody knows."""
+    last event of a stream brings, `ignored` fields that nobody knows. With `speakers`, the answer
+    tells who speaks."""
 
     options: JobOptions
     format: str
@@ -56,6 +57,8 @@ class Wanted:
     segments: bool
     formats: tuple[str, ...]
     ignored: tuple[str, ...]
+    speakers: bool = False
+    num_speakers: int | None = None
 
 
 @dataclass(slots=True)
@@ -70,19 +73,25 @@ def read_form(pairs: Sequence[tuple[str, str]], task: str, aliases: Mapping[str,
     for name, problem in _UNSUPPORTED.items():
         if found.list(name):
             raise bad_request(name, problem)
-    format_ = found.choice("response_format", (*FORMATS, "diarized_json")) or "json"
-    if format_ == "diarized_json":
-        raise bad_request("response_format", "speakers are not told apart: not diarized_json")
+    format_ = found.choice("response_format", FORMATS) or "json"
     stream = found.value("stream", bool) or False
     if not isinstance(stream, bool):
         raise bad_request("stream", "must be true or false")
     if stream and format_ in ("srt", "vtt"):
-        raise bad_request("stream", f"is for json, text and verbose_json, not {format_}")
+        raise bad_request(
+            "stream", f"is for json, text, verbose_json and diarized_json, not {format_}"
+        )
     granularities = found.list("timestamp_granularities")
     for name in granularities:
         if name not in GRANULARITIES:
             raise bad_request("timestamp_granularities", "must be word or segment")
     options = _options(found, task, aliases)
+    num_speakers = options.pop("num_speakers", None)
+    diarized = format_ == "diarized_json"
+    if num_speakers is not None and not diarized:
+        raise bad_request("num_speakers", "has an effect only with diarized_json")
+    if diarized and task == "transcribe":
+        options.setdefault("word_timestamps", True)
     words = "word" in granularities or bool(options.get("word_timestamps"))
     if format_ == "verbose_json":
         options["word_timestamps"] = words or None
@@ -90,7 +99,9 @@ def read_form(pairs: Sequence[tuple[str, str]], task: str, aliases: Mapping[str,
         options["include_tokens"] = True
     segments = "word" not in granularities or "segment" in granularities
     formats = _formats(found) if stream and format_ == "verbose_json" else ()
-    return Wanted(options, format_, stream, words, segments, formats, found.rest())
+    return Wanted(
+        options, format_, stream, words, segments, formats, found.rest(), diarized, num_speakers
+    )
 
 
 def _formats(found: "_Fields") -> tuple[str, ...]:

@@ -55,7 +55,8 @@ class Monitor:
             return "asrd-http has as many requests as it takes"
         if self._service.memory_full:
             return "the memory for recordings is full"
-        if not any(worker.state in _SERVING for worker in snapshot.workers):
+        writing = [worker for worker in snapshot.workers if not worker.speakers]
+        if not any(worker.state in _SERVING for worker in writing):
             return "no worker is ready"
         if snapshot.queue.depth >= snapshot.queue.max:
             return "the queue is full"

@@ -4,18 +4,21 @@ Each request has a connection of its own to the daemon. A client that hangs up, 
 job runs, ends that connection, and the daemon cancels the job.
 """
 
+import itertools
 import logging
 import os
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import anyio
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from asrd.client.asyncclient import AsyncSegmentStream
+from asrd.client.asyncclient import AsyncClient, AsyncSegmentStream
+from asrd.client.attempts import JobOptions
+from asrd.client.speakers import Speakers, options_after, search_options
 from asrd.errors import AsrdError
 from asrd.http import answers, sse, tracing
 from asrd.http.errors import response, unready
@@ -95,13 +98,30 @@ class Transcriptions:
         options = wanted.options | exchange.job_options
         async with self._service.client() as client:
             with open(upload.file.fileno(), "rb", buffering=0, closefd=False) as file:
+                speakers = None
+                if wanted.speakers:
+                    speakers, options = await _find_speakers(client, file, wanted, options)
                 if not wanted.stream:
-                    return _whole(*answers.body(await client.transcribe(file, **options), wanted))
+                    transcript = await client.transcribe(file, **options)
+                    if speakers is not None:
+                        transcript = speakers.transcript(transcript)
+                    return _whole(*answers.body(transcript, wanted))
                 events = answers.events_of(wanted)
                 options["on_progress"] = events.progress
                 async with client.stream(file, **options) as segments:
-                    await exchange.stream(segments, events)
+                    await exchange.stream(segments, events, speakers)
                 return None
+
+
+async def _find_speakers(
+    client: AsyncClient, file: BinaryIO, wanted: Wanted, options: JobOptions
+) -> tuple[Speakers, JobOptions]:
+    """Returns the recording's speakers, and the options for what is left of the time. Raises
+    AsrdError."""
+    began = anyio.current_time()
+    search = search_options(options, wanted.num_speakers)
+    turns = (await client.transcribe(file, **search)).segments
+    return Speakers(turns), options_after(options, anyio.current_time() - began)
 
 
 def _whole(content: Any, media_type: str) -> Response:
@@ -171,12 +191,15 @@ class _Exchange:
         with anyio.fail_after(sse.READ_SECONDS):
             await answer(self.request.scope, self.request.receive, self._send)
 
-    async def stream(self, segments: AsyncSegmentStream, made: answers.Events) -> None:
+    async def stream(
+        self, segments: AsyncSegmentStream, made: answers.Events, speakers: Speakers | None
+    ) -> None:
         """Sends the events. Nothing is sent before the first text or the end, so that a
         refusal is still a status."""
         events = sse.EventStream(self._send, self._headers)
         async for segment in segments:
-            for event in made.add(segment):
+            parts = [segment] if speakers is None else speakers.label(segment)
+            for event in itertools.chain.from_iterable(map(made.add, parts)):
                 self._events = events
                 await events.send(event)
         self._events = events

@@ -24,6 +24,7 @@ from asrd.wire.languages import language, one_language
 
 # Whisper's prompt has 223 tokens: the engine cuts longer prompts.
 PROMPT_MAX = 4096
+SPEAKERS_MAX = 64
 _DAY = 24 * 3600
 _MINUTE_MS = 60_000
 
@@ -168,8 +169,9 @@ class EngineOptions:
 class Options(EngineOptions):
     """All options of a job.
 
-    asrd's own: `task` may be `detect` (only the language) or `speech` (only where there is speech:
-    a segment without text for each stretch of it). `audio_track` chooses a file's audio
+    asrd's own: `task` may be `detect` (only the language), `speech` (only where there is speech: a
+    segment without text for each stretch of it) or `speakers` (a segment without text for each turn
+    of a speaker; `num_speakers`, if their number is known). `audio_track` chooses a file's audio
     track by number among the audio tracks (from 0) or by language (`ger`, `de`). With
     `require_complete`, an incomplete recording is `bad-audio` instead of a warning.
     `split_channels` transcribes each channel separately. With `include_tokens`, segments carry
@@ -177,7 +179,9 @@ class Options(EngineOptions):
     """
 
     language: str | None = field(language, None)
-    task: str = field(choice("transcribe", "translate", "detect", "speech"), "transcribe")
+    task: str = field(
+        choice("transcribe", "translate", "detect", "speech", "speakers"), "transcribe"
+    )
     initial_prompt: str | None = field(string(PROMPT_MAX), None)
     prefix: str | None = field(line(PROMPT_MAX), None)
     hotwords: str | None = field(string(PROMPT_MAX), None)
@@ -187,3 +191,4 @@ class Options(EngineOptions):
     audio_track: int | str | None = field(either(integer(0, 1000), identifier(16), (str,)), None)
     require_complete: bool | None = field(flag, None)
     split_channels: bool | None = field(flag, None)
+    num_speakers: int | None = field(integer(1, SPEAKERS_MAX), None)

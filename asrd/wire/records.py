@@ -21,6 +21,7 @@ NAME_MAX = 256
 SENTENCE_MAX = 4096
 # A transcript's text. The limit of the data part is lower.
 TEXT_MAX = 1 << 26
+_SPEAKER_MAX = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +60,14 @@ class AudioFormat:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word: times in seconds from the start of the recording, probability 0 to 1."""
+    """A word: times in seconds from the start of the recording, probability 0 to 1. `speaker` is
+    that of its segment (asrd.client.speakers)."""
 
     start: float = field(number(0, WEEK_S))
     end: float = field(number(0, WEEK_S))
     word: str = field(string(SENTENCE_MAX))
     probability: float = field(number(0, 1.001))
+    speaker: int | None = field(integer(0, _SPEAKER_MAX), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,8 @@ class Segment:
 
     On request: `seek` is the start of its window in frames of 10 ms (of the speech alone with
     vad_filter), `tokens` are the model's numbers for its text and times. With `multilingual`,
-    `language` is that of its window.
+    `language` is that of its window. With the task `speakers`, `speaker` is the number of a speaker
+    of this recording, from 0 in the order of their first turns.
     """
 
     id: int = field(integer(0, 1 << 31))
@@ -89,6 +93,7 @@ class Segment:
     seek: int | None = field(integer(0, 1 << 31), None)
     tokens: tuple[int, ...] | None = field(sequence(integer(0, 1 << 20), 1 << 20), None)
     language: str | None = field(language, None)
+    speaker: int | None = field(integer(0, _SPEAKER_MAX), None)
 
 
 # The audio that Whisper hears at once.

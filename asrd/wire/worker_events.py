@@ -80,13 +80,15 @@ class Loading:
     translate: bool = field(flag, True)
     word_timestamps: bool = field(flag, True)
     speech: bool = field(flag, False)
+    speakers: bool = field(flag, False)
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
     """The model is loaded and warm: the worker takes jobs. `languages`, `translate` and
     `word_timestamps` are the model's skills, `speech` is the worker's: an older asrd does not know
-    that task. `spare`: in reserve for others with this model.
+    that task. A model for `speakers` tells them apart and does nothing else. `spare`: in reserve
+    for others with this model.
 
     `slots` jobs take turns; recordings may last `max_audio_seconds` (0: no limit of its own).
     `cpu_threads` of an inference on the CPU (0: it uses a GPU), and the `cores` that the process
@@ -107,6 +109,7 @@ class Hello:
     translate: bool = field(flag, True)
     word_timestamps: bool = field(flag, True)
     speech: bool = field(flag, False)
+    speakers: bool = field(flag, False)
     slots: int = field(integer(1, JOBS_MAX), 1)
     max_audio_seconds: float = field(number(0, WEEK_S), 0.0)
     cpu_threads: int = field(integer(0, 4096), 0)
@@ -160,8 +163,8 @@ class JobProgress:
 @dataclass(frozen=True, slots=True)
 class Done:
     """The end of a job. `text` and `segments` are those that no JobWindow had; the text is joined
-    as in those. `run_seconds` is the time of the job's own turns in this attempt. Only the task
-    `speech` finds no `language`."""
+    as in those. `run_seconds` is the time of the job's own turns in this attempt. Only the tasks
+    `speech` and `speakers` find no `language`."""
 
     TYPE: ClassVar = "done"
     key: int = field(integer(0, 1 << 53))

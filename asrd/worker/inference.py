@@ -123,7 +123,8 @@ class Inference:
         except LoadError as error:
             self._post(LoadFailed(_sentence(error), True, error.self_test))
         except ImportError as error:
-            reason = f"{error}: `pip install 'asrd[worker]'` brings what a worker needs"
+            extra = "speakers" if error.name == "sherpa_onnx" else "worker"
+            reason = f"{error}: `pip install 'asrd[{extra}]'` brings what a worker needs"
             self._post(LoadFailed(_sentence(reason), permanent=True))
         except Exception as error:
             log.exception("loading the model failed")
@@ -235,7 +236,8 @@ def _hello(engine: Engine[Any]) -> worker_events.Hello:
         languages=engine.languages,
         translate=engine.translate,
         word_timestamps=engine.word_timestamps,
-        speech=True,
+        speech=engine.speech,
+        speakers=engine.speakers,
         device=engine.device,
         compute_type=engine.compute_type,
         cpu_threads=engine.cpu_threads,

@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from asrd import cores, systemd
 from asrd.config import config_path, load_worker
 from asrd.engine import models
+from asrd.engine.model_check import Facts
 from asrd.errors import ConfigError, LoadError
 from asrd.exitcodes import EXIT_BROKEN, EXIT_CANNOT_LOAD
 from asrd.journal import setup_logging
@@ -31,15 +33,15 @@ from asrd.worker.stderr_capture import STORED, CapturedStderr, keep_real_stderr
 from asrd.worker.worker import Worker
 
 if TYPE_CHECKING:
-    from asrd.engine.whisper import WhisperEngine
+    from asrd.engine.interface import Engine
 
 # Gets the number of workers that share the cores.
-_Load: TypeAlias = "Callable[[int, Announce], WhisperEngine]"
+_Load: TypeAlias = "Callable[[int, Announce], Engine[Any]]"
 
 log = logging.getLogger(__name__)
 
 
-def _load_engine(settings: WorkerSettings, workers: int, announce: Announce) -> "WhisperEngine":
+def _load_engine(settings: WorkerSettings, workers: int, announce: Announce) -> "Engine[Any]":
     started = time.monotonic()
     settings = replace(settings, cpu_threads=settings.cpu_threads or cores.share(workers))
     path, facts = models.find(settings)
@@ -49,17 +51,11 @@ def _load_engine(settings: WorkerSettings, workers: int, announce: Announce) -> 
         languages=facts.languages,
         translate=facts.multilingual,
         word_timestamps=facts.word_timestamps,
-        speech=True,
+        speech=not facts.speakers,
+        speakers=facts.speakers,
     )
     announce(loading)
-    # Imported in the engine's thread: it takes a tenth of a second and pulls in C extensions. Most
-    # of that time the weights are being loaded already.
-    from asrd.engine.weights import Weights
-
-    weights = Weights(settings, path, facts)
-    from asrd.engine.whisper import load_engine
-
-    engine = load_engine(settings, weights)
+    engine = _load_speakers(settings, path) if facts.speakers else _load(settings, path, facts)
     engine.load_seconds = time.monotonic() - started
     # These objects stay: no collection needs to visit them.
     gc.freeze()
@@ -67,10 +63,27 @@ def _load_engine(settings: WorkerSettings, workers: int, announce: Announce) -> 
     return engine
 
 
+def _load(settings: WorkerSettings, path: Path, facts: Facts) -> "Engine[Any]":
+    # Imported in the engine's thread: it takes a tenth of a second and pulls in C extensions. Most
+    # of that time the weights are being loaded already.
+    from asrd.engine.weights import Weights
+
+    weights = Weights(settings, path, facts)
+    from asrd.engine.whisper import load_engine
+
+    return load_engine(settings, weights)
+
+
+def _load_speakers(settings: WorkerSettings, path: Path) -> "Engine[Any]":
+    from asrd.engine.speakers import load_engine
+
+    return load_engine(settings, path)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="asr-worker",
-        description="One isolated Faster Whisper worker, as systemd or `asrd run` starts it.",
+        description="One isolated worker with one model, as systemd or `asrd run` starts it.",
     )
     parser.add_argument("name", metavar="NAME", help="the worker's name, also in worker-NAME.toml")
     parser.add_argument("--config", metavar="FILE", help="the settings file (asrd.toml)")

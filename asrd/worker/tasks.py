@@ -11,6 +11,9 @@ from asrd.wire.worker_events import JobState, StartJob
 _LONG_PATIENCE, _SHORT_PATIENCE = 10.0, 120.0
 # A job with at most one window left is quick until it has had turns for so long.
 _QUICK_SECONDS = 5.0
+# sherpa-onnx reports nothing while it looks for speech in the whole recording, which takes 3 % of
+# its length on a core, more on a busy one. A job of the task `speakers` may be silent for so much.
+_SILENT_SHARE = 0.2
 
 
 class Cancelled(Exception):
@@ -53,6 +56,15 @@ class Task:
     def quick(self) -> bool:
         return not self.long and self._work[0] < _QUICK_SECONDS
 
+    @property
+    def silent_seconds(self) -> float:
+        """Returns how long the engine may take without a report because of what it does."""
+        return _SILENT_SHARE * (self.total or 0.0) if self._speakers else 0.0
+
+    @property
+    def _speakers(self) -> bool:
+        return self.job.options.task == "speakers"
+
     def cancel(self) -> None:
         """Ends the job after its turn."""
         self.cancelled_at = self.cancelled_at or time.monotonic()
@@ -65,11 +77,19 @@ class Task:
         """Raises Cancelled, Suspended."""
         if self.cancelled_at is not None:
             raise Cancelled
-        patience = _SHORT_PATIENCE
-        if self.long:
-            patience = 0.0 if at_checkpoint else _LONG_PATIENCE
+        patience = 0.0 if at_checkpoint and self.long else self._patience
         if self.suspended_at is not None and time.monotonic() - self.suspended_at >= patience:
             raise Suspended
+
+    @property
+    def _patience(self) -> float:
+        return _LONG_PATIENCE if self.long else _SHORT_PATIENCE
+
+    def ignores_suspension(self, now: float) -> bool:
+        """Returns True for a job that should have ended, and can't: sherpa-onnx can't be
+        stopped."""
+        suspended = self.suspended_at
+        return self._speakers and suspended is not None and now - suspended >= self._patience
 
     def pass_checkpoint(self) -> None:
         """The front has all segments so far. Raises Cancelled, Suspended."""

@@ -110,6 +110,8 @@ class Worker:
         if self._stopping:
             for task in self._tasks.values():
                 task.suspend()
+            if any(task.ignores_suspension(now) for task in self._tasks.values()):
+                return self._leave("stopping", EXIT_STOPPED)
         if self._tasks:
             return None
         if self._stopping:
@@ -174,10 +176,10 @@ class Worker:
         self._update_status(now)
 
     def _stalled(self, now: float) -> float:
-        """Returns the seconds that the turn has taken; 0 below `stall_seconds`."""
+        """Returns the seconds that the turn has taken; 0 while they are few."""
         task = self._inference.turns.current
         seconds = 0.0 if task is None else task.turn_seconds(now)
-        if task is None or seconds < self.settings.stall_seconds:
+        if task is None or seconds < max(self.settings.stall_seconds, task.silent_seconds):
             self._stalling = False
             return 0.0
         if not self._stalling:

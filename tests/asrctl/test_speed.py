@@ -63,6 +63,11 @@ def test_float32_takes_twice_the_time(host: FakeHost) -> None:
     assert advice(host)[0].fix == "asrd run --compute-type int8"
 
 
+def test_speakers_are_told_apart_in_float32(host: FakeHost) -> None:
+    (found,) = advice(host, compute_type="float32", speakers=True)
+    assert found.fix is None
+
+
 @pytest.mark.parametrize(
     ("threads", "text"),
     [(4, "about half as many requests as without competing"), (1, "two thirds of the time")],

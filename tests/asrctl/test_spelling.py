@@ -37,6 +37,7 @@ Capture = pytest.CaptureFixture[str]
         ("a.mp3 --output-dir out", "a.mp3 --output-dir out"),
         ("--live --output_dir out", "--live --output-dir out --overwrite"),
         ("--carry_initial_prompt False", ""),
+        ("--speaker_num 2 --speaker_num=3", "--num-speakers 2 --num-speakers=3"),
         ("-- --a_b True", "-- --a_b True"),
     ],
 )  # fmt: skip
@@ -51,11 +52,17 @@ def test_options_of_the_worker_are_ignored_with_a_note() -> None:
     assert translated(["--device", "cpu"], frozenset({"--device"})) == (["--device", "cpu"], [])
 
 
+def test_token_of_the_hub_asks_for_speakers() -> None:
+    found, [note] = translated(["--hf_token", "x", "a"])
+    assert found == ["--speakers", "a"]
+    assert note == "--hf-token is ignored: the worker's model is on its machine"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         "--carry_initial_prompt True",
-        "--speaker_num 2",
+        "--speaker_name Ann",
         "--version",
         "--word_timestamps=yes",
         "--logprob_threshold None",

@@ -52,6 +52,11 @@ def test_task_speech_is_a_need() -> None:
     assert needs == Needs(speech=True)
 
 
+def test_task_speakers_is_a_need() -> None:
+    needs = made(Transcribe(), options=Options(task="speakers", num_speakers=2)).job.needs
+    assert needs == Needs(speakers=True)
+
+
 def test_request_without_an_id_gets_a_fresh_one() -> None:
     request = made(Transcribe())
     assert re.fullmatch("[0-9a-f]{16}", request.job_id)

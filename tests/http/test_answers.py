@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.audio import (
     Transcription,
+    TranscriptionDiarized,
     TranscriptionTextDeltaEvent,
     TranscriptionTextDoneEvent,
     TranscriptionTextSegmentEvent,
@@ -54,6 +55,22 @@ def test_verbose_json_has_every_field_of_a_segment() -> None:
         **{"temperature": 0.2, "avg_logprob": -0.2, "compression_ratio": 1.0},
         "no_speech_prob": 0.02,
     }
+
+
+def test_diarized_json_has_a_speaker_for_each_segment() -> None:
+    segments = tuple(
+        dataclasses.replace(segment, speaker=number)
+        for segment, number in zip(SEGMENTS, (0, 27), strict=True)
+    )
+    transcript = dataclasses.replace(TRANSCRIPT, segments=segments)
+    found = TranscriptionDiarized.model_validate(
+        body(transcript, format_="diarized_json"), strict=True
+    )
+    assert (found.text, found.duration, found.task) == ("one yes no", 31.5, "transcribe")
+    assert [(each.id, each.speaker, each.text) for each in found.segments] == [
+        ("0", "A", " one yes"),
+        ("1", "AB", " no"),
+    ]
 
 
 def test_words_are_at_the_top_and_have_no_spaces() -> None:

@@ -143,8 +143,12 @@ def test_fields_that_nobody_knows_are_ignored_and_named() -> None:
     ("pairs", "param", "problem"),
     [
         ([("response_format", "xml")], "response_format", "must be one of json, text, srt"),
-        ([("response_format", "diarized_json")], "response_format", "speakers"),
-        ([("stream", "true"), ("response_format", "vtt")], "stream", "json, text and verbose_json"),
+        ([("num_speakers", "2")], "num_speakers", "only with diarized_json"),
+        (
+            [("stream", "true"), ("response_format", "vtt")],
+            "stream",
+            "json, text, verbose_json and diar",
+        ),
         ([("stream", "perhaps")], "stream", "must be true or false"),
         ([*STREAM, ("formats[]", "pdf")], "formats", "must be of txt, json, srt, vtt"),
         ([("timestamp_granularities[]", "words")], "timestamp_granularities", "word or segment"),
@@ -164,3 +168,14 @@ def test_wrong_field_is_named(pairs: list[tuple[str, str]], param: str, problem:
     with pytest.raises(HttpError, match=problem) as caught:
         read(*pairs)
     assert (caught.value.status, caught.value.param) == (400, param)
+
+
+def test_speakers_need_the_times_of_words() -> None:
+    found = read_form(
+        [("response_format", "diarized_json"), ("num_speakers", "2")], "transcribe", {}
+    )
+    assert (found.speakers, found.num_speakers) == (True, 2)
+    assert found.options == {"word_timestamps": True}
+    # A translation's words have no reliable times.
+    found = read_form([("response_format", "diarized_json")], "translate", {})
+    assert (found.speakers, found.options) == (True, {"task": "translate"})

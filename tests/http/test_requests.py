@@ -21,6 +21,7 @@ from tests.support.http import (
     whole,
 )
 from tests.support.raw import wait_for
+from tests.support.turns_of_speakers import CONVERSATION
 
 MIB = 1 << 20
 
@@ -70,6 +71,24 @@ def test_unknown_fields_are_named_in_a_header(program: HttpProgram, fake: FakeDa
     found = program.post(file(), field("seed", "1"), field("zügig\n", "2"))
     assert found.status == 200
     assert found.headers["x-ignored-fields"] == "seed, z\\xfcgig\\n"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_speakers_come_from_a_job_of_their_own(
+    program: HttpProgram, daemon: Path, stream: bool
+) -> None:
+    with FakeDaemon(daemon, CONVERSATION) as fake, official(program) as client:
+        create: Any = client.audio.transcriptions.create
+        audio = ("a.wav", b"speech")
+        options = {"response_format": "diarized_json", "extra_body": {"num_speakers": 2}}
+        found = create(model="whisper-1", file=audio, stream=stream, **options)
+        events = [e for e in found if e.type.endswith("segment")] if stream else found.segments
+    assert [(each.speaker, each.text) for each in events] == [("A", " one two"), ("B", " three")]
+    search, words = fake.jobs
+    assert search.audio == words.audio == b"speech"
+    assert (search.data["task"], search.data["num_speakers"]) == ("speakers", 2)
+    assert (words.data["word_timestamps"], "num_speakers" in words.data) == (True, False)
+    assert search.data["user"] == words.data["user"]
 
 
 # --- broken bodies --------------------------------------------------------------------------------
@@ -246,6 +265,11 @@ def test_models_are_those_of_the_workers_and_their_other_names(
         ({"workers": [{"name": "0", "state": "ready"}], "queue": {"max": 1}}, 200, "ready"),
         ({"workers": [{"name": "0", "state": "asleep"}], "queue": {"max": 1}}, 200, "ready"),
         ({"workers": [{"name": "0", "state": "loading"}]}, 503, "no worker is ready"),
+        (
+            {"workers": [{"name": "0", "state": "ready", "speakers": True}]},
+            503,
+            "no worker is ready",
+        ),
         (
             {"workers": [{"name": "0", "state": "busy"}], "queue": {"depth": 1, "max": 1}},
             503,

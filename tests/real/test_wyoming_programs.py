@@ -47,7 +47,7 @@ def door(
 
 def needs(*modules: str) -> pytest.MarkDecorator:
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"{missing}: pip install -e '.[wyoming]'")
+    return pytest.mark.skipif(bool(missing), reason=f"{missing}: pip install -e '.[real]'")
 
 
 def plain(text: str) -> str:

@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from asrd.engine.audio.reader import Samples
-from asrd.engine.interface import Transcription
+from asrd.engine.interface import Engine, Transcription
 from asrd.engine.whisper import WhisperEngine
 from asrd.settings import WorkerSettings
 from asrd.wire.fields import dump, parse
@@ -57,7 +57,7 @@ class Listener:
 
 
 def prepare(
-    engine: WhisperEngine,
+    engine: Engine[Any],
     fd: int,
     audio: AudioFormat,
     options: Options = GREEDY,
@@ -73,7 +73,7 @@ def prepare(
 
 
 def run_job(
-    engine: WhisperEngine, fd: int, audio: AudioFormat, options: Options = GREEDY, **job: Any
+    engine: Engine[Any], fd: int, audio: AudioFormat, options: Options = GREEDY, **job: Any
 ) -> Transcription:
     """The answer; `job` has the listener, the limit and the checkpoint of `prepare`."""
     on = job.get("listener") or Listener()
@@ -82,7 +82,7 @@ def run_job(
 
 
 def transcribe(
-    engine: WhisperEngine,
+    engine: Engine[Any],
     audio: Samples | bytes,
     options: Options = GREEDY,
     listener: Listener | None = None,

@@ -104,6 +104,21 @@ def answer(*texts: str) -> Behaviour:
     return behave
 
 
+def answer_with(*segments: dict[str, Any]) -> Behaviour:
+    """Answers with these segments, and sends them to a stream."""
+
+    def behave(peer: Peer, request: dict[str, Any]) -> None:
+        job_id = request["job_id"]
+        peer.send("accepted", job_id=job_id, queue_depth=0)
+        for index, each in enumerate(segments if request["stream"] else ()):
+            peer.send("segment", job_id=job_id, index=index, segment=each)
+        peer.open_jobs.discard(job_id)
+        text = "".join(each["text"] for each in segments).strip()
+        peer.send("transcript", **{**transcript(request, ()), "text": text, "segments": segments})
+
+    return behave
+
+
 def fail(code: str, text: str = "as asked", **more: Any) -> Behaviour:
     def behave(peer: Peer, request: dict[str, Any]) -> None:
         peer.open_jobs.discard(request["job_id"])

@@ -49,6 +49,7 @@ class FakeEngine:
     model, device, compute_type = "fake", "cpu", "int8"
     languages: tuple[str, ...] = ("en",)
     translate, word_timestamps = False, True
+    speech, speakers = True, False
     load_seconds = 0.0
     cpu_threads = 1
 

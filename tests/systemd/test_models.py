@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from asrd.demo import MODEL
+from asrd.demo import MODEL, SPEECH
 from tests.support.paths import ROOT
+from tests.support.real import speaker_models
+from tests.support.real.weights import Missing
 from tests.support.systemd.service import INSIDER, SAMPLE, TEXT, Service, install
 
 pytestmark = pytest.mark.package
@@ -61,3 +63,30 @@ def test_package_of_a_model_brings_it_and_takes_it_away(service: Service, tmp_pa
     machine.run("apt-get", "--yes", "--quiet", "purge", "asrd-model-words-2")
     assert not (machine.root / "usr/share/asrd/models").exists()
     (machine.root / "srv" / deb).unlink()
+
+
+def test_worker_for_speakers_is_set_up_as_documented(service: Service) -> None:
+    """The commands of docs/speakers.md."""
+    try:
+        models = speaker_models.directory()
+    except Missing as error:
+        pytest.fail(f"models of speakers: {error}", pytrace=False)
+    machine = service.machine
+    shutil.copytree(models, machine.root / "root" / "speakers")
+    shutil.copy(SPEECH, machine.root / "srv" / SPEECH.name)
+    machine.run("asrd", "add-model", "/root/speakers")
+    machine.write("/etc/asrd/worker-speakers.toml", 'model = "speakers"\n')
+    service.systemctl("enable", "--now", "asr-worker@speakers.socket")
+    try:
+        service.until_worker("ready", "speakers")
+        asked = ["asrctl", "transcribe", "--speakers", f"/srv/{SPEECH.name}"]
+        lines = machine.output(*asked, user=INSIDER).splitlines()
+        assert lines and all(line.startswith("[speaker 1] ") for line in lines)
+        # Text stays with the worker for text.
+        assert service.transcribe() == TEXT
+        assert service.status()["state"] == "ok"
+        assert machine.run("asrctl", "doctor").returncode == 0
+    finally:
+        service.systemctl("disable", "--now", "asr-worker@speakers.socket")
+        machine.run("rm", "-r", "/etc/asrd/worker-speakers.toml", "/var/lib/asrd/models/speakers")
+        machine.run("rm", "-r", "/root/speakers", f"/srv/{SPEECH.name}")

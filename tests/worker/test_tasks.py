@@ -11,6 +11,8 @@ from asrd.wire.worker_events import JobState, StartJob
 from asrd.worker import tasks
 from asrd.worker.tasks import Cancelled, Suspended, Task
 
+_NO_OPTIONS = Options()
+
 
 @dataclass
 class Clock:
@@ -27,9 +29,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def made(seconds: float, resume: Checkpoint | None = None) -> Task:
+def made(seconds: float, resume: Checkpoint | None = None, options: Options = _NO_OPTIONS) -> Task:
     size = int(32_000 * seconds)
-    job = StartJob(7, "a", AudioFormat("pcm_s16le"), Options(), size, resume=resume)
+    job = StartJob(7, "a", AudioFormat("pcm_s16le"), options, size, resume=resume)
     return Task(job, OwnedFd(-1))
 
 
@@ -84,6 +86,15 @@ def test_suspended_job_ends_at_its_checkpoint_or_soon(
         clock.now += 1
     with pytest.raises(Suspended):
         task.check(at_checkpoint)
+
+
+def test_search_for_speakers_is_silent_and_ignores_that_it_should_end(clock: Clock) -> None:
+    text, search = made(600), made(600, options=Options(task="speakers"))
+    assert (text.silent_seconds, search.silent_seconds) == (0.0, 120.0)
+    for task, ignores in ((text, False), (search, True)):
+        task.suspend()
+        assert not task.ignores_suspension(clock.now + 9)
+        assert task.ignores_suspension(clock.now + 10) is ignores
 
 
 def test_cancelled_job_has_an_answer_also_if_it_is_suspended(clock: Clock) -> None:

@@ -171,6 +171,22 @@ def test_stopping_worker_hands_long_jobs_back(tmp_path: Path) -> None:
     assert engine.steps == ["prepare a|b|c", "run a", "prepare x", "run x"]
 
 
+def test_stopping_worker_leaves_a_search_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asrd.worker.tasks._SHORT_PATIENCE", 0.1)
+    engine = FakeEngine("run a")
+    with FakeWorker(tmp_path, engine) as worker, worker.connect() as front:
+        answer(front, "hello")
+        send_job(front, "a|b|c", options={"task": "speakers"})
+        wait_for_step(engine, "run a")
+        worker.worker.stop()
+        # Without an answer: the front gives the job to another worker.
+        assert answer(front, "bye") == {"reason": "stopping"}
+        assert front.at_end()
+        assert worker.join() == EXIT_STOPPED
+
+
 def test_cancelled_job_that_goes_on_ends_the_worker(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

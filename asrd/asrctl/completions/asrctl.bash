@@ -7,7 +7,7 @@
 
 _shtab_asrctl_subparsers=(transcribe status health metrics watch top ping cancel describe bench restart-workers completion doctor)
 
-_shtab_asrctl_transcribe_option_strings=(-h --help --socket --format --color -o --output --output-dir -r --recursive --watch --overwrite --language --task --model --initial-prompt --hotwords --prefix --word-timestamps --no-word-timestamps --clip-timestamps --include-tokens --audio-track --require-complete --timeout --job-id --trace-id --encoding --rate --channels --quiet --max-line-width --max-line-count --max-words-per-line --highlight-words --live --microphone --live-step-ms --final --end-of-speech-ms --beam-size --patience --best-of --length-penalty --repetition-penalty --no-repeat-ngram-size --temperature --compression-ratio-threshold --log-prob-threshold --logprob-threshold --no-speech-threshold --hallucination-silence-threshold --condition-on-previous-text --no-condition-on-previous-text --prompt-reset-on-temperature --suppress-blank --no-suppress-blank --suppress-tokens --without-timestamps --no-without-timestamps --max-initial-timestamp --prepend-punctuations --append-punctuations --max-new-tokens --chunk-length --multilingual --no-multilingual --languages --language-detection-threshold --language-detection-segments --vad-filter --no-vad-filter --vad-parameters --batch-size --window)
+_shtab_asrctl_transcribe_option_strings=(-h --help --socket --format --color -o --output --output-dir -r --recursive --watch --overwrite --language --task --model --initial-prompt --hotwords --prefix --word-timestamps --no-word-timestamps --clip-timestamps --include-tokens --audio-track --require-complete --timeout --job-id --trace-id --encoding --rate --channels --speakers --num-speakers --quiet --max-line-width --max-line-count --max-words-per-line --highlight-words --live --microphone --live-step-ms --final --end-of-speech-ms --beam-size --patience --best-of --length-penalty --repetition-penalty --no-repeat-ngram-size --temperature --compression-ratio-threshold --log-prob-threshold --logprob-threshold --no-speech-threshold --hallucination-silence-threshold --condition-on-previous-text --no-condition-on-previous-text --prompt-reset-on-temperature --suppress-blank --no-suppress-blank --suppress-tokens --without-timestamps --no-without-timestamps --max-initial-timestamp --prepend-punctuations --append-punctuations --max-new-tokens --chunk-length --multilingual --no-multilingual --languages --language-detection-threshold --language-detection-segments --vad-filter --no-vad-filter --vad-parameters --batch-size --window)
 _shtab_asrctl_status_option_strings=(-h --help --socket --json --crashes --jobs)
 _shtab_asrctl_health_option_strings=(-h --help --socket --timeout)
 _shtab_asrctl_metrics_option_strings=(-h --help --socket --openmetrics)
@@ -62,6 +62,7 @@ _shtab_asrctl_transcribe___word_timestamps_nargs=0
 _shtab_asrctl_transcribe___no_word_timestamps_nargs=0
 _shtab_asrctl_transcribe___include_tokens_nargs=0
 _shtab_asrctl_transcribe___require_complete_nargs=0
+_shtab_asrctl_transcribe___speakers_nargs=0
 _shtab_asrctl_transcribe___quiet_nargs=0
 _shtab_asrctl_transcribe___highlight_words_nargs=0
 _shtab_asrctl_transcribe___live_nargs=0

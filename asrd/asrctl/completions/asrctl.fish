@@ -51,7 +51,7 @@ function _shtab_asrctl_using
 end
 
 set -g _shtab_asrctl_commands transcribe status health metrics watch top ping cancel describe bench restart-workers completion doctor
-set -g _shtab_asrctl_opts_with_value --append-punctuations --audio-track --batch-size --beam-size --best-of --channels --chunk-length --clients --clip-timestamps --compression-ratio-threshold --encoding --end-of-speech-ms --final --format --hallucination-silence-threshold --hotwords --initial-prompt --interval --job-id --language --language-detection-segments --language-detection-threshold --languages --length-penalty --live-step-ms --log-prob-threshold --logprob-threshold --max-initial-timestamp --max-line-count --max-line-width --max-new-tokens --max-words-per-line --microphone --model --no-repeat-ngram-size --no-speech-threshold --output --output-dir --patience --prefix --prepend-punctuations --prompt-reset-on-temperature --rate --repetition-penalty --socket --suppress-tokens --task --temperature --timeout --trace-id --vad-parameters --watch --window -o
+set -g _shtab_asrctl_opts_with_value --append-punctuations --audio-track --batch-size --beam-size --best-of --channels --chunk-length --clients --clip-timestamps --compression-ratio-threshold --encoding --end-of-speech-ms --final --format --hallucination-silence-threshold --hotwords --initial-prompt --interval --job-id --language --language-detection-segments --language-detection-threshold --languages --length-penalty --live-step-ms --log-prob-threshold --logprob-threshold --max-initial-timestamp --max-line-count --max-line-width --max-new-tokens --max-words-per-line --microphone --model --no-repeat-ngram-size --no-speech-threshold --num-speakers --output --output-dir --patience --prefix --prepend-punctuations --prompt-reset-on-temperature --rate --repetition-penalty --socket --suppress-tokens --task --temperature --timeout --trace-id --vad-parameters --watch --window -o
 
 complete -c asrctl -e
 complete -c asrctl -f
@@ -86,6 +86,8 @@ complete -c asrctl -n '_shtab_asrctl_using transcribe' -l trace-id -x -d 'appear
 complete -c asrctl -n '_shtab_asrctl_using transcribe' -l encoding -xka "file pcm_s16le pcm_f32le" -d 'raw samples instead of a container (file, the default)'
 complete -c asrctl -n '_shtab_asrctl_using transcribe' -l rate -x -d 'of raw samples (default: 16000)'
 complete -c asrctl -n '_shtab_asrctl_using transcribe' -l channels -x -d 'N: of raw samples (default: 1); split: transcribe each channel of a file by itself'
+complete -c asrctl -n '_shtab_asrctl_using transcribe' -l speakers -d 'tell speakers apart; requires a worker with a model for that'
+complete -c asrctl -n '_shtab_asrctl_using transcribe' -l num-speakers -x -d 'with --speakers: how many there are, if that is known'
 complete -c asrctl -n '_shtab_asrctl_using transcribe' -l quiet -d 'no progress bar, no notices; warnings are printed'
 complete -c asrctl -n '_shtab_asrctl_using transcribe' -l max-line-width -x -d 'characters in a line'
 complete -c asrctl -n '_shtab_asrctl_using transcribe' -l max-line-count -x -d 'lines in a cue; with --max-line-width, cues go on past the end of a segment'

@@ -162,6 +162,8 @@ _shtab_asrctl_transcribe_options=(
   "--encoding[raw samples instead of a container (file, the default)]:encoding:(file pcm_s16le pcm_f32le)"
   "--rate[of raw samples (default\: 16000)]:HZ:"
   "--channels[N\: of raw samples (default\: 1)\; split\: transcribe each channel of a file by itself]:N|split:"
+  "--speakers[tell speakers apart\; requires a worker with a model for that]"
+  "--num-speakers[with --speakers\: how many there are, if that is known]:N:"
   "--quiet[no progress bar, no notices\; warnings are printed]"
   "--max-line-width[characters in a line]:N:"
   "--max-line-count[lines in a cue\; with --max-line-width, cues go on past the end of a segment]:N:"

@@ -9,8 +9,8 @@ from typing import IO
 from asrd.errors import AsrdError
 
 _MIB = 1 << 20
-# The files that faster-whisper reads, with the largest size that is copied. The largest official
-# model has 3.1 GB; one in float32 has twice that.
+# The files that faster-whisper and sherpa-onnx read, with the largest size that is copied. The
+# largest official model has 3.1 GB; one in float32 has twice that.
 LARGEST = {
     "config.json": _MIB,
     "preprocessor_config.json": _MIB,
@@ -18,6 +18,8 @@ LARGEST = {
     "vocabulary.json": 64 * _MIB,
     "vocabulary.txt": 64 * _MIB,
     "model.bin": 16 << 30,
+    "segmentation.onnx": 256 * _MIB,
+    "embedding.onnx": 1 << 30,
 }
 # Written by `--to`, in the format of sha256sum(1).
 SUMS = "SHA256SUMS"

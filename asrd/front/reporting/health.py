@@ -20,8 +20,9 @@ _MISSED = 2.0
 
 def state(front: Front, now: float) -> str:
     """Returns `ok` if all workers could serve a request now, `degraded` if some could,
-    `unavailable` if none."""
-    workers = front.scheduler.workers.values()
+    `unavailable` if none writes text, or none is left of those that only tell speakers apart."""
+    workers = list(front.scheduler.workers.values())
+    workers = [worker for worker in workers if not worker.skills.speakers] or workers
     serving = any(_serves(worker, front.connections[worker.name].info, now) for worker in workers)
     if front.scheduler.draining or not serving:
         return "unavailable"

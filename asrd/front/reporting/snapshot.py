@@ -84,6 +84,7 @@ def _worker(worker: Worker, connection: WorkerConnection, peer: Peer, now: float
         "reason": worker.reason or info.ended,
         "retired": worker.retired,
         "spare": worker.spare,
+        "speakers": worker.skills.speakers,
         "pid": info.pid,
         "model": info.model,
         "device": info.device,

@@ -19,6 +19,12 @@ class Needs:
     word_timestamps: bool = False
     multilingual: bool = False
     speech: bool = False
+    speakers: bool = False
+
+    @property
+    def text(self) -> bool:
+        """True if the answer has a text, or at least its language."""
+        return not (self.speech or self.speakers)
 
 
 @dataclass(eq=False, slots=True)

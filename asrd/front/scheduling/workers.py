@@ -53,12 +53,14 @@ _COMING = (WorkerState.STARTING, WorkerState.LOADING, WorkerState.ASLEEP)
 
 @dataclass(frozen=True, slots=True)
 class Skills:
-    """Abilities of a worker's model. Without `languages` nothing is known: it may have any."""
+    """Abilities of a worker's model. Without `languages` nothing is known: it may have any. One for
+    `speakers` tells them apart and does nothing else."""
 
     languages: frozenset[str] | None = None
     translate: bool = True
     word_timestamps: bool = True
     speech: bool = True
+    speakers: bool = False
 
     @property
     def multilingual(self) -> bool:
@@ -68,6 +70,8 @@ class Skills:
         """Returns the name of the option that this model can't do, None if it can do all."""
         if self.languages is None:
             return None
+        if needs.speakers != self.speakers:
+            return "speakers"
         if needs.language is not None and needs.language not in self.languages:
             return "language"
         if needs.translate and not self.translate:
@@ -358,7 +362,11 @@ def _of_first_model(able: list[Worker], job: Job) -> list[Worker]:
 
 def _why_unable(all_skills: list[Skills], needs: Needs) -> str:
     """Returns the sentence about what the closest of these models lacks."""
+    if needs.speakers:
+        return "task: speakers: no worker has a model that tells speakers apart"
     lacks = {skills.lack(needs) for skills in all_skills}
+    if lacks == {"speakers"}:
+        return f"task: {needs.model or 'the only model'} tells speakers apart and writes no text"
     if "word_timestamps" in lacks:
         return "word_timestamps: no worker's model has alignment_heads"
     if "task" in lacks:

@@ -6,7 +6,7 @@ import pytest
 
 from asrd.errors import Code
 from asrd.front.reporting import health, snapshot
-from asrd.front.scheduling.workers import WorkerState
+from asrd.front.scheduling.workers import Skills, WorkerState
 from tests.support.reporting import ALICE, ROOT, add, crash, front, peer, submit, worker
 
 R, S, L = WorkerState.READY, WorkerState.STARTING, WorkerState.LOADING
@@ -40,6 +40,16 @@ def test_state_and_problems(states: list[WorkerState], expected: str, problems: 
     data = snapshot.snapshot(made, peer(ROOT), now=103.5)
     assert (data["state"], data["problems"]) == (expected, problems)
     assert [row["state"] for row in data["workers"]] == [state.value for state in states]
+
+
+def test_worker_of_speakers_alone_serves_only_where_no_other_is_configured() -> None:
+    made = front("0", "1")
+    made.scheduler.workers["1"].skills = Skills(frozenset(), speakers=True)
+    assert report(made)[0] == "ok"
+    made.scheduler.workers["0"].state = WorkerState.LOADING
+    assert report(made)[0] == "unavailable"
+    del made.scheduler.workers["0"]
+    assert report(made)[0] == "ok"
 
 
 def test_full_queue_is_a_problem_once_a_job_has_waited_long() -> None:

@@ -67,6 +67,7 @@ def test_snapshot_of_a_busy_daemon() -> None:
                 "reason": None,
                 "retired": False,
                 "spare": False,
+                "speakers": False,
                 "pid": 100,
                 "model": "tiny",
                 "device": "cpu",

@@ -156,6 +156,20 @@ def test_rule_8_task_speech_needs_a_worker_that_knows_it() -> None:
     assert refusal(it, job(needs=Needs("base", speech=True))) == (Code.BAD_REQUEST, text)
 
 
+def test_rule_8_speakers_and_text_are_for_different_workers() -> None:
+    it = scheduler("0", "1", queue_max=5)
+    it.worker_ready("0", "voices", 0.0, skills=Skills(frozenset(), speakers=True))
+    nobody = "task: voices tells speakers apart and writes no text"
+    assert refusal(it, job(needs=Needs("voices"))) == (Code.BAD_REQUEST, nobody)
+    it.worker_ready("1", "base", 0.0, skills=Skills(frozenset({"en", "de"})))
+    text, search = job(), job(needs=Needs(speakers=True))
+    assert it.submit(text, 1.0)[0] == Start(text, "1", 1)
+    assert it.submit(search, 1.0)[0] == Start(search, "0", 2)
+    refused = job(needs=Needs("base", speakers=True))
+    none = "task: speakers: no worker has a model that tells speakers apart"
+    assert refusal(it, refused) == (Code.BAD_REQUEST, none)
+
+
 def test_rule_8_model_is_found_by_the_name_of_its_directory() -> None:
     it = scheduler("0", queue_max=5)
     it.worker_ready("0", "/srv/models/Base/", 0.0)

@@ -34,11 +34,11 @@ def directory(name: str) -> Path:
 
 
 def _cached(name: str) -> Path:
-    cache = _cache()
-    cache.mkdir(parents=True, exist_ok=True)
-    path = cache / name
+    folder = cache()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
     # Another process of the same run may fetch it at this moment.
-    with open(cache / "weights.lock", "w") as lock:
+    with open(folder / "weights.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if _wrong_files(path, name):
             shutil.rmtree(path, ignore_errors=True)
@@ -50,7 +50,8 @@ def _cached(name: str) -> Path:
     return path
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """Returns the directory of what the tests have fetched."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "asrd-tests"
 
