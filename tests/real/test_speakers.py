@@ -16,6 +16,7 @@ import pytest
 
 from asrd import Client, Speakers, search_options
 from asrd.engine.audio.reader import RATE
+from asrd.engine.model_check import check
 from asrd.engine.speaker_files import EMBEDDING, SEGMENTATION
 from asrd.engine.speakers import SpeakerEngine, load_engine
 from asrd.errors import BadRequest, LoadError, TooLarge
@@ -126,13 +127,10 @@ def test_search_lets_other_threads_run(engine: SpeakerEngine, talk: Conversation
 
 @pytest.mark.parametrize("name", [SEGMENTATION, EMBEDDING])
 def test_damaged_model_is_an_error_of_loading(tmp_path: Path, models: Path, name: str) -> None:
-    """Its library would end the process for metadata that are missing; a damaged graph, too, but
-    the front is told what it says."""
+    """sherpa-onnx would end the process for it."""
     for each in (SEGMENTATION, EMBEDDING):
         content = (models / each).read_bytes()
         (tmp_path / each).write_bytes(content[: len(content) // 2] if each == name else content)
-    from asrd.engine.model_check import check
-
     with pytest.raises(LoadError, match=f"{name} is damaged, cut off"):
         check(tmp_path)
 
@@ -274,7 +272,7 @@ def test_cancelled_search_ends_soon(two: RealDaemon, long: Path) -> None:
 def test_library_joins_words_and_speakers(
     two: RealDaemon, recording: Path, talk: Conversation
 ) -> None:
-    """As docs/speakers.md shows it."""
+    """The lines of docs/speakers.md."""
     options: Any = {"language": "en", "word_timestamps": True}
     with Client(two.process.socket) as client:
         turns = client.transcribe(recording, **search_options(options))
