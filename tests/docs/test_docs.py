@@ -112,7 +112,8 @@ def test_pages_say_how_soon_a_refusing_front_serves() -> None:
     assert notice == 1, "the pages say: within a second"
     admin = " ".join((DOCS / "admin.md").read_text().split())
     assert f"within {notice + farewell:g} s if a client is connected that has sent noth" in admin
-    assert f"the front serves within {notice + farewell:g} s, without a restart" in admin
+    symptoms = (DOCS / "troubleshooting.md").read_text()
+    assert f"the front serves within {notice + farewell:g} s, without a restart" in symptoms
     man = (DOCS / "man" / "asrd.toml.5").read_text()
     assert f"It serves then, {farewell:g} s later at most" in man
 
