@@ -1,22 +1,28 @@
 """The site: `make site` builds it with Sphinx from the same pages that are read as plain files."""
 
 import re
+import sys
+from pathlib import Path
 
 from sphinx.application import Sphinx
 
+# The parser of the manual pages.
+sys.path.insert(0, str(Path(__file__).parent))
+
 project = "asrd"
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "manpages"]
 html_theme = "furo"
 html_title = "asrd"
-exclude_patterns = ["man"]
 myst_heading_anchors = 4
+# Options stay as they are typed, with two hyphens.
+smartquotes = False
 # The pages' blocks of shell and protocol need no colours.
 highlight_language = "text"
 
 # Links out of this directory: the sources are not in the site.
 _OUTSIDE = re.compile(r"\[([^][]+)\]\(\.\./([^)]+)\)")
 _SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
-_PAGE = re.compile(r"\]\(([\w/-]+)\.md\)")
+_PAGE = re.compile(r"\]\(([\w/.@-]+)\.(?:md|\d)\)")
 
 
 def _prepare(app: Sphinx, page: str, source: list[str]) -> None:

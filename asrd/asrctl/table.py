@@ -12,7 +12,7 @@ _WORKER_COLUMNS = [
     *("WORKER", "STATE", "PID", "MODEL", "DEVICE", "COMPUTE", "THREADS"),
     *("JOBS", "AGE", "DONE", "RESTARTS", "LOAD", "LAST DEATH"),
 ]
-_JOB_COLUMNS = ["JOB", "USER", "WORKER", "AGE", "ATTEMPTS", "DONE", "SPEED"]
+_JOB_COLUMNS = ["JOB", "USER", "WORKER", "AGE", "ATTEMPTS", "DONE", "SPEED", "LEFT"]
 _CRASH_COLUMNS = [
     *("TIME", "WORKER", "PID", "MODEL", "HOW"),
     *("JOB", "IN TURN", "TRACE", "ATTEMPT", "AUDIO"),
@@ -49,6 +49,9 @@ def _job(job: ListedJob) -> list[str]:
         share = min(1.0, job.audio_seconds_done / job.audio_seconds)
         done += f" of {clock(job.audio_seconds)}, {share:.0%}"
     speed = 1000 * job.audio_seconds_done / job.work_ms if job.work_ms else 0.0
+    left = None
+    if job.worker is not None and job.audio_seconds and speed:
+        left = duration(max(0.0, job.audio_seconds - job.audio_seconds_done) / speed)
     return _row(
         [
             job.job_id,
@@ -58,6 +61,7 @@ def _job(job: ListedJob) -> list[str]:
             job.attempts,
             done,
             f"{speed:.1f}x" if speed else None,
+            left,
         ]
     )
 

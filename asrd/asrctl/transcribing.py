@@ -12,7 +12,7 @@ from asrd.asrctl import colors, files
 from asrd.asrctl.arguments import STDIN, check_options
 from asrd.asrctl.files import Targets
 from asrd.asrctl.parallel import attempt_all, workers
-from asrd.asrctl.progress import ProgressBar
+from asrd.asrctl.progress import FilesBar, ProgressBar
 from asrd.asrctl.streams import OutputLost, check_stdout, complain, open_stdin, show
 from asrd.asrctl.watching import watch
 from asrd.client.attempts import AudioHint, JobOptions, LiveOptions
@@ -90,14 +90,21 @@ def _attempt_files(
     with Client(args.socket) as client:
         into_files = args.output_dir is not None and len(names) > 1
         count = min(workers(client), len(names)) if into_files else 1
+        bar = FilesBar(sys.stderr, len(names))
         # Bars of several files would overwrite one another.
-        shown = not args.quiet and count == 1
-        work = _transcribe_live if args.live else partial(_transcribe, client, shown)
+        work = partial(_transcribe, client, bar if count > 1 else None)
 
         def attempt(name: str) -> Exit:
-            return _attempt(work, name, found[name], args, models)
+            try:
+                made = _transcribe_live if args.live else work
+                return _attempt(made, name, found[name], args, models, bar.say)
+            finally:
+                bar.end(name)
 
-        codes = attempt_all(attempt, names, count)
+        try:
+            codes = attempt_all(attempt, names, count)
+        finally:
+            bar.close()
     if DEMO in models and not args.quiet:
         complain(
             "this was the demo model, which knows about 80 words; to change it, see asrd.toml(5)"
@@ -125,31 +132,33 @@ def _attempt(
     targets: Targets,
     args: argparse.Namespace,
     models: set[str | None],
+    say: Callable[[str], None],
 ) -> Exit:
-    """Transcribes a file, reports warnings or the error, and adds the model that was used."""
+    """Transcribes a file, says warnings or the error, and adds the model that was used."""
     try:
         transcript = work(name, targets, args)
     except OutputLost as lost:
         if not targets:
             # The other files have no other place to go.
             raise
-        complain(str(lost))
+        say(str(lost))
         return lost.code
     except AsrdError as error:
-        complain(str(error) if isinstance(error, ConnectionLost) else f"{name}: {error}")
+        say(str(error) if isinstance(error, ConnectionLost) else f"{name}: {error}")
         return exit_code(error)
     except OSError as error:
-        complain(f"{name}: {error.strerror or error}")
+        say(f"{name}: {error.strerror or error}")
         return Exit.BAD_AUDIO
     models.add(transcript.model)
     for warning in transcript.warnings:
-        complain(f"{name}: {warning.text}")
+        say(f"{name}: {warning.text}")
     return Exit.OK
 
 
 def _transcribe(
-    client: Client, shown: bool, name: str, targets: Targets, args: argparse.Namespace
+    client: Client, of_all: FilesBar | None, name: str, targets: Targets, args: argparse.Namespace
 ) -> Transcript:
+    """`of_all`: the bar of several files at once; a single one has its own."""
     options: Any = {key: vars(args)[key] for key in JobOptions.__annotations__ if key in args}
     count = options.pop("num_speakers")
     version = files.version(name)
@@ -158,8 +167,8 @@ def _transcribe(
         if args.speakers:
             speakers, options = _find_speakers(client, shown, name, audio, options, count)
         bar = ProgressBar(sys.stderr, name)
-        if shown:
-            options["on_progress"] = bar.update
+        if not args.quiet:
+            options["on_progress"] = partial(of_all.update, name) if of_all else bar.update
         try:
             if not targets:
                 writer = _writer(args.formats[0], name, args, printed=True)
@@ -172,7 +181,8 @@ def _transcribe(
         transcript = speakers.transcript(transcript)
     _write(targets, name, transcript, args)
     if files.version(name) not in (version, None):
-        complain(f"{name}: changed while it was transcribed; its text is taken for an old one")
+        say = complain if of_all is None else of_all.say
+        say(f"{name}: changed while it was transcribed; its text is taken for an old one")
         files.outdate(targets)
     return transcript
 

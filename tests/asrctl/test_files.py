@@ -1,10 +1,14 @@
 """Folders, several formats, and files that are never half written."""
 
 import errno
+import fcntl
 import json
 import os
+import pty
 import resource
 import signal
+import struct
+import termios
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ from typing import Any
 import pytest
 
 from asrd.asrctl import files
+from asrd.asrctl.cells import cells
 from asrd.asrctl.cli import main
 from asrd.asrctl.streams import OutputLost
 from asrd.exitcodes import Exit
@@ -23,12 +28,13 @@ from tests.support.fake_daemon import (
     Behaviour,
     FakeDaemon,
     answer,
+    begin,
     fail,
     never,
 )
 from tests.support.procfs import asleep
 from tests.support.raw import wait_for
-from tests.support.subprocesses import started
+from tests.support.subprocesses import read_terminal, started
 
 Capture = pytest.CaptureFixture[str]
 
@@ -142,6 +148,38 @@ def test_ctrl_c_cancels_all_jobs(path: Path, tree: Path, tmp_path: Path) -> None
         assert (asrctl.returncode, out, err) == (Exit.INTERRUPTED, b"", b"asrctl: interrupted\n")
         daemon.wait_for_hang_up()
     assert contents(tmp_path / "out") == {}
+
+
+def test_progress_of_several_at_once_on_a_terminal(path: Path, tree: Path, tmp_path: Path) -> None:
+    terminal, other_end = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 30, 0, 0))
+    command = ["transcribe", "-r", str(tree), "--output-dir", str(tmp_path / "out")]
+    behaviours = [answer("A"), answer("B"), begin("c", "d")]
+    with FakeDaemon(path, behaviours, others=with_workers(2)):
+        asrctl = started(*command, stdout=other_end, stderr=other_end)
+        os.close(other_end)
+        seen = read_terminal(terminal, lambda seen: "\r2 of 3 files" in seen)
+        assert all(cells(line.removesuffix("\x1b[K")) < 30 for line in seen.split("\r"))
+        wait_for("a wait in the kernel", lambda: asleep(asrctl.pid))
+        asrctl.send_signal(signal.SIGINT)
+        seen = read_terminal(terminal, lambda seen: "interrupted" in seen)
+        # The line is removed before anything else is written.
+        assert "\r\x1b[Kasrctl: interrupted" in seen
+        assert asrctl.wait(PATIENCE) == Exit.INTERRUPTED
+    os.close(terminal)
+
+
+def test_quiet_shows_no_progress_of_several(path: Path, tree: Path, tmp_path: Path) -> None:
+    terminal, other_end = pty.openpty()
+    command = ["transcribe", "-r", str(tree), "--output-dir", str(tmp_path / "out")]
+    behaviours = [answer("A"), answer("B"), fail("bad-audio")]
+    with FakeDaemon(path, behaviours, others=with_workers(2)):
+        asrctl = started(*command, "--quiet", stdout=other_end, stderr=other_end)
+        os.close(other_end)
+        seen = read_terminal(terminal, lambda seen: "as asked\r\n" in seen)
+        assert asrctl.wait(PATIENCE) == Exit.BAD_AUDIO
+    assert "files" not in seen
+    os.close(terminal)
 
 
 def test_unreachable_daemon_is_reported_once_for_a_folder(

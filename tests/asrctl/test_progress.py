@@ -10,7 +10,7 @@ import termios
 import pytest
 
 from asrd.asrctl.cells import cells
-from asrd.asrctl.progress import ProgressBar, clock, progress_line, terminal_columns
+from asrd.asrctl.progress import FilesBar, ProgressBar, clock, progress_line, terminal_columns
 from asrd.wire.client_events import Progress
 
 
@@ -78,9 +78,11 @@ def test_bar_needs_a_terminal_that_can_clear_a_line(
     stream: io.StringIO, term: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERM", term)
-    bar = ProgressBar(stream, "a.wav")
+    bar, of_all = ProgressBar(stream, "a.wav"), FilesBar(stream, 2)
     bar.update(Progress("j", 10.0, 100.0))
+    of_all.update("a.wav", Progress("j", 10.0, 100.0))
     bar.clear()
+    of_all.end("a.wav")
     assert stream.getvalue() == ""
 
 
@@ -140,3 +142,65 @@ def test_terminal_that_is_gone_ends_only_the_bar() -> None:
     bar = ProgressBar(Gone(), "a.wav")
     bar.update(Progress("j", 10.0, 100.0))
     bar.clear()
+
+
+def files_line(terminal: Terminal) -> str:
+    return terminal.getvalue().rpartition("\r")[2].removesuffix("\x1b[K")
+
+
+def test_several_files_have_one_line() -> None:
+    terminal, now = Terminal(), Clock()
+    bar = FilesBar(terminal, 10, now)
+    bar.end("unreadable.wav")
+    assert terminal.getvalue() == ""
+    bar.update("a.wav", Progress("1", 0.0, 100.0))
+    assert files_line(terminal) == "1 of 10 files  1 running: 0:00 / 1:40"
+    now.now = 10.0
+    bar.update("b.wav", Progress("2", 20.0, 300.0))
+    # Seven have not begun: of 200 s each, as far as is known.
+    expected = "1 of 10 files  2 running: 0:20 / 6:40  2.0x  about 14:50 left"
+    assert files_line(terminal) == expected
+    now.now = 19.0
+    bar.update("a.wav", Progress("1", 75.0, 100.0))
+    bar.end("a.wav")
+    assert files_line(terminal) == "2 of 10 files  1 running: 0:20 / 5:00  5.0x  about 5:36 left"
+    bar.end("b.wav")
+    assert files_line(terminal) == "3 of 10 files  5.0x  about 4:40 left"
+    bar.close()
+    assert terminal.getvalue().endswith("\r\x1b[K")
+    before = terminal.getvalue()
+    bar.end("c.wav")
+    assert terminal.getvalue() == before
+
+
+def test_line_of_several_files_without_their_lengths() -> None:
+    terminal, now = Terminal(), Clock()
+    bar = FilesBar(terminal, 2, now)
+    bar.update("a.mp3", Progress("1", 0.0))
+    now.now = 1.0
+    bar.update("a.mp3", Progress("1", 30.0))
+    assert files_line(terminal) == "0 of 2 files  1 running: 0:30  30.0x"
+
+
+def test_message_takes_the_place_of_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal = Terminal()
+    bar = FilesBar(terminal, 2, Clock())
+    bar.update("a.wav", Progress("1", 1.0, 2.0))
+    bar.say("b.wav: no audio")
+    assert terminal.getvalue().endswith("\x1b[K\r\x1b[K")
+    assert capsys.readouterr().err == "asrctl: b.wav: no audio\n"
+    bar.update("a.wav", Progress("1", 2.0, 2.0))
+    assert files_line(terminal).startswith("0 of 2 files  1 running: 0:02")
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [(40, "0 of 2 files  1 running: 0:01 / 0:02"), (20, "0 of 2 files"), (6, "0 of ")],
+)
+def test_line_of_several_files_fits_a_narrow_terminal(
+    columns: int, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    terminal = Terminal()
+    FilesBar(terminal, 2, Clock()).update("a.wav", Progress("1", 1.0, 2.0))
+    assert files_line(terminal) == shown

@@ -108,5 +108,5 @@ def test_files_of_variables_are_not_read_as_the_page_says(config: Path) -> None:
     config.write_text("[worker]\nmodel = 'demo'\n")
     config.with_name("worker-0.env").write_text("ASRD_WORKER_DEVICE=abc\n")
     assert check(config) == 0
-    page = " ".join((ROOT / "docs" / "admin.md").read_text().split())
+    page = " ".join((ROOT / "docs" / "restarts.md").read_text().split())
     assert "each `worker-N.toml`, but no `worker-N.env` and no variable of a unit" in page

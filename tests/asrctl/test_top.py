@@ -12,6 +12,7 @@ import pytest
 
 from asrd.asrctl.cells import cells
 from asrd.asrctl.cli import main
+from asrd.asrctl.table import job_table
 from asrd.asrctl.top import Style, View
 from asrd.exitcodes import Exit
 from asrd.snapshot import read_snapshot
@@ -159,6 +160,24 @@ def test_jobs_are_printed_as_a_table(path: Path, capsys: pytest.CaptureFixture[s
     with FakeDaemon(path, others={"status": status}):
         assert main(["status", "--jobs"]) == Exit.OK
     assert capsys.readouterr().out == (
-        "JOB   USER       WORKER  AGE    ATTEMPTS  DONE               SPEED\n"
-        "ab12  user 1000  0       5.0 s  1         1:00 of 4:00, 25%  15.0x\n"
+        "JOB   USER       WORKER  AGE    ATTEMPTS  DONE               SPEED  LEFT\n"
+        "ab12  user 1000  0       5.0 s  1         1:00 of 4:00, 25%  15.0x  12.0 s\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("changed", "left"),
+    [
+        ({}, "12.0 s"),
+        ({"audio_seconds_done": 250}, "0 ms"),
+        ({"worker": None}, "-"),
+        ({"audio_seconds": None}, "-"),
+        ({"work_ms": 0}, "-"),
+        ({"audio_seconds_done": 0}, "-"),
+    ],
+)
+def test_time_left_is_shown_once_it_is_known(changed: dict[str, Any], left: str) -> None:
+    job = {"worker": "0", "work_ms": 4000, "audio_seconds_done": 60, "audio_seconds": 240}
+    snapshot = read_snapshot({**STATUS, "job_list": [job | changed]})
+    head, row = job_table(snapshot.job_list)
+    assert (head.split()[-1], row[head.index("LEFT") :]) == ("LEFT", left)

@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+from pathlib import Path
 from typing import Any
 
 from asrd.errors import WarningCode
@@ -103,16 +104,26 @@ def test_examples_by_hand_are_what_the_codec_sends() -> None:
 
 def test_every_link_between_pages_leads_somewhere() -> None:
     for page in [*ROOT.glob("*.md"), *ROOT.glob("tests/*.md"), *DOCS.rglob("*.md")]:
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
-            assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
+        for target, heading in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", page.read_text()):
+            if "://" not in target:
+                file = page.parent / target if target else page
+                assert file.exists(), f"{page.name}: {target}"
+                assert not heading or heading in anchors(file), f"{page.name}: {target}#{heading}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that a forge, and the site, give the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_pages_say_how_soon_a_refusing_front_serves() -> None:
     notice, farewell = refusing._LOOK_SECONDS, refusing._FAREWELL_SECONDS
     assert notice == 1, "the pages say: within a second"
-    admin = " ".join((DOCS / "admin.md").read_text().split())
-    assert f"within {notice + farewell:g} s if a client is connected that has sent noth" in admin
-    assert f"the front serves within {notice + farewell:g} s, without a restart" in admin
+    restarts = " ".join((DOCS / "restarts.md").read_text().split())
+    assert f"within {notice + farewell:g} s if a client is connected that has sent noth" in restarts
+    symptoms = (DOCS / "troubleshooting.md").read_text()
+    assert f"the front serves within {notice + farewell:g} s, without a restart" in symptoms
     man = (DOCS / "man" / "asrd.toml.5").read_text()
     assert f"It serves then, {farewell:g} s later at most" in man
 

@@ -1,4 +1,4 @@
-"""docs/admin.md without asrd's packages: the lines of "Elsewhere" as typed on Debian 13, and
+"""docs/elsewhere.md without asrd's packages: the lines of "Elsewhere" as typed on Debian 13, and
 `asrd run` in a bare root, as in a container."""
 
 import os

@@ -1,4 +1,4 @@
-"""A machine without asrd's packages, for the section "Elsewhere" of docs/admin.md."""
+"""A machine without asrd's packages, for the section "Elsewhere" of docs/elsewhere.md."""
 
 import fcntl
 import hashlib
@@ -46,7 +46,7 @@ def typed(machine: Machine, lines: str) -> "subprocess.CompletedProcess[str]":
 
 def lines_of_page() -> str:
     """The block of commands of the section "Elsewhere"."""
-    page = (ROOT / "docs" / "admin.md").read_text()
+    page = (ROOT / "docs" / "elsewhere.md").read_text()
     section = page.partition("\n## Elsewhere\n")[2].partition("\n## ")[0]
     return "\n".join(re.findall(r"^    (.*)$", section, re.MULTILINE))
 
