@@ -165,6 +165,7 @@ def _transcribe(
     with _opened(name, twice=args.speakers) as audio:
         speakers = None
         if args.speakers:
+            shown = not args.quiet and of_all is None
             speakers, options = _find_speakers(client, shown, name, audio, options, count)
         bar = ProgressBar(sys.stderr, name)
         if not args.quiet:

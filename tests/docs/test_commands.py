@@ -90,6 +90,9 @@ sudo asrd fetch-model (base|large-v3-turbo)	tests/engine/fetching/test_hub.py::t
 asrd fetch-model small --to small	tests/engine/fetching/test_carried.py::test_model_is_carried_to_a_machine_without_a_network
 sudo asrd add-model /media/stick/small	tests/systemd/test_models.py::test_added_model_is_found_by_its_name
 sudo asrd check	tests/systemd/test_deaths.py::test_front_with_a_mistake_in_its_settings_refuses_until_it_is_corrected
+sudo asrd add-model speakers	tests/systemd/test_models.py::test_worker_for_speakers_is_set_up_as_documented
+echo 'model = "speakers"' | sudo tee /etc/asrd/worker-speakers.toml	tests/systemd/test_models.py::test_worker_for_speakers_is_set_up_as_documented
+asrctl transcribe meeting.m4a --(num-)?speakers.*	tests/real/test_speakers.py::test_asrctl_names_who_says_what
 sudo asrctl restart-workers	tests/systemd/test_restarts.py::test_workers_restarted_one_after_the_other_are_never_all_away
 asrctl top	tests/asrctl/test_top.py::test_job_is_cancelled_on_a_real_terminal
 asrctl bench	tests/asrctl/test_bench.py::test_one_client_and_several_are_measured
@@ -97,7 +100,7 @@ asrd bench --model small	tests/standalone/test_bench.py::test_each_way_is_measur
 asrctl transcribe talk.mp3 --model small --language German .*	tests/peers/test_options.py::test_page_lists_every_option_of_both_and_what_becomes_of_it
 sudo systemctl restart asr-workers.target	tests/systemd/test_lifecycle.py::test_restart_of_the_target_includes_failed_workers
 sudo systemctl restart asrd	tests/systemd/test_restarts.py::test_restart_of_the_front_hands_its_clients_over
-sudo systemctl enable --now asr-worker@(1|small|spare).socket	tests/systemd/test_lifecycle.py::test_second_worker_joins_and_leaves_without_loss
+sudo systemctl enable --now asr-worker@(1|small|spare|speakers).socket	tests/systemd/test_lifecycle.py::test_second_worker_joins_and_leaves_without_loss
 systemctl status asrd 'asr-worker@\\*'	tests/systemd/test_lifecycle.py::test_systemctl_status_shows_front_and_worker
 journalctl .*	tests/systemd/test_lifecycle.py::test_journal_has_the_job_but_not_its_text
 systemctl enable --now asrd-http.socket	tests/systemd/test_http.py::test_member_gets_a_transcript_and_is_the_user_of_the_job
