@@ -30,6 +30,13 @@ settings.register_profile("ci", parent=settings.get_profile("dev"), derandomize=
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
+def pytest_collection_finish() -> None:
+    """Lets the collector leave out thousands of tests and modules, which stay to the end; many
+    tests collect, and faster-whisper does after each file that it decodes."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="module", params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> object:
     return request.param
