@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from asrd.front.scheduling import fairqueue
 from asrd.front.scheduling.fairqueue import FairQueue
 from asrd.front.scheduling.job import Job, Needs
 from asrd.settings import FrontSettings
@@ -134,12 +135,15 @@ def test_users_who_come_again_and_again_hold_up_nobody() -> None:
     assert not (waiting._accounts or waiting._away)
 
 
-def test_users_who_are_away_are_forgotten_if_there_are_too_many() -> None:
+def test_users_who_are_away_are_forgotten_if_there_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fairqueue, "_AWAY_MAX", 100)
     waiting = queue(job("rare", uid=-1, needs=Needs("large")))
-    for uid in range(2000):
+    for uid in range(200):
         waiting.append(job("one", uid))
-    assert len(serve_all(waiting, "tiny")) == 2000
-    assert len(waiting._away) == 1000
+    assert len(serve_all(waiting, "tiny")) == 200
+    assert len(waiting._away) == 100
     serve_all(waiting, "large")
     assert not waiting._away
 
@@ -301,8 +305,8 @@ def test_strangers_leave_half_of_the_places_to_others() -> None:
 
 
 def test_served_users_are_forgotten() -> None:
-    waiting = queue(*(job(f"of {uid}", uid) for uid in range(3000)))
-    assert len(serve_all(waiting, work=0.0)) == 3000
+    waiting = queue(*(job(f"of {uid}", uid) for uid in range(300)))
+    assert len(serve_all(waiting, work=0.0)) == 300
     assert not (waiting._accounts or waiting._away or waiting._lanes)
     assert not waiting._waiting._of_user
 
