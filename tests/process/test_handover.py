@@ -19,11 +19,18 @@ CONFIG = "[front]\nqueue_max = 8\n[worker]\ncpu_threads = 1\nbeam_size = 1\ntemp
 START = {"rate": 16_000, "width": 2, "channels": 1}
 
 
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    with Daemon(tmp_path, "--wyoming", "127.0.0.1:0", config=CONFIG) as running:
-        running.wait_until_ready()
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    directory = tmp_path_factory.mktemp("t")
+    with Daemon(directory, "--wyoming", "127.0.0.1:0", config=CONFIG) as running:
         yield running
+
+
+@pytest.fixture
+def daemon(shared: Daemon) -> Daemon:
+    """One for all tests that leave it running; some kill its front."""
+    shared.wait_until_ready()
+    return shared
 
 
 def restart(daemon: Daemon) -> None:
@@ -53,9 +60,9 @@ def test_jobs_and_status_go_on_in_the_next_front(daemon: Daemon) -> None:
     assert "handed over: " in daemon.log and "taken over: " in daemon.log
 
 
-def minutes_of_speech() -> bytes:
+def minutes_of_speech(seconds: int = 150) -> bytes:
     """PCM that is far from its end when its first segment comes."""
-    audio, _ = long_recording(150, seed=1)
+    audio, _ = long_recording(seconds, seed=1)
     return (audio * 32_767).astype("<i2").tobytes()
 
 
@@ -159,9 +166,10 @@ def test_wyoming_client_over_tcp_goes_on(daemon: Daemon) -> None:
         client.expect("transcript")
 
 
-def test_stop_right_after_a_restart_answers_everybody(daemon: Daemon) -> None:
+def test_stop_right_after_a_restart_answers_everybody(tmp_path: Path) -> None:
     """SIGTERM reaches `asrd run` in the middle of the hand-over."""
-    with daemon.connect() as client:
+    with Daemon(tmp_path, config=CONFIG) as daemon, daemon.connect() as client:
+        daemon.wait_until_ready()
         client.ask("a", minutes_of_speech(), stream=True)
         until(client, "segment")
         daemon.process.send_signal(signal.SIGUSR2)
@@ -174,15 +182,15 @@ def test_stop_right_after_a_restart_answers_everybody(daemon: Daemon) -> None:
 @pytest.mark.parametrize("wrong", ["typo = 1", "status_socket = '/nowhere/status.sock'"])
 def test_wrong_settings_are_found_before_the_hand_over(daemon: Daemon, wrong: str) -> None:
     """The front drains: without a next one, its clients would wait for nothing."""
-    jobs = "abcde"
+    jobs, before = "abcde", len(daemon.log)
     with daemon.connect() as client:
         for job_id in jobs:
-            client.ask(job_id, minutes_of_speech(), stream=True)
+            client.ask(job_id, minutes_of_speech(65), stream=True)
         until(client, "segment")
         assert daemon.status()["queue"]["depth"] > 0
         (daemon.tmp / "asrd.toml").write_text(f"[front]\n{wrong}\n")
         daemon.process.send_signal(signal.SIGUSR2)
-        wait_for("the drain", lambda: "no hand-over, since the next front" in daemon.log)
+        wait_for("the drain", lambda: "no hand-over, since the next front" in daemon.log[before:])
         # Corrected and sent again: the drain goes on.
         daemon.process.send_signal(signal.SIGUSR2)
         answered = [until(client, "transcript")[-1].data["job_id"] for _ in jobs]
