@@ -1,6 +1,7 @@
 """The house rules: style, types, sizes, and which file may import which."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -168,8 +169,13 @@ def test_mypy_finds_nothing() -> None:
 # --- language -------------------------------------------------------------------------------------
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def docstrings(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield ast.get_docstring(node) or ""
 
@@ -267,7 +273,7 @@ def test_tests_import_nothing_from_test_modules() -> None:
     wrong = {
         (path.name, name)
         for path in (ROOT / "tests").rglob("*.py")
-        for name in imports(ast.parse(path.read_text()))
+        for name in imports(parsed(path))
         if name.startswith("tests.") and ".test_" in name
     }
     assert not wrong
