@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,10 @@ from tests.support.procfs import children
 # asrd.engine.whisper sets these for the worker; some tests import the libraries before it does.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# A container often forbids it. Then each of a thousand processes would compile all of asrd.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A shell that starts the tests in the background ignores Ctrl-C for them, and so for the programs
 # that they start and stop.
