@@ -158,7 +158,7 @@ def test_louder_place_before_a_checkpoint_counts_after_it(
     engine: WhisperEngine, minute: Samples
 ) -> None:
     """A container whose start is louder than the rest; its loudest place is not searched again."""
-    audio = np.concatenate((noise(1, 0.5), silence(9), minute[: 50 * RATE] * np.float32(0.1)))
+    audio = np.concatenate((noise(1, 0.5), silence(9), minute[: 32 * RATE] * np.float32(0.1)))
     assert_resumable(engine, encoded(audio, "flac", "flac"), 3, SHORT)
 
 

@@ -34,12 +34,16 @@ Process = subprocess.Popen[str]
 Start = Callable[..., Process]
 
 
+def speech(directory: Path, seconds: float) -> str:
+    path = directory / "speech.wav"
+    path.write_bytes(encoded(long_recording(seconds, seed=1)[0], "wav"))
+    return str(path)
+
+
 @pytest.fixture(scope="module")
 def minutes(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A file that is far from its end when the first window is done."""
-    path = tmp_path_factory.mktemp("minutes") / "minutes.wav"
-    path.write_bytes(encoded(long_recording(300, seed=1)[0], "wav"))
-    return str(path)
+    return speech(tmp_path_factory.mktemp("minutes"), 300)
 
 
 @pytest.fixture
@@ -222,11 +226,12 @@ def test_killed_program_takes_its_processes_along(start: Start, minutes: str) ->
     wait_for("their end", lambda: not any(map(alive, pids)))
 
 
-def test_crash_of_the_engine_costs_a_retry(start: Start, tmp_path: Path, minutes: str) -> None:
-    undisturbed = end(start(minutes, *TOY), tmp_path)
+def test_crash_of_the_engine_costs_a_retry(start: Start, tmp_path: Path) -> None:
+    recording = speech(tmp_path, 150)
+    undisturbed = end(start(recording, *TOY), tmp_path)
     output = tmp_path / "output"
     with output.open("w") as stdout:
-        process = start(minutes, *TOY, stdout=stdout)
+        process = start(recording, *TOY, stdout=stdout)
         wait_for("the first segment", output.read_text)
         os.kill(worker_of(process), signal.SIGSEGV)
         code, _, err = end(process, tmp_path)
