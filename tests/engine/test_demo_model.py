@@ -24,6 +24,8 @@ def transcribe(model: WhisperModel, audio: Any, **options: Any) -> str:
     return "".join(segment.text for segment in segments)
 
 
+# No change of asrd's code can change them.
+@pytest.mark.real
 @pytest.mark.parametrize(
     ("clips", "options", "bound"),
     [
