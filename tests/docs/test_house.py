@@ -1,12 +1,13 @@
 """The house rules: style, types, sizes, and which file may import which."""
 
 import ast
-import functools
 import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.support.paths import ROOT
 from tests.support.sources import TREES, names
@@ -169,23 +170,25 @@ def test_mypy_finds_nothing() -> None:
 # --- language -------------------------------------------------------------------------------------
 
 
-@functools.cache
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
+@pytest.fixture(scope="module")
+def trees() -> dict[Path, ast.Module]:
+    """Every Python file; not kept longer, since each collection would visit them."""
+    folders = (ROOT / name for name in ("asrd", "tests", "packaging"))
+    paths = (path for folder in folders for path in folder.rglob("*.py"))
+    return {path: ast.parse(path.read_text()) for path in paths}
 
 
-def docstrings(path: Path) -> Iterator[str]:
-    for node in ast.walk(parsed(path)):
+def docstrings(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield ast.get_docstring(node) or ""
 
 
-def test_docstrings_start_with_a_noun_or_a_verb() -> None:
+def test_docstrings_start_with_a_noun_or_a_verb(trees: dict[Path, ast.Module]) -> None:
     wrong = [
         f"{path.relative_to(ROOT)}: {text.splitlines()[0]}"
-        for folder in ("asrd", "tests", "packaging")
-        for path in (ROOT / folder).rglob("*.py")
-        for text in docstrings(path)
+        for path, tree in trees.items()
+        for text in docstrings(tree)
         if text and text.split()[0].strip(",:").lower() in NO_FIRST_WORDS
     ]
     assert not wrong
@@ -269,11 +272,12 @@ def test_front_client_and_tools_start_without_the_engines_libraries() -> None:
             assert not found & HEAVY, f"{start} imports {name}"
 
 
-def test_tests_import_nothing_from_test_modules() -> None:
+def test_tests_import_nothing_from_test_modules(trees: dict[Path, ast.Module]) -> None:
     wrong = {
         (path.name, name)
-        for path in (ROOT / "tests").rglob("*.py")
-        for name in imports(parsed(path))
+        for path, tree in trees.items()
+        if path.is_relative_to(ROOT / "tests")
+        for name in imports(tree)
         if name.startswith("tests.") and ".test_" in name
     }
     assert not wrong
