@@ -41,7 +41,7 @@ soak: ## the fault campaign, short; ASRD_SOAK_SECONDS=… for longer
 	$(PYTHON) -m pytest -n 0 -m 'soak and not systemd'
 
 fuzz: ## the fuzzers, short; ASRD_FUZZ_SECONDS=… for longer; needs the extra `fuzz`
-	$(PYTHON) -m pytest -n 0 -m fuzz
+	$(PYTHON) -m pytest -n 2 --dist load -m fuzz
 
 bench: ## all tables of docs/performance.md, a quarter of an hour; needs the extra `bench`
 	$(PYTHON) -m tests.benchmarks --quick
