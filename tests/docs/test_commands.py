@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -13,14 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from asrd import main
-from asrd.asrctl.cli import build_parser
-from asrd.asrctl.spelling import translated
 from asrd.demo import SAMPLES
-from asrd.http.main import build_parser as http_parser
 from asrd.settings import WorkerSettings
 from tests.support.daemons import Daemon, environment
-from tests.support.page_commands import blocks, commands, paragraphs
+from tests.support.page_commands import blocks, commands, paragraphs, parse
 from tests.support.paths import ROOT
 from tests.support.raw import PATIENCE, SHORT
 
@@ -260,17 +255,7 @@ def test_socat_talks_to_the_daemon(daemon: Daemon) -> None:
 @pytest.mark.parametrize("command", [c for c in found() if re.search(r"\basr(d|ctl|d-http) ", c)])
 def test_every_command_of_asrd_is_understood(command: str) -> None:
     """By the parser of its program, whoever runs it."""
-    for part in re.split(r" (?:\||&&|&)(?: |$)", command):
-        words = [word for word in shlex.split(part) if word != "sudo" and "ASRD_DEBUG" not in word]
-        match words:
-            case ["asrctl", *arguments]:
-                if arguments[0] == "transcribe":
-                    arguments[1:], _ = translated(arguments[1:])
-                build_parser().parse_args(arguments)
-            case ["asrd", name, *arguments]:
-                main._parser(name).parse_args([name, *arguments])
-            case ["asrd-http", *arguments]:
-                http_parser().parse_args(arguments)
+    parse(command)
 
 
 def test_files_of_a_worker_have_its_settings() -> None:

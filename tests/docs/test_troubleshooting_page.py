@@ -9,6 +9,7 @@ import pytest
 
 from asrd.errors import Code
 from asrd.settings import FrontSettings, HttpSettings, WorkerSettings
+from tests.support.page_commands import parse
 from tests.support.paths import ROOT
 
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
@@ -66,3 +67,12 @@ def test_settings_of_the_page_exist() -> None:
     known = {name for cls in (FrontSettings, WorkerSettings, HttpSettings)
              for name in cls.__dataclass_fields__}  # fmt: skip
     assert set(re.findall(r"`(?:\[\w+\] )?([a-z]+(?:_[a-z]+)+)(?: = [^`]+)?`", PAGE)) <= known
+
+
+def test_fixes_are_commands_of_asrd() -> None:
+    fixes = [
+        fix for *_, cell in ROWS for fix in re.findall(r"`((?:sudo )?asr(?:d|ctl) .+?)`", cell)
+    ]
+    assert len(fixes) > 10
+    for fix in fixes:
+        parse(fix)

@@ -1,8 +1,14 @@
 """The commands in the code blocks of a Markdown page."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
+
+from asrd import main
+from asrd.asrctl.cli import build_parser
+from asrd.asrctl.spelling import translated
+from asrd.http.main import build_parser as http_parser
 
 # A comment behind a command stands two cells away, or is the rest of a line of its own.
 _COMMENT = re.compile(r"(^| )\s*# .*$")
@@ -47,3 +53,19 @@ def paragraphs(block: list[str]) -> list[list[str]]:
     """Returns the parts between empty lines."""
     parts = [text.splitlines() for text in re.split(r"\n\s*\n", "\n".join(block))]
     return [part for part in parts if any(map(str.strip, part))]
+
+
+def parse(command: str) -> None:
+    """Gives the arguments of asrd's programs in a command to their parsers, which end this program
+    for a wrong one."""
+    for part in re.split(r" (?:\||&&|&)(?: |$)", command):
+        words = [word for word in shlex.split(part) if word != "sudo" and "ASRD_DEBUG" not in word]
+        match words:
+            case ["asrctl", *arguments]:
+                if arguments[0] == "transcribe":
+                    arguments[1:], _ = translated(arguments[1:])
+                build_parser().parse_args(arguments)
+            case ["asrd", name, *arguments]:
+                main._parser(name).parse_args([name, *arguments])
+            case ["asrd-http", *arguments]:
+                http_parser().parse_args(arguments)
