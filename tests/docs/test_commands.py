@@ -111,7 +111,7 @@ sudo haproxy -c .*	tests/hosts/test_haproxy.py::test_configuration_goes_with_deb
 cat .*haproxy.cfg \\| sudo tee -a .*	tests/hosts/test_haproxy.py::test_configuration_goes_with_debians
 python3 .*/redis_consumer.py .*	tests/hosts/test_queue.py::test_each_job_has_one_answer_though_the_daemon_is_busy
 pytest -n 0 -s -m hosts tests/hosts/test_failures.py	tests/hosts/test_failures.py::test_load_loses_nothing_but_what_clients_try_again
-python -m tests.benchmarks.*	tests/benchmarks/test_benchmarks.py::test_benchmark_has_help_and_a_command_in_docs
+python -m tests.benchmarks.*	tests/benchmarks/test_benchmarks.py::test_benchmarks_have_help_and_a_command_in_docs
 python -m tests.soak .*	tests/soak/test_soak.py::test_campaign_finds_no_broken_promise
 python -m tests.fuzz .*	tests/fuzz/test_fuzz.py::test_guided_fuzzing_finds_no_bug
 """  # noqa: E501

@@ -42,6 +42,7 @@ ASRDS_OWN = {
     "require_complete",
     "split_channels",
     "include_tokens",
+    "num_speakers",
     "languages",
     "batch_size",  # of faster-whisper's BatchedInferencePipeline
     "window",

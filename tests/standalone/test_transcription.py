@@ -19,6 +19,6 @@ def test_whisper_spelling_is_accepted(capsys: Capture) -> None:
 
 def test_option_of_whisper_that_asrd_lacks_is_wrong_usage(capsys: Capture) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["transcribe", "a.wav", "--speaker_num", "2"])
+        main(["transcribe", "a.wav", "--speaker_name", "Ann"])
     assert ended.value.code == Exit.USAGE
-    assert capsys.readouterr().err.startswith("asrd: --speaker-num: ")
+    assert capsys.readouterr().err.startswith("asrd: --speaker-name: ")

@@ -174,7 +174,7 @@ def test_stopping_worker_hands_long_jobs_back(tmp_path: Path) -> None:
 def test_stopping_worker_leaves_a_search_that_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asrd.worker.tasks._SHORT_PATIENCE", 0.1)
+    monkeypatch.setattr("asrd.worker.tasks._LONG_PATIENCE", 0.1)
     engine = FakeEngine("run a")
     with FakeWorker(tmp_path, engine) as worker, worker.connect() as front:
         answer(front, "hello")
