@@ -11,11 +11,12 @@ from typing import BinaryIO
 from asrd.errors import LoadError
 
 SEGMENTATION, EMBEDDING = "segmentation.onnx", "embedding.onnx"
-# Metadata that sherpa-onnx requires of each file.
+# Metadata that sherpa-onnx requires of each file: numbers above 0, besides the framework.
 _REQUIRED = {
     SEGMENTATION: ("num_speakers", "num_classes", "powerset_max_classes", "window_size"),
     EMBEDDING: ("framework", "output_dim"),
 }
+_FRAMEWORKS = ("3d-speaker", "nemo", "wespeaker")
 # Of asrd.engine.audio.reader, which needs numpy.
 _RATE = 16_000
 _METADATA_FIELD = 14
@@ -41,8 +42,19 @@ def check(path: Path) -> None:
             raise LoadError(
                 f"{file} was not made for sherpa-onnx: its metadata lack {', '.join(missing)}"
             )
+        for key in required:
+            good = found[key] in _FRAMEWORKS if key == "framework" else _positive(found[key])
+            if not good:
+                raise LoadError(
+                    f"{file} is none that sherpa-onnx knows: in its metadata, {key} is "
+                    f"{found[key][:64]!r}"
+                )
         if found["sample_rate"] != str(_RATE):
             raise LoadError(f"{file} takes {found['sample_rate']} Hz, and asrd has {_RATE}")
+
+
+def _positive(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and 0 < int(text[:10]) < 1 << 31
 
 
 def _metadata(file: Path) -> dict[str, str]:

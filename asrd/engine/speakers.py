@@ -113,6 +113,8 @@ def _read(recording: AudioReader, on_progress: OnProgress) -> Samples:
     for block in recording:
         blocks.append(block)
         on_progress(0.0, recording.total_seconds)
+    # A file may have claimed another length, or none.
+    on_progress(0.0, recording.seconds)
     return np.concatenate(blocks)
 
 

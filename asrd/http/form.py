@@ -90,8 +90,10 @@ def read_form(pairs: Sequence[tuple[str, str]], task: str, aliases: Mapping[str,
     diarized = format_ == "diarized_json"
     if num_speakers is not None and not diarized:
         raise bad_request("num_speakers", "has an effect only with diarized_json")
-    if diarized and task == "transcribe":
-        options.setdefault("word_timestamps", True)
+    if options.get("task") == "speakers":
+        raise bad_request("task", "speakers: use response_format=diarized_json")
+    if diarized:
+        _check_diarized(options)
     words = "word" in granularities or bool(options.get("word_timestamps"))
     if format_ == "verbose_json":
         options["word_timestamps"] = words or None
@@ -102,6 +104,17 @@ def read_form(pairs: Sequence[tuple[str, str]], task: str, aliases: Mapping[str,
     return Wanted(
         options, format_, stream, words, segments, formats, found.rest(), diarized, num_speakers
     )
+
+
+def _check_diarized(options: JobOptions) -> None:
+    """Asks for the words that speakers are joined with. Raises HttpError."""
+    if options.get("split_channels"):
+        raise bad_request("split_channels", "is not possible with diarized_json")
+    if options.get("task", "transcribe") not in ("transcribe", "translate"):
+        raise bad_request("task", "must be transcribe or translate with diarized_json")
+    # A translation's words have no reliable times.
+    if options.get("task") != "translate":
+        options.setdefault("word_timestamps", True)
 
 
 def _formats(found: "_Fields") -> tuple[str, ...]:

@@ -14,6 +14,9 @@ _QUICK_SECONDS = 5.0
 # sherpa-onnx reports nothing while it looks for speech in the whole recording, which takes 3 % of
 # its length on a core, more on a busy one. A job of the task `speakers` may be silent for so much.
 _SILENT_SHARE = 0.2
+# It can't be stopped, either, and its models load in a second: once it is cancelled, it is worth no
+# longer wait.
+_SEARCH_GRACE = 0.5
 
 
 class Cancelled(Exception):
@@ -60,6 +63,10 @@ class Task:
     def silent_seconds(self) -> float:
         """Returns how long the engine may take without a report because of what it does."""
         return _SILENT_SHARE * (self.total or 0.0) if self._speakers else 0.0
+
+    def grace(self, usual: float) -> float:
+        """Returns how long it may go on after it was cancelled, if `usual` is another job's."""
+        return min(usual, _SEARCH_GRACE) if self._speakers else usual
 
     @property
     def _speakers(self) -> bool:

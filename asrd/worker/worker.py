@@ -124,10 +124,10 @@ class Worker:
         """Returns True if a cancelled job has kept the turn for too long. To wait is cheaper than
         to load the model again, unless it takes longer."""
         task = self._inference.turns.current
-        if task is None or task.overrun(now) <= self._grace:
+        if task is None or task.overrun(now) <= (grace := task.grace(self._grace)):
             return False
         name, where = task.job.job_id, innermost_calls(task.thread)
-        log.warning("job %s was cancelled, and goes on after %.1f s: %s", name, self._grace, where)
+        log.warning("job %s was cancelled, and goes on after %.1f s: %s", name, grace, where)
         return True
 
     def _leave(self, reason: str, code: int) -> int:

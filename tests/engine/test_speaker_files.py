@@ -79,6 +79,25 @@ def test_model_of_another_program_is_named(path: Path) -> None:
     assert problem(path) == f"{path / SEGMENTATION} takes 8000 Hz, and asrd has 16000"
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        (EMBEDDING, "framework", "xyz"),
+        (EMBEDDING, "output_dim", "0"),
+        (SEGMENTATION, "window_size", "000000"),
+        (SEGMENTATION, "num_speakers", "-3"),
+        (SEGMENTATION, "num_classes", "seven"),
+    ],
+)
+def test_metadata_that_would_end_the_process_are_named(
+    path: Path, name: str, key: str, value: str
+) -> None:
+    (path / name).write_bytes(onnx(GOOD[name] | {key: value}))
+    assert problem(path) == (
+        f"{path / name} is none that sherpa-onnx knows: in its metadata, {key} is {value!r}"
+    )
+
+
 @given(st.data())
 def test_cut_or_changed_file_is_never_more_than_an_error(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

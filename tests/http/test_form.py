@@ -9,6 +9,7 @@ from asrd.http.errors import HttpError
 from asrd.http.form import Wanted, read_form
 
 STREAM = [("stream", "true"), ("response_format", "verbose_json")]
+DIARIZED = [("response_format", "diarized_json")]
 ALIASES = {"whisper-1": "", "turbo": "large-v3-turbo"}
 
 
@@ -144,6 +145,10 @@ def test_fields_that_nobody_knows_are_ignored_and_named() -> None:
     [
         ([("response_format", "xml")], "response_format", "must be one of json, text, srt"),
         ([("num_speakers", "2")], "num_speakers", "only with diarized_json"),
+        ([("task", "speakers")], "task", "use response_format=diarized_json"),
+        ([*DIARIZED, ("task", "detect")], "task", "must be transcribe or translate"),
+        ([*DIARIZED, ("task", "speakers")], "task", "use response_format=diarized_json"),
+        ([*DIARIZED, ("split_channels", "true")], "split_channels", "is not possible"),
         (
             [("stream", "true"), ("response_format", "vtt")],
             "stream",

@@ -91,6 +91,7 @@ def test_suspended_job_ends_at_its_checkpoint_or_soon(
 def test_search_for_speakers_is_silent_and_ignores_that_it_should_end(clock: Clock) -> None:
     text, search = made(600), made(600, options=Options(task="speakers"))
     assert (text.silent_seconds, search.silent_seconds) == (0.0, 120.0)
+    assert (text.grace(5.0), search.grace(5.0), search.grace(0.1)) == (5.0, 0.5, 0.1)
     for task, ignores in ((text, False), (search, True)):
         task.suspend()
         assert not task.ignores_suspension(clock.now + 9)
