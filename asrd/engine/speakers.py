@@ -2,7 +2,8 @@
 
     descriptor -> AudioReader -> Diarizer (sherpa-onnx) -> segments without text, with `speaker`
 
-The whole recording is in memory (230 MB per hour): who speaks is decided by comparing all of it.
+The whole recording is in memory (230 MB per hour, twice while its blocks are joined): who speaks is
+decided by comparing all of it.
 """
 
 from pathlib import Path
