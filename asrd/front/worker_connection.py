@@ -78,6 +78,14 @@ class Owner(Protocol):
     def job_failed(self, connection: "WorkerConnection", event: Failed) -> None: ...
 
 
+class _Nobody:
+    """The owner of a closed connection, whose task runs on to its next wait: the front knows
+    nothing of its worker any more, or has another one of that name."""
+
+    def __getattr__(self, event: str) -> Callable[..., None]:
+        return lambda *_: None
+
+
 class WorkerConnection:
     def __init__(self, name: str, path: Path, owner: Owner, tasks: TaskGroup, buffer: memoryview):
         self.name = name
@@ -102,8 +110,8 @@ class WorkerConnection:
         self._on_event: dict[type, Callable[[Any], None]] = {
             Loading: self._loading,
             Hello: self._hello,
-            JobWindow: lambda event: owner.job_window(self, event),
-            JobProgress: lambda event: owner.job_progress(self, event),
+            JobWindow: lambda event: self._owner.job_window(self, event),
+            JobProgress: lambda event: self._owner.job_progress(self, event),
             Alive: self._alive,
             Done: self._done,
             Failed: self._failed,
@@ -129,7 +137,8 @@ class WorkerConnection:
         self._woken.set()
 
     def close(self) -> None:
-        """Leaves the worker for good."""
+        """Leaves the worker for good; nothing more is reported."""
+        self._owner = _Nobody()
         self._scope.cancel()
 
     # --- the connection -------------------------------------------------------------------------

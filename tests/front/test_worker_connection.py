@@ -46,9 +46,13 @@ def test_worker_connection_outlives_a_bug_of_ours(
 Accept = Callable[[], Awaitable[trio.SocketStream]]
 
 
-def played(path: Path, worker: Callable[[Accept, WorkerConnection], Awaitable[None]]) -> Mock:
+def played(
+    path: Path,
+    worker: Callable[[Accept, WorkerConnection], Awaitable[None]],
+    owner: Mock | None = None,
+) -> Mock:
     """Plays a worker in a clock that jumps; returns the front's side, as it was called."""
-    owner = Mock()
+    owner = owner or Mock()
 
     async def play() -> None:
         with socket.socket(socket.AF_UNIX) as plain:
@@ -121,6 +125,32 @@ def test_start_is_counted_from_when_the_worker_gives_its_jobs_back(tmp_path: Pat
             assert anyio.current_time() - (connection.info.expected_at or 0.0) < 2
 
     played(tmp_path / "0.sock", stopping).job_failed.assert_called_once()
+
+
+def test_closed_connection_reports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The front has forgotten its worker. What arrived before that is still read, and a try that
+    was due still fails."""
+
+    async def left(accept: Accept, connection: WorkerConnection) -> None:
+        async with await accept() as stream:
+            await stream.send_all(encode("hello", HELLO) + encode("alive", {}))
+            await trio.sleep(1)
+
+    owner = Mock()
+    owner.worker_ready.side_effect = lambda connection, _: connection.close()
+    played(tmp_path / "0.sock", left, owner)
+    assert [name for name, *_ in owner.method_calls] == ["worker_ready"]
+
+    async def gone() -> None:
+        async with anyio.create_task_group() as tasks:
+            connection = WorkerConnection("0", tmp_path / "1.sock", owner, tasks, memoryview(b""))
+            connection.close()
+            await connection.run()
+
+    monkeypatch.setattr(worker_connection, "_REFUSALS", 1)
+    owner = Mock()
+    anyio.run(gone)
+    assert not owner.method_calls
 
 
 CHANGES: dict[str, Callable[[Path], object]] = {
