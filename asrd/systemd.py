@@ -3,6 +3,7 @@
 import contextlib
 import os
 import select
+import signal
 import socket
 
 from sdnotify import SystemdNotifier
@@ -10,6 +11,10 @@ from sdnotify import SystemdNotifier
 from asrd.safe_text import escape
 
 LISTEN_FDS_START = 3
+# RestartKillSignal= of the front's unit. Not SIGINT, of which Python makes an exception: in a front
+# that only starts, an import may lose that (the front would never stop), or crash half way.
+RESTART_SIGNAL = signal.SIGUSR2
+FRONT_SIGNALS = (signal.SIGTERM, signal.SIGINT, RESTART_SIGNAL)
 # The name of what the front stores at a restart (asrd.front.handover).
 HANDOVER = "handover"
 # systemd ignores a notification of more than 4 KiB; a character takes up to 4 bytes.

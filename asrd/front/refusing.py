@@ -40,7 +40,7 @@ def refuse(
     listeners: Mapping[str, list[socket.socket]], problem: str, attempt: Callable[[], T]
 ) -> T | None:
     """Refuses the clients of all listeners, by their doors' names, until `attempt` no longer raises
-    ConfigError. Returns its result, or None after SIGTERM or SIGINT."""
+    ConfigError. Returns its result, or None after a signal to stop."""
     return anyio.run(_Refusing(listeners, problem).run, attempt)
 
 
@@ -62,7 +62,7 @@ class _Refusing:
                 for name, sockets in self._listeners.items():
                     for listener in sockets:
                         accepting.start_soon(clients.accept, listener, self._front.doors[name])
-                with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                with anyio.open_signal_receiver(*systemd.FRONT_SIGNALS) as signals:
                     with anyio.CancelScope() as looking:
                         accepting.start_soon(_cancel_at_signal, signals, looking)
                         found = await self._look(attempt)

@@ -79,12 +79,12 @@ class Server:
         self._clients: ClientConnections
 
     async def run(self) -> None:
-        """Serves until SIGTERM, then lets accepted jobs finish; or until SIGINT, then hands over to
-        the next front."""
+        """Serves until SIGTERM or SIGINT, then lets accepted jobs finish; or until RESTART_SIGNAL,
+        then hands over to the next front."""
         async with anyio.create_task_group() as tasks:
             self._clients = ClientConnections(self.front, tasks, self._buffer)
             # First, since no signal may end what was taken over; during a drain, a second one may.
-            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            with anyio.open_signal_receiver(*systemd.FRONT_SIGNALS) as signals:
                 self._take_over()
                 self.front.start(tasks)
                 tasks.start_soon(self._housekeeping)
@@ -101,10 +101,10 @@ class Server:
                     )
                     number = await anext(aiter(signals))
                     log.info("%s", signal.Signals(number).name)
-                    if number == signal.SIGINT:
+                    if number == systemd.RESTART_SIGNAL:
                         await finish_short_jobs(self.front)
                     accepting.cancel_scope.cancel()
-                if number == signal.SIGINT:
+                if number == systemd.RESTART_SIGNAL:
                     # The tasks of clients that were accepted last must begin before it.
                     await anyio.sleep(0)
                     self._hand_over()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import anyio
 
+from asrd import systemd
 from asrd.client.connect import SOCKET_NAME, is_private, own_directories
 from asrd.config import absolute, config_path, load_front, load_worker
 from asrd.errors import AsrdError, ConfigError
@@ -28,8 +29,6 @@ log = logging.getLogger(__name__)
 
 # The interval between two checks that our private directory still exists.
 _MISSING_SECONDS = 1.0
-# The signal at which the front restarts, and hands its clients and jobs over.
-_RESTART = signal.SIGUSR2
 # Files opened by the programs with few clients and a model of one file, and by the supervisor for
 # each worker. Measured, see tests/process/test_starting.py.
 _DESCRIPTORS, _DESCRIPTORS_PER_WORKER = 24, 6
@@ -168,7 +167,7 @@ class _End(Enum):
 
 async def _run(front: FrontSettings, config: Path, pool: WorkerPool) -> AsrdError | None:
     """Serves until a signal; returns the error if one ended it before that."""
-    with anyio.open_signal_receiver(_RESTART, *_stop_signals()) as signals:
+    with anyio.open_signal_receiver(systemd.RESTART_SIGNAL, *_stop_signals()) as signals:
         while True:
             async with supervised(front, config, pool) as supervisor:
                 end = await _serve(supervisor, front, signals)
@@ -197,7 +196,7 @@ async def _serve(
         async def kill_on_signal() -> None:
             nonlocal end
             async for number in signals:
-                if number == _RESTART:
+                if number == systemd.RESTART_SIGNAL:
                     continue
                 end = _End.SIGNAL
                 for unit in supervisor.units:
@@ -218,13 +217,13 @@ async def _until_stopped(supervisor: Supervisor, signals: AsyncIterator[signal.S
     front = supervisor.units[0]
     restarted: int | None = None
     async for number in signals:
-        if number != _RESTART:
+        if number != systemd.RESTART_SIGNAL:
             return
         # Before it is ready, it has nothing to hand over; a second signal would end its drain.
         if front.ready.is_set() and front.pid != restarted:
             restarted = front.pid
             log.info("restarting the front")
-            front.signal(signal.SIGINT)
+            front.signal(systemd.RESTART_SIGNAL)
 
 
 async def _until_lost(directory: Path) -> None:

@@ -1,9 +1,10 @@
-"""The limits of connections and descriptors."""
+"""The limits of connections and descriptors, and what the unit has to know."""
 
 from asrd.front import memory_bounds
 from asrd.front.doors import MAIN
 from asrd.front.front import Front
 from asrd.settings import FrontSettings
+from asrd.systemd import RESTART_SIGNAL
 from tests.support.paths import ROOT
 
 ALICE, BOB = 1000, 1001
@@ -31,3 +32,9 @@ def test_unit_allows_the_descriptors_of_the_default_settings() -> None:
     unit = (ROOT / "systemd" / "asrd.service").read_text()
     _, _, rest = unit.partition("\nLimitNOFILE=")
     assert memory_bounds.descriptors(FrontSettings()) + 2000 < int(rest.partition("\n")[0])
+
+
+def test_unit_restarts_the_front_with_its_signal() -> None:
+    unit = (ROOT / "systemd" / "asrd.service").read_text()
+    for setting in ("RestartKillSignal", "SuccessExitStatus"):
+        assert f"\n{setting}={RESTART_SIGNAL.name}\n" in unit

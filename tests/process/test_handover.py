@@ -4,15 +4,18 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from asrd import systemd
 from asrd.errors import Code
 from asrd.wire import frames
 from tests.support.daemons import Daemon
-from tests.support.raw import PCM, SECOND, SHORT, TEXTS, Peer, until, wait_for
+from tests.support.raw import PATIENCE, PCM, SECOND, SHORT, TEXTS, Peer, until, wait_for
 from tests.support.speech import long_recording
 
 CONFIG = "[front]\nqueue_max = 8\n[worker]\ncpu_threads = 1\nbeam_size = 1\ntemperature = [0.0]\n"
@@ -177,6 +180,32 @@ def test_stop_right_after_a_restart_answers_everybody(tmp_path: Path) -> None:
         daemon.process.send_signal(signal.SIGTERM)
         assert client.transcript("a")["attempts"] == 2
         assert daemon.process.wait(30) == 0
+
+
+# Sends itself a signal where it imports a module.
+INTERRUPTED = """
+import os, sys
+from asrd.main import main
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), int(sys.argv[2]))
+
+sys.meta_path.insert(0, Interrupting())
+sys.exit(main(["serve", "--socket", sys.argv[3]]))
+"""
+
+
+@pytest.mark.parametrize("module", ["asrd.front.server", "anyio._backends._asyncio"])
+def test_restart_that_follows_another_one_ends_a_starting_front(
+    tmp_path: Path, module: str
+) -> None:
+    """At once, wherever it is: not by an exception, which an import may lose."""
+    argv = [sys.executable, "-c", INTERRUPTED, module, str(int(systemd.RESTART_SIGNAL))]
+    front = subprocess.run([*argv, str(tmp_path / "sock")], capture_output=True, timeout=PATIENCE)
+    assert front.returncode == -systemd.RESTART_SIGNAL
+    assert b"Traceback" not in front.stderr
 
 
 @pytest.mark.parametrize("wrong", ["typo = 1", "status_socket = '/nowhere/status.sock'"])
